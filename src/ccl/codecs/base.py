@@ -1,0 +1,86 @@
+"""What a codec promises, whether it is a closed form or a pretrained VAE.
+
+Latents are what the transformer sees: normalised to about unit variance, (B, C, T, ...), float32.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ccl.grid import Grid
+from ccl.types import AV
+
+
+class VideoCodec(nn.Module, ABC):
+    """Causal video codec: the first latent frame holds one picture, each later one `stride_time`."""
+
+    channels: int
+    stride_time: int
+    stride_space: int
+
+    @abstractmethod
+    def encode(self, video: Float[Tensor, "b 3 f hp wp"]) -> Float[Tensor, "b c t h w"]:
+        """Pictures in [-1, 1] to latents. ValueError in words where frames are not stride_time * k + 1."""
+
+    @abstractmethod
+    def decode(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f hp wp"]:
+        """Latents to pictures, clamped to [-1, 1]."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Names the codec and the hash of its weights: latents of another identity are refused."""
+
+
+class AudioCodec(nn.Module, ABC):
+    """Waveform to latents at a fixed rate and back."""
+
+    channels: int
+    sample_rate: int
+    latent_rate: float
+
+    @abstractmethod
+    def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
+        """Samples in [-1, 1], padded with silence or cut to exactly `length` latents."""
+
+    @abstractmethod
+    def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
+        """Latents to samples in [-1, 1]; deterministic."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Names the codec and the hash of its weights."""
+
+
+class Codec(nn.Module):
+    """The two codecs of a model.
+
+    Args:
+        video: of the pictures.
+        audio: of the sound.
+    """
+
+    def __init__(self, video: VideoCodec, audio: AudioCodec) -> None:
+        super().__init__()
+        self.video, self.audio = video, audio
+
+    def encode(self, media: AV[Tensor | None], grid: Grid) -> AV[Tensor | None]:
+        """(B, 3, F, H, W) in [-1, 1] and (B, S) to latents cut to the grid's t_v and t_a."""
+        return AV(
+            None if media.video is None else self.video.encode(media.video),
+            None if media.audio is None else self.audio.encode(media.audio, grid.t_a),
+        )
+
+    def decode(self, z: AV[Tensor | None]) -> AV[Tensor | None]:
+        return AV(
+            None if z.video is None else self.video.decode(z.video),
+            None if z.audio is None else self.audio.decode(z.audio),
+        )
+
+    @property
+    def identity(self) -> str:
+        return f"{self.video.identity}+{self.audio.identity}"

@@ -1,0 +1,98 @@
+"""Every length of a clip, derived once from its frames, rate and size. The only length arithmetic in the project.
+
+t_v latent frames of h x w video tokens; t_a audio tokens; c = floor(t_a / t_v) audio tokens a latent frame (CCL Sec. 4.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The shape of a clip, in media and in tokens.
+
+    Args:
+        frames: pictures of a clip; a causal codec of stride 4 needs 4k + 1.
+        fps: pictures a second.
+        height: pixels.
+        width: pixels.
+        sample_rate: of the waveform, Hz.
+        latent_rate: audio latents a second (MMAudio 16 kHz and the embedded codec: 31.25).
+        stride_time: pictures a latent frame, after the first, which holds one.
+        stride_space: pixels a latent pixel, each way.
+        patch: latent pixels a token, each way.
+
+    Raises:
+        ValueError: in words, where the codec or the patches do not divide the clip, or the clip has fewer audio
+            than video tokens (undefined in the paper).
+    """
+
+    frames: int = 77
+    fps: float = 25.0
+    height: int = 48
+    width: int = 48
+    sample_rate: int = 16_000
+    latent_rate: float = 31.25
+    stride_time: int = 4
+    stride_space: int = 8
+    patch: int = 2
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or (self.frames - 1) % self.stride_time:
+            raise ValueError(f"grid.frames is {self.frames}; the video codec needs {self.stride_time}k + 1 frames")
+        if self.fps <= 0:
+            raise ValueError(f"grid.fps is {self.fps}; it must be positive")
+        step = self.stride_space * self.patch
+        for name, size in (("height", self.height), ("width", self.width)):
+            if size <= 0 or size % step:
+                raise ValueError(f"grid.{name} is {size}; it must be a multiple of {step} pixels")
+        if self.t_a < self.t_v:
+            raise ValueError(
+                f"a clip of {self.frames} frames at {self.fps} fps has {self.t_a} audio tokens for {self.t_v} latent "
+                "frames; temporally aligned windows need at least one audio token a frame"
+            )
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.fps
+
+    @property
+    def t_v(self) -> int:
+        return 1 + (self.frames - 1) // self.stride_time
+
+    @property
+    def t_a(self) -> int:
+        # The small constant keeps an exact product (121 / 24 * 24) from being floored one too low.
+        return int(self.frames / self.fps * self.latent_rate + 1e-9)
+
+    @property
+    def latent_height(self) -> int:
+        return self.height // self.stride_space
+
+    @property
+    def latent_width(self) -> int:
+        return self.width // self.stride_space
+
+    @property
+    def h(self) -> int:
+        return self.latent_height // self.patch
+
+    @property
+    def w(self) -> int:
+        return self.latent_width // self.patch
+
+    @property
+    def s_v(self) -> int:
+        """Video tokens of a clip."""
+        return self.t_v * self.h * self.w
+
+    @property
+    def c(self) -> int:
+        """Audio tokens strictly aligned with one latent frame."""
+        return self.t_a // self.t_v
+
+    @property
+    def samples(self) -> int:
+        """Waveform samples of a clip."""
+        return round(self.seconds * self.sample_rate)

@@ -1,0 +1,36 @@
+"""What one interaction a block promises: updates for both streams, from states read before either is changed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from ccl.grid import Grid
+from ccl.types import AV, Route
+
+
+class Interaction(nn.Module, ABC):
+    """Cross-modal exchange within a block (CCL Eq. 1 and 4). A new method is a subclass in a file of its own.
+
+    Contract, held by tests for every subclass: the update is exactly zero at initialisation; a closed direction is
+    bit-for-bit independent of the other stream; the two directions read the same, un-updated states.
+    """
+
+    @abstractmethod
+    def forward(self, x: AV[Tensor], source: AV[Tensor], route: Route, grid: Grid, cache: Any = None) -> AV[Tensor]:
+        """Updates to add to each stream.
+
+        Args:
+            x: the streams after text attention: video (B, t_v*h*w, d_v), audio (B, t_a, d_a). A stream that takes no
+                part is None, and so is its update.
+            source: the same states as the other stream reads them (a reference stream arrives detached).
+            route: who may see whom.
+            grid: lengths and rates, for positions and windows.
+            cache: what `constants` returned, or None to compute it here.
+        """
+
+    def constants(self) -> Any:
+        """What does not depend on the input (keys and values of context tokens), computed once a sampling run."""
+        return None

@@ -1,0 +1,23 @@
+"""What a text encoder promises: the same for the small one trained here and for umT5."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class TextEncoder(nn.Module, ABC):
+    """Prompts to states of a fixed length, zeros after the last token, as Wan2.1 feeds them.
+
+    `dim` is the width of a state, `length` the number of states. The dropped and the negative prompt are the ENCODED
+    empty prompt, never zeros.
+    """
+
+    dim: int
+    length: int
+
+    @abstractmethod
+    def forward(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
+        """Encode; longer prompts are cut at `length` tokens."""

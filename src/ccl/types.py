@@ -1,0 +1,105 @@
+"""The small vocabulary that everything else is written in.
+
+AV pairs what belongs to the video stream with what belongs to the audio stream; Route says who may see whom;
+Pass is one forward of a guidance rule; Scale is a guidance strength for each stream; Clip is media at the edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+Stream = Literal["video", "audio"]
+STREAMS: tuple[Stream, Stream] = ("video", "audio")
+
+
+class AV(NamedTuple, Generic[T]):
+    """A value for each stream. A stream that takes no part is None, and `map` and `zip` leave it so.
+
+    A named tuple, so that torch's pytree utilities (FSDP2 hooks, torch.compile, checkpointing) see the tensors within.
+    """
+
+    video: T
+    audio: T
+
+    def map(self, f: Callable[[T], Any]) -> AV[Any]:
+        return AV(*(None if x is None else f(x) for x in self))
+
+    @staticmethod
+    def zip(f: Callable[..., Any], *pairs: AV[Any]) -> AV[Any]:
+        """f(video of each, ...), f(audio of each, ...); None where the first pair's stream is None."""
+        return AV(*(None if xs[0] is None else f(*xs) for xs in zip(*pairs, strict=True)))
+
+
+@dataclass(frozen=True)
+class Route:
+    """Which direction sees the other stream's latents (CCL Sec. 4.2, Dynamic Context Routing).
+
+    Args:
+        a2v: audio informs video: the video stream may attend to audio latents.
+        v2a: video informs audio: the audio stream may attend to video latents.
+    """
+
+    a2v: bool = True
+    v2a: bool = True
+
+
+OPEN = Route(True, True)
+CLOSED = Route(False, False)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward of a guidance rule: which text it reads and which route it takes."""
+
+    text: Literal["positive", "negative"]
+    route: Route
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Guidance strength for each stream."""
+
+    video: float = 4.0
+    audio: float = 3.0
+
+
+@dataclass(frozen=True)
+class Widths:
+    """What an interaction needs to know of the two streams.
+
+    Args:
+        video: channels of the video stream, d_v.
+        audio: channels of the audio stream, d_a.
+        head_dim: channels of an attention head, the same in both streams.
+    """
+
+    video: int
+    audio: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip at the edge of the system.
+
+    Args:
+        video: (T, H, W, 3) uint8 frames, or None for a clip that is only heard.
+        audio: (S,) float32 mono samples in [-1, 1], or None for a clip that is only seen.
+        fps: frames a second.
+        sample_rate: Hz.
+        prompt: one prompt for both streams, spoken words in double quotes.
+        id: names the clip in files and messages.
+    """
+
+    video: np.ndarray | None
+    audio: np.ndarray | None
+    fps: float = 25.0
+    sample_rate: int = 16_000
+    prompt: str = ""
+    id: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)

@@ -103,3 +103,22 @@ class Clip:
     prompt: str = ""
     id: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Batch:
+    """What a loader yields: media, or ready latents, of B clips.
+
+    Args:
+        id: names of the clips.
+        prompt: one for both streams.
+        media: video (B, 3, F, H, W) uint8 and audio (B, S) float32, or None where latents are given.
+        latents: normalised latents (B, C, T, ...), or None where media are given.
+        task: name of the step's task, put here by the TaskRouter callback.
+    """
+
+    id: list[str]
+    prompt: list[str]
+    media: AV[Any] | None = None
+    latents: AV[Any] | None = None
+    task: str = ""

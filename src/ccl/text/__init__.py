@@ -1,1 +1,6 @@
+"""Text encoders: the small one trained with the model, and (later) umT5, behind one interface."""
 
+from ccl.text.base import TextEncoder
+from ccl.text.embedded import EmbeddedText
+
+__all__ = ["EmbeddedText", "TextEncoder"]

@@ -1,0 +1,98 @@
+"""The `ccl` command: a static table of verbs, each of which imports its machinery when it is chosen.
+
+So `ccl --help` answers at once. Whatever goes wrong ends in one sentence: exit 2 where the command line or a config is
+at fault, 1 where the work failed, 130 where it was interrupted. CCL_DEBUG=1 shows the traceback instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from ccl import __version__
+from ccl.cli.errors import UsageError, did_you_mean, one_sentence
+
+# verb: (what it does, module, function taking the rest of the command line)
+VERBS: dict[str, tuple[str, str, str]] = {
+    "demo": ("train, generate and score the embedded default, end to end", "ccl.demo", "main"),
+    "fit": ("train from one or more stacked YAML files", "ccl.cli.fit", "main"),
+    "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
+    "evaluate": ("score a folder of clips", "ccl.cli.verbs", "evaluate"),
+    "export": ("turn a checkpoint of a run into a model folder", "ccl.cli.verbs", "export"),
+    "shards make": ("write shards from a folder of own videos", "ccl.cli.verbs", "shards_make"),
+    "shards world": ("write shards of the embedded talking world", "ccl.cli.verbs", "shards_world"),
+    "shards encode": ("encode shards once, into shards of ready latents", "ccl.cli.verbs", "shards_encode"),
+    "codec fit": ("fit the embedded video codec's basis to the world", "ccl.cli.verbs", "codec_fit"),
+}
+
+HELP = """\
+usage: ccl VERB ...
+
+{verbs}
+
+`ccl VERB --help` says more. CCL_DEBUG=1 shows tracebacks. Start with: ccl demo --smoke
+"""
+
+
+def help_text() -> str:
+    width = max(map(len, VERBS))
+    return HELP.format(verbs="\n".join(f"  {verb:<{width}}  {what}" for verb, (what, _, _) in VERBS.items()))
+
+
+def choose(argv: list[str]) -> tuple[str, list[str]]:
+    """Split the command line into a verb of one or two words and the rest.
+
+    Raises:
+        UsageError: with the nearest verb, where there is none such.
+    """
+    for words in (2, 1):
+        verb = " ".join(argv[:words])
+        if len(argv) >= words and verb in VERBS:
+            return verb, argv[words:]
+    group = {verb: None for verb in VERBS if verb.startswith(f"{argv[0]} ")}
+    if group:
+        given = " ".join(argv[:2]) if len(argv) > 1 and not argv[1].startswith("-") else argv[0]
+        raise UsageError(f"'{given}' is not a whole verb; there are: {', '.join(group)}")
+    raise UsageError(f"there is no verb '{argv[0]}'{did_you_mean(argv[0], VERBS)}; `ccl --help` lists them")
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line; raises what goes wrong."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        sys.stdout.write(help_text())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        sys.stdout.write(f"ccl {__version__}\n")
+        return 0
+    verb, rest = choose(argv)
+    _, module, function = VERBS[verb]
+    return getattr(importlib.import_module(module), function)(rest) or 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the `ccl` script: the exit status."""
+    try:
+        return run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nccl: interrupted; what was already written is kept\n")
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has left; nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("CCL_DEBUG"):
+            traceback.print_exc()
+        sys.stderr.write(f"ccl: {one_sentence(error)}{where(error)}\n")
+        return 2 if isinstance(error, UsageError) else 1
+
+
+def where(error: BaseException) -> str:
+    """For errors nobody foresaw: the place in the code and how to see more. Empty for those told in words."""
+    if isinstance(error, ValueError | OSError | ImportError) or error.__traceback__ is None:
+        return ""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}; CCL_DEBUG=1 shows the traceback)"

@@ -1,0 +1,41 @@
+"""The light parser of the verbs that are not configured by YAML: one-sentence errors, help with examples."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ccl.cli.errors import UsageError, did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is a UsageError of one sentence, and flags are never guessed from a prefix.
+
+    Args:
+        verb: as typed after `ccl`.
+        what: one line.
+        examples: whole command lines, shown under the options.
+    """
+
+    def __init__(self, verb: str, what: str, *examples: str) -> None:
+        super().__init__(
+            prog=f"ccl {verb}",
+            description=what,
+            epilog="examples:\n" + "\n".join(f"  {line}" for line in examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Parse; a flag that does not exist is told before anything that is missing because of it."""
+        for arg in args or []:
+            flag = arg.split("=")[0]
+            if flag == "--":
+                break
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                self.error(f"there is no option '{flag}'{did_you_mean(flag, self._option_string_actions)}")
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog.removeprefix('ccl ')}: {message}; see `{self.prog} --help`")

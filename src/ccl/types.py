@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,11 @@ class AV(NamedTuple, Generic[T]):
     def zip(f: Callable[..., Any], *pairs: AV[Any]) -> AV[Any]:
         """f(video of each, ...), f(audio of each, ...); None where the first pair's stream is None."""
         return AV(*(None if xs[0] is None else f(*xs) for xs in zip(*pairs, strict=True)))
+
+
+if not TYPE_CHECKING:  # beartype cannot read a named tuple that is generic at run time; type checkers can
+    AV.__class_getitem__ = classmethod(lambda cls, _: cls)
+    del AV.__orig_bases__
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,7 @@
+"""Guidance rules and how a rule's passes become one velocity (CCL Sec. 4.3)."""
 
+from ccl.guidance.apply import guided
+from ccl.guidance.base import Guidance
+from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
+
+__all__ = ["UCG2", "UCG3", "Guidance", "MultiModalCFG", "NoGuidance", "TextCFG", "guided"]

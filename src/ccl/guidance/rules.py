@@ -1,0 +1,85 @@
+"""The guidance rules of the paper and its baselines, each a row of passes (CCL Sec. 4.3).
+
+s is a scale for each stream. "task" is the generation task's own route; closed means gate 0 for gated attention
+(Eq. 1) and context tokens alone for CCA (Sec. 4.2). A closed pass gives both streams' unconditional prediction in one
+joint forward, and is exactly the training task t/i2v + t2a. A scale of 1 in both streams leaves the conditional alone.
+"""
+
+from __future__ import annotations
+
+from ccl.guidance.base import Guidance, table
+from ccl.types import AV, CLOSED, Pass, Route, Scale
+
+
+def _av(scale: Scale) -> AV[float]:
+    return AV(scale.video, scale.audio)
+
+
+class NoGuidance(Guidance):
+    """The conditional prediction alone: one forward a step."""
+
+    def weights(self, route: Route) -> dict[Pass, AV[float]]:
+        return table((Pass("positive", route), AV(1.0, 1.0)))
+
+
+class TextCFG(Guidance):
+    """Classifier-free guidance over the text alone (the paper's baseline; Ovi): both passes take the task's route.
+
+    Args:
+        scale: strength for each stream.
+    """
+
+    def __init__(self, scale: Scale | None = None) -> None:
+        self.scale = Scale() if scale is None else scale
+
+    def weights(self, route: Route) -> dict[Pass, AV[float]]:
+        s = _av(self.scale)
+        return table((Pass("positive", route), s), (Pass("negative", route), s.map(lambda x: 1 - x)))
+
+
+class UCG2(Guidance):
+    """Unconditional Context Guidance, two passes (Eq. 5): text and the other stream are guided together.
+
+    Args:
+        scale: strength for each stream.
+    """
+
+    def __init__(self, scale: Scale | None = None) -> None:
+        self.scale = Scale() if scale is None else scale
+
+    def weights(self, route: Route) -> dict[Pass, AV[float]]:
+        s = _av(self.scale)
+        return table((Pass("positive", route), s), (Pass("negative", CLOSED), s.map(lambda x: 1 - x)))
+
+
+class UCG3(Guidance):
+    """Unconditional Context Guidance, three passes (Eq. 6): text and the other stream are guided apart.
+
+    U + s_text (T - U) + s_m (M - U), where U is neither, T the text alone and M the other stream alone. No pass sees
+    both, so s_text = s_m = 1 gives T + M - U, not the conditional prediction.
+
+    Args:
+        text: strength of the text, for each stream.
+        modal: strength of the other stream, for each stream.
+    """
+
+    def __init__(self, text: Scale | None = None, modal: Scale | None = None) -> None:
+        self.text = Scale() if text is None else text
+        self.modal = Scale(2.0, 2.0) if modal is None else modal
+
+    def weights(self, route: Route) -> dict[Pass, AV[float]]:
+        s_text, s_m = _av(self.text), _av(self.modal)
+        return table(
+            (Pass("negative", CLOSED), AV.zip(lambda a, b: 1 - a - b, s_text, s_m)),
+            (Pass("positive", CLOSED), s_text),
+            (Pass("negative", route), s_m),
+        )
+
+
+class MultiModalCFG(UCG3):
+    """Eq. 2, the multi-modal guidance of gated models: the table of Eq. 6, where closed means a gate of 0.
+
+    Args:
+        text: strength of the text, for each stream.
+        modal: strength of the other stream, for each stream.
+    """

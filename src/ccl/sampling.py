@@ -1,0 +1,131 @@
+"""Solvers of dx/dt = v(x, t) from noise (t = 1) to data (t = 0), as plain functions; the time convention is flow.py's.
+
+B clips, T latent frames. A solver moves an AV pair of latents through given times and knows nothing of networks,
+guidance or conditions; `solve` adds what is held clean: a whole given stream (a2v, v2a) or the first latent frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ccl.flow import expand, shift_time
+from ccl.types import AV
+
+Velocity = Callable[[AV[Any], float], AV[Any]]
+Progress = Callable[[int, int], None]
+SolverName = Literal["euler", "heun", "unipc"]
+
+
+def times(steps: int, shift: float = 1.0) -> Float[Tensor, " n"]:
+    """steps + 1 times from 1 to 0, moved towards noise by `shift` (Wan: 5, 3 at low resolution)."""
+    if steps < 1:
+        raise ValueError(f"sampling needs at least one step, not {steps}")
+    return shift_time(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
+
+
+def euler(velocity: Velocity, x: AV[Any], times: Tensor, progress: Progress | None = None) -> AV[Any]:
+    """First order, one evaluation a step."""
+    for i, (t, s) in enumerate(pairwise(times.tolist())):
+        x = _move(x, s - t, velocity(x, t))
+        _report(progress, i, times)
+    return x
+
+
+def heun(velocity: Velocity, x: AV[Any], times: Tensor, progress: Progress | None = None) -> AV[Any]:
+    """Second order, two evaluations a step.
+
+    The last step is Euler's: no stream that is noisy was trained at t = 0, and one first-order step keeps order 2.
+    """
+    for i, (t, s) in enumerate(pairwise(times.tolist())):
+        v = velocity(x, t)
+        if s > 0:
+            v = AV.zip(lambda a, b: (a + b) / 2, v, velocity(_move(x, s - t, v), s))
+        x = _move(x, s - t, v)
+        _report(progress, i, times)
+    return x
+
+
+def unipc(velocity: Velocity, x: AV[Any], times: Tensor, progress: Progress | None = None) -> AV[Any]:
+    """UniPC of order 2 (arXiv 2302.04867), diffusers' scheduler on our times; one evaluation a step."""
+    from diffusers import UniPCMultistepScheduler
+
+    def scheduler() -> Any:
+        rule: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0)
+        rule.set_timesteps(sigmas=times[:-1].numpy().copy())
+        rule.set_begin_index(0)  # its integer timesteps repeat when steps are small
+        return rule
+
+    rules = x.map(lambda _: scheduler())
+    for i, t in enumerate(times[:-1].tolist()):
+        x = AV.zip(lambda rule, v, z: rule.step(v, None, z, return_dict=False)[0], rules, velocity(x, t), x)
+        _report(progress, i, times)
+    return x
+
+
+SOLVERS: dict[str, Callable[..., AV[Any]]] = {"euler": euler, "heun": heun, "unipc": unipc}
+
+
+def solve(
+    net_velocity: Callable[[AV[Any], AV[Any]], AV[Any]],
+    noise: AV[Any],
+    times: Tensor,
+    *,
+    solver: str = "euler",
+    clean: AV[Any] = AV(None, None),
+    mask: AV[Any] = AV(None, None),
+    progress: Progress | None = None,
+) -> AV[Any]:
+    """Sample latents from noise.
+
+    Args:
+        net_velocity: (x, t) -> velocity, t (B,) or (B, T) in each stream.
+        noise: (B, C, T, ...) float32 for each stream, None for a stream that takes no part.
+        times: from 1 to 0.
+        solver: "euler", "heun" or "unipc".
+        clean: latents (B, C, T, ...) to hold where the mask says, or None.
+        mask: (B, T) bool, true where a latent frame is given; None with clean. These frames stay exactly as given and
+            the network sees them at t = 0.
+        progress: called with (steps done, steps) after each step.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"there is no solver '{solver}'; choose one of {', '.join(SOLVERS)}")
+
+    def hold(x: AV[Any]) -> AV[Any]:
+        return AV(*(impose(z, c, m) for z, c, m in zip(x, clean, mask, strict=True)))
+
+    def velocity(x: AV[Any], t: float) -> AV[Any]:
+        at = AV(*(None if z is None else frame_times(z, t, m) for z, m in zip(x, mask, strict=True)))
+        v = net_velocity(hold(x), at)
+        still = x.map(torch.zeros_like)
+        return AV(*(impose(z, zero, m) for z, zero, m in zip(v, still, mask, strict=True)))
+
+    return hold(SOLVERS[solver](velocity, hold(noise), times, progress))
+
+
+def impose(x: Tensor | None, clean: Tensor | None, mask: Bool[Tensor, "b t"] | None) -> Tensor | None:
+    """x with the masked latent frames replaced by those of `clean`."""
+    return x if x is None or clean is None or mask is None else torch.where(expand(mask, x), clean, x)
+
+
+def frame_times(x: Tensor, t: float, mask: Bool[Tensor, "b t"] | None) -> Tensor:
+    """(B,) times or, where some frames are given, (B, T) with 0 there."""
+    if mask is None:
+        return torch.full((x.shape[0],), t, device=x.device)
+    if mask.all():
+        return torch.zeros(x.shape[0], device=x.device)
+    return torch.where(mask, 0.0, t)
+
+
+def _move(x: AV[Any], dt: float, v: AV[Any]) -> AV[Any]:
+    return AV.zip(lambda a, b: a + dt * b, x, v)
+
+
+def _report(progress: Progress | None, i: int, times: Tensor) -> None:
+    if progress is not None:
+        progress(i + 1, len(times) - 1)

@@ -1,12 +1,13 @@
 """Pictures of the talking world: flat shapes with soft edges, drawn by signed distances in numpy.
 
-Lengths are in units of 1/48 of the shorter side, x to the right and y down, the middle of the picture at (24, 24) whatever its
-shape, so that any grid shows the same scene. T frames, H x W pixels.
+Lengths are in units of 1/48 of the shorter side, x to the right and y down, the middle of the picture at (24, 24)
+whatever its shape, so that any grid shows the same scene. T frames, H x W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -215,10 +216,10 @@ def happening(event: Event, times: np.ndarray, grid: Grid, rng: np.random.Genera
     return canvas.result()
 
 
-def bounce(t: np.ndarray, times: np.ndarray, gravity: float = 260.0) -> np.ndarray:
-    """Height of a ball that falls from rest out of sight, lands at `times` and rests after the last of them."""
-    height = 0.5 * gravity * np.maximum(times[0] - t, 0) ** 2
-    for start, end in zip(times, times[1:], strict=False):
+def bounce(t: np.ndarray, times: np.ndarray, top: float = 28.0, gravity: float = 260.0) -> np.ndarray:
+    """Height of a ball that is held at `top`, let go, lands at `times` and rests after the last of them."""
+    height = np.minimum(0.5 * gravity * np.maximum(times[0] - t, 0) ** 2, top)
+    for start, end in pairwise(times):
         flight = np.clip(t, start, end)
         height = height + 0.5 * gravity * (flight - start) * (end - flight)
-    return np.minimum(height, 60.0)
+    return height

@@ -1,7 +1,7 @@
 """What is said and shown: sentences, looks, events, and the one prompt that tells both streams.
 
-Sentences come from templates over about sixty words. A stable hash holds about 15 % of the sentences, and of the looks, for
-the test split, so neither is ever seen in training, while each of their words and colours is.
+Sentences come from templates over about sixty words. A stable hash holds about 15 % of the sentences, and of the looks,
+for the test split, so neither is ever seen in training, while each of their words and colours is.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from ccl.rng import seed_of
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, Split] = ("train", "test")
 
-# A template is a row of choices, one for each place.
-TEMPLATES: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("we", "they", "I", "you"), ("can see the",), ("river", "house", "garden", "window", "mountain", "train")),
-    (("the",), ("dog", "cat", "horse", "bird"), ("is",), ("sleeping", "running"), ("in the",),
-     ("garden", "kitchen", "house", "river")),
-    (("please",), ("open", "close"), ("the",), ("door", "window", "garden door", "kitchen window", "big door")),
-    (("we", "they", "I", "you"), ("want to buy",), ("some",), ("bread", "milk", "apples", "water", "flowers")),
-    (("my",), ("mother", "father", "brother", "sister"), ("is",), ("happy", "hungry", "tired", "here"),
-     ("today", "tonight")),
-    (("it is",), ("cold", "warm", "dark"), ("in the",), ("garden", "kitchen", "house", "mountain")),
-    (("where is",), ("my", "the"), ("mother", "father", "dog", "cat", "train", "book", "bread")),
-    (("my",), ("mother", "father", "brother", "sister"), ("has a",), ("big",), ("dog", "cat", "house", "garden", "book")),
+# A template is a row of places, each with its choices, separated by |.
+TEMPLATES: tuple[tuple[str, ...], ...] = (
+    ("we|they|I|you", "can see the", "river|house|garden|window|mountain|train"),
+    ("we|they|I|you", "can hear the", "river|train|dog|horse|bird"),
+    ("the", "dog|cat|horse|bird", "is", "sleeping|eating|waiting",
+     "in the garden|in the kitchen|in the house|by the river|by the window|by the door"),
+    ("please", "open|close", "the", "door|window|garden door|kitchen door|kitchen window"),
+    ("we|they|I|you", "want to buy some", "bread|milk|apples|water|flowers"),
+    ("my", "mother|father|brother|sister", "is", "happy|hungry|tired|here", "today|tonight"),
+    ("my", "mother|father|brother|sister", "has a", "big|new", "dog|cat|house|garden|book"),
+    ("it is", "cold|warm|dark", "in the", "garden|kitchen|house|river"),
+    ("where is my", "mother|father|brother|sister|dog|cat|book|bread"),
+    ("there is a", "dog|cat|horse|bird|book", "in the", "garden|house|kitchen"),
+    ("we|they|I|you", "will go to the", "river|mountain|garden", "today|tonight"),
+    ("this is my", "new|big|small", "house|book|dog|cat"),
 )  # fmt: skip
 
 HAIR = ("black", "brown", "blond", "white")
@@ -86,7 +89,7 @@ def split_of(*parts: str) -> Split:
 @cache
 def sentences(split: Split) -> tuple[str, ...]:
     """All sentences of a split, sorted."""
-    every = {" ".join(words) for template in TEMPLATES for words in product(*template)}
+    every = {" ".join(words) for row in TEMPLATES for words in product(*(place.split("|") for place in row))}
     return tuple(sorted(sentence for sentence in every if split_of("sentence", sentence) == split))
 
 

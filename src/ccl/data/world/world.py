@@ -1,13 +1,13 @@
 """The embedded talking world: any number of clips, each a pure function of (seed, split, index, grid).
 
-Half of the training clips are portraits (easy), 35 % figures that move (hard), 15 % sound events with a visible cause. The
-test split has 200: 0 to 99 easy, 100 to 199 hard, where i and i + 100 say the same sentence with the same sound.
+Half of the training clips are portraits (easy), 35 % figures that move (hard), 15 % sound events with a visible cause.
+The test split has 200: 0 to 99 easy, 100 to 199 hard, where i and i + 100 say the same sentence with the same sound.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -69,7 +69,7 @@ class World:
 
     seed: int = 0
     split: Split = "train"
-    grid: Grid = Grid()
+    grid: Grid = field(default_factory=Grid)
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
@@ -136,12 +136,11 @@ class World:
     def _event(self, index: int, rng: np.random.Generator) -> Clip:
         event = draw_event(rng)
         if event.kind == "ball":
-            first = rng.uniform(0.2, 0.6) * self.grid.seconds
-            times = first + np.array([0.0, 0.45, 0.7])
+            times = np.array([0.0, 0.45, 0.7]) + rng.uniform(0.2, 0.6) * self.grid.seconds
         else:
             gap = rng.uniform(0.45, 0.6) if event.kind == "drum" else rng.uniform(0.5, 0.65)
             room = max(self.grid.seconds - 0.4 - gap * (event.count - 1), 0.1)
-            times = 0.2 + rng.uniform(0, room) + gap * np.arange(event.count)
+            times = gap * np.arange(event.count) + 0.2 + rng.uniform(0, room)
         audio = sounds.ring(event, times, self.grid.samples, self.grid.sample_rate, rng)
         video = scene.happening(event, times, self.grid, rng)
         meta = {

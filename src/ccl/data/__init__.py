@@ -1,1 +1,43 @@
+"""Data: shards of clips or of latents, written (`write`, `encode`), read (`shards`) and fed to training (`datamodule`).
 
+Names are imported when they are used: a process that only writes clips needs neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ccl.data.datamodule import ShardData, WorldData
+    from ccl.data.encode import encode_shards
+    from ccl.data.shards import Shards
+    from ccl.data.sources import Source, folder_sources
+    from ccl.data.write import Report, shards_make, write_shards
+
+__all__ = [
+    "Report",
+    "ShardData",
+    "Shards",
+    "Source",
+    "WorldData",
+    "encode_shards",
+    "folder_sources",
+    "shards_make",
+    "write_shards",
+]
+
+_HOMES = {
+    "datamodule": ("ShardData", "WorldData"),
+    "encode": ("encode_shards",),
+    "sources": ("Source", "folder_sources"),
+    "shards": ("Shards",),
+    "write": ("Report", "shards_make", "write_shards"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"ccl.data.{module}"), name)
+    raise AttributeError(f"module 'ccl.data' has no attribute {name!r}")

@@ -195,7 +195,7 @@ class EmbeddedText(TextEncoder):
         return tokens if len(tokens) <= self.length else [*tokens[: self.length - 1], tokens[-1]]
 
     def _words(self, words: list[str]) -> Float[Tensor, "n d"]:
-        """The whole word's row plus the scaled sum of its n-grams' rows; distinct words of the batch are embedded once."""
+        """The whole word's row plus the scaled sum of its n-grams' rows; each distinct word is embedded once."""
         distinct = {word: i for i, word in enumerate(dict.fromkeys(words))}
         ids = [pieces(word, self.buckets) for word in distinct]
         widest = max(map(len, ids))

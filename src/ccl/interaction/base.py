@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ccl.grid import Grid
@@ -19,18 +20,26 @@ class Interaction(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(self, x: AV[Tensor], source: AV[Tensor], route: Route, grid: Grid, cache: Any = None) -> AV[Tensor]:
-        """Updates to add to each stream.
+    def forward(self, x: AV[Tensor], source: AV[Tensor], route: Route, plan: Any, cache: Any = None) -> AV[Tensor]:
+        """Updates to add to each stream; None where there is nothing to add.
 
         Args:
             x: the streams after text attention: video (B, t_v*h*w, d_v), audio (B, t_a, d_a). A stream that takes no
                 part is None, and so is its update.
             source: the same states as the other stream reads them (a reference stream arrives detached).
             route: who may see whom.
-            grid: lengths and rates, for positions and windows.
+            plan: what `plan` returned for the clip's grid.
             cache: what `constants` returned, or None to compute it here.
         """
+
+    def plan(self, grid: Grid, device: torch.device) -> Any:
+        """What depends on the grid alone (windows, positions), made once and handed to the interaction of every block."""
+        return grid
 
     def constants(self) -> Any:
         """What does not depend on the input (keys and values of context tokens), computed once a sampling run."""
         return None
+
+    def check(self, grid: Grid) -> dict[str, float]:
+        """Figures of how well the grid suits this interaction, for the log; warns where it does not."""
+        return {}

@@ -1,1 +1,8 @@
+"""The network: two Wan streams and their interaction."""
 
+from ccl.model.block import DualBlock, WanBlock
+from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.prepared import Prepared
+from ccl.model.stream import StreamConfig
+
+__all__ = ["DualBlock", "DualStreamTransformer", "Prepared", "StreamConfig", "WanBlock"]

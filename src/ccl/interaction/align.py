@@ -1,0 +1,203 @@
+"""Which tokens of the other stream a token may see, and where both streams lie on one time axis (CCL Sec. 4.1, TARP).
+
+a2v: the audio window of a video frame has its centre token m_i and s = 3c tokens, c = floor(t_a / t_v). v2a: an audio
+token sees the one nearest frame, floor(j t_v / t_a). Windows are index lists, batched by frame, never an (s_v x t_a) mask.
+g groups, q queries of a group, k keys of a group.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ccl.grid import Grid
+from ccl.types import AV
+
+Centre = Literal["paper", "proportional", "true"]
+Edges = Literal["mask", "shift", "clamp"]
+Rescale = Literal["index", "duration", "none"]
+
+
+class Groups(NamedTuple):
+    """One direction's attention, cut into `num` groups of queries that share their keys.
+
+    `queries` and `keys` are None where a group takes its num-th part of the tokens in order.
+
+    Args:
+        num: groups of a clip.
+        queries: tokens of each group, short groups padded with any token.
+        back: where each query's answer lies in the flattened (g q).
+        keys: source tokens of each group.
+        mask: which of `keys` lie within the clip, or None where all do.
+    """
+
+    num: int
+    queries: Int[Tensor, "g q"] | None = None
+    back: Int[Tensor, " l"] | None = None
+    keys: Int[Tensor, "g k"] | None = None
+    mask: Bool[Tensor, "g k"] | None = None
+
+
+class Directions(NamedTuple):
+    """A value for each direction of exchange."""
+
+    a2v: Groups
+    v2a: Groups
+
+
+def audio_positions(grid: Grid, rescale: Rescale = "index") -> Float[Tensor, " l"]:
+    """Times of the audio tokens in units of latent frames (decision 1).
+
+    "index" is the paper's j t_v / t_a; "duration" is Ovi's j t_v / (seconds rate), 0.5 % apart; "none" leaves j.
+    """
+    j = torch.arange(grid.t_a, dtype=torch.float64)
+    if rescale == "none":
+        return j
+    return j * grid.t_v / (grid.t_a if rescale == "index" else grid.seconds * grid.latent_rate)
+
+
+def video_positions(grid: Grid) -> Float[Tensor, " l"]:
+    return torch.arange(grid.t_v, dtype=torch.float64)
+
+
+class Alignment(ABC):
+    """How the two streams meet: who sees which tokens, and at which positions. A new one is a subclass."""
+
+    @abstractmethod
+    def groups(self, grid: Grid) -> Directions:
+        """The groups of both directions."""
+
+    @abstractmethod
+    def positions(self, grid: Grid) -> AV[Tensor]:
+        """Times of the latent frames and of the audio tokens, for RoPE in the interaction."""
+
+    def check(self, grid: Grid) -> dict[str, float]:
+        """Figures for the log; warns where the grid suits badly."""
+        return {}
+
+
+class Global(Alignment):
+    """Every token sees the whole other stream (the baseline without TARP).
+
+    Args:
+        rescale: of the audio positions; "none" is standard RoPE on both streams, as before TARP.
+    """
+
+    def __init__(self, rescale: Rescale = "none") -> None:
+        self.rescale = rescale
+
+    def groups(self, grid: Grid) -> Directions:
+        return Directions(Groups(1), Groups(1))
+
+    def positions(self, grid: Grid) -> AV[Tensor]:
+        return AV(video_positions(grid), audio_positions(grid, self.rescale))
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """What the windows of a grid do.
+
+    Args:
+        drift: error of the last frame's window centre, seconds; negative is early.
+        half_window: seconds.
+        unattended: audio tokens that no frame sees.
+    """
+
+    drift: float
+    half_window: float
+    unattended: tuple[int, ...]
+
+
+class TARP(Alignment):
+    """Temporally Aligned RoPE and Partitioning.
+
+    Args:
+        centre: of the audio window of frame i: "paper" floor(c/2 + c i), which drifts where t_v does not divide t_a;
+            "proportional" floor((i + 0.5) t_a / t_v); "true" the token under the middle of the frame's pictures, of which
+            the causal codec's frame 0 holds one.
+        edges: keys out of range are masked ("mask"), or the window is moved inside ("shift"), or they repeat the first
+            or last token ("clamp").
+        rescale: of the audio positions; see `audio_positions`.
+    """
+
+    def __init__(self, centre: Centre = "paper", edges: Edges = "mask", rescale: Rescale = "index") -> None:
+        self.centre: Centre = centre
+        self.edges: Edges = edges
+        self.rescale: Rescale = rescale
+
+    def positions(self, grid: Grid) -> AV[Tensor]:
+        return AV(video_positions(grid), audio_positions(grid, self.rescale))
+
+    def centres(self, grid: Grid) -> list[int]:
+        """m_i of every latent frame."""
+        c, t_v, t_a = grid.c, grid.t_v, grid.t_a
+        if self.centre == "paper":
+            return [(c + 2 * c * i) // 2 for i in range(t_v)]
+        if self.centre == "proportional":
+            return [(2 * i + 1) * t_a // (2 * t_v) for i in range(t_v)]
+        n = grid.stride_time
+        middles = [0.5, *(1 + n * (i - 0.5) for i in range(1, t_v))]  # in pictures
+        return [min(int(m / grid.fps * grid.latent_rate), t_a - 1) for m in middles]
+
+    def windows(self, grid: Grid) -> tuple[Int[Tensor, "g k"], Bool[Tensor, "g k"]]:
+        """Audio tokens of every frame's window, s = 3c of them, and which of them lie within the clip."""
+        size, t_a = 3 * grid.c, grid.t_a
+        start = torch.tensor(self.centres(grid)) - size // 2
+        if self.edges == "shift":
+            start = start.clamp(0, max(t_a - size, 0))
+        index = start[:, None] + torch.arange(size)
+        inside = (index >= 0) & (index < t_a)
+        if self.edges == "clamp":
+            inside = torch.ones_like(inside)
+        return index.clamp(0, t_a - 1), inside
+
+    def groups(self, grid: Grid) -> Directions:
+        keys, inside = self.windows(grid)
+        a2v = Groups(grid.t_v, keys=keys, mask=None if bool(inside.all()) else inside)
+        # v2a: the queries of a frame are grouped, rather than its h*w keys repeated for each of them.
+        frame = torch.arange(grid.t_a) * grid.t_v // grid.t_a
+        counts = torch.bincount(frame, minlength=grid.t_v)
+        first = counts.cumsum(0) - counts
+        room = torch.arange(int(counts.max()))
+        queries = (first[:, None] + room).clamp(max=grid.t_a - 1)
+        back = frame * len(room) + torch.arange(grid.t_a) - first[frame]
+        return Directions(a2v, Groups(grid.t_v, queries=queries, back=back))
+
+    def report(self, grid: Grid) -> WindowReport:
+        keys, inside = self.windows(grid)
+        seen = set(keys[inside].tolist())
+        middle = (grid.t_v - 0.5) * grid.seconds / grid.t_v
+        return WindowReport(
+            drift=(self.centres(grid)[-1] + 0.5) / grid.latent_rate - middle,
+            half_window=1.5 * grid.c / grid.latent_rate,
+            unattended=tuple(j for j in range(grid.t_a) if j not in seen),
+        )
+
+    def check(self, grid: Grid) -> dict[str, float]:
+        """Figures of `report`; a UserWarning with the numbers where tokens stay unseen or the drift passes half a window."""
+        report = self.report(grid)
+        problems = []
+        if lost := report.unattended:
+            problems.append(f"{len(lost)} of {grid.t_a} audio tokens ({lost[0]}-{lost[-1]}) are seen by no frame")
+        if abs(report.drift) > report.half_window:
+            problems.append(
+                f"the last frame's window is {report.drift:+.2f} s off, more than half a window ({report.half_window:.2f} s)"
+            )
+        if problems:
+            warnings.warn(
+                f"TARP centre '{self.centre}' on t_v {grid.t_v}, t_a {grid.t_a}: {'; '.join(problems)}. "
+                "Centre 'proportional' does not drift.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return {
+            "window/drift_seconds": report.drift,
+            "window/half_seconds": report.half_window,
+            "window/unattended": float(len(report.unattended)),
+        }

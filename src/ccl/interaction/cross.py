@@ -1,0 +1,232 @@
+"""Cross-modal attention = alignment x context: one class behind CCA and the gate (CCL Eq. 1, 3 and 4).
+
+a2v updates the video stream from audio, v2a the audio stream from video. b batch, l query tokens, m source tokens,
+g groups (frames), n context tokens, w query width, h heads of d.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ccl.grid import Grid
+from ccl.interaction.align import Alignment, Directions, Groups
+from ccl.interaction.base import Interaction
+from ccl.interaction.context import ContextTokens
+from ccl.nn.attention import Backend, attention, heads
+from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
+from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles, video_angles
+from ccl.types import AV, Route, Widths
+
+Rotation = Literal["share", "temporal", "full"]
+KV = tuple[Tensor, Tensor]
+
+
+class Plan(NamedTuple):
+    """What a grid fixes for every block: groups of each direction and rotary tables of each stream."""
+
+    groups: Directions
+    rope: AV[Rotary]
+
+
+class CrossAttention(nn.Module):
+    """One direction: queries of one stream over windows of the other and over context tokens.
+
+    Args:
+        width: of the query stream; q, o and all heads live here.
+        source: width of the other stream; k and v project it to `width` (decision 3).
+        head_dim: of a head.
+        num_context: context tokens; 0 for none.
+        own_projections: context tokens have linears of their own (decision 8).
+        init: of the output projection; "zero" makes step 0 the two streams alone (decision 5).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        source: int,
+        head_dim: int,
+        *,
+        num_context: int,
+        own_projections: bool,
+        init: Literal["zero", "default"],
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.backend: Backend = "auto"
+        self.norm_query = LayerNorm(width)
+        self.norm_source = LayerNorm(source)
+        self.q = Linear(width, width)
+        self.k = Linear(source, width)
+        self.v = Linear(source, width)
+        self.o = Linear(width, width, init=init)
+        self.norm_q = RMSNorm(width)
+        self.norm_k = RMSNorm(width)
+        self.context = (
+            ContextTokens(num_context, width if own_projections else source, own=own_projections)
+            if num_context
+            else None
+        )
+
+    def context_kv(self) -> KV | None:
+        """Keys and values (n, h, d) of the context tokens, constant in a sampling run. No RoPE (Sec. 4.2)."""
+        if self.context is None:
+            return None
+        k, v = self.context(self.k, self.v)
+        k, v = self.norm_k(k).to(v.dtype), v
+        return rearrange(k, "n (h d) -> n h d", d=self.head_dim), rearrange(v, "n (h d) -> n h d", d=self.head_dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b l w"],
+        source: Float[Tensor, "b m w2"] | None,
+        groups: Groups,
+        rope: tuple[Rotary, Rotary],
+        context: KV | None = None,
+    ) -> Float[Tensor, "b l w"] | Float[Tensor, ""] | None:
+        """The update of x; a scalar zero or None where this direction adds nothing.
+
+        Args:
+            x: the stream that asks.
+            source: the other stream, or None where the route is closed: then context tokens alone are the keys, and
+                nothing of the other stream is computed.
+            groups: who asks with whom, and for which tokens.
+            rope: tables of x and of source.
+            context: what `context_kv` returned, or None to compute it here.
+        """
+        if context is None:
+            context = self.context_kv()
+        if source is None and context is None:
+            # Eq. 1 with g = 0. In training the parameters get the zero gradients of 0 * CA, without computing CA.
+            return keep_in_use(x.new_zeros(()), self.parameters()) if self._training() else None
+
+        q = rotate(heads(self.norm_q(self.q(self.norm_query(x))), self.head_dim), rope[0])
+        if source is None:
+            assert context is not None
+            out = self._over_context(q.to(context[1].dtype), context)
+            update = self.o(rearrange(out, "b l h d -> b l (h d)"))
+            return keep_in_use(update, self._source_parameters()) if self._training() else update
+
+        source = self.norm_source(source)
+        v = heads(self.v(source), self.head_dim)
+        k = rotate(heads(self.norm_k(self.k(source)), self.head_dim), rope[1]).to(v.dtype)
+        out = self._over_groups(q.to(v.dtype), k, v, groups, context)
+        return self.o(rearrange(out, "b l h d -> b l (h d)"))
+
+    def _over_context(self, q: Tensor, context: KV) -> Tensor:
+        # Every query of the batch shares these keys: one long row of queries, keys never repeated.
+        k, v = (x[None] for x in context)
+        out = attention(rearrange(q, "b l h d -> 1 (b l) h d"), k, v, backend=self.backend)
+        return rearrange(out, "1 (b l) h d -> b l h d", b=len(q))
+
+    def _over_groups(self, q: Tensor, k: Tensor, v: Tensor, groups: Groups, context: KV | None) -> Tensor:
+        batch, g = len(q), groups.num
+        if groups.queries is None:
+            q = rearrange(q, "b (g q) h d -> (b g) q h d", g=g)
+        else:
+            q = rearrange(q[:, groups.queries], "b g q h d -> (b g) q h d")
+        k, v = (self._keys(x, groups, None if context is None else context[i]) for i, x in enumerate((k, v)))
+        mask = groups.mask
+        if mask is not None:
+            mask = torch.nn.functional.pad(mask, (0, k.shape[1] - mask.shape[1]), value=True)
+            mask = mask.expand(batch, *mask.shape).flatten(0, 1)[:, None, None]
+        out = attention(q, k, v, mask=mask, backend=self.backend)
+        out = rearrange(out, "(b g) q h d -> b (g q) h d", b=batch)
+        return out if groups.back is None else out[:, groups.back]
+
+    @staticmethod
+    def _keys(x: Tensor, groups: Groups, context: Tensor | None) -> Tensor:
+        """Eq. 3: each group's keys (or values), then the context tokens."""
+        if groups.keys is None:
+            x = rearrange(x, "b (g k) h d -> (b g) k h d", g=groups.num)
+            return x if context is None else torch.cat([x, context.expand(len(x), *context.shape)], 1)
+        keys = groups.keys
+        if context is not None:  # behind the source's tokens, so that one gather copies both
+            n = len(context)
+            tail = torch.arange(x.shape[1], x.shape[1] + n, device=x.device).expand(len(keys), n)
+            keys = torch.cat([keys, tail], 1)
+            x = torch.cat([x, context.expand(len(x), *context.shape)], 1)
+        return rearrange(x[:, keys], "b g k h d -> (b g) k h d")
+
+    def _training(self) -> bool:
+        return self.training and torch.is_grad_enabled()
+
+    def _source_parameters(self) -> list[Tensor]:
+        """What a closed step does not use."""
+        unused = list(self.norm_source.parameters())
+        if self.context is None or self.context.own:
+            unused += [*self.k.parameters(), *self.v.parameters()]
+        return unused
+
+
+class CrossModal(Interaction):
+    """Both directions. CCA and Gate are this with and without context tokens.
+
+    Args:
+        widths: of the two streams.
+        align: who sees which tokens.
+        num_context: context tokens of a2v (they stand for audio) and of v2a (for video).
+        own_projections: see CrossAttention.
+        rotate: see CCA.
+        init: see CrossAttention.
+    """
+
+    def __init__(
+        self,
+        widths: Widths,
+        align: Alignment,
+        *,
+        num_context: tuple[int, int],
+        own_projections: bool,
+        rotate: Rotation,
+        init: Literal["zero", "default"],
+    ) -> None:
+        super().__init__()
+        self.align, self.rotation, self.head_dim = align, rotate, widths.head_dim
+        kwargs: dict[str, Any] = {"own_projections": own_projections, "init": init}
+        a, v = num_context
+        self.a2v = CrossAttention(widths.video, widths.audio, widths.head_dim, num_context=a, **kwargs)
+        self.v2a = CrossAttention(widths.audio, widths.video, widths.head_dim, num_context=v, **kwargs)
+
+    def forward(
+        self, x: AV[Any], source: AV[Any], route: Route, plan: Plan, cache: AV[KV | None] | None = None
+    ) -> AV[Any]:
+        # Both directions read x as it was after text attention; neither sees the other's update (decision 7).
+        rope = plan.rope
+        video = audio = None
+        context = AV(None, None) if cache is None else cache
+        if x.video is not None:
+            seen = source.audio if route.a2v else None
+            video = self.a2v(x.video, seen, plan.groups.a2v, (rope.video, rope.audio), context.video)
+        if x.audio is not None:
+            seen = source.video if route.v2a else None
+            audio = self.v2a(x.audio, seen, plan.groups.v2a, (rope.audio, rope.video), context.audio)
+        return AV(video, audio)
+
+    def constants(self) -> AV[KV | None]:
+        return AV(self.a2v.context_kv(), self.v2a.context_kv())
+
+    def plan(self, grid: Grid, device: torch.device) -> Plan:
+        groups = self.align.groups(grid)
+        frames, tokens = self.align.positions(grid)
+        d = self.head_dim
+        if self.rotation == "share":
+            table = AV(video_angles(frames, grid.h, grid.w, d), temporal_angles(tokens, d))
+        else:
+            turn = temporal_angles if self.rotation == "temporal" else angles
+            table = AV(turn(frames, d).repeat_interleave(grid.h * grid.w, 0), turn(tokens, d))
+        move = _move_to(device)
+        return Plan(
+            Directions(*(Groups(*map(move, g)) for g in groups)), table.map(lambda a: Rotary(*map(move, rotary(a))))
+        )
+
+    def check(self, grid: Grid) -> dict[str, float]:
+        return self.align.check(grid)
+
+
+def _move_to(device: torch.device) -> Any:
+    return lambda x: x.to(device) if isinstance(x, Tensor) else x

@@ -1,0 +1,126 @@
+"""What a stream has besides its blocks: patches in, time and text embeddings, head out. Names are Wan2.1's.
+
+b batch, c channels, t latent frames or audio tokens, l tokens, d width, f frames that have a time of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ccl.nn.layers import Linear, modulate
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Size of a stream; its heads are width // head_dim.
+
+    Args:
+        width: d, channels of its tokens.
+        ffn: inner width of its feed-forward networks.
+        channels: of its latents, in and out.
+    """
+
+    width: int
+    ffn: int
+    channels: int
+
+
+class PatchEmbedding(nn.Module):
+    """Latents to tokens. Weights are those of a convolution whose stride is its kernel, computed as one product.
+
+    Args:
+        channels: c.
+        width: d.
+        patch: latent pixels a token each way, for video (b, c, t, h, w); None for audio (b, c, t), a token a latent.
+    """
+
+    def __init__(self, channels: int, width: int, patch: int | None) -> None:
+        super().__init__()
+        kernel = (1,) if patch is None else (1, patch, patch)
+        self.patch = patch
+        self.weight = nn.Parameter(torch.empty(width, channels, *kernel))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight.flatten(1))
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Float[Tensor, "b c t ..."]) -> Float[Tensor, "b l d"]:
+        if self.patch is None:
+            x = rearrange(x, "b c t -> b t c")
+        else:
+            x = rearrange(x, "b c t (h p) (w q) -> b (t h w) (c p q)", p=self.patch, q=self.patch)
+        return F.linear(x.to(self.weight.dtype), self.weight.flatten(1), self.bias)
+
+
+class Head(nn.Module):
+    """Modulated norm and the last projection, which starts at zero."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.modulation = nn.Parameter(torch.empty(1, 2, width))
+        self.reset_parameters()
+        self.head = Linear(width, out, init="zero")
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.modulation, std=self.modulation.shape[-1] ** -0.5)
+
+    def forward(self, x: Float[Tensor, "b l d"], e: Float[Tensor, "b f d"]) -> Float[Tensor, "b l o"]:
+        shift, scale = (self.modulation.float()[:, None] + e.float()[:, :, None]).unbind(2)
+        return self.head(modulate(x, shift, scale))
+
+
+class StreamEnds(nn.Module):
+    """A stream without its blocks.
+
+    Args:
+        config: its size.
+        patch: as PatchEmbedding's.
+        text_dim: width of the text states.
+        freq_dim: numbers of the sinusoid of a time.
+    """
+
+    def __init__(self, config: StreamConfig, *, patch: int | None, text_dim: int, freq_dim: int) -> None:
+        super().__init__()
+        d, self.freq_dim, self.patch = config.width, freq_dim, patch
+        self.patch_embedding = PatchEmbedding(config.channels, d, patch)
+        self.text_embedding = nn.Sequential(
+            Linear(text_dim, d, init="normal"), nn.GELU("tanh"), Linear(d, d, init="normal")
+        )
+        self.time_embedding = nn.Sequential(Linear(freq_dim, d, init="normal"), nn.SiLU(), Linear(d, d, init="normal"))
+        self.time_projection = nn.Sequential(nn.SiLU(), Linear(d, 6 * d))
+        self.head = Head(d, config.channels * (1 if patch is None else patch**2))
+
+    def times(self, t: Float[Tensor, b * f]) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f 6 d"]]:
+        """(e, e0) of times in [0, 1], one a sample or one a latent frame; float32 whatever the autocast."""
+        t = t[:, None] if t.ndim == 1 else t
+        with torch.autocast(t.device.type, enabled=False):
+            weight = self.time_embedding[0].weight
+            e = self.time_embedding(sinusoid(1000 * t.double(), self.freq_dim).to(weight.dtype))
+            return e, rearrange(self.time_projection(e), "b f (n d) -> b f n d", n=6)
+
+    def text(self, states: Float[Tensor, "b m n"]) -> Float[Tensor, "b m d"]:
+        return self.text_embedding(states.to(self.text_embedding[0].weight.dtype))
+
+    def out(self, x: Float[Tensor, "b l d"], e: Float[Tensor, "b f d"], h: int, w: int) -> Float[Tensor, "b c t ..."]:
+        """Tokens to velocities in the latents' shape, float32."""
+        y = self.head(x, e).float()
+        if self.patch is None:
+            return rearrange(y, "b t c -> b c t")
+        # Wan2.1 keeps the channel last inside a patch.
+        return rearrange(y, "b (t h w) (p q c) -> b c t (h p) (w q)", h=h, w=w, p=self.patch, q=self.patch)
+
+
+def sinusoid(t: Float[Tensor, "b f"], dim: int) -> Float[Tensor, "b f n"]:
+    """[cos, sin] of t 10000^(-i / (dim / 2)), in float64: t runs to 1000."""
+    half = dim // 2
+    frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
+    angle = t.double()[..., None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], -1)

@@ -1,0 +1,123 @@
+"""Layers that know how to initialise themselves, fp32 norms, and Wan's modulation in as few passes as it takes.
+
+b batch, f frames that have a time of their own (1 where a stream has one time), s tokens of such a frame, d width.
+Norms and modulation compute in float32 whatever the autocast, and return their input's type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+EPS = 1e-6  # Wan2.1's, in every norm
+
+
+class Linear(nn.Linear):
+    """nn.Linear with its initialisation beside it; the bias starts at zero.
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        init: "xavier" as Wan's linears, "normal" N(0, 0.02) as its text and time embeddings, "zero" for the last
+            projection of a new path, so that step 0 is what was there before; "default" is torch's own.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        init: Literal["xavier", "normal", "zero", "default"] = "xavier",
+    ) -> None:
+        self.init = init  # torch's constructor calls reset_parameters
+        super().__init__(in_features, out_features)
+
+    def reset_parameters(self) -> None:
+        if self.init == "default":
+            return super().reset_parameters()
+        if self.init == "xavier":
+            nn.init.xavier_uniform_(self.weight)
+        elif self.init == "normal":
+            nn.init.normal_(self.weight, std=0.02)
+        else:
+            nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Affine LayerNorm in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=EPS)
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), EPS).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """RMSNorm over the full width, across heads, as Wan normalises q and k. Stays in float32, where RoPE follows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+
+    def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), EPS)
+
+
+def modulate(
+    x: Float[Tensor, "b l d"], shift: Float[Tensor, "b f d"], scale: Float[Tensor, "b f d"]
+) -> Float[Tensor, "b l d"]:
+    """LayerNorm(x) (1 + scale) + shift (adaLN), each frame's modulation broadcast over its tokens."""
+    h = F.layer_norm(x.float(), x.shape[-1:], eps=EPS)
+    h = rearrange(h, "b (f s) d -> b f s d", f=shift.shape[1])
+    h = torch.addcmul(shift[:, :, None], h, 1 + scale[:, :, None])
+    return rearrange(h, "b f s d -> b (f s) d").to(x.dtype)
+
+
+def gated_add(
+    x: Float[Tensor, "b l d"], y: Float[Tensor, "b l d"], gate: Float[Tensor, "b f d"]
+) -> Float[Tensor, "b l d"]:
+    """x + gate y, each frame's gate broadcast over its tokens."""
+    frames = gate.shape[1]
+    x_, y_ = (rearrange(z.float(), "b (f s) d -> b f s d", f=frames) for z in (x, y))
+    return rearrange(torch.addcmul(x_, y_, gate[:, :, None]), "b f s d -> b (f s) d").to(x.dtype)
+
+
+class _KeepInUse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.shapes = parameters
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return (grads[0], *(torch.zeros_like(p) for p in ctx.shapes))
+
+
+def keep_in_use(x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """x, with zero gradients for `parameters`: what adding 0 * f(parameters) gives, without computing f.
+
+    DDP waits for a gradient from every parameter, so a path that a step does not take must still give one (Eq. 7's
+    factor of 0, and decision 20, multiply rather than skip for the same reason).
+    """
+    return _KeepInUse.apply(x, *(p for p in parameters if p.requires_grad))
+
+
+def initialise(module: nn.Module) -> None:
+    """Re-initialise every layer in place, in the order of construction, so that equal seeds give equal weights."""
+    with torch.no_grad():
+        for part in module.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()

@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ccl.data.archive import Report
     from ccl.data.datamodule import ShardData, WorldData
     from ccl.data.encode import encode_shards
+    from ccl.data.make import shards_encode, shards_make, shards_world
     from ccl.data.shards import Shards
     from ccl.data.sources import Source, folder_sources
-    from ccl.data.write import Report, shards_make, write_shards
+    from ccl.data.write import write_shards
 
 __all__ = [
     "Report",
@@ -23,16 +25,20 @@ __all__ = [
     "WorldData",
     "encode_shards",
     "folder_sources",
+    "shards_encode",
     "shards_make",
+    "shards_world",
     "write_shards",
 ]
 
 _HOMES = {
+    "archive": ("Report",),
+    "make": ("shards_encode", "shards_make", "shards_world"),
     "datamodule": ("ShardData", "WorldData"),
     "encode": ("encode_shards",),
     "sources": ("Source", "folder_sources"),
     "shards": ("Shards",),
-    "write": ("Report", "shards_make", "write_shards"),
+    "write": ("write_shards",),
 }
 
 

@@ -1,0 +1,109 @@
+"""What the verbs `ccl shards make | world | encode` do: whole folders of shards, with a progress bar."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ccl.data.archive import Report, progress_bar
+from ccl.data.sources import Source, folder_sources
+from ccl.data.write import write_shards
+from ccl.grid import Grid
+
+if TYPE_CHECKING:
+    from ccl.codecs.base import Codec
+
+
+def shards_make(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    captions: str | Path | None = None,
+    grid: Grid | None = None,
+    strict: bool = False,
+    shard_size: int = 256,
+    workers: int = 0,
+) -> Report:
+    """What `ccl shards make` does: a folder of own videos to shards, with a progress bar.
+
+    Args:
+        folder: searched with all folders in it.
+        out: where the shards go.
+        captions: a .csv or .jsonl file with `file` and `prompt`; without it, `<name>.txt` beside `<name>.mp4`.
+        grid: rate, size and length that clips are brought to.
+        strict: fail on the first clip that cannot be used.
+        shard_size: clips a tar file.
+        workers: processes that read and write clips.
+    """
+    grid = grid or Grid()
+    sources = folder_sources(folder, captions, grid=grid)
+    with progress_bar(f"shards of {Path(folder).name}") as advance:
+        return write_shards(sources, out, grid, strict=strict, shard_size=shard_size, workers=workers, progress=advance)
+
+
+def shards_world(
+    out: str | Path,
+    *,
+    clips: int = 1024,
+    start: int = 0,
+    seed: int = 0,
+    split: Literal["train", "test"] = "train",
+    grid: Grid | None = None,
+    shard_size: int = 256,
+    workers: int = 2,
+) -> Report:
+    """What `ccl shards world` does: clips of the embedded talking world as real mp4 in real shards.
+
+    Args:
+        out: where the shards go.
+        clips: how many.
+        start: index of the first.
+        seed: another seed, another world.
+        split: train or test (200 clips), which share neither sentences nor looks.
+        grid: rate, size and length.
+        shard_size: clips a tar file.
+        workers: processes that make clips.
+    """
+    grid = grid or Grid()
+    sources = world_sources(grid, clips, start=start, seed=seed, split=split)
+    with progress_bar(f"{clips} clips of the world") as advance:
+        return write_shards(sources, out, grid, shard_size=shard_size, workers=workers, progress=advance)
+
+
+def world_sources(
+    grid: Grid, clips: int, *, start: int = 0, seed: int = 0, split: Literal["train", "test"] = "train"
+) -> list[Source]:
+    """Clips of the world as sources whose fingerprint is the world's code: shards of an older world are not reused."""
+    from ccl.data.world import World
+
+    version = world_version()
+    return [Source(s.id, s.load, version) for s in World(seed, split, grid).sources(clips, start)]
+
+
+def world_version() -> str:
+    """A hash of the code that draws the world."""
+    digest = hashlib.sha256()
+    for file in sorted(files("ccl.data.world").iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".py"):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def shards_encode(
+    shards: str | Path, out: str | Path, *, codec: Codec, grid: Grid | None = None, device: str = "cpu"
+) -> Report:
+    """What `ccl shards encode` does: clips encoded once, so that training skips the codec.
+
+    Args:
+        shards: a folder of media shards.
+        out: where the latents go.
+        codec: what encodes.
+        grid: of the clips.
+        device: where the codec runs.
+    """
+    from ccl.data.encode import encode_shards
+
+    with progress_bar(f"latents of {Path(shards).name}") as advance:
+        return encode_shards(shards, out, codec, grid or Grid(), device=device, progress=advance)

@@ -1,0 +1,208 @@
+"""Read shards: an endless stream of samples in an order that (seed, epoch, part) decides and that remembers its place.
+
+webdataset reads the tar files and keeps no position of its own, so the dataset counts: its state is {epoch, n}, and a
+resumed run skips n samples of the epoch before anything is decoded. A part is one loader process of one rank.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from ccl.data.archive import grid_settings, read_index
+from ccl.grid import Grid
+from ccl.media import MediaError, read_clip
+from ccl.rng import seed_of
+from ccl.types import AV, Batch
+
+Sample = dict[str, Any]
+"""id, prompt, and either video (F, H, W, 3) uint8 and audio (S,) float32, or latents AV((C, t_v, h, w), (C, t_a))."""
+
+
+class Shards(IterableDataset[Sample]):
+    """Samples of a folder of shards, without end, or once through.
+
+    Args:
+        folder: with an index.json and the tar files it names.
+        grid: what the samples must have.
+        seed: of the order.
+        shuffle: samples held in memory to draw from, beside a shuffle of the shards in every epoch; 0 keeps the order.
+        endless: go on with the next epoch; else stop after one, with as many samples in every part.
+        rank: of this process among `ranks`.
+        ranks: training processes, each of which reads its own part.
+        codec: identity of the codec whose latents are wanted; checked where the shards hold latents.
+
+    Raises:
+        ValueError: naming what is wrong: the folder, a missing shard, another grid, latents of another codec.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        grid: Grid,
+        *,
+        seed: int = 0,
+        shuffle: int = 256,
+        endless: bool = True,
+        rank: int = 0,
+        ranks: int = 1,
+        codec: str | None = None,
+    ) -> None:
+        self.folder, self.grid, self.seed, self.shuffle, self.endless = Path(folder), grid, seed, shuffle, endless
+        self.rank, self.ranks = rank, ranks
+        if not (self.folder / "index.json").is_file():
+            raise ValueError(f"{self.folder} holds no index.json; make shards with `ccl shards make`")
+        self.index = read_index(self.folder / "index.json")
+        self.kind: str = self.index["settings"]["kind"]
+        self._check(codec)
+        self.epoch, self.n = 0, 0
+        self._resuming = False
+
+    def _check(self, codec: str | None) -> None:
+        settings = self.index["settings"]
+        for name, wanted in grid_settings(self.grid, settings["kind"]).items():
+            if settings["grid"][name] != wanted:
+                raise ValueError(
+                    f"the shards in {self.folder} have grid.{name} {settings['grid'][name]:g}, the model {wanted:g}"
+                )
+        if self.kind == "latents" and codec is not None and settings["codec"] != codec:
+            raise ValueError(
+                f"the latents in {self.folder} are of codec {settings['codec']}, the model's is {codec}; encode again"
+            )
+        for shard in self.index["shards"]:
+            path = self.folder / shard["name"]
+            if not path.is_file():
+                raise ValueError(f"shard {path} is missing")
+            if path.stat().st_size != shard["bytes"]:
+                raise ValueError(f"shard {path} has {path.stat().st_size} bytes, its index says {shard['bytes']}")
+
+    def __iter__(self) -> Iterator[Sample]:
+        if not self._resuming:
+            self.epoch, self.n = 0, 0
+        self._resuming = False
+        return self._stream()
+
+    def samples(self, shard: str) -> Iterator[Sample]:
+        """The samples of one tar file, decoded, in their order."""
+        return map(self._decode, self._read(shard))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "n": self.n}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.n = state["epoch"], state["n"]
+        self._resuming = True
+
+    def _stream(self) -> Iterator[Sample]:
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        part, parts = self.rank * workers + number, self.ranks * workers
+        if self.index["samples"] < parts:
+            raise ValueError(
+                f"{self.folder} holds {self.index['samples']} clips, too few for {self.ranks} ranks x {workers} workers"
+            )
+        while True:
+            for position, raw in enumerate(self._epoch(self.epoch, part, parts)):
+                if position < self.n:
+                    continue  # resumed: seen before, and not decoded again
+                self.n += 1
+                yield self._decode(raw)
+            if not self.endless:
+                return
+            self.epoch, self.n = self.epoch + 1, 0
+
+    def _epoch(self, epoch: int, part: int, parts: int) -> Iterator[Sample]:
+        """The samples of a part, undecoded, in an epoch's order."""
+        names = [shard["name"] for shard in self.index["shards"]]
+        if self.shuffle:
+            Random(seed_of("shards", self.seed, epoch)).shuffle(names)
+        if self.endless and len(names) >= parts:
+            samples = (sample for name in names[part::parts] for sample in self._read(name))
+        else:
+            # Fewer shards than readers, or parts of one size wanted: each reads all and takes every parts-th sample.
+            limit = self.index["samples"] if self.endless else self.index["samples"] // parts * parts
+            stream = (sample for name in names for sample in self._read(name))
+            samples = (sample for i, sample in enumerate(stream) if i % parts == part and i < limit)
+        if not self.shuffle:
+            return samples
+        return _shuffled(samples, self.shuffle, Random(seed_of("samples", self.seed, epoch, part)))
+
+    def _read(self, name: str) -> Iterator[Sample]:
+        """webdataset's samples of one tar file: bytes by ending, and __key__."""
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+
+        path, key = self.folder / name, "(none)"
+        try:
+            with path.open("rb") as file:
+                for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])):
+                    key = sample["__key__"]
+                    yield {**sample, "__shard__": name}
+        except FileNotFoundError as error:
+            raise ValueError(f"shard {path} is missing") from error
+        except Exception as error:  # tarfile, zlib and webdataset raise a dozen kinds
+            raise ValueError(
+                f"shard {path} cannot be read after {key}: {error.args[0] if error.args else ''}"
+            ) from error
+
+    def _decode(self, raw: Sample) -> Sample:
+        where = f"shard {self.folder / raw['__shard__']}, clip {raw['__key__']}"
+        ending = "mp4" if self.kind == "media" else "safetensors"
+        for name in ("json", ending):
+            if name not in raw:
+                raise ValueError(f"{where}: its {name} is missing")
+        try:
+            description = json.loads(raw["json"])
+            id, prompt, checksum = description["id"], description["prompt"], description["crc32"][ending]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{where}: its json is corrupt") from error
+        if zlib.crc32(raw[ending]) != checksum:
+            raise ValueError(f"{where}: its {ending} is corrupt (its checksum differs)")
+        sample: Sample = {"id": id, "prompt": prompt}
+        if self.kind == "latents":
+            tensors = load_safetensors(raw[ending])
+            return {**sample, "latents": AV(tensors["video"], tensors["audio"])}
+        try:
+            clip = read_clip(raw[ending], grid=self.grid, prompt=prompt, id=id)
+        except MediaError as error:
+            raise ValueError(f"{where}: its mp4 {error.reason}") from error
+        return {**sample, "video": clip.video, "audio": clip.audio}
+
+
+def _shuffled(samples: Iterator[Sample], size: int, rng: Random) -> Iterator[Sample]:
+    """Draw from a buffer of `size` samples that is filled as it empties."""
+    buffer: list[Sample] = []
+    for sample in samples:
+        if len(buffer) < size:
+            buffer.append(sample)
+            continue
+        place = rng.randrange(size)
+        buffer[place], sample = sample, buffer[place]
+        yield sample
+    rng.shuffle(buffer)
+    yield from buffer
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples to a batch: media video (B, 3, F, H, W) uint8 and audio (B, S), or latents (B, C, T, ...) float32."""
+    ids, prompts = [s["id"] for s in samples], [s["prompt"] for s in samples]
+    if "latents" in samples[0]:
+        pairs = [s["latents"] for s in samples]
+        return Batch(ids, prompts, latents=AV(_stack([p.video for p in pairs]), _stack([p.audio for p in pairs])))
+    video = rearrange(torch.from_numpy(np.stack([s["video"] for s in samples])), "b f h w c -> b c f h w")
+    audio = torch.from_numpy(np.stack([s["audio"] for s in samples]))
+    return Batch(ids, prompts, media=AV(video.contiguous(), audio))
+
+
+def _stack(latents: list[Tensor]) -> Tensor:
+    return torch.stack(latents).float()

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from ccl.data.archive import Report
     from ccl.data.datamodule import ShardData, WorldData
     from ccl.data.encode import encode_shards
-    from ccl.data.make import shards_encode, shards_make, shards_world
+    from ccl.data.make import shards_encode, shards_world
     from ccl.data.shards import Shards
     from ccl.data.sources import Source, folder_sources
-    from ccl.data.write import write_shards
+    from ccl.data.write import shards_make, write_shards
 
 __all__ = [
     "Report",
@@ -33,12 +33,12 @@ __all__ = [
 
 _HOMES = {
     "archive": ("Report",),
-    "make": ("shards_encode", "shards_make", "shards_world"),
+    "make": ("shards_encode", "shards_world"),
     "datamodule": ("ShardData", "WorldData"),
     "encode": ("encode_shards",),
     "sources": ("Source", "folder_sources"),
     "shards": ("Shards",),
-    "write": ("write_shards",),
+    "write": ("shards_make", "write_shards"),
 }
 
 

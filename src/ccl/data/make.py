@@ -1,4 +1,4 @@
-"""What the verbs `ccl shards make | world | encode` do: whole folders of shards, with a progress bar."""
+"""The embedded world as shards, and shards as latents: what the verbs `ccl shards world` and `encode` do."""
 
 from __future__ import annotations
 
@@ -8,39 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ccl.data.archive import Report, progress_bar
-from ccl.data.sources import Source, folder_sources
+from ccl.data.sources import Source
 from ccl.data.write import write_shards
 from ccl.grid import Grid
 
 if TYPE_CHECKING:
     from ccl.codecs.base import Codec
-
-
-def shards_make(
-    folder: str | Path,
-    out: str | Path,
-    *,
-    captions: str | Path | None = None,
-    grid: Grid | None = None,
-    strict: bool = False,
-    shard_size: int = 256,
-    workers: int = 0,
-) -> Report:
-    """What `ccl shards make` does: a folder of own videos to shards, with a progress bar.
-
-    Args:
-        folder: searched with all folders in it.
-        out: where the shards go.
-        captions: a .csv or .jsonl file with `file` and `prompt`; without it, `<name>.txt` beside `<name>.mp4`.
-        grid: rate, size and length that clips are brought to.
-        strict: fail on the first clip that cannot be used.
-        shard_size: clips a tar file.
-        workers: processes that read and write clips.
-    """
-    grid = grid or Grid()
-    sources = folder_sources(folder, captions, grid=grid)
-    with progress_bar(f"shards of {Path(folder).name}") as advance:
-        return write_shards(sources, out, grid, strict=strict, shard_size=shard_size, workers=workers, progress=advance)
 
 
 def shards_world(

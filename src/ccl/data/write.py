@@ -16,13 +16,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ccl.data.archive import VERSION, Advance, Report, ShardWriter, dump, grid_settings, safe_keys, sample_files
+from ccl.data.archive import (
+    VERSION,
+    Advance,
+    Report,
+    ShardWriter,
+    dump,
+    grid_settings,
+    progress_bar,
+    safe_keys,
+    sample_files,
+)
 from ccl.data.sources import Loadable, Source, folder_sources
 from ccl.grid import Grid
 from ccl.media import MediaError, write_clip
 from ccl.types import Clip
 
-__all__ = ["Report", "Source", "folder_sources", "write_shards"]
+__all__ = ["Report", "Source", "folder_sources", "progress_bar", "shards_make", "write_shards"]
 
 
 def write_shards(
@@ -74,6 +84,33 @@ def write_shards(
         raise ValueError(f"none of the {len(sources)} clips for {out} can be used{first}")
     writer.finish(len(sources))
     return writer.report()
+
+
+def shards_make(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    captions: str | Path | None = None,
+    grid: Grid | None = None,
+    strict: bool = False,
+    shard_size: int = 256,
+    workers: int = 0,
+) -> Report:
+    """What `ccl shards make` does: a folder of own videos to shards, with a progress bar.
+
+    Args:
+        folder: searched with all folders in it.
+        out: where the shards go.
+        captions: a .csv or .jsonl file with `file` and `prompt`; without it, `<name>.txt` beside `<name>.mp4`.
+        grid: rate, size and length that clips are brought to.
+        strict: fail on the first clip that cannot be used.
+        shard_size: clips a tar file.
+        workers: processes that read and write clips.
+    """
+    grid = grid or Grid()
+    sources = folder_sources(folder, captions, grid=grid)
+    with progress_bar(f"shards of {Path(folder).name}") as advance:
+        return write_shards(sources, out, grid, strict=strict, shard_size=shard_size, workers=workers, progress=advance)
 
 
 def media_settings(sources: Sequence[Loadable], grid: Grid, shard_size: int) -> dict[str, Any]:

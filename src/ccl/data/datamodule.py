@@ -1,0 +1,229 @@
+"""What training reads: shards of clips or latents from a folder, or the embedded world, made when it is not there yet.
+
+The loader resumes bit for bit: its dataset knows its place (shards.py), each rank's place is kept in the checkpoint,
+and it claims a length, without which Lightning fetches a batch ahead and saves a place that is one too far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from ccl.codecs.base import Codec
+from ccl.data.archive import dump, grid_settings, progress_bar
+from ccl.data.make import world_sources, world_version
+from ccl.data.shards import Shards, collate
+from ccl.data.write import write_shards
+from ccl.grid import Grid
+from ccl.types import Batch
+
+ENDLESS = 10**9
+"""The length an endless loader claims."""
+
+
+class Loader(StatefulDataLoader):
+    """An endless loader whose state holds the place of every rank. See spec of `Shards` for the order."""
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        return _in_one_sentence(super().__iter__())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called by every rank together, as Lightning does; it keeps rank 0's answer alone, so all are in it."""
+        own = super().state_dict()
+        ranks = [own]
+        if _distributed():
+            ranks = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(ranks, own)
+        return {"ranks": ranks, "num_workers": self.num_workers, "batch_size": self.batch_size}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """ValueError where the place cannot be found again, because the data were read by other numbers of readers."""
+        ranks = torch.distributed.get_world_size() if _distributed() else 1
+        found = {"ranks": len(state["ranks"]), "num_workers": state["num_workers"], "batch_size": state["batch_size"]}
+        wanted = {"ranks": ranks, "num_workers": self.num_workers, "batch_size": self.batch_size}
+        for name, value in wanted.items():
+            if found[name] != value:
+                raise ValueError(
+                    f"the checkpoint was written with {name} {found[name]}, this run has {value}; its place in the "
+                    "data is known only for the same number"
+                )
+        super().load_state_dict(state["ranks"][torch.distributed.get_rank() if _distributed() else 0])
+
+
+class ShardData(LightningDataModule):
+    """Shards of clips or of latents, for training.
+
+    Args:
+        shards: folder with an index.json, as `ccl shards make` or `ccl shards encode` writes it.
+        grid: of the model; the shards must agree.
+        codec: of the model; latents of another one are refused. Clips are encoded by the module, so not needed here.
+        batch_size: clips a step and process.
+        num_workers: processes that read and decode; 0 reads in the training process.
+        seed: of the order.
+        shuffle: samples held in memory to draw from; 0 keeps the order of the shards.
+        val_shards: folder of shards for validation, read once in order; none where it is null.
+    """
+
+    def __init__(
+        self,
+        shards: str,
+        grid: Grid,
+        codec: Codec | None = None,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        seed: int = 0,
+        shuffle: int = 256,
+        val_shards: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.shards, self.val_shards, self.grid, self.seed, self.shuffle = shards, val_shards, grid, seed, shuffle
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.codec_identity = None if codec is None else codec.identity
+
+    def train_dataloader(self) -> Loader:
+        dataset = self._dataset(self.shards, shuffle=self.shuffle, endless=True)
+        return Loader(dataset, **self._options())
+
+    def val_dataloader(self) -> DataLoader | list[Any]:
+        if self.val_shards is None:
+            return []
+        return DataLoader(self._dataset(self.val_shards, shuffle=0, endless=False), **self._options())
+
+    def _dataset(self, folder: str, *, shuffle: int, endless: bool) -> Shards:
+        rank, ranks = self._place()
+        return Shards(
+            folder,
+            self.grid,
+            seed=self.seed,
+            shuffle=shuffle,
+            endless=endless,
+            rank=rank,
+            ranks=ranks,
+            codec=self.codec_identity,
+        )
+
+    def _options(self) -> dict[str, Any]:
+        # A generator of its own: a loader's start must not move the global one.
+        generator = torch.Generator().manual_seed(self.seed)
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "collate_fn": collate,
+            "generator": generator,
+        }
+
+    def _place(self) -> tuple[int, int]:
+        """This process among those that read different data (ranks that share a model's shards read the same)."""
+        strategy = getattr(self.trainer, "strategy", None)
+        places = getattr(strategy, "distributed_sampler_kwargs", None) or {"rank": 0, "num_replicas": 1}
+        return places["rank"], places["num_replicas"]
+
+
+class WorldData(ShardData):
+    """The embedded talking world: real mp4 in real shards, made once in `root`, then encoded once.
+
+    Args:
+        grid: size and length of the clips.
+        codec: of the model; needed for latents.
+        root: folder of the shards, one folder in it for every set of settings.
+        clips: for training.
+        val_clips: for validation, not among the training clips.
+        latents: encode the clips once, instead of in every step.
+        batch_size: clips a step and process.
+        num_workers: processes that read; 0 reads in the training process.
+        seed: of the world and of the order.
+        shuffle: samples held in memory to draw from; 0 keeps the order of the shards.
+        makers: processes that make clips when they are not there yet.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        codec: Codec | None = None,
+        root: str = "data/world",
+        clips: int = 1024,
+        val_clips: int = 0,
+        latents: bool = True,
+        batch_size: int = 16,
+        num_workers: int = 0,
+        seed: int = 0,
+        shuffle: int = 256,
+        makers: int = 2,
+    ) -> None:
+        if latents and codec is None:
+            raise ValueError("WorldData with latents: true needs a codec")
+        self.root, self.clips, self.val_clips, self.makers = Path(root), clips, val_clips, makers
+        self.codec = codec if latents else None
+        settings = [grid_settings(grid, "media"), seed, world_version()]
+        # The name of a split -> its first clip and their number.
+        self.ranges = {"train": (0, clips)} | ({"val": (clips, val_clips)} if val_clips else {})
+        self.media = {s: self.root / f"{s}-{_hash(*settings, r)}" for s, r in self.ranges.items()}
+        self.folders = self.media
+        if self.codec is not None:
+            parts = [grid_settings(grid, "latents"), self.codec.identity]
+            self.folders = {s: p.with_name(f"{p.name}-latents-{_hash(*parts)}") for s, p in self.media.items()}
+        val = str(self.folders["val"]) if val_clips else None
+        super().__init__(str(self.folders["train"]), grid, codec, batch_size, num_workers, seed, shuffle, val)
+
+    def prepare_data(self) -> None:
+        """Make what is not there yet; a run that was stopped goes on, and two runs at once wait for each other."""
+        if all((folder / "index.json").is_file() for folder in self.folders.values()):
+            return
+        with _lock(self.root):
+            for split, folder in self.media.items():
+                start, count = self.ranges[split]
+                sources = world_sources(self.grid, count, start=start, seed=self.seed)
+                with progress_bar(f"world: {count} {split} clips") as advance:
+                    size = max(16, min(256, count // 8))  # at least a few shards, to shuffle and to share among readers
+                    write_shards(
+                        sources, folder, self.grid, shard_size=size, workers=self.makers, strict=True, progress=advance
+                    )
+                if self.codec is not None:
+                    from ccl.data.encode import encode_shards
+
+                    with progress_bar(f"world: {split} latents") as advance:
+                        encode_shards(folder, self.folders[split], self.codec, self.grid, progress=advance)
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(dump(parts).encode()).hexdigest()[:10]
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _in_one_sentence(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """A worker's error comes as a traceback in a string; what it says is the last line."""
+    try:
+        yield from batches
+    except ValueError as error:
+        if "in DataLoader worker process" not in str(error):
+            raise
+        raise ValueError(re.split(r"\n\w*Error: ", str(error))[-1].strip()) from None
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, where the system has file locks; writes are whole in any case."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

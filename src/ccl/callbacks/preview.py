@@ -1,0 +1,141 @@
+"""Clips to watch and hear while training goes on: mp4 with sound in the run folder, GIF and audio in TensorBoard."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
+
+from ccl.guidance.base import Guidance
+from ccl.media import MediaError
+from ccl.types import Batch, Clip
+
+
+class Preview(Callback):
+    """Samples a few prompts, always with the same noise, every N optimizer steps and at the last one.
+
+    The average of the weights is sampled where the EMA callback keeps one. Nothing that training draws is touched. The
+    first process samples and the others wait; sharded weights (FSDP2) are gathered on it first.
+
+    Args:
+        prompts: what to sample, one clip each.
+        every: optimizer steps between previews.
+        steps: of the solver.
+        guidance: rule; None is the pipeline's own.
+        solver: euler, heun or unipc.
+        shift: of the sampling times towards noise.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str],
+        every: int = 1000,
+        steps: int = 20,
+        guidance: Guidance | None = None,
+        solver: str = "euler",
+        shift: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"Preview's every is {every}; it must be at least 1 step")
+        self.prompts, self.every, self.steps = list(prompts), every, steps
+        self.guidance, self.solver, self.shift, self.seed = guidance, solver, shift, seed
+        self._step = 0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if self.prompts and step != self._step and (step % self.every == 0 or step == trainer.max_steps):
+            net, text = sampled_from(pl_module)
+            if trainer.is_global_zero:
+                try:
+                    self.show(trainer, self.sample(trainer, pl_module, net, text), step)
+                except (OSError, MediaError) as error:  # a full disk must not end a training
+                    rank_zero_warn(f"no preview at step {step}: {error}")
+
+    def sample(self, trainer: Any, pl_module: Any, net: nn.Module, text: nn.Module) -> list[Clip]:
+        """A clip for each prompt."""
+        from ccl.pipeline import Pipeline
+
+        kwargs: dict[str, Any] = {"steps": self.steps, "solver": self.solver, "shift": self.shift}
+        if self.guidance is not None:
+            kwargs["guidance"] = self.guidance
+        pipe = Pipeline(net, text, pl_module.codec, pl_module.grid, **kwargs)
+        modes = [(module, module.training) for module in (net, text)]
+        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad(), trainer.precision_plugin.forward_context():
+            try:
+                net.eval(), text.eval()
+                return pipe(self.prompts, seed=self.seed)
+            finally:
+                for module, training in modes:
+                    module.train(training)
+
+    def show(self, trainer: Any, clips: list[Clip], step: int) -> None:
+        """Write the clips into the run folder and hand them to TensorBoard."""
+        from ccl.media import write_clip
+
+        folder = Path(trainer.default_root_dir) / "previews" / f"step_{step:06d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, clip in enumerate(clips):
+            path = folder / f"{i}.mp4"
+            write_clip(clip, path)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    log_clip(logger.experiment, f"preview/{i}", clip, path, step)
+
+
+def sampled_from(pl_module: Any) -> tuple[nn.Module, nn.Module]:
+    """Network and text encoder to sample from: the average where there is one; whole, where they are sharded.
+
+    All processes must call it; what it returns is of use on the first alone where weights are sharded.
+    """
+    average = pl_module.ema if pl_module.ema is not None else {}
+    parts = [average[name] if name in average else getattr(pl_module, name) for name in ("net", "text")]
+    if not any(isinstance(parameter, DTensor) for part in parts for parameter in part.parameters()):
+        return parts[0], parts[1]
+    whole = []
+    for part, make in zip(parts, pl_module._factories, strict=True):
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_model_state_dict(part, options=options)
+        if state:
+            with torch.random.fork_rng(devices=[]):
+                copy = make()
+            copy.load_state_dict(state)
+            whole.append(copy.to(pl_module.device))
+        else:
+            whole.append(part)
+    return whole[0], whole[1]
+
+
+def log_clip(writer: Any, tag: str, clip: Clip, path: Path, step: int) -> None:
+    """A clip into TensorBoard: GIF, sound and the path of its mp4, for TensorBoard plays no sound with a picture.
+
+    `add_video` wants moviepy and, without it, prints a line and logs nothing; a GIF as an image needs no more than PIL.
+    """
+    if clip.video is not None:
+        frames = [Image.fromarray(frame) for frame in clip.video]
+        buffer = io.BytesIO()
+        duration = round(1000 / clip.fps)
+        frames[0].save(buffer, format="GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+        height, width = clip.video.shape[1:3]
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue())
+        writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    if clip.audio is not None:
+        writer.add_audio(f"{tag}/sound", torch.from_numpy(clip.audio)[None], step, sample_rate=clip.sample_rate)
+    writer.add_text(f"{tag}/file", f"{path} — {clip.prompt}", step)

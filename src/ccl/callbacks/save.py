@@ -1,0 +1,112 @@
+"""When checkpoints are written, which are kept, and what `ckpt_path="last"` means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ccl.callbacks.ema import EMA
+from ccl.checkpoint import (
+    CheckpointError,
+    complete_checkpoints,
+    finish,
+    last_checkpoint,
+    remove,
+    step_of,
+    sweep_checkpoints,
+)
+from ccl.types import Batch
+
+
+class SaveCheckpoint(ModelCheckpoint):
+    """Writes `checkpoints/step=N.ckpt` in the run folder every N optimizer steps and at the last one.
+
+    Lightning runs it after all other callbacks, so that a checkpoint holds their states of its own step.
+
+    Args:
+        every: optimizer steps between checkpoints.
+        keep: checkpoints kept; None keeps all.
+        milestone: steps whose multiples are kept for good; None for none.
+    """
+
+    def __init__(self, every: int = 500, keep: int | None = 2, milestone: int | None = None) -> None:
+        super().__init__(save_top_k=-1, every_n_train_steps=every)
+        if keep is not None and keep < 1:
+            raise ValueError(f"SaveCheckpoint's keep is {keep}; keep at least one checkpoint to resume from")
+        self.every, self.keep, self.milestone = every, keep, milestone
+        self._step = 0
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if stage == "fit":
+            self.dirpath = str(folder(trainer))
+            if trainer.is_global_zero:
+                Path(self.dirpath).mkdir(parents=True, exist_ok=True)
+                sweep_checkpoints(Path(self.dirpath))
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        # Lightning would start from 0 without a word where there is none.
+        return {str(last_checkpoint(folder(trainer)))}
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == self._step:  # gradients are being accumulated
+            return
+        if step % self.every == 0 or step == trainer.max_steps or trainer.should_stop:
+            self.write(trainer, step)
+
+    def write(self, trainer: Any, step: int) -> None:
+        """Write, mark as whole, link, prune: a kill between any two leaves a checkpoint to resume from."""
+        path = folder(trainer) / f"step={step:06d}.ckpt"
+        if trainer.is_global_zero and path.is_dir():
+            remove(path)  # shards of an earlier attempt would mix with the new ones
+        trainer.strategy.barrier("before checkpoint")
+        trainer.save_checkpoint(path, weights_only=False)  # ends with a barrier
+        if trainer.is_global_zero:
+            finish(path)
+            self._prune(path, step)
+        self.last_model_path = self.best_model_path = str(path)
+
+    def _prune(self, path: Path, step: int) -> None:
+        if self.keep is None:
+            return
+        # Later steps belong to an earlier attempt that someone chose to go back from: theirs to delete.
+        past = [p for p in complete_checkpoints(path.parent) if step_of(p) <= step]
+        for old in past[: -self.keep]:
+            if not (self.milestone and step_of(old) % self.milestone == 0):
+                remove(old)
+
+    # ModelCheckpoint's other moments: none of them is the end of an optimizer step.
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if any(isinstance(callback, EMA) for callback in trainer.callbacks[trainer.callbacks.index(self) :]):
+            raise CheckpointError("SaveCheckpoint must come after EMA in trainer.callbacks")
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None: ...
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None: ...
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None: ...
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+def folder(trainer: Any) -> Path:
+    """Where the run's checkpoints lie."""
+    return Path(trainer.default_root_dir) / "checkpoints"

@@ -1,0 +1,301 @@
+"""Joint training of both streams (CCL Sec. 4.4): Lightning schedules, the parts do the work.
+
+B clips of this process, T latent frames or audio latents. A task says who sees whom, which stream is given and what
+counts; flow matching (flow.py) says what is learned; Eq. 7 weighs the two losses.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from ccl import flow
+from ccl.codecs.base import Codec
+from ccl.flow import LogitNormal, TimeDistribution
+from ccl.grid import Grid
+from ccl.model.dual_stream import DualStreamTransformer
+from ccl.optimizer import OptimizerConfig
+from ccl.rng import generator, seed_of
+from ccl.sharding import WholeDraws, check_shapes, load_whole, shard
+from ccl.tasks import PAPER_TASKS, Task
+from ccl.text.base import TextEncoder
+from ccl.types import AV, Batch
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message is one sentence that names the step, the task and the clips."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides for one batch.
+
+    Args:
+        t: times, (B,), or (B, T) where frames of a clip have times of their own.
+        noise: of the latents' shapes.
+        counted: (B, T), 1 where the loss counts and 0 where the latents are given.
+        prompt: as the network reads them, dropped ones empty.
+    """
+
+    t: AV[Tensor]
+    noise: AV[Tensor]
+    counted: AV[Tensor]
+    prompt: list[str]
+
+
+class JointDiffusion(LightningModule):
+    """The dual-stream network, its text encoder and how they learn.
+
+    Args:
+        net: makes the network; a factory, so that it can be built sharded.
+        text: makes the text encoder, which trains with the network as far as its parameters ask for gradients.
+        codec: media to latents; never trained here, and not part of a checkpoint.
+        grid: shape of a clip.
+        tasks: rows of the task table; None is the paper's five tasks.
+        time: where training times come from; None is a logit-normal (paper silent, decision 15).
+        optimizer: rates and schedule.
+        text_dropout: share of clips whose prompt is dropped in both streams together: the encoded empty prompt.
+        image_prob: share of clips, where video is generated, whose first latent frame is given (t2v : i2v = 1 : 1).
+        seed: of the weights at step 0, of tasks, times and noise.
+        pretrained: folder of a model whose weights training starts from.
+        compile: compile each block of the network; changes the last bits, so keep it as it is when resuming.
+    """
+
+    net: DualStreamTransformer | None
+    text: TextEncoder | None
+    ema: nn.ModuleDict | None
+
+    def __init__(
+        self,
+        net: Callable[[], DualStreamTransformer],
+        text: Callable[[], TextEncoder],
+        codec: Codec,
+        grid: Grid,
+        *,
+        tasks: dict[str, Task] | None = None,
+        time: TimeDistribution | None = None,
+        optimizer: OptimizerConfig | None = None,
+        text_dropout: float = 0.1,
+        image_prob: float = 0.5,
+        seed: int = 0,
+        pretrained: str | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self._factories = (net, text)
+        # Held in a tuple, so that a codec is neither saved, averaged, sharded nor handed to the optimizer.
+        self._codec = (codec.eval().requires_grad_(False),)
+        self.grid = grid
+        self.tasks = PAPER_TASKS if tasks is None else tasks
+        self.time = LogitNormal() if time is None else time
+        self.optimizer_config = OptimizerConfig() if optimizer is None else optimizer
+        self.text_dropout, self.image_prob = text_dropout, image_prob
+        self.seed, self.pretrained, self.compile_blocks = seed, pretrained, compile
+        self.net = self.text = self.ema = None
+        self.keeps_average = False  # set by the EMA callback before the network is built
+        self.batches = 0  # seen so far, over all runs: what tasks and noise are keyed on
+
+    @property
+    def codec(self) -> Codec:
+        return self._codec[0].to(self.device)
+
+    # Building
+
+    def configure_model(self) -> None:
+        """Build network, text encoder and average; sharded where the strategy brings a device mesh (FSDP2)."""
+        if self.net is not None:
+            return
+        mesh = self.device_mesh
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(seed_of("weights", "text", self.seed))
+            text = self._factories[1]()
+            with torch.device("cpu" if mesh is None else "meta"):
+                net = self._factories[0]()
+            self.net, self.text = net, text
+            if self.keeps_average:
+                self.ema = nn.ModuleDict({"net": copy.deepcopy(net)})
+                if any(parameter.requires_grad for parameter in text.parameters()):
+                    self.ema["text"] = copy.deepcopy(text)
+                self.ema.requires_grad_(False)
+            if mesh is not None:
+                bf16 = str(self.trainer.precision).startswith("bf16")
+                for part in (net, text, *([] if self.ema is None else self.ema.values())):
+                    shard(part, mesh["data_parallel"], bf16=bf16)
+                device = self.trainer.strategy.root_device
+                for part in (net, *([] if self.ema is None else [self.ema["net"]])):
+                    part.to_empty(device=device)
+            torch.manual_seed(seed_of("weights", "net", self.seed))
+            with WholeDraws():
+                net.init_weights()
+            if self.ema is not None and mesh is not None:
+                with WholeDraws():
+                    self.ema["net"].init_weights()  # for its buffers
+        if self.pretrained is not None:
+            self._load_pretrained(self.pretrained)
+        if self.ema is not None:
+            for name, average in self.ema.items():
+                copy_values(getattr(self, name), average)
+        if self.compile_blocks:
+            for block in net.blocks:
+                block.compile()
+
+    def _load_pretrained(self, folder: str) -> None:
+        from pathlib import Path
+
+        from safetensors.torch import load_file
+
+        path = Path(folder) / "model.safetensors"
+        if not path.is_file():
+            raise TrainingError(f"model.pretrained is {folder}, which holds no model.safetensors")
+        state = load_file(path)
+        for part in ("net", "text"):
+            own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
+            if own:
+                load_whole(getattr(self, part), own, str(path))
+
+    def configure_optimizers(self) -> Any:
+        net, text = self.built
+        return self.optimizer_config.build([net, text], net.cross_modal_parameters(), max_steps=self.trainer.max_steps)
+
+    @property
+    def built(self) -> tuple[DualStreamTransformer, TextEncoder]:
+        """Network and text encoder, which exist once `configure_model` has run."""
+        if self.net is None or self.text is None:
+            self.configure_model()
+        assert self.net is not None and self.text is not None
+        return self.net, self.text
+
+    # Learning
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        if batch.task not in self.tasks:
+            raise TrainingError(
+                f"the batch's task is {batch.task!r}, not one of {', '.join(self.tasks)}; "
+                "trainer.callbacks must hold ccl.callbacks.TaskRouter"
+            )
+        task = self.tasks[batch.task]
+        rows = self.losses(batch, task, index=self.batches, rank=self.global_rank)
+        streams = rows.map(torch.mean)
+        loss = streams.video * task.loss_weight.video + streams.audio * task.loss_weight.audio  # Eq. 7
+        report = self._report(batch, rows, loss, streams)
+        self.batches += 1
+        return {"loss": loss, "report": report}
+
+    def losses(self, batch: Batch, task: Task, *, index: int, rank: int = 0) -> AV[Tensor]:
+        """Flow-matching loss of each clip in each stream, (B,), before Eq. 7 weighs the streams.
+
+        Args:
+            batch: media or latents, and prompts.
+            task: of this step.
+            index: of the batch since training began.
+            rank: of this process; clip r of rank k draws what clip k B + r of one process would.
+        """
+        net, text = self.built
+        z = self.encode(batch)
+        chance = self.draw(batch.prompt, z, task, index=index, rank=rank)
+        states = text(chance.prompt)
+        x_t = AV.zip(flow.interpolate, z, chance.noise, chance.t)
+        v = AV.zip(flow.velocity, z, chance.noise)
+        v_hat = net(x_t, chance.t, states, grid=self.grid, route=task.route, reference=task.is_reference)
+        return AV.zip(loss_by_clip, v_hat, v, chance.counted)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch) -> AV[Tensor]:
+        """The batch's latents, ready ones as they are, media through the codec; float32."""
+        if batch.latents is not None:
+            z = batch.latents
+        elif batch.media is not None:
+            with torch.autocast(self.device.type, enabled=False):
+                pictures = batch.media.video.float() / 127.5 - 1
+                z = self.codec.encode(AV(pictures, batch.media.audio.float()), self.grid)
+        else:
+            raise TrainingError(f"clips {', '.join(batch.id)} hold neither media nor latents")
+        return z.map(lambda x: x.float())
+
+    def draw(self, prompt: list[str], z: AV[Tensor], task: Task, *, index: int, rank: int = 0) -> Draws:
+        """Times, noise, dropped prompts and given first frames of one batch.
+
+        Each clip has its own generator, from (seed, index, place in the global batch): the same clips learn the same
+        thing on one process and on many, and after a resume. Always drawn in the same order, whatever the task.
+        """
+        size = len(prompt)
+        t: AV[list[Tensor]] = AV([], [])
+        noise: AV[list[Tensor]] = AV([], [])
+        dropped, image = [], []
+        for row in range(size):
+            g = generator("noise", self.seed, index, rank * size + row)
+            for times in t:
+                times.append(self.time.sample(1, g))
+            chance = torch.rand(2, generator=g)
+            dropped.append(bool(chance[0] < self.text_dropout))
+            image.append(bool(chance[1] < self.image_prob))
+            for stream, x in zip(noise, z, strict=True):
+                stream.append(torch.randn(x.shape[1:], generator=g))
+
+        drawn = t.map(lambda times: torch.cat(times).to(self.device))
+        if task.shared_time:
+            drawn = AV(drawn.video, drawn.video)
+        # A given stream is clean: t = 0, and Eq. 7 takes it out of the loss.
+        drawn = AV.zip(lambda times, given: times * 0 if given else times, drawn, task.is_reference)
+        counted = z.map(lambda x: torch.ones(x.shape[0], x.shape[2], device=self.device))
+        if (
+            any(image) and not task.is_reference.video
+        ):  # decisions 17 and 24: a given first frame is clean and uncounted
+            moving = torch.ones_like(counted.video)
+            moving[:, 0] = 1 - torch.tensor(image, dtype=torch.float32, device=self.device)
+            drawn = AV(drawn.video[:, None] * moving, drawn.audio)
+            counted = AV(moving, counted.audio)
+        stacked = noise.map(lambda xs: torch.stack(xs).to(self.device, non_blocking=True))
+        return Draws(drawn, stacked, counted, ["" if d else p for d, p in zip(dropped, prompt, strict=True)])
+
+    def _report(self, batch: Batch, rows: AV[Tensor], loss: Tensor, streams: AV[Tensor]) -> dict[str, float]:
+        """Mean over processes of the losses that count; logged, and checked to be finite."""
+        weight = self.tasks[batch.task].loss_weight
+        values = torch.stack([loss, *streams]).detach().float()
+        values = self.trainer.strategy.reduce(values, reduce_op="mean")
+        report = dict(zip(("loss", "video", "audio"), values.tolist(), strict=True))
+        if not math.isfinite(report["loss"]):
+            finite = torch.isfinite(rows.video * weight.video + rows.audio * weight.audio).tolist()
+            bad = [name for name, fine in zip(batch.id, finite, strict=True) if not fine]
+            raise TrainingError(
+                f"the loss is {report['loss']} at step {self.trainer.global_step}, batch {self.batches}, "
+                f"task {batch.task}, "
+                f"from {'clips ' + ', '.join(bad) if bad else 'clips of another process'}; nothing was updated in this "
+                "step, and earlier checkpoints are as they were"
+            )
+        counted = {stream: report[stream] for stream, w in weight._asdict().items() if w}
+        self.log("loss", report["loss"], prog_bar=True, batch_size=len(batch.id))
+        self.log_dict({f"loss/{batch.task}/{k}": v for k, v in counted.items()}, batch_size=len(batch.id))
+        return {"loss": report["loss"], **counted}
+
+    # Saving
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["batches"] = self.batches
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the count of batches; refuse weights of another shape in a sentence."""
+        self.batches = checkpoint["batches"]
+        if state := checkpoint.get("state_dict"):  # a sharded checkpoint brings its weights another way
+            own = {name: tensor.shape for name, tensor in self.state_dict().items()}
+            check_shapes(own, {name: tensor.shape for name, tensor in state.items()}, "the checkpoint")
+
+
+def loss_by_clip(v_hat: Tensor, v: Tensor, counted: Tensor) -> Tensor:
+    """flow.loss of each clip, (B,): every clip weighs the same, however many of its frames are given."""
+    return torch.stack([flow.loss(*(x[None] for x in row)) for row in zip(v_hat, v, counted, strict=True)])
+
+
+@torch.no_grad()
+def copy_values(source: nn.Module, target: nn.Module) -> None:
+    """Parameters and buffers of one module into its twin, shard by shard."""
+    for kind in ("parameters", "buffers"):
+        for new, old in zip(getattr(target, kind)(), getattr(source, kind)(), strict=True):
+            new.copy_(old)

@@ -1,0 +1,95 @@
+"""AdamW with the paper's two rates: cross-modal parameters learn faster than the streams they join (CCL Sec. 5.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+# Kept out of weight decay beside everything of one dimension: tables that shift and scale, and context tokens.
+UNDECAYED = ("norm", "modulation", "scale_shift", "context", "embedding")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Rates and schedule of AdamW; the defaults are the paper's stage 2, and common choices where it is silent.
+
+    Args:
+        lr: of the two streams and of the text encoder.
+        lr_cross: of the cross-modal parameters.
+        betas: of AdamW (paper silent).
+        eps: of AdamW.
+        weight_decay: on matrices only, not on norms, biases, modulation tables and context tokens (paper silent).
+        warmup_steps: optimizer steps of linear warm-up.
+        schedule: after the warm-up.
+        decay_steps: optimizer step at which a cosine reaches `final`; None takes trainer.max_steps.
+        final: share of the rate that a cosine ends with.
+        fused: the fused kernel, where it exists.
+    """
+
+    lr: float = 1e-5
+    lr_cross: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    decay_steps: int | None = None
+    final: float = 0.1
+    fused: bool = True
+
+    def factor(self, step: int, *, max_steps: int) -> float:
+        """What both rates are multiplied by at an optimizer step, counted from 0."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return 1.0
+        end = max_steps if self.decay_steps is None else self.decay_steps
+        done = min(1.0, (step - self.warmup_steps) / max(1, end - self.warmup_steps))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def build(self, modules: Iterable[nn.Module], cross: Iterable[nn.Parameter], *, max_steps: int) -> dict[str, Any]:
+        """The optimizer and its schedule, as Lightning's `configure_optimizers` returns them.
+
+        Args:
+            modules: everything that trains.
+            cross: the cross-modal parameters among theirs.
+            max_steps: of the trainer, for a cosine without `decay_steps`.
+        """
+        if self.schedule == "cosine" and self.decay_steps is None and max_steps < 1:
+            raise ValueError(
+                "optimizer.schedule is cosine without an end; set optimizer.decay_steps or trainer.max_steps"
+            )
+        cross_ids = {id(parameter) for parameter in cross}
+        groups: dict[tuple[bool, bool], list[Tensor]] = {}
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    decayed = parameter.ndim > 1 and not any(word in name for word in UNDECAYED)
+                    groups.setdefault((id(parameter) in cross_ids, decayed), []).append(parameter)
+        parameters = [parameter for group in groups.values() for parameter in group]
+        # The fused kernel on a CPU knows no sharded tensors.
+        fused = self.fused and not any(isinstance(p, DTensor) and p.device.type == "cpu" for p in parameters)
+        optimizer = AdamW(
+            [
+                {
+                    "params": group,
+                    "name": f"{'cross' if is_cross else 'streams'}{'' if decayed else '_undecayed'}",
+                    "lr": self.lr_cross if is_cross else self.lr,
+                    "weight_decay": self.weight_decay if decayed else 0.0,
+                }
+                for (is_cross, decayed), group in sorted(groups.items(), reverse=True)
+            ],
+            betas=self.betas,
+            eps=self.eps,
+            fused=fused,
+        )
+        scheduler = LambdaLR(optimizer, partial(self.factor, max_steps=max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

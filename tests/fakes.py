@@ -1,0 +1,156 @@
+"""Small stand-ins for tests of training: a network of real parts at toy size, and data that a rank can split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from ccl.codecs.base import AudioCodec, Codec, VideoCodec
+from ccl.grid import Grid
+from ccl.interaction.align import TARP
+from ccl.interaction.base import Interaction
+from ccl.interaction.cca import CCA
+from ccl.interaction.gate import Gate
+from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.stream import StreamConfig
+from ccl.module import JointDiffusion
+from ccl.optimizer import OptimizerConfig
+from ccl.rng import generator
+from ccl.text.embedded import EmbeddedText
+from ccl.types import AV, Batch, Widths
+
+GRID = Grid(frames=9, height=16, width=16)  # t_v 3, one token a frame; t_a 11
+CHANNELS = AV(4, 6)
+
+
+class TinyVideo(VideoCodec):
+    """Every 4th picture, 8x8 means, repeated over 4 channels."""
+
+    channels, stride_time, stride_space = CHANNELS.video, 4, 8
+
+    def encode(self, video: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool3d(video[:, :1, ::4], (1, 8, 8)).expand(-1, self.channels, -1, -1, -1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        frames = z.mean(1, keepdim=True).repeat_interleave(4, 2)[:, :, 3:]
+        return frames.expand(-1, 3, -1, -1, -1).repeat_interleave(8, 3).repeat_interleave(8, 4).clamp(-1, 1)
+
+    @property
+    def identity(self) -> str:
+        return "tiny-video"
+
+
+class TinyAudio(AudioCodec):
+    """Means of 512 samples, repeated over 6 channels."""
+
+    channels, sample_rate, latent_rate = CHANNELS.audio, 16_000, 31.25
+
+    def encode(self, audio: Tensor, length: int) -> Tensor:
+        means = torch.nn.functional.avg_pool1d(audio[:, None], 512)[..., :length]
+        return torch.nn.functional.pad(means, (0, length - means.shape[-1])).expand(-1, self.channels, -1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z.mean(1).repeat_interleave(512, -1).clamp(-1, 1)
+
+    @property
+    def identity(self) -> str:
+        return "tiny-audio"
+
+
+def interaction(widths: Widths, kind: str = "cca") -> Interaction:
+    align = TARP("proportional")
+    return Gate(widths, align) if kind == "gate" else CCA(widths, align, num_context_audio=2, num_context_video=3)
+
+
+def make_net(kind: str = "cca") -> DualStreamTransformer:
+    return DualStreamTransformer(
+        video=StreamConfig(width=16, ffn=32, channels=CHANNELS.video),
+        audio=StreamConfig(width=8, ffn=16, channels=CHANNELS.audio),
+        layers=2,
+        head_dim=8,
+        text_dim=8,
+        interaction=partial(interaction, kind=kind),
+        freq_dim=16,
+    )
+
+
+def make_text() -> EmbeddedText:
+    return EmbeddedText(dim=8, length=6, layers=1, heads=2, buckets=64)
+
+
+def make_module(kind: str = "cca", **kwargs: Any) -> JointDiffusion:
+    optimizer = OptimizerConfig(lr=1e-2, lr_cross=1e-2, warmup_steps=2)
+    kwargs = {"optimizer": optimizer} | kwargs
+    return JointDiffusion(partial(make_net, kind), make_text, Codec(TinyVideo(), TinyAudio()), GRID, **kwargs)
+
+
+def make_batch(index: int, rows: range, *, bad: int | None = None) -> Batch:
+    """Rows of global batch `index`, the same whoever asks; row `bad` is not a number."""
+    shapes = AV((CHANNELS.video, GRID.t_v, GRID.latent_height, GRID.latent_width), (CHANNELS.audio, GRID.t_a))
+    latents = shapes.map(
+        lambda shape: torch.stack([torch.randn(shape, generator=generator("data", len(shape), index, r)) for r in rows])
+    )
+    if bad is not None:
+        latents.audio[bad] = float("nan")
+    return Batch([f"clip-{index}-{r}" for r in rows], [f'a man says "word {r}"' for r in rows], latents=latents)
+
+
+class Batches(IterableDataset[Batch]):
+    """Global batches 0, 1, 2, ... without end, of which each rank takes its rows; it remembers its place."""
+
+    def __init__(self, size: int, rank: int = 0, bad_from: int | None = None) -> None:
+        self.size, self.rank, self.bad_from, self.n = size, rank, bad_from, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        while True:
+            index = self.n * workers + number
+            self.n += 1
+            bad = 1 if self.bad_from is not None and index >= self.bad_from else None
+            yield make_batch(index, range(self.rank * self.size, (self.rank + 1) * self.size), bad=bad)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"n": self.n}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.n = state["n"]
+
+
+class Loader(StatefulDataLoader):
+    """Each rank's own place in the data; a length, without which Lightning fetches, and saves, one batch ahead."""
+
+    def __len__(self) -> int:
+        return 1_000_000_000
+
+    def state_dict(self) -> dict[str, Any]:
+        states = [None] * (dist.get_world_size() if dist.is_initialized() else 1)
+        if dist.is_initialized():
+            dist.all_gather_object(states, super().state_dict())
+        else:
+            states = [super().state_dict()]
+        return {"ranks": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict["ranks"][dist.get_rank() if dist.is_initialized() else 0])
+
+
+class FakeData(LightningDataModule):
+    """Batches of latents, of `size` clips on each rank."""
+
+    def __init__(self, size: int = 4, num_workers: int = 0, bad_from: int | None = None) -> None:
+        super().__init__()
+        self.size, self.num_workers, self.bad_from = size, num_workers, bad_from
+
+    def train_dataloader(self) -> Loader:
+        assert self.trainer is not None
+        data = Batches(self.size, self.trainer.global_rank, self.bad_from)
+        return Loader(data, batch_size=None, num_workers=self.num_workers)

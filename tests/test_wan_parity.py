@@ -121,5 +121,5 @@ def test_weights_load_from_a_folder_of_shards(tmp_path) -> None:
     net = ours()
     load_wan(net, tmp_path)
     torch.testing.assert_close(net.video.head.head.weight, state["proj_out.weight"])
-    with pytest.raises(ValueError, match="holds no .safetensors"):
+    with pytest.raises(ValueError, match=r"holds no \.safetensors"):
         load_wan(net, tmp_path / "nowhere")

@@ -1,7 +1,8 @@
 """Which tokens of the other stream a token may see, and where both streams lie on one time axis (CCL Sec. 4.1, TARP).
 
 a2v: the audio window of a video frame has its centre token m_i and s = 3c tokens, c = floor(t_a / t_v). v2a: an audio
-token sees the one nearest frame, floor(j t_v / t_a). Windows are index lists, batched by frame, never an (s_v x t_a) mask.
+token sees the one nearest frame, floor(j t_v / t_a). Windows are index lists, batched by frame, never a mask over all
+pairs of tokens.
 g groups, q queries of a group, k keys of a group.
 """
 
@@ -119,8 +120,8 @@ class TARP(Alignment):
 
     Args:
         centre: of the audio window of frame i: "paper" floor(c/2 + c i), which drifts where t_v does not divide t_a;
-            "proportional" floor((i + 0.5) t_a / t_v); "true" the token under the middle of the frame's pictures, of which
-            the causal codec's frame 0 holds one.
+            "proportional" floor((i + 0.5) t_a / t_v); "true" the token under the middle of the frame's pictures, of
+            which the causal codec's frame 0 holds one.
         edges: keys out of range are masked ("mask"), or the window is moved inside ("shift"), or they repeat the first
             or last token ("clamp").
         rescale: of the audio positions; see `audio_positions`.
@@ -180,14 +181,14 @@ class TARP(Alignment):
         )
 
     def check(self, grid: Grid) -> dict[str, float]:
-        """Figures of `report`; a UserWarning with the numbers where tokens stay unseen or the drift passes half a window."""
+        """Figures of `report`; a UserWarning with the numbers where tokens stay unseen or the drift is too large."""
         report = self.report(grid)
         problems = []
         if lost := report.unattended:
             problems.append(f"{len(lost)} of {grid.t_a} audio tokens ({lost[0]}-{lost[-1]}) are seen by no frame")
         if abs(report.drift) > report.half_window:
             problems.append(
-                f"the last frame's window is {report.drift:+.2f} s off, more than half a window ({report.half_window:.2f} s)"
+                f"the last frame's window is {report.drift:+.2f} s off, more than its half ({report.half_window:.2f} s)"
             )
         if problems:
             warnings.warn(

@@ -33,7 +33,7 @@ class Interaction(nn.Module, ABC):
         """
 
     def plan(self, grid: Grid, device: torch.device) -> Any:
-        """What depends on the grid alone (windows, positions), made once and handed to the interaction of every block."""
+        """What depends on the grid alone (windows, positions), made once and handed to every block's interaction."""
         return grid
 
     def constants(self) -> Any:

@@ -157,7 +157,7 @@ class CrossAttention(nn.Module):
 
     def _source_parameters(self) -> list[Tensor]:
         """What a closed step does not use."""
-        unused = list(self.norm_source.parameters())
+        unused: list[Tensor] = list(self.norm_source.parameters())
         if self.context is None or self.context.own:
             unused += [*self.k.parameters(), *self.v.parameters()]
         return unused
@@ -219,14 +219,12 @@ class CrossModal(Interaction):
         else:
             turn = temporal_angles if self.rotation == "temporal" else angles
             table = AV(turn(frames, d).repeat_interleave(grid.h * grid.w, 0), turn(tokens, d))
-        move = _move_to(device)
-        return Plan(
-            Directions(*(Groups(*map(move, g)) for g in groups)), table.map(lambda a: Rotary(*map(move, rotary(a))))
-        )
+
+        def move(x: Any) -> Any:
+            return x.to(device) if isinstance(x, Tensor) else x
+
+        rope = table.map(lambda angle: Rotary(*map(move, rotary(angle))))
+        return Plan(Directions(*(Groups(*map(move, g)) for g in groups)), rope)
 
     def check(self, grid: Grid) -> dict[str, float]:
         return self.align.check(grid)
-
-
-def _move_to(device: torch.device) -> Any:
-    return lambda x: x.to(device) if isinstance(x, Tensor) else x

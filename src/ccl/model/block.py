@@ -28,11 +28,11 @@ class BlockCache(NamedTuple):
     """What one block needs not compute again in a sampling run.
 
     Args:
-        text: keys and values (b, m, h, p) of the text, for each stream.
-        constants: of the interaction.
+        text: keys and values (b, m, h, p) of the text, for each stream; or, computed by the block, embedded text.
+        constants: of the interaction, or None.
     """
 
-    text: AV[KV]
+    text: AV[Any]
     constants: Any
 
 

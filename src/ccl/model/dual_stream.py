@@ -5,7 +5,8 @@ b batch, c channels, t latent frames or audio tokens, l text states. Times run f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from ccl.grid import Grid
 from ccl.interaction.align import Rescale, audio_positions, video_positions
 from ccl.interaction.base import Interaction
-from ccl.model.block import DualBlock, WanBlock
+from ccl.interaction.cross import CrossAttention
+from ccl.model.block import BlockCache, DualBlock, SelfAttention, WanBlock
 from ccl.model.prepared import Prepared
 from ccl.model.stream import StreamConfig, StreamEnds
 from ccl.nn.attention import Backend
@@ -42,7 +44,7 @@ class DualStreamTransformer(nn.Module):
         rescale: of the audio positions in audio self-attention, so that both streams share one time axis.
 
     Raises:
-        ValueError: where a width does not divide into heads.
+        ValueError: where a width does not divide into heads, or there are no layers.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class DualStreamTransformer(nn.Module):
         for name, config in AV(video, audio)._asdict().items():
             if config.width % head_dim:
                 raise ValueError(f"the {name} stream's width {config.width} is not a multiple of head_dim {head_dim}")
+        if layers < 1:
+            raise ValueError(f"layers is {layers}; the network needs at least one")
         self.channels = AV(video.channels, audio.channels)
         self.head_dim, self.text_dim, self.patch = head_dim, text_dim, patch
         self.checkpointing, self.rescale = checkpointing, rescale
@@ -79,9 +83,13 @@ class DualStreamTransformer(nn.Module):
             for _ in range(layers)
         )
         for module in self.modules():
-            if hasattr(module, "backend"):
+            if isinstance(module, SelfAttention | CrossAttention):
                 module.backend = attention
         self._plans: dict[tuple[Grid, torch.device], tuple[AV[Rotary], Any]] = {}
+
+    @property
+    def _blocks(self) -> list[DualBlock]:
+        return list(self.blocks)  # type: ignore[arg-type]
 
     @property
     def ends(self) -> AV[StreamEnds]:
@@ -117,20 +125,20 @@ class DualStreamTransformer(nn.Module):
         rope, plan = self._plan(grid, some.device)
         times = AV.zip(lambda x, t, ends: ends.times(t), x, t, self.ends)
         tokens = AV.zip(lambda x, ends: ends.patch_embedding(x), x, self.ends)
-        cached = isinstance(text, Prepared)
-        states = None if cached else AV.zip(lambda x, ends: ends.text(text), x, self.ends)
         e0 = times.map(lambda pair: pair[1])
-        for i, block in enumerate(self.blocks):
-            kwargs: dict[str, Any] = {"rope": rope, "plan": plan, "routes": routes, "reference": reference}
-            if isinstance(text, Prepared):
-                kwargs["constants"] = text.blocks[i].constants
-                args = (tokens, e0, text.blocks[i].text)
-            else:
-                args = (tokens, e0, states)
+        caches: Iterable[BlockCache]
+        if isinstance(text, Prepared):
+            caches = text.blocks
+        else:
+            caches = repeat(BlockCache(AV.zip(lambda x, ends: ends.text(text), x, self.ends), None))
+        common: dict[str, Any] = {"rope": rope, "plan": plan, "routes": routes, "reference": reference}
+        for block, cache in zip(self.blocks, caches, strict=False):
+            kwargs = {**common, "constants": cache.constants}
             if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+                kwargs |= {"use_reentrant": False, "preserve_rng_state": False}
+                tokens = checkpoint(block, tokens, e0, cache.text, **kwargs)
             else:
-                tokens = block(*args, **kwargs)
+                tokens = block(tokens, e0, cache.text, **kwargs)
         return AV.zip(
             lambda x, pair, ends: ends.out(x, pair[0], grid.h, grid.w),
             tokens,
@@ -142,11 +150,11 @@ class DualStreamTransformer(nn.Module):
     def prepare(self, text: Float[Tensor, "b l n"]) -> Prepared:
         """Keys and values of text and of context tokens, for every block: computed once a sampling run."""
         states = self.ends.map(lambda ends: ends.text(text))
-        return Prepared(tuple(block.prepare(states) for block in self.blocks))
+        return Prepared(tuple(block.prepare(states) for block in self._blocks))
 
     def check(self, grid: Grid) -> dict[str, float]:
         """Figures of how the interaction's windows suit the grid (drift, coverage); warns where they do not."""
-        return self.blocks[0].interaction.check(grid) if len(self.blocks) else {}
+        return self._blocks[0].interaction.check(grid)
 
     def init_weights(self) -> None:
         """Re-initialise every parameter in place from torch's global generator.
@@ -158,14 +166,14 @@ class DualStreamTransformer(nn.Module):
 
     def cross_modal_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the interactions (lr 1e-4 in stage 2)."""
-        for block in self.blocks:
+        for block in self._blocks:
             yield from block.interaction.parameters()
 
     def stream_parameters(self) -> Iterator[nn.Parameter]:
         """All others (lr 1e-5 in stage 2)."""
         yield from self.video.parameters()
         yield from self.audio.parameters()
-        for block in self.blocks:
+        for block in self._blocks:
             yield from block.video.parameters()
             yield from block.audio.parameters()
 
@@ -182,7 +190,7 @@ class DualStreamTransformer(nn.Module):
                     temporal_angles(audio_positions(grid, self.rescale), d),
                 )
                 rope = angle.map(lambda a: Rotary(*(part.to(device) for part in rotary(a))))
-                plan = self.blocks[0].interaction.plan(grid, device) if len(self.blocks) else None
+                plan = self._blocks[0].interaction.plan(grid, device)
             self._plans[key] = (rope, plan)
         return self._plans[key]
 

@@ -98,16 +98,19 @@ class StreamEnds(nn.Module):
         self.time_projection = nn.Sequential(nn.SiLU(), Linear(d, 6 * d))
         self.head = Head(d, config.channels * (1 if patch is None else patch**2))
 
-    def times(self, t: Float[Tensor, b * f]) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f 6 d"]]:
-        """(e, e0) of times in [0, 1], one a sample or one a latent frame; float32 whatever the autocast."""
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.patch_embedding.weight.dtype
+
+    def times(self, t: Tensor) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f 6 d"]]:
+        """(e, e0) of times in [0, 1], (b,) or (b, f), one a latent frame; float32 whatever the autocast."""
         t = t[:, None] if t.ndim == 1 else t
         with torch.autocast(t.device.type, enabled=False):
-            weight = self.time_embedding[0].weight
-            e = self.time_embedding(sinusoid(1000 * t.double(), self.freq_dim).to(weight.dtype))
+            e = self.time_embedding(sinusoid(1000 * t.double(), self.freq_dim).to(self.dtype))
             return e, rearrange(self.time_projection(e), "b f (n d) -> b f n d", n=6)
 
     def text(self, states: Float[Tensor, "b m n"]) -> Float[Tensor, "b m d"]:
-        return self.text_embedding(states.to(self.text_embedding[0].weight.dtype))
+        return self.text_embedding(states.to(self.dtype))
 
     def out(self, x: Float[Tensor, "b l d"], e: Float[Tensor, "b f d"], h: int, w: int) -> Float[Tensor, "b c t ..."]:
         """Tokens to velocities in the latents' shape, float32."""

@@ -1,7 +1,7 @@
 """Scaled dot-product attention, token-major, behind one function.
 
-b batch (or batch x groups), q query tokens, k key tokens, h heads, d head width. Token-major in and out, because that is
-how projections leave their matrices: the transposes below are views.
+b batch (or batch x groups), q query tokens, k key tokens, h heads, d head width. Token-major in and out,
+because that is how projections leave their matrices: the transposes below are views.
 """
 
 from __future__ import annotations

@@ -1,0 +1,183 @@
+"""`ccl fit`: LightningCLI over JointDiffusion, a data module and a Trainer, from stacked YAML files.
+
+Top-level keys: name, runs_dir, seed_everything, grid, codec, model, data, trainer, ckpt_path. The clip's grid and the
+codec are written once and handed to both the model and the data. What a run leaves lies in runs_dir/name.
+"""
+
+from __future__ import annotations
+
+import logging
+import pkgutil
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ccl.checkpoint import AtomicCheckpointIO
+from ccl.cli.errors import UsageError, compose, explain, innermost_options
+from ccl.codecs.base import Codec
+from ccl.grid import Grid
+from ccl.module import JointDiffusion
+from ccl.run import RunFolder
+
+WITHOUT_CONFIG = (
+    "fit needs a config: `ccl fit --config configs/joint.yaml` trains the embedded default; more --config files "
+    "override it in turn, and then --key value, such as --trainer.max_steps 100"
+)
+
+
+class FitParser(LightningArgumentParser):
+    """Errors are one sentence that names the key, the file and the nearest right key."""
+
+    argv: tuple[str, ...] = ()
+
+    def parse_args(self, args: Any = None, **kwargs: Any) -> Any:
+        self.argv = tuple(args or ())
+        return super().parse_args(args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        options = innermost_options(ex) or [action.dest for action in self._actions]
+        raise UsageError(explain(message, options, config_files(self.argv), self.argv)) from ex
+
+
+class FitCLI(LightningCLI):
+    """The parser and what it builds.
+
+    Args:
+        argv: the command line after `ccl fit`.
+        build: build the classes; otherwise only the resolved config is wanted.
+    """
+
+    def __init__(self, argv: list[str], *, build: bool = True) -> None:
+        self.build = build
+        super().__init__(
+            JointDiffusion,
+            LightningDataModule,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=FitParser,
+            parser_kwargs={"prog": "ccl fit", "description": __doc__.split("\n\n")[0], "allow_abbrev": False},
+            args=argv,
+            run=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name", type=str, default="joint", help="names the run's folder, which is never overwritten"
+        )
+        parser.add_argument("--runs_dir", type=str, default="runs", help="where run folders lie")
+        parser.add_argument(
+            "--ckpt_path", type=str | None, default=None, help="resume from 'last' or from a checkpoint"
+        )
+        parser.add_class_arguments(Grid, "grid")
+        parser.add_class_arguments(Codec, "codec")
+        # A dataclass links into a group of arguments as an instance, and into a class as its arguments.
+        parser.link_arguments("grid", "model.grid", apply_on="instantiate")
+        parser.link_arguments("grid", "data.init_args.grid")
+        parser.link_arguments("codec", "model.codec", apply_on="instantiate")
+        parser.link_arguments("codec", "data.init_args.codec", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        if self.build:
+            Grid(**self.config["grid"].as_dict())  # what is wrong is told in its own words here, not through the parser
+            refuse_absent(self.config.as_dict())
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with its logs and checkpoints in the run folder."""
+        self.run_folder = RunFolder(self.config["name"], self.config["runs_dir"])
+        kwargs["default_root_dir"] = str(self.run_folder.path)
+        if self.config["trainer"]["logger"] in (None, True):
+            kwargs["logger"] = TensorBoardLogger(self.run_folder.tensorboard, name="", version="")
+        given = self.config_init["trainer"]["plugins"]
+        plugins = given if isinstance(given, list) else [] if given is None else [given]
+        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole config as plain values: what the files and flags add up to."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+
+    def fit(self) -> None:
+        """Open the run folder and train."""
+        start = self.run_folder.open(self.resolved(), self.config["ckpt_path"])
+        if self.trainer.is_global_zero:
+            sys.stdout.write(f"{self.summary()}\n")
+            sys.stdout.flush()
+        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start)
+
+    def summary(self) -> str:
+        """What is easily got wrong, in a line: the global batch above all."""
+        batch = self.config["data"].get("init_args.batch_size") or 0
+        world, accumulate = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        optimizer = self.config["model"]["optimizer"]
+        rates = "" if optimizer is None else f", lr {optimizer['lr']:g}, cross-modal {optimizer['lr_cross']:g}"
+        return (
+            f"{self.run_folder.path}: {self.trainer.max_steps} steps, global batch {batch * world * accumulate} "
+            f"({batch} x {world} processes x {accumulate} accumulated){rates}"
+        )
+
+
+def config_files(argv: list[str] | tuple[str, ...]) -> list[Path]:
+    """The `--config` files of a command line, in order."""
+    files = [value for flag, value in pairwise(argv) if flag in ("--config", "-c")]
+    return [Path(file) for file in files + [arg.partition("=")[2] for arg in argv if arg.startswith("--config=")]]
+
+
+def classes(config: Any, path: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Every class_path of a config: (dotted path, the class, its init_args)."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_path"), str):
+            yield path, pkgutil.resolve_name(config["class_path"]), config.get("init_args") or {}
+        for key, value in config.items():
+            yield from classes(value, f"{path}.{key}".strip("."))
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from classes(value, f"{path}.{index}")
+
+
+def refuse_absent(config: dict[str, Any]) -> None:
+    """Say what a stack needs that this version does not have, before anything is built.
+
+    Raises:
+        UsageError: naming every key and what belongs there.
+    """
+    absent = [f"{path} ({args['name']})" for path, cls, args in classes(config) if getattr(cls, "absent", False)]
+    if absent:
+        raise UsageError(
+            f"this stack resolves but cannot train yet, as this version of ccl does not have {', '.join(absent)}; "
+            "--print_config shows what it adds up to"
+        )
+
+
+def resolve(argv: list[str]) -> dict[str, Any]:
+    """The resolved config of a command line, without building anything."""
+    return FitCLI(argv, build=False).resolved()
+
+
+def quiet(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's says something about this run."""
+    return not record.getMessage().startswith(("💡", "GPU available", "TPU available", "HPU available"))
+
+
+def main(argv: list[str]) -> int:
+    """Train; the exit status."""
+    asks = any(arg == "-h" or arg.startswith(("--help", "--print_config")) or arg.endswith(".help") for arg in argv)
+    files = config_files(argv)
+    if not files and not asks:
+        raise UsageError(WITHOUT_CONFIG)
+    for file in files:
+        compose(file)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(quiet)
+    FitCLI(argv).fit()
+    return 0

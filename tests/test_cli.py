@@ -1,0 +1,163 @@
+"""The command line: instant help, one sentence for whatever is wrong, exit codes that mean something."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ccl import cli
+from ccl.cli.errors import UsageError, did_you_mean, explain, locate, one_sentence
+from ccl.cli.parser import Parser
+
+
+def told(capsys: pytest.CaptureFixture[str], argv: list[str]) -> tuple[int, str]:
+    """Exit status and what stderr says of a command line."""
+    status = cli.main(argv)
+    return status, capsys.readouterr().err
+
+
+def test_help_answers_in_half_a_second() -> None:
+    script = Path(sys.executable).with_name("ccl")
+    taken = []
+    for _ in range(3):  # the fastest of three: other tests share the machine
+        start = time.perf_counter()
+        done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 0.5
+    assert all(verb in done.stdout for verb in cli.VERBS)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, ccl.cli; ccl.cli.main(['--help']); print(sorted({'torch', 'lightning', 'jsonargparse'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_wrong_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = told(capsys, ["genrate"])
+    assert status == 2
+    assert said == "ccl: there is no verb 'genrate', did you mean 'generate'?; `ccl --help` lists them\n"
+
+
+def test_half_a_verb_lists_its_other_half(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = told(capsys, ["shards", "mak"])
+    assert status == 2
+    assert "'shards mak' is not a whole verb; there are: shards make, shards world, shards encode" in said
+
+
+def test_a_wrong_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = told(capsys, ["shards", "make", "x", "-o", "y", "--caption", "z"])
+    assert status == 2
+    assert said.count("\n") == 1
+    assert "there is no option '--caption', did you mean '--captions'?" in said
+
+
+def test_a_flag_that_does_not_fit_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = told(capsys, ["shards", "make", "x", "-o", "y", "--frames", "80"])
+    assert (status, said) == (2, "ccl: --frames is 80; the video codec needs 4k + 1 frames\n")
+
+
+def test_a_missing_folder_is_one_sentence_and_exit_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, said = told(capsys, ["shards", "make", str(tmp_path / "none"), "-o", str(tmp_path / "out")])
+    assert status == 1
+    assert said == f"ccl: {tmp_path / 'none'} is not a folder\n"
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Make the verb `export` raise."""
+
+    def verb(argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("ccl.cli.verbs.export", verb, raising=False)
+
+
+def test_an_interrupt_is_a_line_and_exit_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, KeyboardInterrupt())
+    status, said = told(capsys, ["export"])
+    assert (status, said) == (130, "\nccl: interrupted; what was already written is kept\n")
+
+
+def test_an_unforeseen_error_is_a_line_that_says_where(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, RuntimeError("it broke"))
+    status, said = told(capsys, ["export"])
+    assert status == 1
+    assert said.startswith("ccl: it broke (RuntimeError at test_cli.py:")
+    assert said.endswith("CCL_DEBUG=1 shows the traceback)\n")
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CCL_DEBUG", "1")
+    failing(monkeypatch, ValueError("it broke"))
+    status, said = told(capsys, ["export"])
+    assert status == 1
+    assert said.startswith("Traceback")
+    assert said.endswith("ccl: it broke\n")
+
+
+def test_fit_without_a_config_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = told(capsys, ["fit"])
+    assert status == 2
+    assert "`ccl fit --config configs/joint.yaml` trains the embedded default" in said
+
+
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in ("fit",)])
+def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main([*verb.split(), "--help"])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert f"usage: ccl {verb}" in said
+    assert f"ccl {verb} " in said.split("examples:")[1]
+
+
+def test_a_flag_is_never_guessed_from_a_prefix() -> None:
+    parser = Parser("x", "y")
+    parser.add_argument("--captions")
+    with pytest.raises(UsageError, match="no option '--capt'"):
+        parser.parse_args(["--capt", "z"])
+
+
+def test_did_you_mean_is_silent_where_nothing_is_near() -> None:
+    assert did_you_mean("zebra", ["max_steps"]) == ""
+
+
+def test_a_key_is_found_in_the_part_file_that_holds_it(tmp_path: Path) -> None:
+    (tmp_path / "part.yaml").write_text("class_path: X\ninit_args:\n  algn: 3\n")
+    (tmp_path / "whole.yaml").write_text("model:\n  net: {interaction: part.yaml}\n")
+    path, place = locate("algn", [tmp_path / "whole.yaml"], [])
+    assert path == "model.net.interaction.init_args.algn"
+    assert place == f" in {tmp_path / 'part.yaml'}, line 3"
+
+
+def test_a_key_on_the_command_line_is_found_there() -> None:
+    assert locate("layerz", [], ["--model.net.layerz=3"]) == ("model.net.layerz", " on the command line")
+
+
+def test_a_parsers_complaint_becomes_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "o.yaml"
+    file.write_text("trainer:\n  max_step: 3\n")
+    said = explain("Group 'trainer' does not accept option 'max_step'", ["max_steps", "devices"], [file], [])
+    assert said == f"there is no key 'trainer.max_step' in {file}, line 2, did you mean 'max_steps'?"
+
+
+def test_a_missing_file_is_named_once() -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("/nowhere/x.mp4").read_bytes()
+    assert one_sentence(caught.value) == "/nowhere/x.mp4: No such file or directory"
+
+
+def test_the_environment_is_left_alone() -> None:
+    before = dict(os.environ)
+    with pytest.raises(UsageError):
+        cli.run(["nothing"])
+    assert dict(os.environ) == before

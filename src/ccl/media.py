@@ -15,7 +15,7 @@ from fractions import Fraction
 from math import floor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import av.error
@@ -142,7 +142,7 @@ def read_clip(
     grid: Grid | None = None,
     prompt: str = "",
     id: str = "",
-    require: AV[bool] = AV(True, True),  # noqa: B008
+    require: AV[bool] = AV(True, True),
     sample_rate: int = 16_000,
 ) -> Clip:
     """Read a file of any container and codec that ffmpeg knows.
@@ -321,7 +321,9 @@ def _reason(error: Exception, what: str) -> str:
 # Writing ------------------------------------------------------------------------------------------------------------
 
 
-def write_clip(clip: Clip, target: str | Path | BinaryIO, *, crf: int = 12, audio_bitrate: int = 64_000) -> None:
+def write_clip(
+    clip: Clip, target: str | Path | io.BufferedIOBase, *, crf: int = 12, audio_bitrate: int = 64_000
+) -> None:
     """Write an mp4 (h264 yuv420p, AAC mono) that plays everywhere; equal clips give equal bytes.
 
     A clip without pictures becomes an mp4 with sound alone, or a wav where the path ends in .wav; without sound, a

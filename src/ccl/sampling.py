@@ -7,6 +7,7 @@ guidance or conditions; `solve` adds what is held clean: a whole given stream (a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -15,11 +16,28 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ccl.flow import expand, shift_time
+from ccl.guidance import Guidance
 from ccl.types import AV
 
 Velocity = Callable[[AV[Any], float], AV[Any]]
 Progress = Callable[[int, int], None]
-SolverName = Literal["euler", "heun", "unipc"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model is sampled; a model folder says it, a command may say otherwise.
+
+    Args:
+        guidance: rule; None is UCG with two passes.
+        steps: of the solver.
+        solver: which one.
+        shift: moves the solver's times towards noise.
+    """
+
+    guidance: Guidance | None = None
+    steps: int = 30
+    solver: Literal["euler", "heun", "unipc"] = "euler"
+    shift: float = 1.0
 
 
 def times(steps: int, shift: float = 1.0) -> Float[Tensor, " n"]:

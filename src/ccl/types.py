@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -108,6 +109,12 @@ class Clip:
     prompt: str = ""
     id: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Write an mp4, or the sound alone where the path ends in .wav; whole or not at all."""
+        from ccl.media import write_clip
+
+        write_clip(self, path)
 
 
 @dataclass

@@ -1,0 +1,162 @@
+"""Prompts to files: out/<id>.mp4 and its record out/<id>.json for each row, written whole, skipped when finished.
+
+The record holds everything the clip follows from (weights, config, seed, guidance, solver, given media), so a run that
+was stopped goes on, and a folder made with other settings is refused instead of being mixed.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ccl import __version__
+from ccl.files import write_whole
+from ccl.guidance import Guidance
+from ccl.pipeline import Pipeline
+from ccl.rows import Row
+from ccl.types import AV, Clip
+
+Report = Callable[[int, int, str], None]
+
+
+def generate_files(
+    pipe: Pipeline,
+    rows: Sequence[Row],
+    out: str | Path,
+    *,
+    batch_size: int = 8,
+    wanted: AV[bool] = AV(True, True),
+    guidance: Guidance | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    progress: Report | None = None,
+) -> list[Path]:
+    """Make a clip of every row, in batches of rows that are given the same stream.
+
+    Args:
+        pipe: the model.
+        rows: what to make.
+        out: folder of the files.
+        batch_size: clips a forward.
+        wanted: streams of the clips.
+        guidance: rule, in place of the pipeline's.
+        steps: of the solver, in place of the pipeline's.
+        seed: rows without a seed of their own take one from this and their id.
+        resume: skip rows whose clip is finished; else make all anew.
+        progress: called with (solver steps done, of how many, id of the last clip) over the whole run.
+
+    Returns:
+        The clips' paths, in the order of the rows.
+
+    Raises:
+        ValueError: two ids become one file name; a clip in the folder was made with other settings.
+    """
+    rows, out = [row.seeded(seed) for row in rows], Path(out)
+    suffix = ".mp4" if wanted.video else ".wav"
+    paths = {row.id: out / f"{name}{suffix}" for row, name in zip(rows, file_names(rows), strict=True)}
+    settings = describe(pipe, wanted, guidance, steps)
+    records = {row.id: {**describe_row(row), **settings} for row in rows}
+    todo = [row for row in rows if not (resume and finished(paths[row.id], records[row.id]))]
+
+    batches = list(in_batches(todo, batch_size))
+    per_batch = settings["steps"]
+    for number, batch in enumerate(batches):
+
+        def step(done: int, total: int, number: int = number, last: str = batch[-1].id) -> None:
+            if progress is not None:
+                progress(number * per_batch + done, len(batches) * per_batch, last)
+
+        for clip in pipe.generate(batch, wanted=wanted, guidance=guidance, steps=steps, progress=step):
+            write(clip, paths[clip.id], records[clip.id])
+    return list(paths.values())
+
+
+def generate_file(
+    pipe: Pipeline, row: Row, path: str | Path, *, progress: Callable[[int, int], None] | None = None, **settings: Any
+) -> Clip:
+    """One clip to one file, with its record beside it; `settings` are those of `Pipeline.generate`."""
+    (clip,) = pipe.generate([row], progress=progress, **settings)
+    record = {**describe_row(row), **describe(pipe, **settings)}
+    write(clip, Path(path), record)
+    return clip
+
+
+def write(clip: Clip, path: Path, record: dict[str, Any]) -> None:
+    """The clip, then its record: a clip without one is not finished."""
+    made_with = {"ccl": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    path.with_suffix(".json").unlink(missing_ok=True)
+    clip.save(path)
+    write_whole(path.with_suffix(".json"), json.dumps({**record, "made_with": made_with}, indent=1, ensure_ascii=False))
+
+
+def finished(path: Path, record: dict[str, Any]) -> bool:
+    """Whether the clip is there and follows from the same settings."""
+    beside = path.with_suffix(".json")
+    if not (path.is_file() and beside.is_file()):
+        return False
+    try:
+        there = json.loads(beside.read_text())
+    except json.JSONDecodeError:
+        return False
+    other = [key for key, value in json.loads(json.dumps(record)).items() if there.get(key) != value]
+    if other:
+        raise ValueError(
+            f"{path} was made with another {other[0]} ({there.get(other[0])!r}, now {record[other[0]]!r}); "
+            "choose another folder, or make all clips anew with --overwrite"
+        )
+    return True
+
+
+def describe(
+    pipe: Pipeline, wanted: AV[bool] = AV(True, True), guidance: Guidance | None = None, steps: int | None = None
+) -> dict[str, Any]:
+    """What all clips of a run follow from."""
+    rule = pipe.guidance if guidance is None else guidance
+    return {
+        "weights": pipe.provenance.get("weights_sha256"),
+        "config": pipe.provenance.get("config_sha256"),
+        "guidance": {"rule": type(rule).__name__, **{k: vars(v) for k, v in vars(rule).items()}},
+        "solver": pipe.solver,
+        "steps": pipe.steps if steps is None else steps,
+        "shift": pipe.shift,
+        "wanted": [stream for stream, is_wanted in wanted._asdict().items() if is_wanted],
+        "grid": vars(pipe.grid),
+    }
+
+
+def describe_row(row: Row) -> dict[str, Any]:
+    """What one clip follows from; media given as arrays are named as such."""
+
+    def name(media: Any) -> str | None:
+        return None if media is None else str(media) if isinstance(media, str | Path) else "array"
+
+    given = {"image": name(row.image), "audio": name(row.audio), "video": name(row.video)}
+    return {"id": row.id, "prompt": row.prompt, "negative": row.negative, "seed": row.seed or 0, **given}
+
+
+def file_names(rows: Sequence[Row]) -> list[str]:
+    """A file name of each row's id: letters, digits, dot, dash and underscore, no path, at most 120 characters."""
+    names = [re.sub(r"[^\w.-]+", "_", row.id)[:120].strip("._") or "clip" for row in rows]
+    seen: dict[str, str] = {}
+    for row, name in zip(rows, names, strict=True):
+        if name.lower() in seen:  # some file systems do not tell cases apart
+            raise ValueError(f"the ids '{seen[name.lower()]}' and '{row.id}' would both become {name}")
+        seen[name.lower()] = row.id
+    return names
+
+
+def in_batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
+    """Rows in order, at most `size` at a time, only such together as are given the same stream."""
+    if size < 1:
+        raise ValueError(f"a batch needs at least one row, not {size}")
+    for _, group in groupby(rows, key=lambda row: row.given):
+        same = list(group)
+        yield from (same[i : i + size] for i in range(0, len(same), size))

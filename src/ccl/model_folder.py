@@ -1,0 +1,211 @@
+"""A model on disk: a folder of config.yaml (net, text, codec, grid, sampling, provenance) and model.safetensors.
+
+A checkpoint of a run (runs/x/checkpoints/last.ckpt, with runs/x/config.yaml) is read the same way, its averaged
+weights first. Nothing is unpickled but tensors. Keys are net.* and text.*; codecs are named with their identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ccl.codecs.base import Codec
+from ccl.files import MARK, write_whole
+from ccl.grid import Grid
+from ccl.model.dual_stream import DualStreamTransformer
+from ccl.sampling import Sampling
+from ccl.sharding import load_whole
+from ccl.text.base import TextEncoder
+
+CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+SHIPPED = Path(__file__).parent / "checkpoints" / "embedded"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What `load_model` gives: the parts of a Pipeline."""
+
+    net: DualStreamTransformer
+    text: TextEncoder
+    codec: Codec
+    grid: Grid
+    sampling: Sampling
+    provenance: dict[str, Any]
+
+
+def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Write a model folder, whole or not at all; a model that is there already is replaced.
+
+    Args:
+        folder: to write.
+        config: net, text, codec, grid, sampling, provenance, as YAML would hold them.
+        state: weights, named net.* and text.*.
+
+    Raises:
+        ValueError: the folder exists and holds something else.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} exists and is no model folder; choose another name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (folder.parent / f"{MARK}{os.getpid()}-{name}-{folder.name}" for name in ("new", "old"))
+    try:
+        fresh.mkdir()
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS)
+        provenance = {**config.get("provenance", {}), "weights_sha256": sha256(fresh / WEIGHTS)}
+        write_whole(fresh / CONFIG, yaml.safe_dump({**config, "provenance": provenance}, sort_keys=False))
+        if folder.exists():
+            folder.replace(old)
+        fresh.replace(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_model(path: str | Path | None = None) -> Model:
+    """Build and fill a model, on the CPU in float32.
+
+    Args:
+        path: a model folder or a .ckpt in a run folder; None is the checkpoint that ships with the package.
+
+    Raises:
+        ValueError: one sentence that names the file, and the key where the weights do not fit.
+    """
+    if path is None:
+        if not (SHIPPED / WEIGHTS).is_file():
+            raise ValueError(
+                "this installation ships no checkpoint; name one with --ckpt, or make it with `make checkpoint`"
+            )
+        path = SHIPPED
+    config, state, source = read_source(path)
+    model = build(config, source)
+    model.provenance.setdefault("weights_sha256", sha256(Path(source)))
+    model.provenance["config_sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    for part in ("net", "text"):
+        own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
+        load_whole(getattr(model, part), own, source)
+    return model
+
+
+def export(source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`."""
+    config, state, _ = read_source(source)
+    model = build(config, str(source))
+    config["provenance"] = {**config.get("provenance", {}), "codec": model.codec.identity}
+    save_model(folder, config, {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()})
+
+
+def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Config in the form of a model folder, weights named net.* and text.*, and the name of the file they came from."""
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint {path}")
+    if path.is_dir() and (path / WEIGHTS).is_file():
+        return read_config(path / CONFIG), read_weights(path / WEIGHTS), str(path / WEIGHTS)
+    if path.suffix != ".ckpt":
+        raise ValueError(f"{path} is neither a model folder ({CONFIG} and {WEIGHTS}) nor a .ckpt in a run folder")
+    found = [folder / CONFIG for folder in path.absolute().parents[:2] if (folder / CONFIG).is_file()]
+    if not found:
+        raise ValueError(f"{path} has no {CONFIG} beside it or in the folder above, so its model is unknown")
+    state, step = read_checkpoint(path)
+    config = from_run(read_config(found[0]))
+    config["provenance"] = {**config["provenance"], "step": step}
+    return config, state, str(path)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A YAML file that holds an object."""
+    if not path.is_file():
+        raise ValueError(f"there is no {path}")
+    try:
+        config = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no model")
+    return config
+
+
+def from_run(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run in the form of a model folder."""
+    model = config.get("model") or {}
+    model = model.get("init_args", model)
+    missing = [
+        key for key, place in (("grid", config), ("codec", config), ("net", model), ("text", model)) if key not in place
+    ]
+    if missing:
+        raise ValueError(f"the run's {CONFIG} has no {missing[0]}, so its model cannot be built")
+    codec = config["codec"]
+    return {
+        "net": model["net"],
+        "text": model["text"],
+        "codec": codec if "class_path" in codec else {"class_path": "ccl.codecs.Codec", "init_args": codec},
+        "grid": config["grid"],
+        "sampling": config.get("sampling") or model.get("sampling") or {},
+        "provenance": {"run": config.get("name"), "seed": config.get("seed_everything")},
+    }
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A safetensors file."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as weights: {error}") from error
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
+    """Weights of a run's checkpoint, the average where there is one, and its step."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a sharded checkpoint; consolidate it first with `python -m ccl.consolidate`")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = checkpoint["state_dict"]
+    except Exception as error:  # torch raises what the bytes happen to provoke
+        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    plain = {k: v for k, v in state.items() if k.startswith(("net.", "text."))}
+    average = {k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")}
+    return {**plain, **average}, int(checkpoint.get("global_step", 0))
+
+
+def build(config: dict[str, Any], source: str) -> Model:
+    """Instantiate the parts that a config names."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--net", type=DualStreamTransformer)
+    parser.add_argument("--text", type=TextEncoder)
+    parser.add_argument("--codec", type=Codec)
+    parser.add_argument("--grid", type=Grid)
+    parser.add_argument("--sampling", type=Sampling)
+    given = {key: config.get(key) for key in ("net", "text", "codec", "grid")}
+    if lacking := [key for key, value in given.items() if value is None]:
+        raise ValueError(f"{source}: its config has no {lacking[0]}")
+    if config.get("sampling"):
+        given["sampling"] = config["sampling"]
+    try:
+        parts = parser.instantiate_classes(parser.parse_object(given))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise ValueError(f"{source}: its config does not give a model: {' '.join(str(error).split())[:400]}") from error
+    provenance = dict(config.get("provenance") or {})
+    identity = provenance.get("codec")
+    if identity and identity != parts.codec.identity:
+        raise ValueError(f"{source} was trained with the codec {identity}, but its config gives {parts.codec.identity}")
+    return Model(parts.net, parts.text, parts.codec, parts.grid, parts.sampling, provenance)
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,278 @@
+"""From prompts to clips: read conditions, draw noise, solve, decode (CCL Sec. 4.3; the tasks of Sec. 4.2).
+
+One route for every generation task: joint from text, from text and a first picture, a2v (sound given), v2a (pictures
+given), video or sound alone. A clip depends on its own row and seed, not on its batch. B clips, T latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+
+from ccl.codecs.base import Codec
+from ccl.grid import Grid
+from ccl.guidance import UCG2, Guidance, guided
+from ccl.rng import generator
+from ccl.rows import Row
+from ccl.sampling import Progress, solve, times
+from ccl.tasks import generation_route
+from ccl.text.base import TextEncoder
+from ccl.types import AV, STREAMS, Clip, Stream
+
+
+class Pipeline:
+    """A model with everything around it: prompts in, clips out.
+
+    Args:
+        net: a DualStreamTransformer.
+        text: its text encoder.
+        codec: its codec.
+        grid: shape of the clips.
+        guidance: rule; None is UCG with two passes.
+        steps: of the solver.
+        solver: "euler", "heun" or "unipc".
+        shift: moves the solver's times towards noise.
+        provenance: where the weights come from, written beside every clip.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        text: TextEncoder,
+        codec: Codec,
+        grid: Grid,
+        *,
+        guidance: Guidance | None = None,
+        steps: int = 30,
+        solver: str = "euler",
+        shift: float = 1.0,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        self.net, self.text, self.codec, self.grid = net, text, codec, grid
+        self.guidance: Guidance = UCG2() if guidance is None else guidance
+        self.steps, self.solver, self.shift = steps, solver, shift
+        self.provenance = provenance or {}
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, *, device: str | torch.device | None = None) -> Pipeline:
+        """A model folder, or a .ckpt in a run folder; None is the checkpoint that ships with the package.
+
+        Raises:
+            ValueError: one sentence that names what is missing or does not fit.
+        """
+        from ccl.model_folder import load_model
+
+        model = load_model(path)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        for part in (model.net, model.text, model.codec):
+            part.to(device).eval().requires_grad_(False)
+        settings = vars(model.sampling)
+        return cls(model.net, model.text, model.codec, model.grid, **settings, provenance=model.provenance)
+
+    def __call__(
+        self,
+        prompt: str | list[str],
+        *,
+        image: Any = None,
+        audio: Any = None,
+        video: Any = None,
+        negative: str = "",
+        seed: int = 0,
+        wanted: AV[bool] = AV(True, True),
+        guidance: Guidance | None = None,
+        steps: int | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
+        """A clip of a prompt, or a list of clips of a list of prompts.
+
+        Args:
+            prompt: one for both streams, spoken words in double quotes.
+            image: first picture, a path or (H, W, 3) uint8.
+            audio: given sound (a2v), a path or (S,) float32 at the grid's sample rate.
+            video: given pictures (v2a), a path or (T, H, W, 3) uint8.
+            negative: prompt to lead away from.
+            seed: of the noise; equal prompts with equal seeds give equal clips, in any batch.
+            wanted: streams of the clip; one that is neither wanted nor given costs nothing.
+            guidance: rule, in place of the pipeline's.
+            steps: of the solver, in place of the pipeline's.
+            progress: called with (steps done, steps).
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        shared = {"negative": negative, "image": image, "audio": audio, "video": video, "seed": seed}
+        rows = [Row(id=f"clip-{i:04d}", prompt=text, **shared) for i, text in enumerate(prompts)]
+        clips = self.generate(rows, wanted=wanted, guidance=guidance, steps=steps, progress=progress)
+        return clips[0] if isinstance(prompt, str) else clips
+
+    @torch.no_grad()
+    def generate(
+        self,
+        rows: Sequence[Row],
+        *,
+        wanted: AV[bool] = AV(True, True),
+        guidance: Guidance | None = None,
+        steps: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[Clip]:
+        """Clips of rows that share a generation task; a row without a seed takes 0."""
+        given = shared_stream(rows)
+        generated = AV(wanted.video and given != "video", wanted.audio and given != "audio")
+        present = AV(generated.video or given == "video", generated.audio or given == "audio")
+        if not any(generated):
+            raise ValueError("nothing is left to generate: ask for a stream that is not given")
+        if not generated.video and any(row.image is not None for row in rows):
+            raise ValueError("a first image is given, but no pictures are to be generated")
+
+        media = [self.read(row) for row in rows]
+        noise = self.noise([row.seed or 0 for row in rows], present)
+        clean, mask = self.conditions(media, noise)
+        with self.autocast():
+            texts = {
+                "positive": self.text([row.prompt for row in rows]),
+                "negative": self.text([row.negative for row in rows]),
+            }
+            rule = (self.guidance if guidance is None else guidance).weights(generation_route(given, wanted))
+            cached = not isinstance(self.net, FSDPModule)
+            velocity = guided(self.net, texts, rule, grid=self.grid, generated=generated, cached=cached)
+
+        def cast(x: AV[Any], t: AV[Any]) -> AV[Any]:
+            with self.autocast():  # the network alone: the solver's arithmetic stays in float32
+                return velocity(x, t)
+
+        schedule = times(self.steps if steps is None else steps, self.shift)
+        z = solve(cast, noise, schedule, solver=self.solver, clean=clean, mask=mask, progress=progress)
+        decoded = self.codec.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
+        return [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
+
+    def read(self, row: Row) -> AV[Any]:
+        """What is given, as media: video (F, H, W, 3) uint8, of one frame for a first image, and audio (S,) float32."""
+        video = self._frames(row.video) if row.image is None else self._picture(row.image)
+        return AV(video, self._sound(row.audio))
+
+    def noise(self, seeds: list[int], present: AV[bool]) -> AV[Any]:
+        """(B, C, T, ...) of each stream that takes part; a row's noise follows from its seed and the stream alone."""
+        codec, grid = self.codec, self.grid
+        shapes = AV(
+            (codec.video.channels, grid.t_v, grid.latent_height, grid.latent_width), (codec.audio.channels, grid.t_a)
+        )
+
+        def draw(stream: Stream, shape: tuple[int, ...]) -> Tensor:
+            rows = [torch.randn(shape, generator=generator("sample", seed, stream)) for seed in seeds]
+            return torch.stack(rows).to(self.device)
+
+        return AV(*(draw(s, shape) if p else None for s, shape, p in zip(STREAMS, shapes, present, strict=True)))
+
+    def conditions(self, media: list[AV[Any]], like: AV[Any]) -> tuple[AV[Any], AV[Any]]:
+        """Latents of the given media, (B, C, T, ...), and where they hold, (B, T); None where a stream has none.
+
+        An image is a video of one frame, so it holds the first latent frame; rows of a batch may differ.
+        """
+        held = [self._held(stream, media, x) for stream, x in zip(STREAMS, like, strict=True)]
+        return AV(*(pair[0] for pair in held)), AV(*(pair[1] for pair in held))
+
+    def clip(self, row: Row, i: int, decoded: AV[Any], given: AV[Any], wanted: AV[bool]) -> Clip:
+        """Row i of a decoded batch as a clip; a stream that was given whole comes back as it was given."""
+        video, audio = given if decoded.video is None else AV(to_frames(decoded.video[i]), given.audio)
+        if decoded.audio is not None:
+            audio = fit(decoded.audio[i].float().cpu().numpy(), self.grid.samples)
+        return Clip(
+            video=video if wanted.video else None,
+            audio=audio if wanted.audio else None,
+            fps=self.grid.fps,
+            sample_rate=self.grid.sample_rate,
+            prompt=row.prompt,
+            id=row.id,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 where there is a GPU."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def _held(self, stream: Stream, media: list[AV[Any]], like: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        given = {row: getattr(m, stream) for row, m in enumerate(media) if getattr(m, stream) is not None}
+        if like is None or not given:
+            return None, None
+        clean = torch.zeros_like(like)
+        mask = torch.zeros(like.shape[0], like.shape[2], dtype=torch.bool, device=like.device)
+        for row, x in given.items():
+            z = self._encode(stream, x)
+            clean[row, :, : z.shape[1]], mask[row, : z.shape[1]] = z, True
+        return clean, mask
+
+    def _encode(self, stream: Stream, media: np.ndarray) -> Tensor:
+        """(C, T, ...) latents of one clip's pictures or sound."""
+        x = torch.from_numpy(media).to(self.device)[None]
+        if stream == "audio":
+            return self.codec.audio.encode(x, self.grid.t_a)[0]
+        return self.codec.video.encode(rearrange(x, "b f h w c -> b c f h w").float() / 127.5 - 1)[0]
+
+    def _picture(self, image: Any) -> np.ndarray:
+        grid = self.grid
+        if isinstance(image, str | Path):
+            from ccl.media import read_image
+
+            image = read_image(image, grid.height, grid.width)
+        image = np.asarray(image)
+        if image.shape != (grid.height, grid.width, 3) or image.dtype != np.uint8:
+            raise ValueError(
+                f"the image is {image.shape} {image.dtype}; this model needs ({grid.height}, {grid.width}, 3) uint8"
+            )
+        return image[None]
+
+    def _frames(self, video: Any) -> np.ndarray | None:
+        if video is None:
+            return None
+        grid = self.grid
+        if isinstance(video, str | Path):
+            from ccl.media import read_clip
+
+            video = read_clip(video, grid=grid, require=AV(True, False)).video
+        video, shape = np.asarray(video), (grid.frames, grid.height, grid.width, 3)
+        if video.shape != shape or video.dtype != np.uint8:
+            raise ValueError(f"the video is {video.shape} {video.dtype}; this model needs {shape} uint8")
+        return video
+
+    def _sound(self, audio: Any) -> np.ndarray | None:
+        """Cut, or padded with silence, to the length of a clip."""
+        if audio is None:
+            return None
+        if isinstance(audio, str | Path):
+            from ccl.media import read_audio
+
+            audio = read_audio(audio, self.grid.sample_rate)
+        audio = np.asarray(audio, dtype=np.float32)
+        if audio.ndim != 1 or not len(audio):
+            raise ValueError(f"the sound has shape {audio.shape}; this model needs mono samples (S,)")
+        return fit(audio, self.grid.samples)
+
+
+def shared_stream(rows: Sequence[Row]) -> Stream | None:
+    """The stream that all rows are given."""
+    if not rows:
+        raise ValueError("there is no prompt to generate from")
+    given = {row.given for row in rows}
+    if len(given) > 1:
+        raise ValueError("the rows of a batch must all be given the same stream")
+    return given.pop()
+
+
+def to_frames(video: Float[Tensor, "c f h w"]) -> UInt8[np.ndarray, "f h w c"]:
+    """Pictures in [-1, 1] as bytes."""
+    levels = ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(levels, "c f h w -> f h w c").cpu().numpy()
+
+
+def fit(audio: Float32[np.ndarray, " s"], samples: int) -> Float32[np.ndarray, " n"]:
+    """Cut, or pad with silence, to a length: latents hold a whole number of blocks, a clip may not."""
+    return np.pad(audio[:samples], (0, max(0, samples - len(audio))))

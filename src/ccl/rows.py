@@ -1,0 +1,158 @@
+"""Rows of a prompt file or a test set, one JSON object a line: what is generated, and what it is scored against.
+
+Generation reads id, prompt, negative, image, audio, video and seed; scoring reads id, subset, sentence, reference and
+meta. One format, so that a test set is a prompt file. Paths in a file are relative to its folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ccl.rng import seed_of
+from ccl.types import Stream
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clip to make or to score.
+
+    Args:
+        id: names the clip, in files and messages.
+        prompt: one for both streams, spoken words in double quotes.
+        negative: the prompt that guidance leads away from; empty is what training dropped to.
+        image: first picture: a path, or (H, W, 3) uint8.
+        audio: given sound: a path, or (S,) float32 at the model's rate.
+        video: given pictures: a path, or (T, H, W, 3) uint8.
+        seed: of the noise; None derives one from the id.
+        subset: of a test set, "easy" or "hard".
+        sentence: what is spoken.
+        reference: a true clip of this row.
+        meta: whatever else a metric needs (colours that were asked for).
+    """
+
+    id: str
+    prompt: str = ""
+    negative: str = ""
+    image: Any = None
+    audio: Any = None
+    video: Any = None
+    seed: int | None = None
+    subset: str = ""
+    sentence: str = ""
+    reference: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def given(self) -> Stream | None:
+        """The stream that is given, if any.
+
+        Raises:
+            ValueError: both are, or an image stands beside a video that is given whole.
+        """
+        if self.audio is not None and self.video is not None:
+            raise ValueError(f"{self.id}: sound and pictures are both given, so nothing is left to generate")
+        if self.image is not None and self.video is not None:
+            raise ValueError(f"{self.id}: a first image and a whole video are both given; give one of them")
+        return "audio" if self.audio is not None else "video" if self.video is not None else None
+
+    def seeded(self, seed: int) -> Row:
+        """The row with a seed: its own, or one that follows from `seed` and its id."""
+        return self if self.seed is not None else replace(self, seed=seed_of("row", seed, self.id) % 2**31)
+
+    def giving(self, stream: Stream) -> Row:
+        """The row with this stream taken from its reference, for a2v or v2a over a test set."""
+        if self.reference is None:
+            raise ValueError(f"{self.id}: has no reference clip whose {stream} could be given")
+        given = replace(self, audio=None, video=None)
+        return (
+            replace(given, audio=self.reference)
+            if stream == "audio"
+            else replace(given, video=self.reference, image=None)
+        )
+
+
+KEYS = tuple(f.name for f in fields(Row))
+PATHS = ("image", "audio", "video", "reference")
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """Rows of a JSONL file; empty lines are skipped, a row without an id is named by its line.
+
+    Raises:
+        ValueError: one sentence with file and line: no JSON, an unknown key, a wrong type, a file that is not there, an
+            id that occurs twice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    rows: list[Row] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_row(line, name=f"{path.stem}-{number:04d}", folder=path.parent)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        if row.id in seen:
+            raise ValueError(f"{path}, line {number}: the id '{row.id}' is that of line {seen[row.id]} already")
+        seen[row.id] = number
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path} holds no rows")
+    return rows
+
+
+def parse_row(line: str, *, name: str, folder: Path) -> Row:
+    """One line of JSON to a row; `name` is its id where it has none, `folder` where relative paths begin."""
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error.msg} at column {error.colno}") from error
+    if not isinstance(values, dict):
+        raise ValueError('is not a JSON object such as {"prompt": "..."}')
+    for key, value in values.items():
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            raise ValueError(f"there is no key '{key}'" + (f", did you mean '{near[0]}'?" if near else ""))
+        if not _FITS.get(key, _is_text)(value):
+            raise ValueError(f"'{key}' is {json.dumps(value)[:60]}; it must be {_WANTED.get(key, 'text')}")
+    for key in PATHS:
+        if values.get(key) is not None:
+            file = folder / values[key]
+            if not file.is_file():
+                raise ValueError(f"its {key} {file} does not exist")
+            values[key] = str(file)
+    row = Row(**{"id": name, **values})
+    if not row.prompt.strip():
+        raise ValueError("has no prompt")
+    _ = row.given  # so that a contradiction is told with its line
+    return row
+
+
+def write_rows(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as JSONL text."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    **{key: lambda v: v is None or isinstance(v, str) for key in PATHS},
+    "id": lambda v: isinstance(v, str) and bool(v.strip()),
+    "seed": lambda v: v is None or (isinstance(v, int) and not isinstance(v, bool)),
+    "meta": lambda v: isinstance(v, dict),
+}
+_WANTED = {
+    **dict.fromkeys(PATHS, "the path of a file"),
+    "id": "text that is not empty",
+    "seed": "a whole number",
+    "meta": "an object",
+}

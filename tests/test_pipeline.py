@@ -1,0 +1,365 @@
+"""Generation tasks, seeds, files and model folders, with the smallest real model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import ccl
+from ccl import generate as generate_module
+from ccl import model_folder
+from ccl.generate import file_names, generate_file, generate_files
+from ccl.guidance import UCG3, NoGuidance
+from ccl.model_folder import build, export, load_model, save_model
+from ccl.pipeline import Pipeline
+from ccl.rows import Row, read_rows
+from ccl.types import AV
+from tiny import awake, tiny_config, tiny_pipeline
+
+PROMPTS = ['A man with red hair says "hello"', 'A woman says "good morning"', "A drum is struck"]
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def sound() -> np.ndarray:
+    return np.sin(np.arange(5760) / 10).astype(np.float32) * 0.3
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+
+
+def close(a, b) -> bool:
+    """Equal up to the rounding of batched arithmetic."""
+    pictures = np.abs(a.video.astype(int) - b.video.astype(int)).max() <= 1
+    return bool(pictures and np.abs(a.audio - b.audio).max() < 1e-2)
+
+
+# Tasks
+
+
+def test_joint_clip_has_the_grid_s_shape(pipe):
+    clip = pipe(PROMPTS[0])
+    assert clip.video.shape == (9, 16, 16, 3) and clip.video.dtype == np.uint8
+    assert clip.audio.shape == (pipe.grid.samples,) and clip.audio.dtype == np.float32
+    assert (clip.prompt, clip.fps, clip.sample_rate) == (PROMPTS[0], 25.0, 16_000)
+
+
+def test_a_list_of_prompts_gives_a_list_of_clips(pipe):
+    clips = pipe(PROMPTS)
+    assert [clip.prompt for clip in clips] == PROMPTS
+
+
+def test_a_row_alone_is_the_same_as_in_a_batch(pipe):
+    rows = [Row(id=str(i), prompt=p, seed=i) for i, p in enumerate(PROMPTS)]
+    together = pipe.generate(rows)
+    assert all(close(pipe.generate([row])[0], clip) for row, clip in zip(rows, together, strict=True))
+
+
+def test_a_row_with_an_image_does_not_change_its_neighbours(pipe, picture):
+    plain = Row(id="a", prompt=PROMPTS[0], seed=1)
+    with_image = Row(id="b", prompt=PROMPTS[1], seed=2, image=picture)
+    both = pipe.generate([plain, with_image])
+    assert close(pipe.generate([plain])[0], both[0]) and close(pipe.generate([with_image])[0], both[1])
+
+
+def test_seed_decides_the_clip(pipe):
+    a, b, c = (pipe(PROMPTS[0], seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(a.video, b.video) and np.array_equal(a.audio, b.audio)
+    assert not np.array_equal(a.video, c.video)
+
+
+def test_image_is_the_first_picture(pipe, picture):
+    flat = np.full_like(picture, 90)
+    clip = pipe(PROMPTS[0], image=flat)
+    assert np.abs(clip.video[0].astype(int) - 90).mean() < 6  # the codec's own error
+    assert np.abs(clip.video[-1].astype(int) - 90).mean() > 20
+
+
+def test_given_sound_comes_back_and_changes_the_pictures(pipe, sound):
+    a, b = pipe(PROMPTS[0], audio=sound), pipe(PROMPTS[0], audio=np.zeros_like(sound))
+    assert np.array_equal(a.audio, sound) and not np.array_equal(a.video, b.video)
+
+
+def test_given_pictures_come_back_and_change_the_sound(pipe, frames):
+    a, b = pipe(PROMPTS[0], video=frames), pipe(PROMPTS[0], video=np.zeros_like(frames))
+    assert np.array_equal(a.video, frames) and not np.array_equal(a.audio, b.audio)
+
+
+def test_short_sound_is_padded_with_silence(pipe, sound):
+    clip = pipe(PROMPTS[0], audio=sound[:1000])
+    assert clip.audio.shape == sound.shape and (clip.audio[1000:] == 0).all()
+
+
+@pytest.mark.parametrize("wanted", [AV(True, False), AV(False, True)])
+def test_stream_that_is_not_wanted_takes_no_part(pipe, wanted, monkeypatch):
+    seen = []
+    forward = pipe.net.forward
+    monkeypatch.setattr(pipe.net, "forward", lambda x, *a, **k: seen.append(x) or forward(x, *a, **k))
+    clip = pipe(PROMPTS[0], wanted=wanted)
+    assert [clip.video is not None, clip.audio is not None] == list(wanted)
+    assert all([x.video is not None, x.audio is not None] == list(wanted) for x in seen)
+
+
+def test_one_step_is_one_forward_whatever_the_rule(pipe, monkeypatch):
+    batches = []
+    forward = pipe.net.forward
+    monkeypatch.setattr(pipe.net, "forward", lambda x, *a, **k: batches.append(len(x.video)) or forward(x, *a, **k))
+    pipe(PROMPTS[0], steps=3)
+    pipe(PROMPTS[0], steps=1, guidance=UCG3())
+    pipe(PROMPTS[0], steps=1, guidance=NoGuidance())
+    assert batches == [2, 2, 2, 3, 1]
+
+
+def test_guided_sampling_with_prepared_text_equals_plain_text(pipe, monkeypatch):
+    cached = pipe(PROMPTS[0], guidance=UCG3())
+    monkeypatch.setattr(type(pipe.net), "prepare", lambda self, text: text)
+    assert close(cached, pipe(PROMPTS[0], guidance=UCG3()))
+
+
+def test_progress_is_told_after_each_step(pipe):
+    calls = []
+    pipe(PROMPTS[0], steps=3, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        ({"audio": np.zeros(9, np.float32), "video": np.zeros((9, 16, 16, 3), np.uint8)}, "both given"),
+        ({"audio": np.zeros(9, np.float32), "wanted": AV(False, True)}, "nothing is left"),
+        ({"image": np.zeros((8, 8, 3), np.uint8)}, r"needs \(16, 16, 3\)"),
+        ({"image": np.zeros((16, 16, 3), np.uint8), "wanted": AV(False, True)}, "first image"),
+        ({"video": np.zeros((5, 16, 16, 3), np.uint8)}, r"needs \(9, 16, 16, 3\)"),
+        ({"audio": np.zeros((2, 9), np.float32)}, "mono"),
+        ({"image": "no-such.png"}, "no-such.png"),
+    ],
+)
+def test_conditions_that_do_not_fit_are_refused_in_words(pipe, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        pipe(PROMPTS[0], **arguments)
+
+
+# Files
+
+
+ROWS = [Row(id=f"clip/{i}", prompt=p) for i, p in enumerate(PROMPTS)]
+
+
+def test_files_hold_clips_and_what_they_follow_from(pipe, tmp_path):
+    paths = generate_files(pipe, ROWS, tmp_path, batch_size=2)
+    assert [path.name for path in paths] == ["clip_0.mp4", "clip_1.mp4", "clip_2.mp4"]
+    record = json.loads((tmp_path / "clip_1.json").read_text())
+    assert record["prompt"] == PROMPTS[1] and record["guidance"]["rule"] == "UCG2" and record["steps"] == 2
+    from ccl.media import read_clip
+
+    clip = read_clip(paths[0])
+    assert clip.video.shape == (9, 16, 16, 3) and len(clip.audio) == pipe.grid.samples
+
+
+def test_a_stopped_run_goes_on_where_it_was(pipe, tmp_path, monkeypatch):
+    made = []
+    generate = pipe.generate
+    monkeypatch.setattr(pipe, "generate", lambda rows, **k: made.extend(r.id for r in rows) or generate(rows, **k))
+    generate_files(pipe, ROWS[:2], tmp_path)
+    (tmp_path / "clip_1.json").unlink()  # as if killed between clip and record
+    generate_files(pipe, ROWS, tmp_path)
+    assert made == ["clip/0", "clip/1", "clip/1", "clip/2"]
+
+
+def test_clips_of_other_settings_are_not_mixed(pipe, tmp_path):
+    generate_files(pipe, ROWS[:1], tmp_path)
+    with pytest.raises(ValueError, match="made with another steps"):
+        generate_files(pipe, ROWS[:1], tmp_path, steps=1)
+
+
+def test_the_recorded_seed_makes_the_same_clip_alone(pipe, tmp_path):
+    generate_files(pipe, ROWS, tmp_path)
+    seed = json.loads((tmp_path / "clip_2.json").read_text())["seed"]
+    generate_file(pipe, Row(id="again", prompt=PROMPTS[2], seed=seed), tmp_path / "again.mp4")
+    from ccl.media import read_clip
+
+    a, b = (read_clip(tmp_path / f"{name}.mp4").video.astype(int) for name in ("clip_2", "again"))
+    assert np.abs(a - b).mean() < 2
+
+
+def test_rows_are_batched_only_with_rows_given_the_same(pipe, tmp_path, monkeypatch, sound):
+    batches = []
+    generate = pipe.generate
+    monkeypatch.setattr(pipe, "generate", lambda rows, **k: batches.append(len(rows)) or generate(rows, **k))
+    rows = [*ROWS[:2], Row(id="given", prompt="x", audio=sound), Row(id="last", prompt="y")]
+    generate_files(pipe, rows, tmp_path, steps=1)
+    assert batches == [2, 1, 1]
+
+
+def test_sound_alone_becomes_wav_files(pipe, tmp_path):
+    (path,) = generate_files(pipe, ROWS[:1], tmp_path, wanted=AV(False, True))
+    assert path.suffix == ".wav" and path.stat().st_size > 1000
+
+
+def test_ids_never_leave_the_folder():
+    assert file_names([Row(id="../../etc/x"), Row(id="a b"), Row(id="..")]) == ["etc_x", "a_b", "clip"]
+    with pytest.raises(ValueError, match="'a b' and 'a/b' would both become a_b"):
+        file_names([Row(id="a b"), Row(id="a/b")])
+
+
+@pytest.mark.parametrize(
+    "line,words",
+    [
+        ("{", "line 2: is not JSON"),
+        ("[]", "line 2: is not a JSON object"),
+        ('{"prompt": ""}', "line 2: has no prompt"),
+        ('{"promt": "x"}', "line 2: there is no key 'promt', did you mean 'prompt'?"),
+        ('{"prompt": "x", "seed": "1"}', "line 2: 'seed' is \"1\"; it must be a whole number"),
+        ('{"prompt": "x", "image": "gone.png"}', r"line 2: its image .*gone.png does not exist"),
+        ('{"id": "first", "prompt": "x"}', "line 2: the id 'first' is that of line 1 already"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file(tmp_path, line, words):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"id": "first", "prompt": "fine"}\n' + line)
+    with pytest.raises(ValueError, match=rf"prompts.jsonl, {words}"):
+        read_rows(file)
+
+
+def test_rows_are_read_with_paths_beside_the_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "x", "image": "a.png", "meta": {"hair": "red"}}\n\n{"prompt": "y"}\n')
+    rows = read_rows(tmp_path / "p.jsonl")
+    assert [row.id for row in rows] == ["p-0001", "p-0003"] and rows[0].image == str(tmp_path / "a.png")
+
+
+# Model folders
+
+
+def tiny_state(scale: float = 1.0) -> dict[str, torch.Tensor]:
+    model = build(tiny_config(), "tiny")
+    awake(model.net), awake(model.text, 1)
+    parts = {"net": model.net, "text": model.text}
+    return {f"{name}.{k}": v * scale for name, part in parts.items() for k, v in part.state_dict().items()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_model(tmp_path / "model", tiny_config(), tiny_state())
+    return tmp_path / "model"
+
+
+def test_a_saved_model_gives_the_same_clip(pipe, folder):
+    loaded = ccl.load(str(folder))
+    assert close(loaded(PROMPTS[0], seed=3), pipe(PROMPTS[0], seed=3))
+    assert loaded.steps == 2 and len(loaded.provenance["weights_sha256"]) == 64
+
+
+def test_a_model_folder_replaces_its_forerunner_and_leaves_nothing_else(folder):
+    save_model(folder, tiny_config(), tiny_state(2.0))
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "model.safetensors"]
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_folder_that_is_no_model_is_not_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(ValueError, match="is no model folder"):
+        save_model(tmp_path / "mine", tiny_config(), {})
+
+
+def run_folder(tmp_path, state, **more):
+    config = tiny_config()
+    run = {
+        "name": "x",
+        "seed_everything": 0,
+        "grid": config["grid"],
+        "codec": config["codec"]["init_args"],
+        "model": {"net": config["net"], "text": config["text"], "text_dropout": 0.1},
+    }
+    ckpt = tmp_path / "runs" / "x" / "checkpoints" / "last.ckpt"
+    ckpt.parent.mkdir(parents=True)
+    (ckpt.parents[1] / "config.yaml").write_text(yaml.safe_dump(run))
+    torch.save({"state_dict": state, "global_step": 7, **more}, ckpt)
+    return ckpt
+
+
+def test_a_run_s_averaged_weights_are_preferred(tmp_path):
+    plain, average = tiny_state(), tiny_state(2.0)
+    ckpt = run_folder(tmp_path, {**plain, **{f"ema.{k}": v for k, v in average.items()}})
+    model = load_model(ckpt)
+    name, value = next(iter(model.net.state_dict().items()))
+    assert torch.equal(value, average[f"net.{name}"]) and model.provenance["step"] == 7
+
+
+def test_a_run_is_exported_as_a_model_folder_in_bfloat16(tmp_path):
+    export(run_folder(tmp_path, tiny_state()), tmp_path / "out")
+    from safetensors.torch import load_file
+
+    assert {v.dtype for v in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
+    loaded = Pipeline.load(tmp_path / "out")
+    assert loaded(PROMPTS[0], steps=1).video.shape == (9, 16, 16, 3)
+    assert loaded.provenance["codec"] == loaded.codec.identity
+
+
+def test_weights_of_another_shape_are_named(folder):
+    state = tiny_state()
+    state["net.video.head.weight" if "net.video.head.weight" in state else next(iter(state))] = torch.zeros(3, 5)
+    save_model(folder, tiny_config(), state)
+    with pytest.raises(ValueError, match=r"another shape: \S+ is \(3, 5\) there and \("):
+        load_model(folder)
+
+
+def test_a_codec_of_another_identity_is_refused(folder):
+    save_model(folder, {**tiny_config(), "provenance": {"codec": "another"}}, tiny_state())
+    with pytest.raises(ValueError, match="trained with the codec another"):
+        load_model(folder)
+
+
+def test_a_checkpoint_is_never_unpickled(tmp_path):
+    class Bad:
+        def __reduce__(self):
+            return (print, ("unpickled",))
+
+    ckpt = run_folder(tmp_path, {}, loops=Bad())
+    with pytest.raises(ValueError, match=r"last.ckpt cannot be read as a checkpoint"):
+        load_model(ckpt)
+
+
+def test_what_is_missing_is_named(tmp_path, folder, monkeypatch):
+    with pytest.raises(ValueError, match=r"there is no checkpoint .*nowhere"):
+        load_model(tmp_path / "nowhere")
+    (folder / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"model.safetensors cannot be read"):
+        load_model(folder)
+    (tmp_path / "lone.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"has no config\.yaml"):
+        load_model(tmp_path / "lone.ckpt")
+    monkeypatch.setattr(model_folder, "SHIPPED", tmp_path / "shipped")
+    with pytest.raises(ValueError, match="ships no checkpoint"):
+        ccl.load()
+
+
+def test_a_wrong_key_in_a_model_s_config_is_named(folder):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["net"]["init_args"]["layer"] = 2
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"does not give a model.*layer"):
+        load_model(folder)
+
+
+def test_guidance_is_described_by_its_scales(pipe):
+    settings = generate_module.describe(pipe, AV(True, True), UCG3())
+    assert settings["guidance"] == {
+        "rule": "UCG3",
+        "text": {"video": 4.0, "audio": 3.0},
+        "modal": {"video": 2.0, "audio": 2.0},
+    }

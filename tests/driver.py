@@ -1,21 +1,27 @@
-"""A training in a process of its own, for tests that kill it or run it twice at once: `python driver.py FOLDER [options]`."""
+"""Trainings in processes of their own, for tests that kill one or run two at once: `python driver.py SPEC.json`.
+
+The spec is a list of runs, made one after the other, each in processes forked from this one: the imports, which cost
+more than the training, are paid once. Exit statuses of all processes are printed as JSON.
+"""
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 import signal
+import socket
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 warnings.filterwarnings("ignore")
 
 import torch  # noqa: E402
-from fakes import FakeData, make_module  # noqa: E402
+from fakes import FakeData, make_module, shard_data  # noqa: E402
 from lightning import Callback, Trainer  # noqa: E402
 from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 
@@ -25,7 +31,7 @@ from ccl.run import RunFolder  # noqa: E402
 
 
 class Kill(Callback):
-    """Ends the process without a word at a batch, as a machine that fails does."""
+    """Ends the process at a batch, without a word, as a machine that fails does."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch
@@ -35,50 +41,37 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--save", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--size", type=int, default=4)
-    parser.add_argument("--accumulate", type=int, default=1)
-    parser.add_argument("--strategy", default="auto")
-    parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--interaction", default="cca")
-    parser.add_argument("--kill", type=int, default=-1)
-    parser.add_argument("--ckpt_path")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-
-    run = RunFolder(args.folder.name, args.folder.parent)
-    ckpt_path = run.open(
-        {"interaction": args.interaction, "workers": args.workers, "seed_everything": 0}, args.ckpt_path
-    )
-    strategy = (
-        ModelParallelStrategy(data_parallel_size=args.devices, tensor_parallel_size=1)
-        if args.strategy == "fsdp"
-        else args.strategy
-    )
-    callbacks = [
-        TaskRouter(),
-        EMA(0.9),
-        Monitor(),
-        Throughput(),
-        LossLog(),
-        SaveCheckpoint(every=args.save),
-        Kill(args.kill),
-    ]
+def train(
+    folder: str,
+    *,
+    shards: str | None = None,
+    size: int = 4,
+    workers: int = 0,
+    steps: int = 8,
+    save: int = 3,
+    accumulate: int = 1,
+    strategy: str = "auto",
+    ranks: int = 1,
+    interaction: str = "cca",
+    kill: int = -1,
+    ckpt_path: str | None = None,
+) -> None:
+    """One run; the last losses go to its losses.jsonl."""
+    config = {"interaction": interaction, "workers": workers, "seed_everything": 0}
+    run = RunFolder(Path(folder).name, Path(folder).parent)
+    start = run.open(config, ckpt_path)
+    sharded = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1)
+    callbacks = [TaskRouter(), EMA(0.9), Monitor(), Throughput(), LossLog(), SaveCheckpoint(every=save), Kill(kill)]
     trainer = Trainer(
         accelerator="cpu",
-        devices=args.devices,
-        strategy=strategy,
-        max_steps=args.steps,
+        devices=ranks,
+        strategy=sharded if strategy == "fsdp" else strategy,
+        max_steps=steps,
         max_epochs=-1,
-        accumulate_grad_batches=args.accumulate,
+        accumulate_grad_batches=accumulate,
         gradient_clip_val=1.0,
         callbacks=callbacks,
-        plugins=[] if args.strategy == "fsdp" else [AtomicCheckpointIO()],
+        plugins=[] if strategy == "fsdp" else [AtomicCheckpointIO()],
         default_root_dir=run.path,
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -86,12 +79,43 @@ def main() -> None:
         logger=False,
         log_every_n_steps=2,
     )
-    trainer.fit(
-        make_module(args.interaction),
-        datamodule=FakeData(args.size, args.workers),
-        ckpt_path=ckpt_path,
-        weights_only=True,
-    )
+    data = FakeData(size) if shards is None else shard_data(Path(shards), workers, size)
+    trainer.fit(make_module(interaction), datamodule=data, ckpt_path=start, weights_only=True)
+
+
+def fork(options: dict[str, Any], rank: int, port: int) -> int:
+    """A process for one rank of a run; its id."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        if options.get("ranks", 1) > 1:  # as Lightning's own launcher would set them
+            place = {"NODE_RANK": "0", "LOCAL_RANK": str(rank), "WORLD_SIZE": str(options["ranks"])}
+            os.environ.update(place, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
+        train(**options)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    statuses = []
+    for options in json.loads(Path(sys.argv[1]).read_text()):
+        port = free_port()
+        children = [fork(options, rank, port) for rank in range(options.get("ranks", 1))]
+        statuses.append([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+    Path(sys.argv[1]).with_suffix(".out").write_text(json.dumps(statuses))
 
 
 if __name__ == "__main__":

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.distributed as dist
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from ccl.codecs.base import AudioCodec, Codec, VideoCodec
+from ccl.data.datamodule import ShardData
+from ccl.data.encode import encode_shards
+from ccl.data.sources import Source
+from ccl.data.write import write_shards
 from ccl.grid import Grid
 from ccl.interaction.align import TARP
 from ccl.interaction.base import Interaction
@@ -25,7 +30,7 @@ from ccl.module import JointDiffusion
 from ccl.optimizer import OptimizerConfig
 from ccl.rng import generator
 from ccl.text.embedded import EmbeddedText
-from ccl.types import AV, Batch, Widths
+from ccl.types import AV, Batch, Clip, Widths
 
 GRID = Grid(frames=9, height=16, width=16)  # t_v 3, one token a frame; t_a 11
 CHANNELS = AV(4, 6)
@@ -65,6 +70,10 @@ class TinyAudio(AudioCodec):
         return "tiny-audio"
 
 
+def make_codec() -> Codec:
+    return Codec(TinyVideo(), TinyAudio())
+
+
 def interaction(widths: Widths, kind: str = "cca") -> Interaction:
     align = TARP("proportional")
     return Gate(widths, align) if kind == "gate" else CCA(widths, align, num_context_audio=2, num_context_video=3)
@@ -89,7 +98,7 @@ def make_text() -> EmbeddedText:
 def make_module(kind: str = "cca", **kwargs: Any) -> JointDiffusion:
     optimizer = OptimizerConfig(lr=1e-2, lr_cross=1e-2, warmup_steps=2)
     kwargs = {"optimizer": optimizer} | kwargs
-    return JointDiffusion(partial(make_net, kind), make_text, Codec(TinyVideo(), TinyAudio()), GRID, **kwargs)
+    return JointDiffusion(partial(make_net, kind), make_text, make_codec(), GRID, **kwargs)
 
 
 def make_batch(index: int, rows: range, *, bad: int | None = None) -> Batch:
@@ -104,53 +113,43 @@ def make_batch(index: int, rows: range, *, bad: int | None = None) -> Batch:
 
 
 class Batches(IterableDataset[Batch]):
-    """Global batches 0, 1, 2, ... without end, of which each rank takes its rows; it remembers its place."""
+    """Global batches 0, 1, 2, ... without end, of which each rank takes its rows."""
 
     def __init__(self, size: int, rank: int = 0, bad_from: int | None = None) -> None:
-        self.size, self.rank, self.bad_from, self.n = size, rank, bad_from, 0
+        self.size, self.rank, self.bad_from = size, rank, bad_from
 
     def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        while True:
-            index = self.n * workers + number
-            self.n += 1
+        for index in count():
             bad = 1 if self.bad_from is not None and index >= self.bad_from else None
             yield make_batch(index, range(self.rank * self.size, (self.rank + 1) * self.size), bad=bad)
 
-    def state_dict(self) -> dict[str, int]:
-        return {"n": self.n}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.n = state["n"]
-
-
-class Loader(StatefulDataLoader):
-    """Each rank's own place in the data; a length, without which Lightning fetches, and saves, one batch ahead."""
-
-    def __len__(self) -> int:
-        return 1_000_000_000
-
-    def state_dict(self) -> dict[str, Any]:
-        states = [None] * (dist.get_world_size() if dist.is_initialized() else 1)
-        if dist.is_initialized():
-            dist.all_gather_object(states, super().state_dict())
-        else:
-            states = [super().state_dict()]
-        return {"ranks": states}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict["ranks"][dist.get_rank() if dist.is_initialized() else 0])
-
 
 class FakeData(LightningDataModule):
-    """Batches of latents, of `size` clips on each rank."""
+    """Batches of latents, of `size` clips on each rank; row 1 is not a number from batch `bad_from` on."""
 
-    def __init__(self, size: int = 4, num_workers: int = 0, bad_from: int | None = None) -> None:
+    def __init__(self, size: int = 4, bad_from: int | None = None) -> None:
         super().__init__()
-        self.size, self.num_workers, self.bad_from = size, num_workers, bad_from
+        self.size, self.bad_from = size, bad_from
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
-        data = Batches(self.size, self.trainer.global_rank, self.bad_from)
-        return Loader(data, batch_size=None, num_workers=self.num_workers)
+        return DataLoader(Batches(self.size, self.trainer.global_rank, self.bad_from), batch_size=None)
+
+
+def make_shards(folder: Path, clips: int = 24) -> Path:
+    """Shards of latents of small noisy clips, in a folder of their own."""
+    rng = np.random.default_rng(0)
+
+    def load(i: int) -> Clip:
+        video = rng.integers(0, 255, (GRID.frames, GRID.height, GRID.width, 3), dtype=np.uint8)
+        audio = rng.uniform(-0.5, 0.5, GRID.samples).astype(np.float32)
+        return Clip(video, audio, GRID.fps, GRID.sample_rate, f'a man says "word {i}"', f"clip-{i}")
+
+    sources = [Source(f"clip-{i}", partial(load, i)) for i in range(clips)]
+    write_shards(sources, folder / "media", GRID, shard_size=4)
+    encode_shards(folder / "media", folder / "latents", make_codec(), GRID)
+    return folder / "latents"
+
+
+def shard_data(folder: Path, num_workers: int = 0, size: int = 3) -> ShardData:
+    return ShardData(str(folder), GRID, make_codec(), batch_size=size, num_workers=num_workers, shuffle=5)

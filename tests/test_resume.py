@@ -1,0 +1,36 @@
+"""A killed run goes on as if nothing had happened, to the last bit."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import make_shards
+from trainings import differences, losses, train_all
+
+VARIANTS = {"no workers": {}, "two workers": {"workers": 2}, "accumulation": {"accumulate": 2, "size": 2, "steps": 6}}
+
+
+@pytest.mark.timeout(180)
+def test_a_run_killed_at_any_step_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path)
+    runs, kills = [], {}
+    for name, options in VARIANTS.items():
+        options = {"shards": str(shards), "steps": 12, "size": 3, **options}  # type: ignore[dict-item]
+        batches = options["steps"] * options.get("accumulate", 1)  # type: ignore[operator]
+        kills[name] = random.randrange(3 * options.get("accumulate", 1) + 1, batches)  # type: ignore[operator]
+        killed = options | {"folder": str(tmp_path / f"{name}, killed")}
+        runs += [
+            options | {"folder": str(tmp_path / name)},
+            killed | {"kill": kills[name]},
+            killed | {"ckpt_path": "last"},
+        ]
+    train_all(tmp_path, runs)
+    for name in VARIANTS:
+        whole, killed = tmp_path / name, tmp_path / f"{name}, killed"
+        assert losses(whole) == losses(killed), f"{name}, killed at batch {kills[name]}"
+        states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, killed)]
+        assert any(key.startswith("ema.net.") for key in states[0]["state_dict"])
+        assert differences(*states) == [], f"{name}, killed at batch {kills[name]}"

@@ -185,7 +185,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in settings.items() if name != "grid"}, **inner}
 
 
-def grid_settings(grid: Grid, kind: Kind) -> dict[str, float]:
+def grid_settings(grid: Grid, kind: Kind) -> dict[str, int | float]:
     """The part of a grid that stored media, or latents, depend on."""
     names = ["frames", "fps", "height", "width", "sample_rate"]
     if kind == "latents":

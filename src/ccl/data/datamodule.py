@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,12 @@ ENDLESS = 10**9
 
 
 class Loader(StatefulDataLoader):
-    """An endless loader whose state holds the place of every rank. See spec of `Shards` for the order."""
+    """An endless loader whose state holds the place of every rank."""
+
+    def __init__(self, dataset: Shards, **options: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, not ours
+            super().__init__(dataset, **options)
 
     def __len__(self) -> int:
         return ENDLESS

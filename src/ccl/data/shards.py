@@ -151,9 +151,8 @@ class Shards(IterableDataset[Sample]):
         except FileNotFoundError as error:
             raise ValueError(f"shard {path} is missing") from error
         except Exception as error:  # tarfile, zlib and webdataset raise a dozen kinds
-            raise ValueError(
-                f"shard {path} cannot be read after {key}: {error.args[0] if error.args else ''}"
-            ) from error
+            what = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
+            raise ValueError(f"shard {path} cannot be read after clip {key}: {what}") from error
 
     def _decode(self, raw: Sample) -> Sample:
         where = f"shard {self.folder / raw['__shard__']}, clip {raw['__key__']}"

@@ -1,0 +1,151 @@
+"""What training reads: batches of the right kind, and the same ones after a stop, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import ccl.data.datamodule as datamodule
+from ccl.codecs.base import Codec
+from ccl.data import ShardData, WorldData, encode_shards, write_shards
+from ccl.types import Batch
+from test_shards import FakeAudio, FakeVideo
+from tiny_clips import TINY, tiny_sources
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> str:
+    out = tmp_path_factory.mktemp("data") / "clips"
+    write_shards(tiny_sources(14), out, TINY, shard_size=3)
+    return str(out)
+
+
+@pytest.fixture
+def small_world(monkeypatch):
+    """WorldData over tiny clips, so that its books can be tested without speech."""
+
+    def sources(grid, clips, *, start=0, seed=0):
+        return tiny_sources(start + clips, grid)[start:]
+
+    monkeypatch.setattr(datamodule, "world_sources", sources)
+
+
+def codec() -> Codec:
+    return Codec(FakeVideo(), FakeAudio())
+
+
+def take(iterator, count: int) -> list[Batch]:
+    return [next(iterator) for _ in range(count)]
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return a.id == b.id and all(torch.equal(x, y) for x, y in zip(a.media, b.media, strict=True))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resumed_loader_goes_on_bit_for_bit(shards, num_workers):
+    """Within an epoch, and over its border: an epoch is 14 clips, or 6 and 8 for two workers."""
+
+    def loader():
+        return ShardData(shards, TINY, batch_size=2, num_workers=num_workers, shuffle=4).train_dataloader()
+
+    whole = take(iter(loader()), 12)
+    for stop in (3, 9):
+        first = loader()
+        iterator = iter(first)
+        assert all(map(same, take(iterator, stop), whole))
+        state = first.state_dict()
+        del iterator, first
+        second = loader()
+        second.load_state_dict(state)
+        assert all(map(same, take(iter(second), 12 - stop), whole[stop:]))
+
+
+def test_state_survives_a_checkpoint(shards, tmp_path):
+    loader = ShardData(shards, TINY, batch_size=2).train_dataloader()
+    take(iter(loader), 3)
+    torch.save(loader.state_dict(), tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == loader.state_dict()
+
+
+def test_claims_a_length_so_that_nothing_is_fetched_ahead(shards):
+    assert len(ShardData(shards, TINY).train_dataloader()) >= 10**9
+
+
+def test_starting_a_loader_leaves_the_global_generator_alone(shards):
+    before = torch.get_rng_state()
+    take(iter(ShardData(shards, TINY, batch_size=2).train_dataloader()), 1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_workers", 2), ("batch_size", 4)])
+def test_other_numbers_of_readers_cannot_resume(shards, name, value):
+    loader = ShardData(shards, TINY, batch_size=2).train_dataloader()
+    state = loader.state_dict()
+    other = ShardData(shards, TINY, **{"batch_size": 2, name: value}).train_dataloader()
+    with pytest.raises(ValueError, match=f"written with {name} {state[name]}, this run has {value}"):
+        other.load_state_dict(state)
+
+
+def test_own_ranks_place_is_taken(shards, monkeypatch):
+    loader = ShardData(shards, TINY, batch_size=2).train_dataloader()
+    iterator, states = iter(loader), []
+    for _ in range(2):
+        next(iterator)
+        states.append(loader.state_dict()["ranks"][0])
+    monkeypatch.setattr(datamodule, "_distributed", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+    resumed = ShardData(shards, TINY, batch_size=2).train_dataloader()
+    resumed.load_state_dict({"ranks": states, "num_workers": 0, "batch_size": 2})
+    assert next(iter(resumed)).id == next(iterator).id
+
+
+def test_error_of_a_worker_is_one_sentence(shards, tmp_path):
+    write_shards(tiny_sources(4), tmp_path / "clips", TINY, shard_size=2)
+    path = tmp_path / "clips/shard-000001.tar"
+    path.write_bytes(path.read_bytes().replace(b"mdat", b"mdaX"))
+    loader = ShardData(str(tmp_path / "clips"), TINY, batch_size=1, num_workers=1).train_dataloader()
+    with pytest.raises(
+        ValueError, match=rf"^shard {path}, clip clip[23]: its mp4 is corrupt \(its checksum differs\)$"
+    ):
+        take(iter(loader), 4)
+
+
+def test_validation_reads_every_clip_once_in_order(shards):
+    assert ShardData(shards, TINY).val_dataloader() == []
+    loader = ShardData(shards, TINY, batch_size=4, val_shards=shards).val_dataloader()
+    assert [id for batch in loader for id in batch.id] == [f"clip{n}" for n in range(14)]
+
+
+def test_latents_of_another_codec_are_refused(shards, tmp_path):
+    encode_shards(shards, tmp_path / "z", codec(), TINY)
+    assert next(iter(ShardData(str(tmp_path / "z"), TINY, codec()).train_dataloader())).latents is not None
+    other = codec()
+    other.audio.__class__ = type("Other", (FakeAudio,), {"identity": property(lambda self: "other")})
+    with pytest.raises(ValueError, match=r"the model's is fake-video-1\+other"):
+        ShardData(str(tmp_path / "z"), TINY, other).train_dataloader()
+
+
+@pytest.mark.parametrize("latents", [False, True])
+def test_world_is_made_once_and_found_again(small_world, tmp_path, monkeypatch, latents):
+    def data(**options) -> WorldData:
+        options = {"clips": 20, "val_clips": 4, "latents": latents, "batch_size": 5, "makers": 0, **options}
+        return WorldData(TINY, codec(), root=str(tmp_path), **options)
+
+    data().prepare_data()
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
+    batch = next(iter(data().train_dataloader()))
+    assert (batch.latents is not None) == latents and len(batch.id) == 5
+    assert [batch.id for batch in data().val_dataloader()] == [["clip20", "clip21", "clip22", "clip23"]]
+    data().prepare_data()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == made
+    data(clips=21).prepare_data()
+    assert len(list(Path(tmp_path).glob("train-*"))) == (4 if latents else 2)
+
+
+def test_world_with_latents_needs_a_codec():
+    with pytest.raises(ValueError, match="latents: true needs a codec"):
+        WorldData(TINY)

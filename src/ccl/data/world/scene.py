@@ -32,7 +32,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "orange": (238, 122, 24),
 }
 _PALE = 0.55  # walls are mixed with white by this much, so that a shirt stands out
-Number = float | np.ndarray
+Colour = Sequence[int] | np.ndarray
+Number = float | int | np.ndarray
 
 
 def wall(colour: str) -> np.ndarray:
@@ -51,7 +52,7 @@ class Canvas:
         background: RGB in 0..255.
     """
 
-    def __init__(self, grid: Grid, background: Sequence[float] | np.ndarray) -> None:
+    def __init__(self, grid: Grid, background: Colour) -> None:
         self.frames = grid.frames
         self.unit = min(grid.height, grid.width) / 48
         self.x = ((np.arange(grid.width, dtype=np.float32) + 0.5) - grid.width / 2) / self.unit + 24
@@ -59,7 +60,7 @@ class Canvas:
         self.pixels = np.empty((1, grid.height, grid.width, 3), np.float32)
         self.pixels[:] = np.asarray(background, np.float32)
 
-    def ellipse(self, colour: Sequence[float] | np.ndarray, x: Number, y: Number, rx: Number, ry: Number) -> None:
+    def ellipse(self, colour: Colour, x: Number, y: Number, rx: Number, ry: Number) -> None:
         """An ellipse with centre (x, y) and half-axes rx, ry."""
         rows, columns, (x, y, rx, ry) = self._window((x, y, rx, ry), reach=(rx, ry))
         px, py = (self.x[columns] - x) / rx, (self.y[rows][:, None] - y) / ry
@@ -67,9 +68,7 @@ class Canvas:
         slope = np.sqrt((px / rx) ** 2 + (py / ry) ** 2)
         self._paint(colour, rows, columns, near * (near - 1) / np.maximum(slope, 1e-6))
 
-    def box(
-        self, colour: Sequence[float] | np.ndarray, x: Number, y: Number, rx: Number, ry: Number, round_by: float = 0.0
-    ) -> None:
+    def box(self, colour: Colour, x: Number, y: Number, rx: Number, ry: Number, round_by: float | int = 0) -> None:
         """A box with centre (x, y), half-sides rx, ry and rounded corners."""
         rows, columns, (x, y, rx, ry) = self._window((x, y, rx, ry), reach=(rx, ry))
         dx = np.abs(self.x[columns] - x) - (rx - round_by)
@@ -77,9 +76,7 @@ class Canvas:
         outside = np.sqrt(np.maximum(dx, 0) ** 2 + np.maximum(dy, 0) ** 2)
         self._paint(colour, rows, columns, outside + np.minimum(np.maximum(dx, dy), 0) - round_by)
 
-    def line(
-        self, colour: Sequence[float] | np.ndarray, start: tuple[Number, Number], end: tuple[Number, Number], r: float
-    ) -> None:
+    def line(self, colour: Colour, start: tuple[Number, Number], end: tuple[Number, Number], r: float | int) -> None:
         """A stroke from start to end, of half-width r."""
         (x0, y0), (x1, y1) = start, end
         middle = ((x0 + x1) / 2, (y0 + y1) / 2)
@@ -108,7 +105,7 @@ class Canvas:
         )
         return rows, columns, [_column(value) for value in box]
 
-    def _paint(self, colour: Sequence[float] | np.ndarray, rows: slice, columns: slice, distance: np.ndarray) -> None:
+    def _paint(self, colour: Colour, rows: slice, columns: slice, distance: np.ndarray) -> None:
         if len(distance) > len(self.pixels):
             self.pixels = np.repeat(self.pixels, self.frames, axis=0)
         cover = np.clip(0.5 - distance * self.unit, 0, 1).astype(np.float32)[..., None]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ccl.data.world import scene, sounds
 from ccl.data.world.lips import lips
-from ccl.data.world.script import SPLITS, Split, draw_event, draw_person, sentences
+from ccl.data.world.script import SPLITS, Person, Split, draw_event, draw_person, draw_sentence
 from ccl.data.world.voice import PITCHES, RATES, VOICES, Gender, Pitch, Speech, Voice, say
 from ccl.grid import Grid
 from ccl.rng import seed_of
@@ -103,8 +103,7 @@ class World:
         rng = self._rng("scene", index)
         if subset == "event":
             return self._event(index, rng)
-        line = self.line(index)
-        person = draw_person(rng, self.split, line.gender, moving=subset == "hard")
+        line, person = self.line(index), self.person(index)
         mouth = lips(line.speech, line.onset, self.grid.frames, self.grid.fps)
         draw = scene.figure if subset == "hard" else scene.portrait
         audio = np.zeros(self.grid.samples, np.float32)
@@ -127,6 +126,16 @@ class World:
         return self._clip(
             index, draw(person, mouth, self.grid, rng), audio, person.prompt(line.pitch, line.sentence), meta
         )
+
+    def person(self, index: int) -> Person:
+        """Who speaks in a clip of speech, and where."""
+        gender, moving = self.line(index).gender, self.subset(index) == "hard"
+        return draw_person(self._rng("person", index), self.split, gender, moving)
+
+    def prompt(self, index: int) -> str:
+        """The prompt of a clip of speech, without making the clip."""
+        line = self.line(index)
+        return self.person(index).prompt(line.pitch, line.sentence)
 
     def line(self, index: int) -> Line:
         """What is said in a clip of speech."""
@@ -164,11 +173,10 @@ class World:
 def _line(seed: int, split: Split, number: int, seconds: float, sample_rate: int) -> Line:
     """Draw a sentence and a voice that fit in the clip whole, and an onset in the room left."""
     rng = np.random.default_rng(seed_of("world", seed, split, "line", number))
-    choices = sentences(split)
     genders: tuple[Gender, Gender] = ("man", "woman")
     pitches: tuple[Pitch, Pitch] = ("low", "high")
     for _ in range(_TRIES):
-        sentence = choices[rng.integers(len(choices))]
+        sentence = draw_sentence(rng, split)
         gender, pitch = genders[rng.integers(2)], pitches[rng.integers(2)]
         name = VOICES[gender][rng.integers(len(VOICES[gender]))]
         voice = Voice(name, int(rng.integers(*PITCHES[pitch], endpoint=True)), int(rng.integers(*RATES, endpoint=True)))

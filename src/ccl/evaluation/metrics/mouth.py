@@ -43,6 +43,10 @@ class Mouth(Metric):
         r = correlate(curve, envelope(audio, len(video), clip.fps, clip.sample_rate))
         return {"mouth": r, "mouth_found": float(found(curve))}
 
+    def chance(self, clips: Sequence[Clip]) -> dict[str, float]:
+        """The floor of the first column and how likely the true pairs' mean is by chance."""
+        return {} if len(clips) < 2 else {"shuffled": floor(clips), "p": p_value(clips)}
+
 
 def opening(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, " t"]:
     """The share of each picture that is mouth, in 0..1; a blurred pixel counts for what is left of the colour."""

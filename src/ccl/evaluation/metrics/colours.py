@@ -1,0 +1,71 @@
+"""Whether the first picture has the colours that the prompt asks for: the talking world's own measure of obedience.
+
+The wall is what the top corners show; the shirt is the colour, of those a shirt can have, that the lower half shows most
+of beside the wall. Each counts as 1 where the nearest colour is the one named in the prompt, else 0.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ccl.evaluation.metrics.base import Metric
+from ccl.types import Clip
+
+# The world's paints, as data/world/scene.py has them (evaluation imports nothing of data; a test compares them).
+PAINTS: dict[str, tuple[int, int, int]] = {
+    "black": (28, 28, 32),
+    "white": (240, 240, 236),
+    "grey": (140, 144, 142),
+    "green": (48, 150, 66),
+    "blue": (52, 98, 200),
+    "yellow": (238, 208, 50),
+}
+SHIRTS = ("green", "blue", "yellow", "white", "black")
+WALLS = ("blue", "green", "yellow", "grey")
+_ASKED = re.compile(r"\b(?P<colour>\w+) (?P<thing>shirt|wall|room)\b")
+_NEAR = 70.0  # distance in RGB at which a pixel still counts as painted so
+
+
+class Colours(Metric):
+    """Share of the asked-for colours, of wall and shirt, that the first picture shows (0 to 1)."""
+
+    name = "colours"
+    columns = ("colours",)
+
+    def score(self, clip: Clip) -> dict[str, float]:
+        """Score one clip.
+
+        Raises:
+            ValueError: it has no pictures, or its prompt asks for no colour that is known.
+        """
+        if clip.video is None:
+            raise ValueError(f"clip {clip.id} has no pictures")
+        asked = {("wall" if m["thing"] == "room" else m["thing"]): m["colour"] for m in _ASKED.finditer(clip.prompt)}
+        picture = clip.video[0]
+        shown = {"wall": wall(picture), "shirt": shirt(picture)}
+        kept = [shown[thing] == colour for thing, colour in asked.items() if colour in PAINTS]
+        if not kept:
+            raise ValueError(f"the prompt of clip {clip.id} asks for no colour of a shirt or a wall")
+        return {"colours": float(np.mean(kept))}
+
+
+def wall(picture: UInt8[np.ndarray, "h w 3"]) -> str:
+    """The wall colour nearest to the top corners."""
+    height, width = picture.shape[0] // 6, picture.shape[1] // 8
+    corners = np.concatenate([picture[:height, :width].reshape(-1, 3), picture[:height, -width:].reshape(-1, 3)])
+    shown = np.median(corners.astype(np.float32), axis=0)
+    return min(WALLS, key=lambda name: float(np.linalg.norm(shown - pale(name))))
+
+
+def shirt(picture: UInt8[np.ndarray, "h w 3"]) -> str:
+    """The shirt colour that the lower half shows most of."""
+    lower = picture[picture.shape[0] // 2 :].reshape(-1, 3).astype(np.float32)
+    return max(SHIRTS, key=lambda name: int((np.linalg.norm(lower - PAINTS[name], axis=1) < _NEAR).sum()))
+
+
+def pale(name: str) -> Float[np.ndarray, " 3"]:
+    """A wall is painted in a paler shade of its colour."""
+    return np.asarray(PAINTS[name], np.float64) * 0.45 + 255 * 0.55 * 0.9

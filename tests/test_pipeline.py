@@ -10,11 +10,11 @@ import yaml
 import ccl
 from ccl import generate as generate_module
 from ccl import model_folder
-from ccl.generate import file_names, generate_file, generate_files
+from ccl.generate import generate_file, generate_files
 from ccl.guidance import UCG3, NoGuidance
 from ccl.model_folder import build, export, load_model, save_model
 from ccl.pipeline import Pipeline
-from ccl.rows import Row, read_rows
+from ccl.rows import Row, file_names, read_rows
 from ccl.types import AV
 from tiny import awake, tiny_config, tiny_pipeline
 

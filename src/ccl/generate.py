@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +19,7 @@ from ccl import __version__
 from ccl.files import write_whole
 from ccl.guidance import Guidance
 from ccl.pipeline import Pipeline
-from ccl.rows import Row
+from ccl.rows import Row, file_names
 from ccl.types import AV, Clip
 
 Report = Callable[[int, int, str], None]
@@ -140,17 +139,6 @@ def describe_row(row: Row) -> dict[str, Any]:
 
     given = {"image": name(row.image), "audio": name(row.audio), "video": name(row.video)}
     return {"id": row.id, "prompt": row.prompt, "negative": row.negative, "seed": row.seed or 0, **given}
-
-
-def file_names(rows: Sequence[Row]) -> list[str]:
-    """A file name of each row's id: letters, digits, dot, dash and underscore, no path, at most 120 characters."""
-    names = [re.sub(r"[^\w.-]+", "_", row.id)[:120].strip("._") or "clip" for row in rows]
-    seen: dict[str, str] = {}
-    for row, name in zip(rows, names, strict=True):
-        if name.lower() in seen:  # some file systems do not tell cases apart
-            raise ValueError(f"the ids '{seen[name.lower()]}' and '{row.id}' would both become {name}")
-        seen[name.lower()] = row.id
-    return names
 
 
 def in_batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:

@@ -212,7 +212,7 @@ class Pipeline:
 
     def _encode(self, stream: Stream, media: np.ndarray) -> Tensor:
         """(C, T, ...) latents of one clip's pictures or sound."""
-        x = torch.from_numpy(media).to(self.device)[None]
+        x = torch.tensor(media, device=self.device)[None]  # a copy: an array may be read-only
         if stream == "audio":
             return self.codec.audio.encode(x, self.grid.t_a)[0]
         return self.codec.video.encode(rearrange(x, "b f h w c -> b c f h w").float() / 127.5 - 1)[0]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,24 +65,34 @@ class Row:
         """The row with a seed: its own, or one that follows from `seed` and its id."""
         return self if self.seed is not None else replace(self, seed=seed_of("row", seed, self.id) % 2**31)
 
-    def giving(self, stream: Stream) -> Row:
-        """The row with this stream taken from its reference, for a2v or v2a over a test set."""
-        if self.reference is None:
-            raise ValueError(f"{self.id}: has no reference clip whose {stream} could be given")
-        given = replace(self, audio=None, video=None)
-        return (
-            replace(given, audio=self.reference)
-            if stream == "audio"
-            else replace(given, video=self.reference, image=None)
-        )
+    def giving(self, streams: Collection[str]) -> Row:
+        """The row with these of its media alone ("image", "audio", "video"); none makes it text only.
+
+        A sound or a video that the row lacks is taken from its reference, so that a2v and v2a run over any test set.
+
+        Raises:
+            ValueError: it has none to give.
+        """
+        media: dict[str, Any] = {key: getattr(self, key) if key in streams else None for key in MEDIA}
+        for key in streams:
+            if key in MEDIA and media[key] is None:
+                media[key] = self.reference if key != "image" else None
+                if media[key] is None:
+                    raise ValueError(f"{self.id}: has no {key} to give")
+        return replace(self, **media)
 
 
+MEDIA = ("image", "audio", "video")
 KEYS = tuple(f.name for f in fields(Row))
-PATHS = ("image", "audio", "video", "reference")
+PATHS = (*MEDIA, "reference")
 
 
-def read_rows(path: str | Path) -> list[Row]:
+def read_rows(path: str | Path, *, give: Collection[str] | None = None) -> list[Row]:
     """Rows of a JSONL file; empty lines are skipped, a row without an id is named by its line.
+
+    Args:
+        path: of the file.
+        give: which of the rows' media to give, see `Row.giving`; None gives all they name.
 
     Raises:
         ValueError: one sentence with file and line: no JSON, an unknown key, a wrong type, a file that is not there, an
@@ -97,6 +108,8 @@ def read_rows(path: str | Path) -> list[Row]:
             continue
         try:
             row = parse_row(line, name=f"{path.stem}-{number:04d}", folder=path.parent)
+            row = row if give is None else row.giving(give)
+            check_media(row)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
         if row.id in seen:
@@ -124,15 +137,30 @@ def parse_row(line: str, *, name: str, folder: Path) -> Row:
             raise ValueError(f"'{key}' is {json.dumps(value)[:60]}; it must be {_WANTED.get(key, 'text')}")
     for key in PATHS:
         if values.get(key) is not None:
-            file = folder / values[key]
-            if not file.is_file():
-                raise ValueError(f"its {key} {file} does not exist")
-            values[key] = str(file)
+            values[key] = str(folder / values[key])
     row = Row(**{"id": name, **values})
     if not row.prompt.strip():
         raise ValueError("has no prompt")
-    _ = row.given  # so that a contradiction is told with its line
     return row
+
+
+def check_media(row: Row) -> None:
+    """ValueError in words where what a row gives is not there or contradicts itself; a reference is not looked for."""
+    _ = row.given
+    for key in MEDIA:
+        if (file := getattr(row, key)) is not None and not Path(file).is_file():
+            raise ValueError(f"its {key} {file} does not exist")
+
+
+def file_names(rows: Sequence[Row]) -> list[str]:
+    """A file name of each row's id: letters, digits, dot, dash and underscore, no path, at most 120 characters."""
+    names = [re.sub(r"[^\w.-]+", "_", row.id)[:120].strip("._") or "clip" for row in rows]
+    seen: dict[str, str] = {}
+    for row, name in zip(rows, names, strict=True):
+        if name.lower() in seen:  # some file systems do not tell cases apart
+            raise ValueError(f"the ids '{seen[name.lower()]}' and '{row.id}' would both become {name}")
+        seen[name.lower()] = row.id
+    return names
 
 
 def write_rows(rows: Sequence[dict[str, Any]]) -> str:

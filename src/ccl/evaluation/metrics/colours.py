@@ -1,7 +1,7 @@
 """Whether the first picture has the colours that the prompt asks for: the talking world's own measure of obedience.
 
-The wall is what the top corners show; the shirt is the colour, of those a shirt can have, that the lower half shows most
-of beside the wall. Each counts as 1 where the nearest colour is the one named in the prompt, else 0.
+The wall is what the top corners show; the shirt is the colour, of those a shirt can have, that the lower half shows
+most of. Each counts as 1 where the nearest colour is the one named in the prompt, else 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAINTS: dict[str, tuple[int, int, int]] = {
 }
 SHIRTS = ("green", "blue", "yellow", "white", "black")
 WALLS = ("blue", "green", "yellow", "grey")
-_ASKED = re.compile(r"\b(?P<colour>\w+) (?P<thing>shirt|wall|room)\b")
+_ASKED = re.compile(r"\b(?P<colour>\w+) (?P<thing>hair|shirt|wall|room)\b")
 _NEAR = 70.0  # distance in RGB at which a pixel still counts as painted so
 
 
@@ -45,7 +45,8 @@ class Colours(Metric):
             raise ValueError(f"clip {clip.id} has no pictures")
         asked = {("wall" if m["thing"] == "room" else m["thing"]): m["colour"] for m in _ASKED.finditer(clip.prompt)}
         picture = clip.video[0]
-        shown = {"wall": wall(picture), "shirt": shirt(picture)}
+        hair = asked.pop("hair", "")  # long hair reaches the shirt and must not be taken for it
+        shown = {"wall": wall(picture), "shirt": shirt(picture, but=() if hair == asked.get("shirt") else (hair,))}
         kept = [shown[thing] == colour for thing, colour in asked.items() if colour in PAINTS]
         if not kept:
             raise ValueError(f"the prompt of clip {clip.id} asks for no colour of a shirt or a wall")
@@ -60,10 +61,11 @@ def wall(picture: UInt8[np.ndarray, "h w 3"]) -> str:
     return min(WALLS, key=lambda name: float(np.linalg.norm(shown - pale(name))))
 
 
-def shirt(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """The shirt colour that the lower half shows most of."""
+def shirt(picture: UInt8[np.ndarray, "h w 3"], but: tuple[str, ...] = ()) -> str:
+    """The shirt colour that the lower half shows most of, those of `but` left out."""
     lower = picture[picture.shape[0] // 2 :].reshape(-1, 3).astype(np.float32)
-    return max(SHIRTS, key=lambda name: int((np.linalg.norm(lower - PAINTS[name], axis=1) < _NEAR).sum()))
+    choices = [name for name in SHIRTS if name not in but]
+    return max(choices, key=lambda name: int((np.linalg.norm(lower - PAINTS[name], axis=1) < _NEAR).sum()))
 
 
 def pale(name: str) -> Float[np.ndarray, " 3"]:

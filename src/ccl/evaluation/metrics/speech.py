@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ccl.evaluation.metrics.base import Metric, Unavailable
+from ccl.evaluation.metrics.base import Metric
 from ccl.types import Clip
 
 
@@ -31,17 +31,19 @@ class Speech(Metric):
     def __init__(self, model: str = "tiny.en", device: str = "cpu") -> None:
         self.model, self.device = model, device
 
-    def check(self) -> None:
+    def missing(self) -> str:
         try:
             import jiwer  # noqa: F401
             import whisper  # noqa: F401
         except ImportError as error:
-            raise Unavailable(f"the word error rate needs {error.name}: pip install 'ccl[eval]'") from error
-        if not self.weights.is_file():
-            raise Unavailable(
-                f"the word error rate needs Whisper's weights, and {self.weights} is not there: "
-                f"run python -c 'import whisper; whisper.load_model(\"{self.model}\")', or give the path of a file"
-            )
+            return f"the word error rate needs {error.name}: pip install 'ccl[eval]'"
+        if self.weights.is_file():
+            return ""
+        download = f"""python -c 'import whisper; whisper.load_model("{self.model}")'"""
+        return (
+            f"the word error rate needs Whisper's weights, and {self.weights} is not there: "
+            f"run {download}, or give the path of a file"
+        )
 
     def score(self, clip: Clip) -> dict[str, float]:
         """Score one clip, whose meta holds the sentence, or whose prompt holds it in double quotes.

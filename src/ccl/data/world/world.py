@@ -144,6 +144,7 @@ class World:
 
     def _event(self, index: int, rng: np.random.Generator) -> Clip:
         event = draw_event(rng)
+        times: np.ndarray
         if event.kind == "ball":
             times = np.array([0.0, 0.45, 0.7]) + rng.uniform(0.2, 0.6) * self.grid.seconds
         else:

@@ -1,0 +1,194 @@
+"""The contract of every Interaction, found by enumeration, and the windowed attention against a naive loop."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from ccl.grid import Grid
+from ccl.interaction import CCA, TARP, Gate, Global, Interaction, NoInteraction
+from ccl.interaction.cross import CrossAttention, CrossModal
+from ccl.nn.rope import rotate
+from ccl.types import AV, CLOSED, OPEN, Route, Widths
+
+GRID = Grid(frames=17, height=32, width=48)  # t_v 5, 2 x 3 tokens, t_a 21, c 4
+WIDTHS = Widths(64, 32, 16)
+ROUTES = [OPEN, CLOSED, Route(True, False), Route(False, True)]
+ALIGNS = [TARP("paper"), TARP("proportional"), TARP("true"), TARP("paper", "shift"), TARP("paper", "clamp"), Global()]
+
+
+def subclasses(kind: type) -> list[type]:
+    return [x for sub in kind.__subclasses__() for x in (sub, *subclasses(sub))]
+
+
+KINDS = {
+    CCA: [partial(CCA, align=align, num_context_audio=3, num_context_video=5) for align in ALIGNS]
+    + [
+        partial(CCA, align=TARP(), num_context_audio=3, num_context_video=5, own_projections=False),
+        partial(CCA, align=TARP(), num_context_audio=3, num_context_video=5, rotate="temporal"),
+        partial(CCA, align=TARP(), num_context_audio=3, num_context_video=5, rotate="full"),
+    ],
+    Gate: [partial(Gate, align=align) for align in ALIGNS],
+    NoInteraction: [NoInteraction],
+    CrossModal: [],  # the shared base of CCA and Gate
+}
+MAKERS = [make for makers in KINDS.values() for make in makers]
+every_interaction = pytest.mark.parametrize("make", MAKERS, ids=lambda m: getattr(m, "func", m).__name__)
+
+
+def randomised(make) -> Interaction:
+    torch.manual_seed(0)
+    interaction = make(WIDTHS)
+    for p in interaction.parameters():
+        nn.init.normal_(p, std=0.3)
+    return interaction
+
+
+def streams(seed: int = 1) -> AV[torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return AV(torch.randn(2, GRID.s_v, 64, generator=g), torch.randn(2, GRID.t_a, 32, generator=g))
+
+
+def updates(interaction: Interaction, x: AV, source: AV | None = None, route: Route = OPEN, **kwargs) -> AV:
+    """The interaction's updates, what is not there written as zeros."""
+    plan = interaction.plan(GRID, torch.device("cpu"))
+    out = interaction(x, x if source is None else source, route, plan, **kwargs)
+    return AV.zip(lambda x, u: torch.zeros_like(x) if u is None else torch.zeros_like(x) + u, x, out)
+
+
+def test_every_subclass_is_under_contract() -> None:
+    assert set(subclasses(Interaction)) == set(KINDS), "add the new Interaction to KINDS"
+
+
+@every_interaction
+@pytest.mark.parametrize("route", ROUTES)
+def test_update_is_zero_at_initialisation(make, route: Route) -> None:
+    assert all(not u.any() for u in updates(make(WIDTHS), streams(), route=route))
+
+
+@every_interaction
+@pytest.mark.parametrize("training", [True, False])
+def test_closed_direction_ignores_the_other_stream_bit_for_bit(make, training: bool) -> None:
+    interaction, x, other = randomised(make).train(training), streams(1), streams(2)
+    for route in ROUTES:
+        ours = updates(interaction, x, route=route)
+        theirs = updates(interaction, x, source=other, route=route)
+        assert route.a2v or torch.equal(ours.video, theirs.video)
+        assert route.v2a or torch.equal(ours.audio, theirs.audio)
+
+
+@every_interaction
+def test_a_direction_does_not_depend_on_the_other_direction(make) -> None:
+    interaction, x = randomised(make).eval(), streams()
+    both = updates(interaction, x)
+    assert torch.equal(both.video, updates(interaction, x, route=Route(True, False)).video)
+    assert torch.equal(both.audio, updates(interaction, x, route=Route(False, True)).audio)
+
+
+@every_interaction
+def test_an_absent_stream_gets_no_update(make) -> None:
+    interaction, x = randomised(make).eval(), streams()
+    both = updates(interaction, x, route=CLOSED)
+    assert torch.equal(updates(interaction, AV(x.video, None), route=CLOSED).video, both.video)
+    assert torch.equal(updates(interaction, AV(None, x.audio), route=CLOSED).audio, both.audio)
+
+
+@every_interaction
+def test_constants_change_nothing(make) -> None:
+    interaction, x = randomised(make).eval(), streams()
+    for route in ROUTES:
+        computed, given = (updates(interaction, x, route=route, cache=c) for c in (None, interaction.constants()))
+        assert torch.equal(computed.video, given.video) and torch.equal(computed.audio, given.audio)
+
+
+@every_interaction
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_parameter_gets_a_gradient_in_training_whatever_the_route(make, route: Route) -> None:
+    interaction, x = randomised(make), streams().map(lambda x: x.requires_grad_())
+    out = AV.zip(torch.add, x, updates(interaction, x, route=route))
+    (out.video.square().mean() + out.audio.square().mean()).backward()
+    assert all(p.grad is not None for p in interaction.parameters())
+
+
+@pytest.mark.parametrize("make", [m for m in MAKERS if m is not NoInteraction])
+def test_gradient_flows_to_the_other_stream_where_the_route_is_open(make) -> None:
+    interaction = randomised(make)
+    for route in ROUTES:
+        x, source = streams(), streams(2).map(lambda s: s.requires_grad_())
+        out = updates(interaction, x, source=source, route=route)
+        (out.video.square().mean() + out.audio.square().mean()).backward()
+        assert (source.audio.grad is not None) == route.a2v
+        assert (source.video.grad is not None) == route.v2a
+
+
+def naive(direction: CrossAttention, x, source, see: torch.Tensor, rope, context) -> torch.Tensor:
+    """Cross-attention with a full (l x m) mask and the context tokens behind: what the windows must equal."""
+    d = direction.head_dim
+    q = rotate(direction.norm_q(direction.q(direction.norm_query(x))).unflatten(-1, (-1, d)), rope[0])
+    y = direction.norm_source(source)
+    k = rotate(direction.norm_k(direction.k(y)).unflatten(-1, (-1, d)), rope[1])
+    v = direction.v(y).unflatten(-1, (-1, d))
+    scores = torch.einsum("blhd,bmhd->bhlm", q, k).masked_fill(~see, -torch.inf)
+    if context is not None:
+        scores = torch.cat([scores, torch.einsum("blhd,nhd->bhln", q, context[0])], -1)
+        v = torch.cat([v, context[1].expand(len(v), *context[1].shape)], 1)
+    out = torch.einsum("bhlm,bmhd->blhd", (scores * d**-0.5).softmax(-1), v)
+    return direction.o(out.flatten(2))
+
+
+def visible(align) -> AV[torch.Tensor]:
+    """Who sees whom, as (s_v, t_a) and (t_a, s_v) masks."""
+    size = GRID.h * GRID.w
+    if isinstance(align, Global):
+        a2v = torch.ones(GRID.t_v, GRID.t_a, dtype=torch.bool)
+        v2a = torch.ones(GRID.t_a, GRID.t_v, dtype=torch.bool)
+    else:
+        a2v = torch.zeros(GRID.t_v, GRID.t_a, dtype=torch.bool)
+        for row, keys, inside in zip(a2v, *align.windows(GRID), strict=True):
+            row[keys[inside]] = True
+        v2a = torch.arange(GRID.t_v) == (torch.arange(GRID.t_a) * GRID.t_v // GRID.t_a)[:, None]
+    return AV(a2v.repeat_interleave(size, 0), v2a.repeat_interleave(size, 1))
+
+
+@pytest.mark.parametrize(
+    "make", [m for m in MAKERS if m is not NoInteraction and m.keywords["align"].__dict__.get("edges") != "clamp"]
+)
+def test_windowed_attention_equals_masked_attention(make) -> None:
+    interaction, x = randomised(make).eval(), streams()
+    see, rope = visible(interaction.align), interaction.plan(GRID, torch.device("cpu")).rope
+    context = interaction.constants()
+    out = updates(interaction, x)
+    video = naive(interaction.a2v, x.video, x.audio, see.video, (rope.video, rope.audio), context.video)
+    audio = naive(interaction.v2a, x.audio, x.video, see.audio, (rope.audio, rope.video), context.audio)
+    torch.testing.assert_close(out.video, video, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(out.audio, audio, rtol=1e-5, atol=1e-5)
+
+
+def test_shared_projections_put_the_tokens_in_the_sources_width() -> None:
+    own = CCA(WIDTHS, TARP(), num_context_audio=3, num_context_video=5)
+    shared = CCA(WIDTHS, TARP(), num_context_audio=3, num_context_video=5, own_projections=False)
+    assert own.a2v.context.tokens.shape == (3, 64) and shared.a2v.context.tokens.shape == (3, 32)
+    assert own.v2a.context.tokens.shape == (5, 32) and shared.v2a.context.tokens.shape == (5, 64)
+
+
+def test_context_tokens_alone_answer_on_a_closed_route_and_the_gate_adds_zero() -> None:
+    x = streams()
+    assert all(u.any() for u in updates(randomised(KINDS[CCA][0]), x, route=CLOSED))
+    assert all(not u.any() for u in updates(randomised(KINDS[Gate][0]), x, route=CLOSED))
+
+
+def test_default_init_of_the_output_is_an_option() -> None:
+    interaction = CCA(WIDTHS, TARP(), init="default")
+    assert interaction.a2v.o.weight.any() and updates(interaction, streams()).video.any()
+
+
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    interaction, x = randomised(KINDS[CCA][0]).eval(), streams()
+    exact = updates(interaction, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = updates(interaction, x)
+    for a, b in zip(near, exact, strict=True):
+        assert (a.float() - b).norm() / b.norm() < 0.02

@@ -1,7 +1,7 @@
 """`ccl fit`: LightningCLI over JointDiffusion, a data module and a Trainer, from stacked YAML files.
 
-Top-level keys: name, runs_dir, seed_everything, grid, codec, model, data, trainer, ckpt_path. The clip's grid and the
-codec are written once and handed to both the model and the data. What a run leaves lies in runs_dir/name.
+Top-level keys: name, runs_dir, seed_everything, grid, codec, sampling, model, data, trainer, ckpt_path. The grid and
+the codec are written once and handed to both the model and the data. What a run leaves lies in runs_dir/name.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import pkgutil
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import chdir
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +27,7 @@ from ccl.codecs.base import Codec
 from ccl.grid import Grid
 from ccl.module import JointDiffusion
 from ccl.run import RunFolder
+from ccl.sampling import Sampling
 
 WITHOUT_CONFIG = (
     "fit needs a config: `ccl fit --config configs/joint.yaml` trains the embedded default; more --config files "
@@ -36,14 +39,12 @@ class FitParser(LightningArgumentParser):
     """Errors are one sentence that names the key, the file and the nearest right key."""
 
     argv: tuple[str, ...] = ()
-
-    def parse_args(self, args: Any = None, **kwargs: Any) -> Any:
-        self.argv = tuple(args or ())
-        return super().parse_args(args, **kwargs)
+    start: Path | None = None  # jsonargparse works in a config's folder while it reads it
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         options = innermost_options(ex) or [action.dest for action in self._actions]
-        raise UsageError(explain(message, options, config_files(self.argv), self.argv)) from ex
+        with chdir(self.start or Path.cwd()):
+            raise UsageError(explain(message, options, config_files(self.argv), self.argv)) from ex
 
 
 class FitCLI(LightningCLI):
@@ -78,7 +79,9 @@ class FitCLI(LightningCLI):
             "--ckpt_path", type=str | None, default=None, help="resume from 'last' or from a checkpoint"
         )
         parser.add_class_arguments(Grid, "grid")
-        parser.add_class_arguments(Codec, "codec")
+        parser.add_class_arguments(Codec, "codec", sub_configs=True)
+        # Not for training: what a model that is exported from the run is sampled with.
+        parser.add_class_arguments(Sampling, "sampling", sub_configs=True)
         # A dataclass links into a group of arguments as an instance, and into a class as its arguments.
         parser.link_arguments("grid", "model.grid", apply_on="instantiate")
         parser.link_arguments("grid", "data.init_args.grid")
@@ -86,6 +89,8 @@ class FitCLI(LightningCLI):
         parser.link_arguments("codec", "data.init_args.codec", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        assert isinstance(parser, FitParser)
+        parser.argv, parser.start = tuple(args), Path.cwd()
         self.config = parser.parse_args(args)
 
     def instantiate_classes(self) -> None:
@@ -165,9 +170,18 @@ def resolve(argv: list[str]) -> dict[str, Any]:
     return FitCLI(argv, build=False).resolved()
 
 
+# Said by libraries, and true, but of no use: the loader's length is endless on purpose, validation is optional.
+USELESS_WARNINGS = (
+    r"`isinstance\(treespec, LeafSpec\)`",
+    r"Your `IterableDataset` has `__len__` defined",
+    r"You passed in a `val_dataloader` but have no `validation_step`",
+    r"The '\w+' does not have many workers",
+)
+
+
 def quiet(record: logging.LogRecord) -> bool:
     """Whether a line of Lightning's says something about this run."""
-    return not record.getMessage().startswith(("💡", "GPU available", "TPU available", "HPU available"))
+    return not record.getMessage().startswith(("💡", "GPU available", "TPU available", "HPU available", "Seed set to"))
 
 
 def main(argv: list[str]) -> int:
@@ -178,6 +192,9 @@ def main(argv: list[str]) -> int:
         raise UsageError(WITHOUT_CONFIG)
     for file in files:
         compose(file)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(quiet)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(quiet)
+    for message in USELESS_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
     FitCLI(argv).fit()
     return 0

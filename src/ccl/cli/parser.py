@@ -27,15 +27,15 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse(self, argv: Sequence[str]) -> Any:
         """Parse; a flag that does not exist is told before anything that is missing because of it."""
-        for arg in args or []:
+        for arg in argv:
             flag = arg.split("=")[0]
             if flag == "--":
                 break
             if flag.startswith("--") and flag not in self._option_string_actions:
                 self.error(f"there is no option '{flag}'{did_you_mean(flag, self._option_string_actions)}")
-        return super().parse_args(args, namespace)
+        return self.parse_args(argv)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog.removeprefix('ccl ')}: {message}; see `{self.prog} --help`")

@@ -50,7 +50,7 @@ def shards_make(argv: list[str]) -> int:
     parser.add_argument("--shard-size", type=int, default=256, help="clips a tar file (%(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 works in this one")
     add_grid(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     grid = grid_of(args)
     from ccl.data.write import shards_make as make
 
@@ -71,26 +71,52 @@ def shards_world(argv: list[str]) -> int:
     parser = Parser(
         "shards world",
         "Write shards of the embedded talking world, by the writer that `ccl shards make` uses.",
-        "ccl shards world -o data/world/clips --count 2000 --workers 2",
+        "ccl shards world -o data/world-test --split test --clips 200",
+        "ccl shards world -o data/mine --clips 4000 --seed 1 --workers 2",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the shards and their index.json")
-    parser.add_argument("--count", type=int, default=2000, help="clips (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the world (%(default)s)")
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="(%(default)s)")
+    parser.add_argument("--clips", type=int, default=1024, help="how many (%(default)s)")
+    parser.add_argument("--start", type=int, default=0, help="index of the first (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another world (%(default)s)")
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="the test split has 200 clips")
     parser.add_argument("--shard-size", type=int, default=256, help="clips a tar file (%(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 works in this one")
+    parser.add_argument("--workers", type=int, default=2, help="processes; 0 works in this one (%(default)s)")
     add_grid(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     grid = grid_of(args)
-    from ccl.data.world import World
-    from ccl.data.write import progress_bar, write_shards
+    from ccl.data.make import shards_world as make
 
-    sources = World(seed=args.seed, split=args.split, grid=grid).sources(args.count)
-    with progress_bar(f"the world, {args.split}") as advance:
-        report = write_shards(
-            sources, args.out, grid, shard_size=args.shard_size, workers=args.workers, progress=advance
-        )
+    report = make(
+        args.out,
+        clips=args.clips,
+        start=args.start,
+        seed=args.seed,
+        split=args.split,
+        grid=grid,
+        shard_size=args.shard_size,
+        workers=args.workers,
+    )
     say(report)
+    return 0
+
+
+def shards_encode(argv: list[str]) -> int:
+    parser = Parser(
+        "shards encode",
+        "Encode the clips of shards once, so that training skips the codec. Without --config: the embedded codecs.",
+        "ccl shards encode data/mine -o data/mine-latents",
+        "ccl shards encode data/mine -o data/mine-latents --config configs/joint.yaml --device cuda",
+    )
+    parser.add_argument("shards", type=Path, help="a folder of media shards")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the latents")
+    parser.add_argument("--config", type=Path, action="append", help="config of `ccl fit`, for its codec; may repeat")
+    parser.add_argument("--device", default="cpu", help="where the codec runs (%(default)s)")
+    args = parser.parse(argv)
+    from ccl.cli.parts import codec_and_grid
+    from ccl.data.make import shards_encode as encode
+
+    codec, grid = codec_and_grid(args.config or [], args.shards)
+    say(encode(args.shards, args.out, codec=codec, grid=grid, device=args.device))
     return 0
 
 
@@ -107,11 +133,115 @@ def codec_fit(argv: list[str]) -> int:
         "--video-channels", type=int, default=16, help="numbers a block of 4 x 8 x 8 pixels (%(default)s)"
     )
     parser.add_argument("--audio-channels", type=int, default=40, help="numbers a pair of mel frames (%(default)s)")
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     from ccl.codecs.fit import fit
     from ccl.data.world import World
 
     world = World(seed=args.seed, split="train")
     clips = (world.clip(index) for index in range(args.clips))
     say(fit(args.out, clips, video_channels=args.video_channels, audio_channels=args.audio_channels))
+    return 0
+
+
+def generate(argv: list[str]) -> int:
+    parser = Parser(
+        "generate",
+        "Make clips: from a prompt; with --image, its first picture; with --audio (a2v) or --video (v2a), the other "
+        "stream; with --only, one stream alone. Spoken words stand in double quotes.",
+        """ccl generate --prompt 'a woman with red hair says "good morning"' -o out.mp4""",
+        "ccl generate --ckpt runs/joint/checkpoints/last.ckpt --prompts prompts.jsonl -o out",
+        """ccl generate --prompt 'a man speaks' --audio voice.wav --guidance ucg3 --scale 4 3 -o a2v.mp4""",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt", help="one for both streams")
+    what.add_argument(
+        "--prompts",
+        type=Path,
+        help='a JSONL file, a row a clip: {"id", "prompt", "image", "audio", "video", "seed", ...}',
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="a file for --prompt, a folder for --prompts")
+    parser.add_argument("--ckpt", type=Path, help="a model folder or a .ckpt in a run folder (the one that ships)")
+    parser.add_argument("--image", type=Path, help="first picture")
+    parser.add_argument("--audio", type=Path, help="given sound: pictures are made for it")
+    parser.add_argument("--video", type=Path, help="given pictures: sound is made for them")
+    parser.add_argument(
+        "--give",
+        nargs="+",
+        choices=("text", "image", "audio", "video"),
+        help="for --prompts: give these of the rows' media alone, `text` none of them (all that a row names)",
+    )
+    parser.add_argument("--only", choices=("audio", "video"), help="make this stream alone")
+    parser.add_argument("--negative", default="", help="prompt to lead away from")
+    parser.add_argument("--guidance", help="none, text_cfg, ucg2, ucg3, multimodal_cfg, or a YAML file (the model's)")
+    parser.add_argument("--scale", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="strength of the guidance")
+    parser.add_argument("--modal", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="of the other stream (ucg3)")
+    parser.add_argument("--steps", type=int, help="of the solver (the model's)")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips made together (%(default)s)")
+    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    parser.add_argument("--overwrite", action="store_true", help="for --prompts: make finished clips anew")
+    args = parser.parse(argv)
+    given: dict[str, Any] = {name: str(path) for name in ("image", "audio", "video") if (path := getattr(args, name))}
+    if args.prompts and given:
+        parser.error(f"--{next(iter(given))} goes with --prompt; rows of --prompts name their own media")
+    for name, path in given.items():
+        if not Path(path).is_file():
+            parser.error(f"there is no --{name} file {path}")
+    from rich.progress import Progress
+
+    from ccl.cli.parts import guidance_of
+    from ccl.generate import generate_file, generate_files
+    from ccl.pipeline import Pipeline
+    from ccl.rows import Row, read_rows
+    from ccl.types import AV
+
+    settings: dict[str, Any] = {
+        "wanted": AV(args.only != "audio", args.only != "video"),
+        "guidance": guidance_of(args.guidance, args.scale, args.modal),
+        "steps": args.steps,
+    }
+    rows = read_rows(args.prompts, give=args.give) if args.prompts else []
+    pipe = Pipeline.load(args.ckpt, device=args.device)
+    with Progress(transient=True) as bar:
+        task = bar.add_task("generating")
+        if args.prompt is not None:
+            row = Row(args.out.stem, args.prompt, args.negative, seed=args.seed, **given)
+            out = args.out if args.out.suffix else args.out.with_suffix(".wav" if args.only == "audio" else ".mp4")
+            generate_file(pipe, row, out, progress=lambda n, of: bar.update(task, completed=n, total=of), **settings)
+        else:
+            generate_files(
+                pipe,
+                rows,
+                out := args.out,
+                batch_size=args.batch_size,
+                seed=args.seed,
+                resume=not args.overwrite,
+                progress=lambda n, of, id: bar.update(task, completed=n, total=of, description=id),
+                **settings,
+            )
+    say(out)
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    parser = Parser(
+        "export",
+        "Turn a run, or one checkpoint of it, into a model folder: config.yaml and the averaged weights.",
+        "ccl export runs/joint -o models/joint",
+        "ccl export runs/joint/checkpoints/step=000500.ckpt -o models/joint-500 --dtype float32",
+    )
+    parser.add_argument("run", type=Path, help="a run folder, for its last checkpoint, or a .ckpt in one")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="the model folder")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="(%(default)s)")
+    args = parser.parse(argv)
+    import torch
+
+    from ccl.checkpoint import last_checkpoint
+    from ccl.model_folder import export as write
+
+    checkpoints = args.run / "checkpoints"
+    write(
+        last_checkpoint(checkpoints) if checkpoints.is_dir() else args.run, args.out, dtype=getattr(torch, args.dtype)
+    )
+    say(args.out)
     return 0

@@ -1,0 +1,85 @@
+"""What a verb builds from a name or from a part of a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from ccl import guidance
+from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
+from ccl.codecs import Codec, EmbeddedAudio, EmbeddedVideo
+from ccl.data.archive import read_index
+from ccl.grid import Grid
+from ccl.guidance import Guidance
+from ccl.types import Scale
+
+RULES = {
+    "none": guidance.NoGuidance,
+    "text_cfg": guidance.TextCFG,
+    "ucg2": guidance.UCG2,
+    "ucg3": guidance.UCG3,
+    "multimodal_cfg": guidance.MultiModalCFG,
+}
+
+
+def guidance_of(name: str | None, scale: list[float] | None, modal: list[float] | None) -> Guidance | None:
+    """A guidance rule of that name or YAML file, with these strengths; None leaves the model's own.
+
+    Raises:
+        UsageError: there is no such rule, or it has no such strength.
+    """
+    strengths = {key: Scale(*pair) for key, pair in (("scale", scale), ("modal", modal)) if pair}
+    if name is None:
+        if strengths:
+            raise UsageError("--scale and --modal need a --guidance whose strengths they are")
+        return None
+    if name.endswith((".yaml", ".yml")):
+        if strengths:
+            raise UsageError(f"{name} says its strengths itself; leave --scale and --modal out")
+        compose(Path(name))
+        return build(Guidance, yaml.safe_load(Path(name).read_text()), name)
+    if name not in RULES:
+        raise UsageError(f"there is no guidance '{name}'{did_you_mean(name, RULES)}; there are: {', '.join(RULES)}")
+    rule = RULES[name]
+    if "scale" in strengths and issubclass(rule, guidance.UCG3):
+        strengths["text"] = strengths.pop("scale")
+    try:
+        return rule(**strengths)
+    except TypeError as error:
+        raise UsageError(
+            f"guidance '{name}' has no such strength: {', '.join(f'--{key}' for key in strengths)}"
+        ) from error
+
+
+def codec_and_grid(files: list[Path], shards: Path) -> tuple[Codec, Grid]:
+    """Codec and grid of stacked configs of `ccl fit`; without any, the embedded codecs and the shards' own grid."""
+    if not files:
+        settings = read_index(shards / "index.json")["settings"]
+        return Codec(EmbeddedVideo(), EmbeddedAudio()), Grid(**settings["grid"])
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Grid, "grid")
+    parser.add_class_arguments(Codec, "codec", sub_configs=True)
+    config: Any = None
+    for file in files:
+        compose(file)
+        tree = yaml.safe_load(file.read_text())
+        try:
+            part = {key: tree[key] for key in ("grid", "codec") if key in tree}
+            config = parser.parse_object(part, config, _skip_validation=file != files[-1])
+        except ArgumentError as error:
+            raise UsageError(f"{file}: {plain_words(str(error))}") from error
+    built = parser.instantiate_classes(config)
+    return built.codec, built.grid
+
+
+def build(base: type, node: Any, where: str) -> Any:
+    """An object of a class below `base` from class_path and init_args."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--part", type=base)
+    try:
+        return parser.instantiate_classes(parser.parse_object({"part": node})).part
+    except ArgumentError as error:
+        raise UsageError(f"{where}: {plain_words(str(error))}") from error

@@ -1,0 +1,201 @@
+"""`ccl demo`: the whole way on one machine. The world's shards -> fit -> export -> generate -> the world's own measure.
+
+Every stage is what its own verb does, and leaves files that the next begins from, so a demo that was stopped goes on
+where it was: finished stages are not done again.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ccl.cli.errors import UsageError
+from ccl.cli.parser import Parser
+
+if TYPE_CHECKING:
+    from ccl.pipeline import Pipeline
+    from ccl.rows import Row
+    from ccl.types import Clip
+
+SMOKE = ("--trainer.max_steps", "12", "--data.init_args.clips", "24", "--data.init_args.batch_size", "4")
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(
+        "demo",
+        "Make the talking world, train on it, generate test clips and measure whether mouths move with their voices.",
+        "ccl demo",
+        "ccl demo --steps 4000 --name longer",
+        "ccl demo --smoke",
+    )
+    parser.add_argument("--name", default="demo", help="of the run (%(default)s)")
+    parser.add_argument("--steps", type=int, help="of training (the config's)")
+    parser.add_argument("--clips", type=int, default=64, help="test clips, half easy and half hard (%(default)s)")
+    parser.add_argument("--solver-steps", type=int, default=25, help="of sampling (%(default)s)")
+    parser.add_argument("--config", type=Path, default=Path("configs/joint.yaml"), help="(%(default)s)")
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="(%(default)s)")
+    parser.add_argument("--smoke", action="store_true", help="at a tiny size in a temporary folder, about a minute")
+    args = parser.parse(argv)
+    if not args.config.is_file():
+        raise UsageError(f"there is no {args.config}; run the demo where the repository lies, or name a --config")
+    if args.clips < 4 or args.clips % 2:
+        raise UsageError(f"--clips is {args.clips}; it must be even, and at least 4 to shuffle pairs")
+    steps = () if args.steps is None else ("--trainer.max_steps", str(args.steps))
+    if args.smoke:
+        with tempfile.TemporaryDirectory(prefix="ccl-smoke-") as folder:
+            tiny = (*SMOKE, "--data.init_args.root", f"{folder}/world", *steps)
+            run(args.config, Path(folder), "smoke", tiny, clips=4, solver_steps=4)
+    else:
+        run(args.config, args.runs_dir, args.name, steps, clips=args.clips, solver_steps=args.solver_steps)
+    return 0
+
+
+def run(config: Path, runs_dir: Path, name: str, overrides: Sequence[str], *, clips: int, solver_steps: int) -> None:
+    """All stages, in order.
+
+    Args:
+        config: of `ccl fit`.
+        runs_dir: where the run's folder lies.
+        name: of the run.
+        overrides: options of `ccl fit` that stand over the config.
+        clips: of the test split.
+        solver_steps: of sampling.
+    """
+    with stage("fit"):
+        folder = fit(config, runs_dir, name, overrides)
+    from ccl.checkpoint import last_checkpoint
+    from ccl.model_folder import export
+    from ccl.pipeline import Pipeline
+
+    with stage("export"):
+        export(last_checkpoint(folder / "checkpoints"), folder / "model")
+        pipe = Pipeline.load(folder / "model")
+        pipe.steps = solver_steps
+    with stage(f"{clips} true test clips"):
+        rows = testset(pipe, folder / "testset", clips)
+    for name, given in (("joint", rows), ("a2v", [row.giving("audio") for row in rows])):
+        with stage(f"{clips} clips, {name}"):
+            generate(pipe, given, folder / "clips" / name)
+    with stage("measure"):
+        report(folder, pipe, rows)
+
+
+def fit(config: Path, runs_dir: Path, name: str, overrides: Sequence[str]) -> Path:
+    """Train, go on with training, or find it finished; the run's folder."""
+    from ccl.checkpoint import complete_checkpoints, step_of
+    from ccl.cli import fit as verb
+
+    # A run that was stopped before its first checkpoint cannot go on, and is not overwritten.
+    names = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    folder = next(f for f in (runs_dir / n for n in names) if not f.exists() or complete_checkpoints(f / "checkpoints"))
+    argv = ["--config", str(config), "--name", folder.name, "--runs_dir", str(runs_dir), *overrides]
+    done = complete_checkpoints(folder / "checkpoints")
+    if done:
+        wanted = verb.resolve(argv)["trainer"]["max_steps"]
+        if step_of(done[-1]) >= wanted:
+            sys.stdout.write(f"{folder} is trained already\n")
+            return folder
+        argv += ["--ckpt_path", "last"]
+    verb.main(argv)
+    return folder
+
+
+def testset(pipe: Pipeline, folder: Path, clips: int) -> list[Row]:
+    """Rows of test clips, half easy and half hard, whose true clips lie in `folder`; no two share their sound."""
+    from ccl.data.world import World
+    from ccl.rows import Row
+
+    world = World(split="test", grid=pipe.grid)
+    half = len(world) // 2
+    rows = []
+    # Clip i and clip half + i share their sound: the hard ones begin where the easy ones end.
+    for index in [*range(clips // 2), *range(half + clips // 2, half + clips)]:
+        path = folder / f"{world.id(index)}.mp4"
+        if not path.exists():
+            world.clip(index).save(path)
+        line = world.line(index)
+        rows.append(
+            Row(
+                world.id(index),
+                world.prompt(index),
+                subset=world.subset(index),
+                sentence=line.sentence,
+                reference=str(path),
+            )
+        )
+    return rows
+
+
+def generate(pipe: Pipeline, rows: list[Row], folder: Path) -> None:
+    """A clip of each row, with a bar."""
+    from rich.progress import Progress
+
+    from ccl.generate import generate_files
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task(folder.name)
+        generate_files(
+            pipe, rows, folder, batch_size=16, progress=lambda n, of, _: bar.update(task, completed=n, total=of)
+        )
+
+
+def report(folder: Path, pipe: Pipeline, rows: list[Row]) -> None:
+    """Print, and write beside the clips, what the measure says of generated and of true clips."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ccl.evaluation.metrics.mouth import Mouth, floor, p_value
+    from ccl.files import write_whole
+    from ccl.media import read_clip
+
+    sets = {"true clips, through the codec (ceiling)": [through(pipe, read_clip(str(row.reference))) for row in rows]}
+    for name, title in (("joint", "joint, from text"), ("a2v", "a2v, sound given")):
+        sets[title] = [read_clip(path) for path in sorted((folder / "clips" / name).glob("*.mp4"))]
+    table = Table("clips", "number", "true pairs", "shuffled (floor)", "p", "mouth found")
+    metric = Mouth()
+    lines = []
+    for title, clips in sets.items():
+        scores = [metric.score(clip) for clip in clips]
+        mouth, found = (sum(score[key] for score in scores) / len(scores) for key in metric.columns)
+        cells = (title, str(len(clips)), f"{mouth:.3f}", f"{floor(clips):.3f}", f"{p_value(clips):.4f}", f"{found:.0%}")
+        table.add_row(*cells)
+        lines.append("\t".join(cells))
+    write_whole(folder / "mouth.tsv", "\n".join(["\t".join(str(c.header) for c in table.columns), *lines]) + "\n")
+    Console().print(table)
+    sys.stdout.write(f"the clips lie in {folder / 'clips'}, the model in {folder / 'model'}\n")
+
+
+def through(pipe: Pipeline, clip: Clip) -> Clip:
+    """A true clip encoded and decoded: the best that any model of this codec can do."""
+    import torch
+    from einops import rearrange
+
+    from ccl.pipeline import fit as to_length
+    from ccl.pipeline import to_frames
+    from ccl.types import AV
+
+    assert clip.video is not None and clip.audio is not None
+    pictures = rearrange(torch.from_numpy(clip.video), "f h w c -> 1 c f h w").float() / 127.5 - 1
+    z = pipe.codec.encode(AV(pictures.to(pipe.device), torch.from_numpy(clip.audio).to(pipe.device)[None]), pipe.grid)
+    video, audio = pipe.codec.decode(z)
+    assert video is not None and audio is not None
+    sound = to_length(audio[0].cpu().numpy(), pipe.grid.samples)
+    return replace(clip, video=to_frames(video[0]), audio=sound)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Say what is done, and how long it took."""
+    sys.stdout.write(f"== {name}\n")
+    sys.stdout.flush()
+    start = time.monotonic()
+    yield
+    sys.stdout.write(f"   {name}: {time.monotonic() - start:.0f} s\n")
+    sys.stdout.flush()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from ccl.data.world import voice as voices
 from ccl.data.world.lips import lips, shape
 from ccl.data.world.scene import bounce
 from ccl.data.world.script import looks, sentences, vocabulary
+from ccl.data.world.testset import write_testset
 from ccl.data.world.voice import PITCHES, RATES, VOICES, Voice, say
 from ccl.data.world.world import MARGIN, TEST_PAIRS
 from ccl.grid import Grid
@@ -43,8 +46,6 @@ def test_a_clip_is_the_same_in_a_fresh_process():
         "print(hashlib.sha256(c.audio.tobytes() + c.video.tobytes() + c.prompt.encode()).hexdigest())"
     )
     fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    import hashlib
-
     WORLD.clip(3)
     clip = WORLD.clip(7)
     here = hashlib.sha256(clip.audio.tobytes() + clip.video.tobytes() + clip.prompt.encode()).hexdigest()
@@ -62,7 +63,7 @@ def test_a_clip_has_the_shape_of_its_grid(grid):
 
 def test_speech_is_never_cut_and_begins_at_many_times():
     room, onsets = [], []
-    for index in range(60):
+    for index in range(30):
         if WORLD.subset(index) == "event":
             continue
         line, clip = WORLD.line(index), WORLD.clip(index)
@@ -96,7 +97,7 @@ def test_splits_share_no_sentence_and_no_look_but_all_words_and_colours():
 
 
 def test_clips_keep_to_their_split():
-    for index in range(40):
+    for index in range(20):
         meta = WORLD.clip(index).meta
         if meta["subset"] != "event":
             assert meta["sentence"] in sentences("train")
@@ -121,7 +122,7 @@ def test_training_mixes_half_portraits_a_third_figures_and_some_events():
 
 
 def test_the_prompt_tells_what_is_seen_and_heard():
-    for index in range(30):
+    for index in range(20):
         clip = WORLD.clip(index)
         meta, prompt = clip.meta, clip.prompt
         if meta["subset"] == "event":
@@ -241,10 +242,6 @@ def test_an_unknown_voice_is_named():
 
 
 def test_the_committed_manifests_are_what_the_world_makes(tmp_path):
-    from pathlib import Path
-
-    from ccl.data.world.testset import write_testset
-
     committed = Path(__file__).parents[1] / "evaluation" / "testset" / "world"
     for manifest in write_testset(tmp_path, media=False):
         assert manifest.read_text() == (committed / manifest.name).read_text()

@@ -28,7 +28,7 @@ TEMPLATES: tuple[tuple[str, ...], ...] = (
     ("please", "open|close", "the", "window|garden door|kitchen door|kitchen window"),
     ("please give me some", "apples|bread|fish|milk|flowers"),
     ("my|your", "mother|father|brother|sister|friend", "is", "happy|hungry|tired|here", "today"),
-    ("my|your", "mother|father|brother|sister|friend", "is", "sleeping|working|running", "in the",
+    ("my|your", "mother|father|brother|sister|friend", "is", "sleeping|working|waiting", "in the",
      "garden|kitchen|house"),
     ("it is", "cold|warm|dark", "in the", "garden|kitchen|house|mountains"),
     ("where is", "my|your", "little sister|little brother|mother|father|friend|house"),
@@ -75,11 +75,12 @@ class Event:
     @property
     def prompt(self) -> str:
         where = f"in front of a {self.wall} wall"
+        a_thing = f"{'An' if self.colour[0] in 'aeiou' else 'A'} {self.colour} {self.kind}"
         if self.kind == "ball":
-            return f"A ball of {self.colour} colour {where} falls and lands on the floor with a thud"
+            return f"{a_thing} {where} falls and lands on the floor with a thud"
         if self.kind == "drum":
-            return f"A {self.colour} drum {where} is struck {COUNT[self.count]}"
-        return f"A {self.colour} bell {where} swings and rings {COUNT[self.count]}"
+            return f"{a_thing} {where} is struck {COUNT[self.count]}"
+        return f"{a_thing} {where} swings and rings {COUNT[self.count]}"
 
 
 def split_of(*parts: str) -> Split:

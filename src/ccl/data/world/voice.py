@@ -79,14 +79,15 @@ class Speech:
         return len(self.audio) / self.sample_rate
 
 
+# Of espeak-ng's voices those that Whisper tiny.en understands best (benchmarks are in docs/log.md); pitch and rate too.
 LEVEL = 0.1  # root mean square of the sounding part; peaks stay below 0.9
 
 VOICES: dict[Gender, tuple[str, ...]] = {
-    "man": ("en-us+m3", "en-us+m1", "en-gb-x-rp+m3"),
-    "woman": ("en-us+f3", "en-us+linda", "en-gb-x-rp+f4"),
+    "man": ("en-us+m1", "en-us+m3", "en-gb-x-rp+m1"),
+    "woman": ("en-us+f3", "en-gb-x-rp+f3"),
 }
-PITCHES: dict[Pitch, tuple[int, int]] = {"low": (25, 40), "high": (65, 80)}
-RATES = (150, 180)
+PITCHES: dict[Pitch, tuple[int, int]] = {"low": (30, 45), "high": (62, 75)}
+RATES = (138, 155)
 
 
 def say(text: str, voice: Voice, sample_rate: int = 16_000) -> Speech:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ccl.rows import Row
     from ccl.types import Clip
 
+SETS = {"joint": "joint: pictures and sound from the prompt", "a2v": "a2v: pictures for a given sound"}
 SMOKE = ("--trainer.max_steps", "12", "--data.init_args.clips", "24", "--data.init_args.batch_size", "4")
 
 
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--steps", type=int, help="of training (the config's)")
     parser.add_argument("--clips", type=int, default=64, help="test clips, half easy and half hard (%(default)s)")
     parser.add_argument("--solver-steps", type=int, default=25, help="of sampling (%(default)s)")
+    parser.add_argument("--whisper", help="a file of Whisper's weights, to measure the word error rate as well")
     parser.add_argument("--config", type=Path, default=Path("configs/joint.yaml"), help="(%(default)s)")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="(%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="at a tiny size in a temporary folder, about a minute")
@@ -51,13 +53,23 @@ def main(argv: list[str]) -> int:
     if args.smoke:
         with tempfile.TemporaryDirectory(prefix="ccl-smoke-") as folder:
             tiny = (*SMOKE, "--data.init_args.root", f"{folder}/world", *steps)
-            run(args.config, Path(folder), "smoke", tiny, clips=4, solver_steps=4)
+            run(args.config, Path(folder), "smoke", tiny, clips=4, solver_steps=4, whisper=None)
     else:
-        run(args.config, args.runs_dir, args.name, steps, clips=args.clips, solver_steps=args.solver_steps)
+        sizes = {"clips": args.clips, "solver_steps": args.solver_steps, "whisper": args.whisper}
+        run(args.config, args.runs_dir, args.name, steps, **sizes)
     return 0
 
 
-def run(config: Path, runs_dir: Path, name: str, overrides: Sequence[str], *, clips: int, solver_steps: int) -> None:
+def run(
+    config: Path,
+    runs_dir: Path,
+    name: str,
+    overrides: Sequence[str],
+    *,
+    clips: int,
+    solver_steps: int,
+    whisper: str | None,
+) -> None:
     """All stages, in order.
 
     Args:
@@ -67,6 +79,7 @@ def run(config: Path, runs_dir: Path, name: str, overrides: Sequence[str], *, cl
         overrides: options of `ccl fit` that stand over the config.
         clips: of the test split.
         solver_steps: of sampling.
+        whisper: weights to measure the word error rate with.
     """
     with stage("fit"):
         folder = fit(config, runs_dir, name, overrides)
@@ -80,11 +93,12 @@ def run(config: Path, runs_dir: Path, name: str, overrides: Sequence[str], *, cl
         pipe.steps = solver_steps
     with stage(f"{clips} true test clips"):
         rows = testset(pipe, folder / "testset", clips)
-    for name, given in (("joint", rows), ("a2v", [row.giving("audio") for row in rows])):
-        with stage(f"{clips} clips, {name}"):
-            generate(pipe, given, folder / "clips" / name)
+    for kind in SETS:
+        given = [row.giving("audio") for row in rows] if kind == "a2v" else rows
+        with stage(f"{clips} clips, {kind}"):
+            generate(pipe, given, folder / "clips" / kind)
     with stage("measure"):
-        report(folder, pipe, rows)
+        report(folder, pipe, rows, whisper)
 
 
 def fit(config: Path, runs_dir: Path, name: str, overrides: Sequence[str]) -> Path:
@@ -110,7 +124,8 @@ def fit(config: Path, runs_dir: Path, name: str, overrides: Sequence[str]) -> Pa
 def testset(pipe: Pipeline, folder: Path, clips: int) -> list[Row]:
     """Rows of test clips, half easy and half hard, whose true clips lie in `folder`; no two share their sound."""
     from ccl.data.world import World
-    from ccl.rows import Row
+    from ccl.files import write_whole
+    from ccl.rows import Row, write_rows
 
     world = World(split="test", grid=pipe.grid)
     half = len(world) // 2
@@ -130,6 +145,10 @@ def testset(pipe: Pipeline, folder: Path, clips: int) -> list[Row]:
                 reference=str(path),
             )
         )
+    write_whole(
+        folder / "rows.jsonl",
+        write_rows([{k: getattr(row, k) for k in ("id", "prompt", "subset", "sentence")} for row in rows]),
+    )
     return rows
 
 
@@ -146,30 +165,23 @@ def generate(pipe: Pipeline, rows: list[Row], folder: Path) -> None:
         )
 
 
-def report(folder: Path, pipe: Pipeline, rows: list[Row]) -> None:
-    """Print, and write beside the clips, what the measure says of generated and of true clips."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from ccl.evaluation.metrics.mouth import Mouth, floor, p_value
-    from ccl.files import write_whole
+def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -> None:
+    """Score the clips beside their ceiling, print the tables and where everything lies."""
+    from ccl.evaluation import evaluate
+    from ccl.evaluation.metrics import Colours, Mouth, Speech
     from ccl.media import read_clip
 
-    sets = {"true clips, through the codec (ceiling)": [through(pipe, read_clip(str(row.reference))) for row in rows]}
-    for name, title in (("joint", "joint, from text"), ("a2v", "a2v, sound given")):
-        sets[title] = [read_clip(path) for path in sorted((folder / "clips" / name).glob("*.mp4"))]
-    table = Table("clips", "number", "true pairs", "shuffled (floor)", "p", "mouth found")
-    metric = Mouth()
-    lines = []
-    for title, clips in sets.items():
-        scores = [metric.score(clip) for clip in clips]
-        mouth, found = (sum(score[key] for score in scores) / len(scores) for key in metric.columns)
-        cells = (title, str(len(clips)), f"{mouth:.3f}", f"{floor(clips):.3f}", f"{p_value(clips):.4f}", f"{found:.0%}")
-        table.add_row(*cells)
-        lines.append("\t".join(cells))
-    write_whole(folder / "mouth.tsv", "\n".join(["\t".join(str(c.header) for c in table.columns), *lines]) + "\n")
-    Console().print(table)
-    sys.stdout.write(f"the clips lie in {folder / 'clips'}, the model in {folder / 'model'}\n")
+    ceiling = folder / "ceiling"
+    for row in rows:
+        path = ceiling / f"{row.id}.mp4"
+        if not path.exists():
+            through(pipe, read_clip(str(row.reference))).save(path)
+    metrics = [Mouth(), Colours(), *([Speech(whisper)] if whisper else [])]
+    for name, title in SETS.items():
+        sys.stdout.write(f"\n{title}\n")
+        sys.stdout.flush()
+        evaluate(folder / "clips" / name, rows, metrics, folder / "scores" / name, reference=ceiling)
+    sys.stdout.write(f"\nclips: {folder / 'clips'}; true clips: {folder / 'testset'}; model: {folder / 'model'}\n")
 
 
 def through(pipe: Pipeline, clip: Clip) -> Clip:

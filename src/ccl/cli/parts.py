@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from ccl import guidance
 from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
 from ccl.codecs import Codec, EmbeddedAudio, EmbeddedVideo
 from ccl.data.archive import read_index
+from ccl.evaluation.score import SUFFIXES
 from ccl.grid import Grid
 from ccl.guidance import Guidance
+from ccl.rows import Row
 from ccl.types import Scale
 
 RULES = {
@@ -73,6 +76,22 @@ def codec_and_grid(files: list[Path], shards: Path) -> tuple[Codec, Grid]:
             raise UsageError(f"{file}: {plain_words(str(error))}") from error
     built = parser.instantiate_classes(config)
     return built.codec, built.grid
+
+
+def rows_of(folder: Path) -> list[Row]:
+    """A row for each clip of a folder, with the prompt of the record that lies beside it, if one does.
+
+    Raises:
+        ValueError: the folder holds no clips.
+    """
+    rows = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
+        record = path.with_suffix(".json")
+        prompt = json.loads(record.read_text()).get("prompt", "") if record.is_file() else ""
+        rows.append(Row(path.stem, prompt))
+    if not rows:
+        raise ValueError(f"{folder} holds no clips ({', '.join(SUFFIXES)})")
+    return rows
 
 
 def build(base: type, node: Any, where: str) -> Any:

@@ -223,6 +223,47 @@ def generate(argv: list[str]) -> int:
     return 0
 
 
+def evaluate(argv: list[str]) -> int:
+    parser = Parser(
+        "evaluate",
+        "Score a folder of clips, whatever made them: a row for each clip and metric, failures included, and a table.",
+        "ccl evaluate out --manifest prompts.jsonl",
+        "ccl evaluate runs/demo/clips/a2v --manifest runs/demo/testset/rows.jsonl --reference runs/demo/ceiling",
+    )
+    parser.add_argument("folder", type=Path, help="of clips, ID.mp4")
+    parser.add_argument("--manifest", type=Path, help="a JSONL file of rows; without it, all clips of the folder")
+    parser.add_argument("--reference", type=Path, help="folder of true clips under the same names, for the ceiling")
+    parser.add_argument("--metrics", nargs="+", choices=("mouth", "colours", "speech"), help="(all)")
+    parser.add_argument("--whisper", default="tiny.en", help="a file of Whisper's weights, or a name (%(default)s)")
+    parser.add_argument(
+        "-o", "--out", type=Path, help="folder of scores.jsonl, table.json and table.md (FOLDER/scores)"
+    )
+    args = parser.parse(argv)
+    if not args.folder.is_dir():
+        raise UsageError(f"there is no folder of clips {args.folder}")
+    from rich.progress import Progress
+
+    from ccl.cli.parts import rows_of
+    from ccl.evaluation import evaluate as score
+    from ccl.evaluation.metrics import Colours, Mouth, Speech
+    from ccl.rows import read_rows
+
+    metrics = [Mouth(), Colours(), Speech(args.whisper)]
+    rows = read_rows(args.manifest) if args.manifest else rows_of(args.folder)
+    with Progress(transient=True) as bar:
+        task = bar.add_task("scoring")
+        score(
+            args.folder,
+            rows,
+            [metric for metric in metrics if not args.metrics or metric.name in args.metrics],
+            args.out or args.folder / "scores",
+            reference=args.reference,
+            progress=lambda n, of: bar.update(task, completed=n, total=of),
+            console=bar.console,
+        )
+    return 0
+
+
 def export(argv: list[str]) -> int:
     parser = Parser(
         "export",

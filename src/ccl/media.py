@@ -21,7 +21,7 @@ import av
 import av.error
 import av.stream
 import numpy as np
-from av.video.reformatter import Colorspace, Interpolation
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -30,6 +30,7 @@ from ccl.types import AV, Clip
 
 # Sound may end this much before the picture (an encoder's last block) and is then padded with silence.
 SOUND_SLACK = 0.1
+SMALL = 480 * 480  # pixels, below which threads cost more than they save
 _RESIZE = Interpolation.AREA
 _CONVERT = Interpolation.AREA
 
@@ -61,69 +62,116 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
+class _Fit:
+    """Turns decoded frames to RGB; with a grid, the largest centred part of their shape, resized."""
+
+    def __init__(self, frame: Any, grid: Grid | None, aspect: float) -> None:
+        self.turns = round(frame.rotation / 90) % 4  # quarters, counterclockwise
+        width, height = round(frame.width * aspect), frame.height
+        if grid is None:
+            self.height, self.width = height, width
+        else:
+            self.height, self.width = (grid.width, grid.height) if self.turns % 2 else (grid.height, grid.width)
+        scale = max(self.height / height, self.width / width)
+        # Never smaller than the grid, so that a crop remains; a scaled picture is at most one pixel out of shape.
+        self.full = max(self.width, round(width * scale)), max(self.height, round(height * scale))
+        self.left, self.top = (self.full[0] - self.width) // 2, (self.full[1] - self.height) // 2
+        self.threads = 1 if self.full[0] * self.full[1] < SMALL else None
+        self.converter = VideoReformatter()  # one for all frames: to set one up takes longer than to use it
+
+    def empty(self, count: int) -> np.ndarray:
+        """(T, H, W, 3), of which `__call__` fills one picture."""
+        upright = (self.width, self.height) if self.turns % 2 else (self.height, self.width)
+        return np.empty((count, *upright, 3), np.uint8)
+
+    def __call__(self, frame: Any, out: np.ndarray) -> None:
+        """Write the frame to `out` (H, W, 3), without another copy on the way."""
+        frame = self.converter.reformat(frame, *self.full, "rgb24", interpolation=_RESIZE, threads=self.threads)
+        plane = frame.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = rows[self.top : self.top + self.height, 3 * self.left : 3 * (self.left + self.width)]
+        if self.turns:
+            out[:] = np.rot90(rows.reshape(self.height, self.width, 3), self.turns)
+        else:
+            out.reshape(self.height, -1)[:] = rows
+
+
 class _Pictures:
     """Collects the pictures of a stream, brought to the grid's rate (nearest by timestamp) and size."""
 
     def __init__(self, stream: Any, grid: Grid | None) -> None:
         self.stream, self.grid = stream, grid
         self.rate = float(stream.average_rate or stream.guessed_rate or 25)
+        self.unit = float(stream.time_base)
         self.fps = self.rate if grid is None else grid.fps
-        self.wanted = None if grid is None else grid.frames
-        self.frames: list[np.ndarray] = []
-        self.decoded = 0
+        self.count, self.decoded, self.done = 0, 0, False
         self.start: float | None = None
+        self._fit: _Fit | None = None
+        self._video: list[np.ndarray] = []  # one array of all pictures with a grid, else an array for each
         self._last: tuple[float, Any] | None = None  # the newest frame, not yet known to be the nearest to anything
-        self._last_rgb: np.ndarray | None = None
 
     @property
-    def done(self) -> bool:
-        return self.wanted is not None and len(self.frames) >= self.wanted
+    def video(self) -> np.ndarray:
+        """(T, H, W, 3) uint8."""
+        return self._video[0][: self.count] if self.grid else np.concatenate(self._video)
 
     def add(self, frame: Any) -> None:
-        time = float(frame.time) if frame.time is not None else self.decoded / self.rate + (self.start or 0.0)
-        self.start = time if self.start is None else self.start
+        time = self.decoded / self.rate if frame.pts is None else frame.pts * self.unit
+        if self._fit is None:
+            self.start = time
+            self._fit = _Fit(frame, self.grid, float(self.stream.sample_aspect_ratio or 1))
+            self._video = [self._fit.empty(self.grid.frames)] if self.grid else []
         self.decoded += 1
         if self.grid is None:
-            self.frames.append(_rgb(frame, None))
+            self._video.append(self._fit.empty(1))
+            self._fit(frame, self._video[-1][0])
+            self.count += 1
             return
-        time -= self.start
         if self._last is not None:
             # The previous frame is the nearest one to all times before the middle between it and this one.
             self._emit(until=(self._last[0] + time) / 2)
-        self._last, self._last_rgb = (time, frame), None
+        self._last = (time, frame)
 
     def finish(self) -> None:
         """At the end of the file the last frame holds for its own duration."""
-        if self.grid is None or self._last is None or self.done:
-            return
-        end = self._last[0] + 1 / self.rate
-        available = floor(end * self.fps + 0.01)
-        self._emit(until=(available - 0.5) / self.fps)
+        if self._last is not None and self.start is not None:
+            available = floor((self._last[0] - self.start + 1 / self.rate) * self.fps + 0.01)
+            self._emit(until=self.start + (available - 0.5) / self.fps)
 
     def _emit(self, until: float) -> None:
-        assert self._last is not None
-        while not self.done and len(self.frames) / self.fps < until:
-            if self._last_rgb is None:
-                self._last_rgb = _rgb(self._last[1], self.grid)
-            self.frames.append(self._last_rgb)
+        """Take the newest frame for all times before `until` that have none yet."""
+        assert self.grid is not None and self._last is not None and self._fit is not None and self.start is not None
+        first = self.count
+        while not self.done and self.start + self.count / self.fps < until:
+            if self.count == first:
+                self._fit(self._last[1], self._video[0][first])
+            else:
+                self._video[0][self.count] = self._video[0][first]
+            self.count += 1
+            self.done = self.count == self.grid.frames
 
 
 class _Sound:
     """Collects mono samples at the file's own rate, by timestamp."""
 
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
+    def __init__(self, stream: Any, grid: Grid | None, pictures: _Pictures | None) -> None:
+        self.stream, self.grid, self.pictures = stream, grid, pictures
         self.rate = int(stream.codec_context.sample_rate)
+        self.unit = float(stream.time_base) * self.rate
         self.chunks: list[tuple[int, np.ndarray]] = []  # position from time 0 of the file, samples
         self.end = 0
+        self.done = False
 
     def add(self, frame: Any) -> None:
-        at = self.end if frame.time is None else round(float(frame.time) * self.rate)
+        at = self.end if frame.pts is None else round(frame.pts * self.unit)
         samples = _mono(frame)
         if abs(at - self.end) <= self.rate // 100 and self.chunks:
             at = self.end  # jitter of coarse timestamps is no gap
         self.chunks.append((at, samples))
         self.end = at + len(samples)
+        start = self.pictures.start if self.pictures else 0.0
+        if self.grid is not None and start is not None:
+            self.done = self.end >= (start + self.grid.seconds + SOUND_SLACK) * self.rate
 
     def from_time(self, start: float | None, sample_rate: int) -> np.ndarray:
         """(S,) samples at `sample_rate`, the first one at `start` seconds (None: where the sound begins)."""
@@ -166,8 +214,8 @@ def read_clip(
     id = id or ("" if isinstance(source, bytes) else Path(source).stem)
     with _opened(source, name) as container:
         pictures = _Pictures(_stream(container, "video", name), grid) if require.video else None
-        sound = _Sound(_stream(container, "audio", name)) if require.audio else None
-        _decode(container, pictures, sound, grid, name)
+        sound = _Sound(_stream(container, "audio", name), grid, pictures) if require.audio else None
+        _decode(container, pictures, sound, name)
     fps = grid.fps if grid else (pictures.fps if pictures else 25.0)
     sample_rate = grid.sample_rate if grid else sample_rate
     video = None if pictures is None else _checked_pictures(pictures, name)
@@ -180,7 +228,8 @@ def read_clip(
         if grid is not None and len(audio) < length - SOUND_SLACK * sample_rate:
             have, need = len(audio) / sample_rate, length / sample_rate
             raise MediaError(name, f"sound too short ({have:.2f} of {need:.2f} s)")
-        audio = _fit_length(audio, length)
+        # A lossy codec overshoots what it was given.
+        audio = np.clip(_fit_length(audio, length), -1, 1)
     return Clip(video=video, audio=audio, fps=fps, sample_rate=sample_rate, prompt=prompt, id=id)
 
 
@@ -235,70 +284,48 @@ def _stream(container: Any, kind: str, name: str) -> Any:
     stream = found[0]
     if stream.codec_context is None:
         raise MediaError(name, f"its {kind} stream has a format this ffmpeg cannot decode")
-    small = kind == "audio" or stream.codec_context.width * stream.codec_context.height < 480 * 480
-    # Starting threads costs more than decoding a small picture.
+    small = kind == "audio" or stream.codec_context.width * stream.codec_context.height < SMALL
     stream.codec_context.thread_type = "NONE" if small else "AUTO"
     stream.codec_context.thread_count = 1 if small else 0
     return stream
 
 
-def _decode(container: Any, pictures: _Pictures | None, sound: _Sound | None, grid: Grid | None, name: str) -> None:
+def _decode(container: Any, pictures: _Pictures | None, sound: _Sound | None, name: str) -> None:
     """Run through the file once, until both collectors have what they need."""
-
-    def sound_done() -> bool:
-        if sound is None:
-            return True
-        start = pictures.start if pictures else 0.0
-        return grid is not None and start is not None and sound.end >= (start + grid.seconds + 0.1) * sound.rate
-
     collectors = {c.stream.index: c for c in (pictures, sound) if c is not None}
     try:
         for packet in container.demux([c.stream for c in collectors.values()]):
-            collector = collectors[packet.stream.index]
-            if (collector is pictures and pictures.done) or (collector is sound and sound_done()):
+            collector = collectors[packet.stream_index]
+            if collector.done:
                 continue
             for frame in packet.decode():
                 if collector is pictures and frame.is_corrupt:
-                    raise MediaError(name, f"its picture {pictures.decoded} is corrupt")
+                    raise MediaError(name, f"its picture {collector.decoded} is corrupt")
                 collector.add(frame)
-            if (pictures is None or pictures.done) and sound_done():
+            if collector.done and all(c.done for c in collectors.values()):
                 return
     except av.error.FFmpegError as error:
         raise MediaError(name, _reason(error, "is corrupt or truncated")) from error
-    if pictures:
+    if pictures and not pictures.done:
         pictures.finish()
 
 
 def _checked_pictures(pictures: _Pictures, name: str) -> np.ndarray:
     promised = pictures.stream.frames  # 0 where the container does not say
-    short = pictures.wanted is not None and len(pictures.frames) < pictures.wanted
-    if pictures.decoded < 0.95 * promised and (short or pictures.wanted is None):
+    if pictures.decoded < 0.95 * promised and not pictures.done:
         raise MediaError(name, f"is truncated: {pictures.decoded} of the {promised} pictures its header promises")
-    if short:
-        have = f"{len(pictures.frames)} of {pictures.wanted} frames at {pictures.fps:g} fps"
+    if pictures.grid is not None and not pictures.done:
+        have = f"{pictures.count} of {pictures.grid.frames} frames at {pictures.fps:g} fps"
         raise MediaError(name, f"too short ({have})")
-    if not pictures.frames:
+    if not pictures.count:
         raise MediaError(name, "its video stream holds no picture")
-    return np.stack(pictures.frames)
-
-
-def _rgb(frame: Any, grid: Grid | None) -> np.ndarray:
-    """(H, W, 3) uint8 of a decoded frame; with a grid, the largest centred part of its shape, resized."""
-    quarter_turns = round(frame.rotation / 90) % 4
-    if grid is None:
-        height, width = frame.height, frame.width
-    else:
-        height, width = (grid.width, grid.height) if quarter_turns % 2 else (grid.height, grid.width)
-    scale = max(height / frame.height, width / frame.width)
-    # Never smaller than the grid, so that a crop remains; a scaled picture is at most one pixel out of shape.
-    covered = max(height, round(frame.height * scale)), max(width, round(frame.width * scale))
-    rgb = frame.to_ndarray(format="rgb24", width=covered[1], height=covered[0], interpolation=_RESIZE)
-    top, left = (covered[0] - height) // 2, (covered[1] - width) // 2
-    return np.ascontiguousarray(np.rot90(rgb[top : top + height, left : left + width], quarter_turns))
+    return pictures.video
 
 
 def _mono(frame: Any) -> np.ndarray:
     """(S,) float32 in [-1, 1]: the mean of a frame's channels."""
+    if frame.format.name == "fltp" and frame.layout.nb_channels == 1:  # AAC as we write it, without detours
+        return np.frombuffer(frame.planes[0], np.float32, frame.samples)
     data = frame.to_ndarray()
     data = data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
     if data.dtype == np.uint8:

@@ -198,9 +198,12 @@ def collate(samples: list[Sample]) -> Batch:
     if "latents" in samples[0]:
         pairs = [s["latents"] for s in samples]
         return Batch(ids, prompts, latents=AV(_stack([p.video for p in pairs]), _stack([p.audio for p in pairs])))
-    video = rearrange(torch.from_numpy(np.stack([s["video"] for s in samples])), "b f h w c -> b c f h w")
-    audio = torch.from_numpy(np.stack([s["audio"] for s in samples]))
-    return Batch(ids, prompts, media=AV(video.contiguous(), audio))
+    frames, height, width, _ = samples[0]["video"].shape
+    video = np.empty((len(samples), 3, frames, height, width), np.uint8)
+    for row, sample in zip(video, samples, strict=True):  # one copy, by numpy, the fastest of five ways tried
+        row[...] = rearrange(sample["video"], "f h w c -> c f h w")
+    audio = np.stack([sample["audio"] for sample in samples])
+    return Batch(ids, prompts, media=AV(torch.from_numpy(video), torch.from_numpy(audio)))
 
 
 def _stack(latents: list[Tensor]) -> Tensor:

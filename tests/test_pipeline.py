@@ -1,6 +1,8 @@
 """Generation tasks, seeds, files and model folders, with the smallest real model."""
 
 import json
+import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ import yaml
 import ccl
 from ccl import generate as generate_module
 from ccl import model_folder
-from ccl.generate import generate_file, generate_files
+from ccl.generate import generate_file, generate_files, reconstruct_files
 from ccl.guidance import UCG3, NoGuidance
+from ccl.media import read_clip
 from ccl.model_folder import build, export, load_model, save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, file_names, read_rows
-from ccl.types import AV
+from ccl.sharded import read_sharded
+from ccl.types import AV, Clip
 from tiny import awake, tiny_config, tiny_pipeline
 
 PROMPTS = ['A man with red hair says "hello"', 'A woman says "good morning"', "A drum is struck"]
@@ -163,8 +167,6 @@ def test_files_hold_clips_and_what_they_follow_from(pipe, tmp_path):
     assert [path.name for path in paths] == ["clip_0.mp4", "clip_1.mp4", "clip_2.mp4"]
     record = json.loads((tmp_path / "clip_1.json").read_text())
     assert record["prompt"] == PROMPTS[1] and record["guidance"]["rule"] == "UCG2" and record["steps"] == 2
-    from ccl.media import read_clip
-
     clip = read_clip(paths[0])
     assert clip.video.shape == (9, 16, 16, 3) and len(clip.audio) == pipe.grid.samples
 
@@ -189,8 +191,6 @@ def test_the_recorded_seed_makes_the_same_clip_alone(pipe, tmp_path):
     generate_files(pipe, ROWS, tmp_path)
     seed = json.loads((tmp_path / "clip_2.json").read_text())["seed"]
     generate_file(pipe, Row(id="again", prompt=PROMPTS[2], seed=seed), tmp_path / "again.mp4")
-    from ccl.media import read_clip
-
     a, b = (read_clip(tmp_path / f"{name}.mp4").video.astype(int) for name in ("clip_2", "again"))
     assert np.abs(a - b).mean() < 2
 
@@ -207,6 +207,22 @@ def test_rows_are_batched_only_with_rows_given_the_same(pipe, tmp_path, monkeypa
 def test_sound_alone_becomes_wav_files(pipe, tmp_path):
     (path,) = generate_files(pipe, ROWS[:1], tmp_path, wanted=AV(False, True))
     assert path.suffix == ".wav" and path.stat().st_size > 1000
+
+
+def test_true_clips_go_through_the_codec_for_the_ceiling(pipe, tmp_path, frames, sound):
+    Clip(frames, sound).save(tmp_path / "true.mp4")
+    row = Row(id="a", prompt="x", reference=str(tmp_path / "true.mp4"))
+    (path,) = reconstruct_files(pipe, [row], tmp_path / "ceiling")
+    clip = read_clip(path)
+    assert clip.video.shape == frames.shape and np.abs(clip.audio).max() > 0.05
+
+
+def test_a_row_gives_what_is_asked_for_and_no_more():
+    row = Row(id="a", prompt="x", image="i.png", audio="s.wav", reference="r.mp4")
+    assert (row.giving("image").image, row.giving("image").audio) == ("i.png", None)
+    assert row.giving("video").video == "r.mp4" and row.giving("text").given is None
+    with pytest.raises(ValueError, match="a: has no image to give"):
+        Row(id="a", reference="r.mp4").giving("image")
 
 
 def test_ids_never_leave_the_folder():
@@ -310,6 +326,35 @@ def test_a_run_is_exported_as_a_model_folder_in_bfloat16(tmp_path):
     assert loaded.provenance["codec"] == loaded.codec.identity
 
 
+def test_a_sharded_checkpoint_is_gathered(tmp_path):
+    from torch.distributed.checkpoint import save
+
+    ckpt = run_folder(tmp_path, {})
+    ckpt.unlink()
+    sharded, average = ckpt.with_name("step=000009.ckpt"), tiny_state(2.0)
+    state = {**tiny_state(), **{f"ema.{k}": v for k, v in average.items()}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch tells that it saves from one process
+        save({"state_dict": state}, checkpoint_id=sharded, no_dist=True)
+    with pytest.raises(ValueError, match="never finished"):
+        load_model(sharded)
+    (sharded / "complete").write_text("")
+    ckpt.symlink_to(sharded.name)
+    model = load_model(ckpt)
+    name, value = next(iter(model.net.state_dict().items()))
+    assert torch.equal(value, average[f"net.{name}"]) and model.provenance["step"] == 9
+
+
+def test_a_sharded_checkpoint_s_index_runs_no_code(tmp_path):
+    class Bad:
+        def __reduce__(self):
+            return (print, ("unpickled",))
+
+    (tmp_path / ".metadata").write_bytes(pickle.dumps(Bad()))
+    with pytest.raises(ValueError, match=r"its index names builtins\.print"):
+        read_sharded(tmp_path)
+
+
 def test_weights_of_another_shape_are_named(folder):
     state = tiny_state()
     state["net.video.head.weight" if "net.video.head.weight" in state else next(iter(state))] = torch.zeros(3, 5)
@@ -330,7 +375,7 @@ def test_a_checkpoint_is_never_unpickled(tmp_path):
             return (print, ("unpickled",))
 
     ckpt = run_folder(tmp_path, {}, loops=Bad())
-    with pytest.raises(ValueError, match=r"last.ckpt cannot be read as a checkpoint"):
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged or no checkpoint"):
         load_model(ckpt)
 
 

@@ -114,6 +114,19 @@ def finished(path: Path, record: dict[str, Any]) -> bool:
     return True
 
 
+def reconstruct_files(pipe: Pipeline, rows: Sequence[Row], out: str | Path) -> list[Path]:
+    """Each row's true clip through the codec and back, the ceiling of any model; what is there is skipped."""
+    paths = []
+    for row, name in zip(rows, file_names(rows), strict=True):
+        path = Path(out) / f"{name}.mp4"
+        if row.reference is None:
+            raise ValueError(f"{row.id}: has no reference clip to reconstruct")
+        if not path.is_file():
+            pipe.reconstruct(row).save(path)
+        paths.append(path)
+    return paths
+
+
 def describe(
     pipe: Pipeline, wanted: AV[bool] = AV(True, True), guidance: Guidance | None = None, steps: int | None = None
 ) -> dict[str, Any]:

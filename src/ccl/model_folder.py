@@ -63,6 +63,7 @@ def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tens
     try:
         fresh.mkdir()
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS)
+        (fresh / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone
         provenance = {**config.get("provenance", {}), "weights_sha256": sha256(fresh / WEIGHTS)}
         write_whole(fresh / CONFIG, yaml.safe_dump({**config, "provenance": provenance}, sort_keys=False))
         if folder.exists():
@@ -120,7 +121,7 @@ def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], st
         raise ValueError(f"{path} has no {CONFIG} beside it or in the folder above, so its model is unknown")
     state, step = read_checkpoint(path)
     config = from_run(read_config(found[0]))
-    config["provenance"] = {**config["provenance"], "step": step}
+    config["provenance"] = {**config["provenance"], "step": step, **started(found[0].with_name("run.json"))}
     return config, state, str(path)
 
 
@@ -157,6 +158,12 @@ def from_run(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def started(path: Path) -> dict[str, Any]:
+    """Commit and versions of a run's last start, as far as they were written down."""
+    starts = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
+    return {key: starts[-1][key] for key in ("commit", "dirty", "versions") if starts and key in starts[-1]}
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A safetensors file."""
     try:
@@ -167,16 +174,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     """Weights of a run's checkpoint, the average where there is one, and its step."""
+    from ccl.checkpoint import load_checkpoint, step_of, verify
+    from ccl.sharded import read_sharded
+
     if path.is_dir():
-        raise ValueError(f"{path} is a sharded checkpoint; consolidate it first with `python -m ccl.consolidate`")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        state = checkpoint["state_dict"]
-    except Exception as error:  # torch raises what the bytes happen to provoke
-        raise ValueError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
-    plain = {k: v for k, v in state.items() if k.startswith(("net.", "text."))}
+        verify(path)
+        state, step = read_sharded(path), step_of(path.resolve())
+    else:
+        checkpoint = load_checkpoint(path)
+        state, step = checkpoint["state_dict"], int(checkpoint.get("global_step", 0))
     average = {k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")}
-    return {**plain, **average}, int(checkpoint.get("global_step", 0))
+    return {k: v for k, v in {**state, **average}.items() if k.startswith(("net.", "text."))}, step
 
 
 def build(config: dict[str, Any], source: str) -> Model:

@@ -151,6 +151,13 @@ class Pipeline:
         decoded = self.codec.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
         return [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
 
+    @torch.no_grad()
+    def reconstruct(self, row: Row) -> Clip:
+        """The row's true clip, encoded and decoded: the best that a model of this codec can do."""
+        media = AV(self._frames(row.reference), self._sound(row.reference))
+        z = AV(*(self._encode(stream, x)[None] for stream, x in zip(STREAMS, media, strict=True)))
+        return self.clip(row, 0, self.codec.decode(z), media, AV(True, True))
+
     def read(self, row: Row) -> AV[Any]:
         """What is given, as media: video (F, H, W, 3) uint8, of one frame for a first image, and audio (S,) float32."""
         video = self._frames(row.video) if row.image is None else self._picture(row.image)

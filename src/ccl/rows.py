@@ -65,7 +65,7 @@ class Row:
         """The row with a seed: its own, or one that follows from `seed` and its id."""
         return self if self.seed is not None else replace(self, seed=seed_of("row", seed, self.id) % 2**31)
 
-    def giving(self, streams: Collection[str]) -> Row:
+    def giving(self, *streams: str) -> Row:
         """The row with these of its media alone ("image", "audio", "video"); none makes it text only.
 
         A sound or a video that the row lacks is taken from its reference, so that a2v and v2a run over any test set.
@@ -108,7 +108,7 @@ def read_rows(path: str | Path, *, give: Collection[str] | None = None) -> list[
             continue
         try:
             row = parse_row(line, name=f"{path.stem}-{number:04d}", folder=path.parent)
-            row = row if give is None else row.giving(give)
+            row = row if give is None else row.giving(*give)
             check_media(row)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error

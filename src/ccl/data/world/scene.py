@@ -33,6 +33,9 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 _PALE = 0.55  # walls are mixed with white by this much, so that a shirt stands out
 Colour = Sequence[int] | np.ndarray
+# Pixels from inside to outside of a shape. One would do against jagged edges; three spare a codec with 16 numbers a
+# block of 8 x 8 x 4 pixels what it cannot keep (24 dB with one, 29 with three).
+_EDGE = 3.0
 Number = float | int | np.ndarray
 
 
@@ -95,7 +98,7 @@ class Canvas:
 
     def _window(self, box: Sequence[Number], reach: tuple[Number, Number]) -> tuple[slice, slice, list[np.ndarray]]:
         """The rows and columns a shape ever touches, and its numbers shaped (T or 1, 1, 1)."""
-        margin = 1 / self.unit
+        margin = _EDGE / self.unit
         columns, rows = (
             slice(
                 int(np.searchsorted(axis, np.min(np.subtract(centre, half)) - margin)),
@@ -108,7 +111,7 @@ class Canvas:
     def _paint(self, colour: Colour, rows: slice, columns: slice, distance: np.ndarray) -> None:
         if len(distance) > len(self.pixels):
             self.pixels = np.repeat(self.pixels, self.frames, axis=0)
-        cover = np.clip(0.5 - distance * self.unit, 0, 1).astype(np.float32)[..., None]
+        cover = np.clip(0.5 - distance * self.unit / _EDGE, 0, 1).astype(np.float32)[..., None]
         region = self.pixels[:, rows, columns]
         region += cover * (np.asarray(colour, np.float32) - region)
 
@@ -120,7 +123,7 @@ def _column(value: Number) -> np.ndarray:
 def portrait(person: Person, mouth: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """A head and shoulders that keep still, (T, H, W, 3) uint8. `mouth` is (T, 2): how open and how wide, in 0..1."""
     canvas = Canvas(grid, wall(person.wall))
-    x, y = 24 + rng.uniform(-1.5, 1.5), 22 + rng.uniform(-1.0, 1.0)
+    x, y = 24 + rng.uniform(-0.5, 0.5), 22 + rng.uniform(-0.5, 0.5)
     hair, shirt = COLOURS[person.hair], COLOURS[person.shirt]
     if person.gender == "woman":
         canvas.box(hair, x, y + 5, 15.5, 15.5, 7)
@@ -156,7 +159,7 @@ def figure(person: Person, mouth: np.ndarray, grid: Grid, rng: np.random.Generat
     canvas.box(hair, x, y - 8.8, 7.8, 2.6, 2.5)
     for side in (-1, 1):
         canvas.ellipse(DARK, x + side * 4, y - 1.8, 1.3, 1.6)
-    _mouth(canvas, x, y + 6, mouth, half_width=4.8, half_height=3.4)
+    _mouth(canvas, x, y + 6, mouth, half_width=5.4, half_height=4.2)
     return canvas.result()
 
 

@@ -33,7 +33,7 @@ TEMPLATES: tuple[tuple[str, ...], ...] = (
     ("it is", "cold|warm|dark", "in the", "garden|kitchen|house|mountains"),
     ("where is", "my|your", "little sister|little brother|mother|father|friend|house"),
     ("I|we|you", "will", "go home|see my mother|see your friend|call my sister|call your father", "tomorrow"),
-    ("how is your", "mother|father|brother|sister|friend", "today"),
+    ("please", "call|help", "my|your", "mother|father|brother|sister|friend", "today"),
 )  # fmt: skip
 
 HAIR = ("black", "brown", "blond", "white")

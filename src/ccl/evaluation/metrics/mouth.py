@@ -20,7 +20,7 @@ from ccl.types import Clip
 # The world's mouth colour, as data/world/scene.py paints it (evaluation imports nothing of data; a test compares them).
 MOUTH = (205, 0, 150)
 
-_LEAST = 0.2  # colour that counts, as a share of the mouth's own: what blur and codecs leave of other hues lies below
+_LEAST = 0.15  # colour that counts, as a share of the mouth's own: what blur and codecs leave of other hues lies below
 _FOUND = 0.0015  # of the picture that the open mouth must cover: 3.5 pixels of 48 x 48
 _SILENT = 1e-3  # root mean square below which a frame is silent, and a clip with nothing above it mute
 _STILL = 1e-6  # a standard deviation below this is no movement

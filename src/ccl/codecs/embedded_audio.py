@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ccl.codecs.base import AudioCodec
 from ccl.codecs.mel import LogMel
-from ccl.codecs.projection import load_bases
+from ccl.codecs.projection import BasisFile
 
 PAIR = 2  # log-mel frames a latent
 
@@ -40,7 +40,8 @@ class EmbeddedAudio(AudioCodec):
         super().__init__()
         self.channels = channels
         self.mel = LogMel(sample_rate=self.sample_rate, iterations=iterations)
-        (self.pairs,), self._hash = load_bases(basis, ["audio"], channels)
+        file = BasisFile(basis)
+        self.pairs, self._hash = file.basis("audio", channels), file.hash
         self.samples = PAIR * self.mel.hop  # a latent
 
     @property

@@ -1,8 +1,10 @@
 """A causal video codec without weights to train: blocks of pixels on a fitted orthonormal basis.
 
 The first latent frame holds one picture in blocks of 8 x 8, each later one holds four in blocks of 4 x 8 x 8, as in
-Wan's VAE; blocks do not see each other. 16 numbers a block make 64 a token of 2 x 2 blocks, a third of a stream 192
-wide: wider tokens keep more detail than a small model learns to generate.
+Wan's VAE. Encoding is a projection of each block alone; decoding adds what the blocks around it tell (refine.py).
+16 numbers a block make 64 a token of 2 x 2 blocks, a third of a stream 192 wide: wider tokens keep more detail than a
+small model learns to generate. Each latent is divided by its standard deviation, as Wan's are: what noise a sampler
+leaves then has the spectrum of pictures, not that of the faintest details.
 
 B clips, F pictures, T latent frames, H x W latent pixels, C channels.
 """
@@ -15,8 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ccl.codecs.base import VideoCodec
-from ccl.codecs.projection import load_bases
+from ccl.codecs.projection import BasisFile
+from ccl.codecs.refine import Refiner
 
+PARTS = ("video_first", "video_later")
 FIRST = "b c f (h p) (w q) -> b f h w (c p q)"
 LATER = "b c (t n) (h p) (w q) -> b t h w (n c p q)"
 
@@ -44,7 +48,12 @@ class EmbeddedVideo(VideoCodec):
     def __init__(self, channels: int = 16, basis: str | None = None) -> None:
         super().__init__()
         self.channels = channels
-        (self.first, self.later), self._hash = load_bases(basis, ["video_first", "video_later"], channels)
+        file = BasisFile(basis)
+        self.first, self.later = (file.basis(name, channels) for name in PARTS)
+        self.refine_first, self.refine_later = (
+            Refiner(channels, *file.take(name, "inward", "outward")) for name in PARTS
+        )
+        self._hash = file.hash
 
     @property
     def identity(self) -> str:
@@ -69,8 +78,11 @@ class EmbeddedVideo(VideoCodec):
         with torch.autocast(z.device.type, enabled=False):
             z = rearrange(z.float(), "b c t h w -> b t h w c")
             sides = {"p": self.stride_space, "q": self.stride_space, "c": 3}
-            first = rearrange(self.first.expand(z[:, :1]), _reverse(FIRST), **sides)
-            later = rearrange(self.later.expand(z[:, 1:]), _reverse(LATER), n=self.stride_time, **sides)
+            still, moving = z[:, :1], z[:, 1:]
+            first = rearrange(self.first.expand(still) + self.refine_first(still), _reverse(FIRST), **sides)
+            later = rearrange(
+                self.later.expand(moving) + self.refine_later(moving), _reverse(LATER), n=self.stride_time, **sides
+            )
             return torch.cat([first, later], dim=2).clamp(-1, 1)
 
 

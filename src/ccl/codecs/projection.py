@@ -9,7 +9,6 @@ import hashlib
 from importlib import resources
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -43,33 +42,41 @@ class Basis(nn.Module):
         return (z * self.scale) @ self.basis + self.mean
 
 
-def load_bases(path: str | None, names: list[str], channels: int) -> tuple[list[Basis], str]:
-    """The named bases of a file and the first 12 hex digits of the file's sha256.
+class BasisFile:
+    """A basis file in memory.
 
     Args:
         path: a file written by `fit`; None is the one that is shipped.
-        names: of the bases.
-        channels: that they must have.
 
     Raises:
-        ValueError: where the file is missing, is no basis file, or has another number of channels.
+        ValueError: where the file is missing or no safetensors file; from the methods, where it lacks what is asked.
     """
-    source = resources.files("ccl.codecs") / "basis" / "world.safetensors" if path is None else Path(path)
-    try:
-        blob = source.read_bytes()
-        tensors = load(blob)
-        bases = [Basis(*(tensors[f"{name}.{part}"] for part in ("mean", "basis", "scale"))) for name in names]
-    except OSError as error:
-        raise ValueError(
-            f"codec basis {source} cannot be read ({error.strerror}); make one with `ccl codec fit`"
-        ) from error
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"codec basis {source} is not a basis file; make one with `ccl codec fit`") from error
-    for name, basis in zip(names, bases, strict=True):
-        if basis.basis.shape[0] != channels:
+
+    def __init__(self, path: str | None) -> None:
+        shipped = resources.files("ccl.codecs") / "basis" / "world.safetensors"
+        self.source = shipped if path is None else Path(path)
+        try:
+            blob = self.source.read_bytes()
+            self.tensors = load(blob)
+        except OSError as error:
+            why = f"cannot be read ({error.strerror})"
+            raise ValueError(f"codec basis {self.source} {why}; make one with `ccl codec fit`") from error
+        except SafetensorError as error:
+            raise ValueError(f"codec basis {self.source} is not a safetensors file ({error})") from error
+        self.hash = hashlib.sha256(blob).hexdigest()[:12]
+
+    def take(self, name: str, *parts: str) -> list[Tensor]:
+        """Tensors of a basis, in float32."""
+        missing = [f"{name}.{part}" for part in parts if f"{name}.{part}" not in self.tensors]
+        if missing:
+            raise ValueError(f"codec basis {self.source} lacks {', '.join(missing)}; make one with `ccl codec fit`")
+        return [self.tensors[f"{name}.{part}"].float() for part in parts]
+
+    def basis(self, name: str, channels: int) -> Basis:
+        mean, basis, scale = self.take(name, "mean", "basis", "scale")
+        if basis.shape[0] != channels:
             raise ValueError(
-                f"codec basis {source} has {basis.basis.shape[0]} {name} channels, the codec is asked for {channels}; "
+                f"codec basis {self.source} has {basis.shape[0]} {name} channels and {channels} are asked for; "
                 "fit a basis of that size with `ccl codec fit`"
             )
-        basis.to(torch.float32)
-    return bases, hashlib.sha256(blob).hexdigest()[:12]
+        return Basis(mean, basis, scale)

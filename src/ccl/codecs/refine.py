@@ -1,0 +1,105 @@
+"""What a block's neighbours know about it: a correction of decoded pixels, fitted in closed form.
+
+Sixteen numbers leave the place of an edge open that the blocks around it tell. A ridge regression from the latents of a
+block and of its eight neighbours, through fixed random ReLU features (an extreme learning machine, Huang et al. 2006),
+predicts what the block's own basis leaves out. It looks at one latent frame alone, so decoding stays causal.
+
+B clips, T latent frames, H x W latent pixels, C channels, N features, R rank, D pixels of a block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_OWN = 10.0  # how much louder a block's own latents speak in the random directions than a neighbour's
+_ROWS = 16_384  # blocks decoded at once, to bound memory on large pictures
+
+
+def context(z: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w k"]:
+    """Each block's latents with its eight neighbours' (K = 9 C); zeros, the average block, outside the picture."""
+    height, width = z.shape[2:4]
+    padded = F.pad(z, (0, 0, 1, 1, 1, 1))
+    return torch.cat([padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)], dim=-1)
+
+
+class Features(nn.Module):
+    """Random ReLU features of a context, followed by the context itself and a one.
+
+    Args:
+        channels: of a latent.
+        hidden: ReLU features; 0 leaves a linear regression on the neighbours.
+    """
+
+    directions: Tensor
+    offsets: Tensor
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        # numpy promises that this stream never changes, so a basis file need not hold the directions.
+        random = np.random.RandomState(0)
+        loud = np.full((9, 1, 1), 1.0)
+        loud[4] = _OWN
+        directions = (random.standard_normal((9, channels, hidden)) * loud).reshape(9 * channels, hidden)
+        directions /= np.linalg.norm(directions, axis=0, keepdims=True)
+        self.register_buffer("directions", torch.tensor(directions, dtype=torch.float32), persistent=False)
+        offsets = torch.tensor(random.standard_normal(hidden), dtype=torch.float32)
+        self.register_buffer("offsets", offsets, persistent=False)
+
+    def forward(self, u: Float[Tensor, "*m k"]) -> Float[Tensor, "*m n"]:
+        return torch.cat([torch.relu(u @ self.directions + self.offsets), u, torch.ones_like(u[..., :1])], dim=-1)
+
+
+class Refiner(nn.Module):
+    """Correction of decoded blocks from the latents around them.
+
+    Args:
+        inward: (N, R) regression weights, low rank.
+        outward: (R, D) from there to pixels.
+    """
+
+    inward: Tensor
+    outward: Tensor
+
+    def __init__(self, channels: int, inward: Tensor, outward: Tensor) -> None:
+        super().__init__()
+        self.features = Features(channels, hidden=inward.shape[0] - 9 * channels - 1)
+        self.register_buffer("inward", inward, persistent=False)
+        self.register_buffer("outward", outward, persistent=False)
+
+    def forward(self, z: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w d"]:
+        u = context(z)
+        rows = u.flatten(0, -2).split(_ROWS)
+        return torch.cat([self.features(part) @ self.inward @ self.outward for part in rows]).unflatten(0, z.shape[:-1])
+
+
+class Ridge:
+    """Normal equations of a regression on features, gathered piece by piece.
+
+    Args:
+        features: of a context.
+        dim: pixels of a block.
+    """
+
+    def __init__(self, features: Features, dim: int) -> None:
+        self.features = features
+        size = features.directions.shape[0] + features.directions.shape[1] + 1
+        self.gram, self.cross = torch.zeros(size, size).double(), torch.zeros(size, dim).double()
+
+    def add(self, u: Float[Tensor, "m k"], residual: Float[Tensor, "m d"]) -> None:
+        for part, target in zip(u.split(_ROWS), residual.split(_ROWS), strict=True):
+            x = self.features(part)
+            self.gram += (x.T @ x).double()
+            self.cross += (x.T @ target).double()
+
+    def solve(self, rank: int, strength: float = 1e-5) -> tuple[Float[Tensor, "n r"], Float[Tensor, "r d"]]:
+        """Weights of the given rank: the ridge solution, projected on what varies most of what it predicts."""
+        diagonal = self.gram.diagonal()
+        damping = strength * diagonal + 0.1 * strength * diagonal.mean()
+        weights = torch.linalg.solve(self.gram + torch.diag(damping), self.cross)
+        _, vectors = torch.linalg.eigh(weights.T @ self.gram @ weights)
+        outward = vectors[:, -rank:].T
+        return weights @ outward.T, outward

@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 warnings.filterwarnings("ignore")
 
 import torch  # noqa: E402
-from fakes import FakeData, make_module, shard_data  # noqa: E402
 from lightning import Callback, Trainer  # noqa: E402
 from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 
 from ccl.callbacks import EMA, LossLog, Monitor, SaveCheckpoint, TaskRouter, Throughput  # noqa: E402
 from ccl.checkpoint import AtomicCheckpointIO  # noqa: E402
 from ccl.run import RunFolder  # noqa: E402
+from fakes import FakeData, make_module, shard_data  # noqa: E402
 
 
 class Kill(Callback):
@@ -102,6 +102,18 @@ def fork(options: dict[str, Any], rank: int, port: int) -> int:
         os._exit(status)
 
 
+def wait(children: list[int]) -> list[int]:
+    """Their exit statuses; when one fails the others, which would wait for it for ever, are ended."""
+    done: dict[int, int] = {}
+    while len(done) < len(children):
+        child, status = os.waitpid(-1, 0)
+        done[child] = os.waitstatus_to_exitcode(status)
+        if done[child]:
+            for other in set(children) - done.keys():
+                os.kill(other, signal.SIGKILL)
+    return [done[child] for child in children]
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -114,7 +126,7 @@ def main() -> None:
     for options in json.loads(Path(sys.argv[1]).read_text()):
         port = free_port()
         children = [fork(options, rank, port) for rank in range(options.get("ranks", 1))]
-        statuses.append([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+        statuses.append(wait(children))
     Path(sys.argv[1]).with_suffix(".out").write_text(json.dumps(statuses))
 
 

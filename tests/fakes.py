@@ -135,6 +135,9 @@ class FakeData(LightningDataModule):
         assert self.trainer is not None
         return DataLoader(Batches(self.size, self.trainer.global_rank, self.bad_from), batch_size=None)
 
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        return []
+
 
 def make_shards(folder: Path, clips: int = 24) -> Path:
     """Shards of latents of small noisy clips, in a folder of their own."""

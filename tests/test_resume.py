@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from fakes import make_shards
 from trainings import differences, losses, train_all
 
 VARIANTS = {"no workers": {}, "two workers": {"workers": 2}, "accumulation": {"accumulate": 2, "size": 2, "steps": 6}}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_run_killed_at_any_step_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
     shards = make_shards(tmp_path)
     runs, kills = [], {}

@@ -17,7 +17,7 @@ DRIVER = Path(__file__).with_name("driver.py")
 FROM_OUTSIDE = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
 
 
-def train_all(folder: Path, runs: list[dict[str, Any]], timeout: float = 150) -> list[list[int]]:
+def train_all(folder: Path, runs: list[dict[str, Any]], timeout: float = 200) -> list[list[int]]:
     """Make the runs, one after the other; the exit status of each of their processes."""
     spec = folder / "spec.json"
     spec.write_text(json.dumps(runs))

@@ -10,10 +10,12 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ccl import flow
@@ -106,6 +108,11 @@ class JointDiffusion(LightningModule):
     def codec(self) -> Codec:
         return self._codec[0].to(self.device)
 
+    def setup(self, stage: str) -> None:
+        # A run without clips to validate on is as intended; Lightning would warn of it every time.
+        if stage == "fit" and getattr(self.trainer.datamodule, "val_shards", None) is None:
+            self.trainer.limit_val_batches = 0
+
     # Building
 
     def configure_model(self) -> None:
@@ -126,17 +133,13 @@ class JointDiffusion(LightningModule):
                 self.ema.requires_grad_(False)
             if mesh is not None:
                 bf16 = str(self.trainer.precision).startswith("bf16")
-                for part in (net, text, *([] if self.ema is None else self.ema.values())):
+                for part in (net, text, *(self.ema or {}).values()):
                     shard(part, mesh["data_parallel"], bf16=bf16)
-                device = self.trainer.strategy.root_device
-                for part in (net, *([] if self.ema is None else [self.ema["net"]])):
-                    part.to_empty(device=device)
+                for part in (net, *(self.ema or {}).values()):
+                    part.to_empty(device=self.trainer.strategy.root_device)
             torch.manual_seed(seed_of("weights", "net", self.seed))
             with WholeDraws():
                 net.init_weights()
-            if self.ema is not None and mesh is not None:
-                with WholeDraws():
-                    self.ema["net"].init_weights()  # for its buffers
         if self.pretrained is not None:
             self._load_pretrained(self.pretrained)
         if self.ema is not None:
@@ -147,10 +150,6 @@ class JointDiffusion(LightningModule):
                 block.compile()
 
     def _load_pretrained(self, folder: str) -> None:
-        from pathlib import Path
-
-        from safetensors.torch import load_file
-
         path = Path(folder) / "model.safetensors"
         if not path.is_file():
             raise TrainingError(f"model.pretrained is {folder}, which holds no model.safetensors")
@@ -205,6 +204,14 @@ class JointDiffusion(LightningModule):
         v = AV.zip(flow.velocity, z, chance.noise)
         v_hat = net(x_t, chance.t, states, grid=self.grid, route=task.route, reference=task.is_reference)
         return AV.zip(loss_by_clip, v_hat, v, chance.counted)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The losses of every task, with the same draws each time."""
+        for name, task in self.tasks.items():
+            rows = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank)
+            counted = {stream: x.mean() for stream, x in rows._asdict().items() if getattr(task.loss_weight, stream)}
+            values = {f"val_loss/{name}/{stream}": x for stream, x in counted.items()}
+            self.log_dict(values, batch_size=len(batch.id), sync_dist=True)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> AV[Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ccl.checkpoint import last_checkpoint, sweep_checkpoints, verify
 from ccl.files import sweep, write_whole
@@ -95,7 +95,7 @@ class RunFolder:
             RunError: where the folder is taken, or was made by another config.
             CheckpointError: where the checkpoint is absent or was never finished.
         """
-        first = getattr(rank_zero_only, "rank", 0) in (0, None)
+        first = is_first_process()
         if ckpt_path is None:
             if first:
                 self._refuse_taken()
@@ -140,13 +140,29 @@ class RunFolder:
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
 
 
+def is_first_process() -> bool:
+    """Whether this is global rank 0, by what torchrun, Slurm or Lightning's launcher set before training starts."""
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
+
+
 def changes(saved: Any, config: Any) -> Iterator[tuple[str, Any, Any]]:
     """The leaves in which two configs differ and may not: (dotted key, saved, now)."""
     old, new = dict(leaves(saved)), dict(leaves(config))
+    # A cosine that ends with the run bends with it.
+    fixed = {"trainer.max_steps"} if ends_with_run(new) else set()
     for key in [*old, *(key for key in new if key not in old)]:
         before, now = old.get(key), new.get(key)
-        if before != now and not any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE):
+        if before != now and (key in fixed or not any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE)):
             yield key, before, now
+
+
+def ends_with_run(flat: dict[str, Any]) -> bool:
+    """Whether the learning rates depend on trainer.max_steps."""
+    cosine = flat.get("model.optimizer.schedule") == "cosine"
+    return cosine and flat.get("model.optimizer.decay_steps") is None
 
 
 def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -35,9 +35,7 @@ class LossLog(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", buffering=1)  # a line at a time, so that a kill loses none
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self._file is not None:
             row = {"batch": pl_module.batches - 1, "step": trainer.global_step, "task": batch.task, **outputs["report"]}
             self._file.write(json.dumps(row) + "\n")

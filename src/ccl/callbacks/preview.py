@@ -56,9 +56,7 @@ class Preview(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self._step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         step = trainer.global_step
         if self.prompts and step != self._step and (step % self.every == 0 or step == trainer.max_steps):
             net, text = sampled_from(pl_module)
@@ -68,7 +66,7 @@ class Preview(Callback):
                 except (OSError, MediaError) as error:  # a full disk must not end a training
                     rank_zero_warn(f"no preview at step {step}: {error}")
 
-    def sample(self, trainer: Any, pl_module: Any, net: nn.Module, text: nn.Module) -> list[Clip]:
+    def sample(self, trainer: Any, pl_module: Any, net: nn.Module, text: Any) -> list[Clip]:
         """A clip for each prompt."""
         from ccl.pipeline import Pipeline
 

@@ -24,9 +24,7 @@ class TaskRouter(Callback):
         step = pl_module.batches // trainer.accumulate_grad_batches
         batch.task = tasks.draw(pl_module.tasks, pl_module.seed, step)
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.counts[batch.task] = self.counts.get(batch.task, 0) + 1
         pl_module.log_dict({f"tasks/{name}": float(n) for name, n in self.counts.items()}, batch_size=len(batch.id))
 

@@ -26,9 +26,7 @@ class Throughput(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self._last = self._seconds = None
 
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         size = len(batch.id)
         clips = size * trainer.world_size
         self.clips += clips

@@ -1,0 +1,66 @@
+"""Two processes learn what one does, whole (DDP) or sharded (FSDP2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes import make_shards
+from trainings import losses, train_all
+
+
+def assert_same_losses(folder: Path, other: Path) -> None:
+    """The same tasks, and losses to 1e-5: sums are taken in another order."""
+    ours, theirs = losses(folder), losses(other)
+    assert [row["task"] for row in ours] == [row["task"] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        numbers = {key: value for key, value in b.items() if key != "task"}
+        assert {key: a[key] for key in numbers} == pytest.approx(numbers, rel=1e-5)
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_path: Path) -> None:
+    # 4 clips on one process or 2 on each of two: each clip draws the same noise, whoever has it. DDP would raise where
+    # a task leaves a parameter unused.
+    runs: list[dict[str, Any]] = []
+    for kind in ("cca", "gate"):
+        common = {"interaction": kind, "steps": 8, "save": 100}
+        runs.append(common | {"folder": str(tmp_path / kind), "size": 4})
+        runs.append(common | {"folder": str(tmp_path / f"{kind}-ddp"), "size": 2, "ranks": 2, "strategy": "ddp"})
+    runs.append(
+        common | {"folder": str(tmp_path / "cca-fsdp"), "interaction": "cca", "size": 2, "ranks": 2, "strategy": "fsdp"}
+    )
+    train_all(tmp_path, runs)
+    assert {row["task"] for row in losses(tmp_path / "cca")} == {"single", "a2v", "v2a", "joint"}
+    for kind in ("cca", "gate"):
+        assert_same_losses(tmp_path / f"{kind}-ddp", tmp_path / kind)
+    assert_same_losses(tmp_path / "cca-fsdp", tmp_path / "cca")
+
+
+@pytest.mark.timeout(300)
+def test_a_sharded_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
+    common = {"shards": str(make_shards(tmp_path)), "ranks": 2, "strategy": "fsdp", "size": 2, "steps": 7}
+    killed = common | {"folder": str(tmp_path / "killed")}
+    runs = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 5}, killed | {"ckpt_path": "last"}]
+    train_all(tmp_path, runs)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+    folders = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("whole", "killed")]
+    assert all((folder / "complete").is_file() for folder in folders)
+    assert_same_shards(*folders)
+
+
+def assert_same_shards(folder: Path, other: Path) -> None:
+    """Weights, averages and moments of two sharded checkpoints are the same to the last bit."""
+    import torch
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    from trainings import differences
+
+    states = []
+    for path in (folder, other):
+        dcp_to_torch_save(path.resolve(), path.resolve().with_suffix(".pt"))
+        states.append(torch.load(path.resolve().with_suffix(".pt"), weights_only=True))
+    assert any(key.startswith("ema.net.") for key in states[0]["state_dict"])
+    assert differences(*states) == []

@@ -1,0 +1,241 @@
+"""Joint training's arithmetic: what is drawn, what is given, what counts, and what is said when it cannot go on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ccl import flow
+from ccl.callbacks import TaskRouter
+from ccl.flow import UniformTime
+from ccl.module import JointDiffusion, TrainingError, loss_by_clip
+from ccl.optimizer import OptimizerConfig
+from ccl.tasks import PAPER_TASKS
+from ccl.types import AV, Batch
+from fakes import CHANNELS, GRID, FakeData, make_batch, make_module, make_net
+
+JOINT, SINGLE, A2V, V2A = (PAPER_TASKS[name] for name in ("joint", "single", "a2v", "v2a"))
+
+
+@pytest.fixture
+def module() -> JointDiffusion:
+    module = make_module()
+    module.configure_model()
+    return module
+
+
+def draws(module: JointDiffusion, task: Any, size: int = 6, **kwargs: Any) -> Any:
+    batch = make_batch(0, range(size))
+    return module.draw(batch.prompt, batch.latents, task, **{"index": 0} | kwargs)
+
+
+def fit(module: JointDiffusion, data: Any, folder: Path, **kwargs: Any) -> Trainer:
+    options: dict[str, Any] = {"callbacks": [TaskRouter()], "max_steps": 3} | kwargs
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=-1,
+        enable_model_summary=False, default_root_dir=folder, use_distributed_sampler=False, **options,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+def test_joint_gives_both_streams_the_same_time_and_single_does_not(module: JointDiffusion) -> None:
+    module.image_prob = 0.0
+    joint, single = draws(module, JOINT), draws(module, SINGLE)
+    assert torch.equal(joint.t.video, joint.t.audio)
+    assert not torch.isclose(single.t.video, single.t.audio).any()
+
+
+@pytest.mark.parametrize(("task", "given"), [(A2V, "audio"), (V2A, "video")])
+def test_a_given_stream_is_clean(module: JointDiffusion, task: Any, given: str) -> None:
+    t = draws(module, task).t._asdict()
+    assert not t.pop(given).any()
+    assert next(iter(t.values())).any()
+
+
+@pytest.mark.parametrize("task", [JOINT, SINGLE, A2V])
+def test_a_given_first_frame_is_at_time_zero_and_does_not_count(module: JointDiffusion, task: Any) -> None:
+    module.image_prob = 1.0
+    drawn = draws(module, task)
+    assert drawn.t.video.shape == drawn.counted.video.shape == (6, GRID.t_v)
+    assert not drawn.t.video[:, 0].any() and not drawn.counted.video[:, 0].any()
+    assert (drawn.t.video[:, 1:] == drawn.t.video[:, 1:2]).all() and drawn.t.video[:, 1:].all()
+    assert drawn.counted.video[:, 1:].all() and drawn.counted.audio.all()
+
+
+def test_a_reference_video_has_no_image_condition(module: JointDiffusion) -> None:
+    module.image_prob = 1.0
+    drawn = draws(module, V2A)
+    assert drawn.t.video.shape == (6,) and drawn.counted.video.all()
+
+
+def test_image_and_text_dropout_are_drawn_for_each_clip(module: JointDiffusion) -> None:
+    drawn = draws(module, JOINT, size=400)
+    assert 0.4 < 1 - drawn.counted.video[:, 0].mean() < 0.6
+    assert 0.05 < sum(prompt == "" for prompt in drawn.prompt) / 400 < 0.16
+
+
+def test_a_dropped_prompt_is_the_encoded_empty_one(module: JointDiffusion) -> None:
+    module.text_dropout = 1.0
+    assert draws(module, JOINT).prompt == [""] * 6
+
+
+def test_a_clip_draws_the_same_on_whatever_rank_it_is(module: JointDiffusion) -> None:
+    module.image_prob = 1.0
+    one = draws(module, JOINT, size=4)
+    batch = make_batch(0, range(2, 4))
+    second = module.draw(batch.prompt, batch.latents, JOINT, index=0, rank=1)
+    for whole, part in zip((one.noise, one.t), (second.noise, second.t), strict=True):
+        assert all(torch.equal(x[2:], y) for x, y in zip(whole, part, strict=True))
+    assert one.prompt[2:] == second.prompt
+
+
+def test_noise_differs_between_clips_and_batches_but_not_between_tasks(module: JointDiffusion) -> None:
+    first, again, later = draws(module, JOINT), draws(module, V2A), draws(module, JOINT, index=1)
+    assert torch.equal(first.noise.video, again.noise.video)
+    assert not torch.isclose(first.noise.video, later.noise.video).any()
+    assert not torch.isclose(first.noise.audio[0], first.noise.audio[1]).any()
+
+
+def test_drawing_leaves_the_global_generator_alone(module: JointDiffusion) -> None:
+    before = torch.get_rng_state()
+    draws(module, JOINT)
+    make_module().configure_model()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_loss_is_the_analytic_one_on_a_known_field(module: JointDiffusion) -> None:
+    def oracle(x: AV[Tensor], t: AV[Tensor], *_: Any, **__: Any) -> AV[Tensor]:
+        """The velocity of a clip that is 0.5 everywhere, v = (x_t - x) / t, and 0.1 beside it."""
+        return AV.zip(lambda x, t: (x - 0.5) / flow.expand(t, x).clamp(min=1e-6) + 0.1, x, t)
+
+    assert module.net is not None
+    module.net.forward = oracle  # type: ignore[method-assign]
+    module.time = UniformTime()
+    batch = make_batch(0, range(4))
+    assert batch.latents is not None
+    batch.latents = batch.latents.map(lambda x: torch.full_like(x, 0.5))
+    module.image_prob = 1.0
+    rows = module.losses(batch, JOINT, index=0)  # the given frame, whose velocity the oracle cannot know, is left out
+    for losses in rows:
+        torch.testing.assert_close(losses, torch.full((4,), 0.01), rtol=1e-2, atol=1e-5)
+
+
+def test_every_clip_weighs_the_same_however_much_of_it_is_given() -> None:
+    error = torch.ones(2, 3, 4, 2, 2)
+    error[1] *= 2
+    counted = torch.ones(2, 4)
+    counted[0, 0] = 0
+    assert loss_by_clip(error, torch.zeros_like(error), counted).tolist() == [1, 4]
+
+
+@pytest.mark.parametrize(("task", "given"), [(A2V, "audio"), (V2A, "video")])
+def test_a_reference_stream_gets_a_gradient_that_is_zero_but_there(
+    module: JointDiffusion, task: Any, given: str
+) -> None:
+    assert module.net is not None
+    for parameter in module.net.cross_modal_parameters():
+        nn.init.normal_(parameter, std=0.1)  # a new interaction is zero, and so would be what it hands back
+    rows = module.losses(make_batch(0, range(2)), task, index=0)
+    (rows.video.mean() * task.loss_weight.video + rows.audio.mean() * task.loss_weight.audio).backward()
+    for name, parameter in module.net.named_parameters():
+        assert parameter.grad is not None, name
+    stream = getattr(module.net.blocks[-1], given)
+    assert not any(parameter.grad.any() for parameter in stream.parameters())
+
+
+def test_media_are_encoded_as_their_latents_are() -> None:
+    module = make_module()
+    video = torch.randint(0, 256, (2, 3, GRID.frames, GRID.height, GRID.width), dtype=torch.uint8)
+    media = AV(video, torch.rand(2, GRID.samples))
+    z = module.encode(Batch(["a", "b"], ["", ""], media=media))
+    expected = module.codec.encode(AV(video / 127.5 - 1, media.audio), GRID)
+    assert all(torch.equal(x, y) for x, y in zip(z, expected, strict=True))
+    assert z.video.shape[1:3] == (CHANNELS.video, GRID.t_v) and z.audio.shape[1:] == (CHANNELS.audio, GRID.t_a)
+
+
+def test_a_codec_is_not_part_of_a_checkpoint(module: JointDiffusion) -> None:
+    assert {name.split(".")[0] for name in module.state_dict()} == {"net", "text"}
+
+
+def test_equal_seeds_build_equal_weights_and_others_do_not() -> None:
+    modules = [make_module(seed=seed) for seed in (1, 1, 2)]
+    for i, module in enumerate(modules):
+        torch.manual_seed(i)  # which must not matter
+        module.configure_model()
+    one, two, other = (torch.cat([p.flatten() for p in m.parameters()]) for m in modules)
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_training_without_the_router_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"trainer.callbacks must hold ccl.callbacks.TaskRouter"):
+        fit(make_module(), FakeData(), tmp_path, callbacks=[])
+
+
+def test_a_loss_that_is_not_a_number_names_step_task_and_clip(tmp_path: Path) -> None:
+    module = make_module(tasks={"joint": JOINT})
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 2, batch 2, task joint, from clips clip-2-1; "):
+        fit(module, FakeData(bad_from=2), tmp_path, max_steps=5)
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+
+
+def test_a_batch_of_nothing_is_refused() -> None:
+    with pytest.raises(TrainingError, match="clips a, b hold neither media nor latents"):
+        make_module().encode(Batch(["a", "b"], ["", ""]))
+
+
+def test_weights_of_another_shape_are_refused_by_their_first_key(module: JointDiffusion) -> None:
+    state = module.state_dict()
+    state["net.blocks.0.video.modulation"] = torch.zeros(1, 6, 7)
+    with pytest.raises(
+        ValueError, match=r"net.blocks.0.video.modulation is \(1, 6, 7\) there and \(1, 6, 16\) in this"
+    ):
+        module.on_load_checkpoint({"batches": 3, "state_dict": state})
+    del state["net.blocks.0.video.modulation"]
+    with pytest.raises(ValueError, match=r"has no net.blocks.0.video.modulation"):
+        module.on_load_checkpoint({"batches": 3, "state_dict": state})
+
+
+def test_training_may_start_from_a_models_weights(tmp_path: Path, module: JointDiffusion) -> None:
+    other = make_module(seed=9)
+    other.configure_model()
+    save_file(other.state_dict(), tmp_path / "model.safetensors")
+    started = make_module(pretrained=str(tmp_path))
+    started.configure_model()
+    assert all(torch.equal(a, b) for a, b in zip(started.parameters(), other.parameters(), strict=True))
+
+
+def test_parameter_groups_have_the_papers_rates(module: JointDiffusion) -> None:
+    config = OptimizerConfig()
+    assert module.net is not None and module.text is not None
+    optimizer = config.build([module.net, module.text], module.net.cross_modal_parameters(), max_steps=1)["optimizer"]
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rate[id(p)] for p in module.net.cross_modal_parameters()} == {1e-4}
+    assert {rate[id(p)] for p in (*module.net.stream_parameters(), *module.text.parameters())} == {1e-5}
+    assert len(rate) == sum(1 for _ in (*module.net.parameters(), *module.text.parameters()))
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in module.net.named_parameters():
+        if name.endswith("bias") or "norm" in name or "modulation" in name or "context" in name:
+            assert decays[id(parameter)] == 0, name
+    assert decays[id(module.net.blocks[0].video.self_attn.q.weight)] == 0.01
+
+
+def test_the_schedule_warms_up_and_bends_down() -> None:
+    config = OptimizerConfig(warmup_steps=4, schedule="cosine", final=0.1)
+    factors = [config.factor(step, max_steps=20) for step in range(25)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert factors[4] == 1.0 and math.isclose(factors[12], 0.55) and factors[20:] == [0.1] * 5
+    assert {OptimizerConfig().factor(step, max_steps=-1) for step in range(9)} == {1.0}
+
+
+def test_an_endless_cosine_is_refused() -> None:
+    net = make_net()
+    with pytest.raises(ValueError, match=r"set optimizer.decay_steps or trainer.max_steps"):
+        OptimizerConfig(schedule="cosine").build([net], net.cross_modal_parameters(), max_steps=-1)

@@ -73,10 +73,8 @@ class Speech(Metric):
     def error_rate(self, sentence: str, heard: str) -> float:
         """Substitutions, insertions and deletions over the words of the sentence."""
         import jiwer
-        from whisper.normalizers import EnglishTextNormalizer
 
-        normal = EnglishTextNormalizer()
-        return float(jiwer.wer(normal(sentence), normal(heard)))
+        return float(jiwer.wer(self.normal(sentence), self.normal(heard)))
 
     @property
     def weights(self) -> Path:
@@ -91,3 +89,10 @@ class Speech(Metric):
         import whisper
 
         return whisper.load_model(str(self.weights), device=self.device)
+
+    @cached_property
+    def normal(self) -> Any:
+        """Case, punctuation, contractions and numerals to one form."""
+        from whisper.normalizers import EnglishTextNormalizer
+
+        return EnglishTextNormalizer()

@@ -1,0 +1,223 @@
+"""Every YAML parses and builds; the paper's stage 2 is what its files add up to, leaf by leaf."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import pkgutil
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+
+from ccl.cli.errors import UsageError
+from ccl.cli.fit import FitCLI, classes, resolve
+from ccl.grid import Grid
+from ccl.guidance import Guidance
+from ccl.interaction import TARP, Interaction
+from ccl.run import leaves
+from ccl.tasks import PAPER_TASKS, Task
+from ccl.types import OPEN, Route
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "configs"
+GOLDEN = Path(__file__).parent / "golden" / "stage2.yaml"
+STAGE2 = ("joint.yaml", "model/wan14b.yaml", "data/shards.yaml", "trainer/stage2.yaml", "trainer/fsdp.yaml")
+OVERLAYS = sorted(f"{kind}/{p.name}" for kind in ("model", "data", "trainer") for p in (CONFIGS / kind).iterdir())
+
+# Leaves of the paper's stack that are the embedded default's own value, and are meant to be. Whatever else survives
+# from joint.yaml into the stack is an override that was forgotten.
+SHARED = {
+    "runs_dir", "seed_everything", "ckpt_path",
+    "grid.sample_rate", "grid.latent_rate", "grid.stride_time", "grid.stride_space", "grid.patch",  # MMAudio, Wan
+    "codec.video.init_args.channels",  # 16, as in Wan's VAE
+    "sampling.guidance.class_path", "sampling.guidance.init_args.scale.*",  # the paper gives no strength
+    "model.net.class_path", "model.net.init_args.*.channels", "model.net.init_args.freq_dim",
+    "model.net.init_args.patch", "model.net.init_args.attention", "model.net.init_args.rescale",
+    "model.net.init_args.interaction.*",  # but for the centre and n_v, which are asserted below
+    "model.tasks.*",  # the paper's five tasks
+    "model.time.class_path", "model.time.init_args.mean", "model.time.init_args.std",
+    "model.optimizer.eps", "model.optimizer.weight_decay", "model.optimizer.decay_steps", "model.optimizer.fused",
+    "model.text_dropout", "model.image_prob", "model.seed", "model.pretrained", "model.compile",
+    "data.init_args.seed", "data.init_args.val_shards",
+    "trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.log_every_n_steps",
+    "trainer.max_epochs", "trainer.limit_val_batches", "trainer.num_sanity_val_steps",
+    "trainer.callbacks.TaskRouter.*", "trainer.callbacks.Throughput.*", "trainer.callbacks.LossLog.*",
+    "trainer.callbacks.Monitor.*", "trainer.callbacks.EMA.class_path", "trainer.callbacks.EMA.init_args.warmup",
+    "trainer.callbacks.SaveCheckpoint.class_path", "trainer.callbacks.SaveCheckpoint.init_args.keep",
+}  # fmt: skip
+
+
+@cache
+def resolved(*files: str) -> dict[str, Any]:
+    """The stack of these files, as plain values."""
+    return resolve([arg for file in files for arg in ("--config", str(CONFIGS / file))])
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    return dict(leaves(config))
+
+
+def spelled(file: Path) -> set[str]:
+    """Dotted keys that a YAML file and its part files spell."""
+
+    def expand(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: expand(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [expand(value) for value in node]
+        if isinstance(node, str) and node.endswith(".yaml"):
+            return expand(yaml.safe_load((file.parent / node).read_text()))
+        return node
+
+    return set(flat(expand(yaml.safe_load(file.read_text()))))
+
+
+def matches(key: str, patterns: set[str]) -> bool:
+    return any(re.fullmatch(re.escape(p).replace(r"\*", ".*"), key) for p in patterns)
+
+
+# The paper's stage 2
+
+
+def test_stage2_is_what_the_committed_file_says_leaf_by_leaf() -> None:
+    found, golden = flat(resolved(*STAGE2)), flat(yaml.safe_load(GOLDEN.read_text()))
+    differing = {key: (golden.get(key, "absent"), found.get(key, "absent")) for key in golden.keys() | found.keys()}
+    assert {key: pair for key, pair in differing.items() if pair[0] != pair[1]} == {}
+
+
+def test_stage2_has_the_papers_numbers() -> None:
+    config = resolved(*STAGE2)
+    net, trainer = config["model"]["net"]["init_args"], config["trainer"]
+    assert (config["model"]["optimizer"]["lr_cross"], config["model"]["optimizer"]["lr"]) == (1e-4, 1e-5)
+    assert trainer["max_steps"] == 12_000
+    cca = net["interaction"]["init_args"]
+    assert (cca["num_context_audio"], cca["num_context_video"]) == (8, 128)
+    assert cca["align"]["init_args"]["centre"] == "paper"
+    assert (config["grid"]["height"], config["grid"]["width"]) == (352, 640)
+    assert (config["grid"]["frames"], config["grid"]["fps"]) == (81, 16.0)
+    assert (net["layers"], net["video"]["width"], net["video"]["ffn"], net["audio"]["width"]) == (40, 5120, 13824, 1536)
+    assert trainer["precision"] == "bf16-mixed"
+    assert trainer["strategy"]["class_path"].endswith("ModelParallelStrategy")
+
+
+def test_stage2_has_a_global_batch_of_320() -> None:
+    config = resolved(*STAGE2)
+    trainer = config["trainer"]
+    factors = (
+        config["data"]["init_args"]["batch_size"],
+        trainer["devices"],
+        trainer["num_nodes"],
+        trainer["accumulate_grad_batches"],
+    )
+    assert math.prod(factors) == 320
+
+
+def test_stage2_trains_the_papers_five_tasks() -> None:
+    rows = resolved(*STAGE2)["model"]["tasks"]
+    assert {name: Task(**{**row, "route": Route(**row["route"])}) for name, row in rows.items()} == PAPER_TASKS
+
+
+def survivors(*files: str) -> set[str]:
+    """Leaves that joint.yaml spells, that a stack still has, and that are not meant to be shared."""
+    stack, default = flat(resolved(*files)), flat(resolved("joint.yaml"))
+    same = {key for key in spelled(CONFIGS / "joint.yaml") if key in stack and stack[key] == default[key]}
+    return {key for key in same if not matches(key, SHARED)}
+
+
+def test_nothing_of_the_embedded_default_survives_in_stage2_by_oversight() -> None:
+    assert survivors(*STAGE2) == set()
+
+
+def test_a_forgotten_override_is_caught() -> None:
+    """The guard itself: without stage2.yaml, the embedded default's rates and steps would survive."""
+    survived = survivors(*(file for file in STAGE2 if file != "trainer/stage2.yaml"))
+    assert {"model.optimizer.lr", "model.optimizer.lr_cross", "trainer.max_steps", "trainer.precision"} <= survived
+
+
+def test_what_this_version_lacks_is_named_in_one_sentence() -> None:
+    argv = [arg for file in STAGE2 for arg in ("--config", str(CONFIGS / file))]
+    with pytest.raises(UsageError) as told:
+        FitCLI(argv)
+    for name in ("model.text (umt5-xxl)", "codec.video (wan2.1-vae)", "codec.audio (mmaudio-16k)"):
+        assert name in str(told.value)
+
+
+# Every file
+
+
+def test_a_part_file_spells_every_argument() -> None:
+    """Swapping a class keeps same-named arguments of the one before, so a silent default would be another's value."""
+    for file in sorted(CONFIGS.rglob("*.yaml")):
+        for path, cls, args in classes(yaml.safe_load(file.read_text())):
+            if not cls.__module__.startswith("ccl."):
+                continue
+            parameters = inspect.signature(cls.__init__).parameters.values()
+            wanted = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+            # What the parser links and what the model supplies.
+            left_out = wanted - {"self", "widths", "grid", "codec"} - set(args)
+            assert left_out == set(), f"{file.relative_to(ROOT)}, {path or 'the part'}"
+
+
+@pytest.mark.parametrize("file", OVERLAYS)
+def test_an_overlay_resolves_over_the_embedded_default(file: str) -> None:
+    keys = spelled(CONFIGS / file)
+    found = flat(resolved("joint.yaml", file))
+    assert {key for key in keys if key not in found} == set()
+
+
+@pytest.mark.parametrize("file", ["wan14b", "wan1_3b"])
+def test_a_model_overlay_builds_on_the_meta_device(file: str) -> None:
+    node = resolved("joint.yaml", f"model/{file}.yaml")["model"]["net"]
+    with torch.device("meta"):
+        net = instantiate(pkgutil.resolve_name(node["class_path"]), node)
+    assert len(net.blocks) == node["init_args"]["layers"]
+    assert all(parameter.is_meta for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "guidance").iterdir()), ids=lambda file: file.stem)
+def test_a_guidance_part_builds_and_its_weights_sum_to_one(file: Path) -> None:
+    weights = instantiate(Guidance, yaml.safe_load(file.read_text())).weights(OPEN)
+    assert sum(w.video for w in weights.values()) == pytest.approx(1)
+    assert sum(w.audio for w in weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "interaction").iterdir()), ids=lambda file: file.stem)
+def test_an_interaction_part_builds(file: Path) -> None:
+    node = yaml.safe_load(file.read_text())
+    node.setdefault("init_args", {})["widths"] = {"video": 64, "audio": 32, "head_dim": 16}
+    assert isinstance(instantiate(Interaction, node), Interaction)
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "tasks").iterdir()), ids=lambda file: file.stem)
+def test_a_tasks_part_is_a_table_of_tasks(file: Path) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--tasks", type=dict[str, Task])
+    tasks = parser.instantiate_classes(parser.parse_object({"tasks": yaml.safe_load(file.read_text())})).tasks
+    assert sum(task.prob for task in tasks.values()) == pytest.approx(1)
+
+
+def test_the_embedded_default_is_complete() -> None:
+    """What joint.yaml does not spell of its own classes would be a default that an overlay cannot be compared with."""
+    config = resolved("joint.yaml")
+    own = set(flat({key: value for key, value in config.items() if key not in ("trainer", "ckpt_path")}))
+    assert own - spelled(CONFIGS / "joint.yaml") == set()
+
+
+def test_the_paper_and_the_embedded_interaction_differ_only_where_they_say() -> None:
+    files = (CONFIGS / "interaction" / name for name in ("cca.yaml", "cca_embedded.yaml"))
+    paper, embedded = (flat(yaml.safe_load(file.read_text())) for file in files)
+    differing = {key for key in paper if paper[key] != embedded[key]}
+    assert differing == {"init_args.align.init_args.centre", "init_args.num_context_video"}
+    assert TARP(embedded["init_args.align.init_args.centre"]).report(Grid()).unattended == ()
+
+
+def instantiate(base: type, node: dict[str, Any]) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "part")
+    return parser.instantiate_classes(parser.parse_object({"part": node})).part

@@ -4,7 +4,7 @@
 
 Bare decoding opens each file, turns every picture into RGB and takes every block of sound: what no loader can do
 without. It is measured as PyAV's pages show it (`frame.to_ndarray`), and at its best, with one converter kept for all
-frames of a file. The loader also reads tars, checks sums, shuffles, cuts, aligns and batches. Goal: 0.8 of the best.
+frames of a file. The loader also reads tars, checks sums, shuffles, cuts, aligns and batches. Goal: 0.8 of bare decoding.
 """
 
 from __future__ import annotations
@@ -83,12 +83,11 @@ def main() -> None:
             for _ in range(args.rounds)
         ]
     plain, best, ours = (clips / statistics.median(times) for times in zip(*rounds, strict=True))
-    ratio = statistics.median(best / ours for _, best, ours in rounds)
     print(f"{clips} clips of {grid.frames} x {grid.height} x {grid.width}, 1 CPU, median of {args.rounds} rounds")
     print(f"clips/s: bare PyAV {plain:.0f}, at its best {best:.0f}, loader (0 workers) {ours:.0f}")
-    print(
-        f"ratio {ratio:.2f}, goal >= {GOAL}: {'met' if ratio >= GOAL else 'missed'} (to plain PyAV {ours / plain:.2f})"
-    )
+    for name, times in (("bare PyAV", 0), ("bare PyAV at its best", 1)):
+        ratio = statistics.median(row[times] / row[2] for row in rounds)
+        print(f"loader over {name}: {ratio:.2f}, goal >= {GOAL}: {'met' if ratio >= GOAL else 'missed'}")
 
 
 if __name__ == "__main__":

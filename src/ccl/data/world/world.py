@@ -170,7 +170,7 @@ class World:
         return np.random.default_rng(seed_of("world", self.seed, self.split, *parts))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=128)
 def _line(seed: int, split: Split, number: int, seconds: float, sample_rate: int) -> Line:
     """Draw a sentence and a voice that fit in the clip whole, and an onset in the room left."""
     rng = np.random.default_rng(seed_of("world", seed, split, "line", number))

@@ -4,7 +4,7 @@
 
 Bare decoding opens each file, turns every picture into RGB and takes every block of sound: what no loader can do
 without. It is measured as PyAV's pages show it (`frame.to_ndarray`), and at its best, with one converter kept for all
-frames of a file. The loader also reads tars, checks sums, shuffles, cuts, aligns and batches. Goal: 0.8 of bare decoding.
+frames of a file. The loader also reads tars, checks sums, shuffles, cuts, aligns and batches. Goal: 0.8 of bare.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ SHARED = {
     "model.text_dropout", "model.image_prob", "model.seed", "model.pretrained", "model.compile",
     "data.init_args.seed", "data.init_args.val_shards",
     "trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.log_every_n_steps",
-    "trainer.max_epochs", "trainer.limit_val_batches", "trainer.num_sanity_val_steps",
+    "trainer.max_epochs", "trainer.check_val_every_n_epoch", "trainer.num_sanity_val_steps",
     "trainer.callbacks.TaskRouter.*", "trainer.callbacks.Throughput.*", "trainer.callbacks.LossLog.*",
     "trainer.callbacks.Monitor.*", "trainer.callbacks.EMA.class_path", "trainer.callbacks.EMA.init_args.warmup",
     "trainer.callbacks.SaveCheckpoint.class_path", "trainer.callbacks.SaveCheckpoint.init_args.keep",

@@ -35,9 +35,18 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": {"files"},
     "run": {"checkpoint", "files"},
 }
-# Where everything meets. Nothing below may import these.
+# Where the parts meet.
+MIDDLE: dict[str, set[str]] = {
+    "module": VALUES | {"codecs", "flow", "model", "optimizer", "sharding", "tasks", "text"},
+    "sharded": {"checkpoint"},
+    "model_folder": VALUES | {"checkpoint", "codecs", "files", "model", "sampling", "sharded", "sharding", "text"},
+    "pipeline": VALUES | {"codecs", "guidance", "media", "model_folder", "rows", "sampling", "tasks", "text"},
+    "generate": VALUES | {"__version__", "files", "guidance", "pipeline", "rows"},
+    "callbacks": VALUES | {"checkpoint", "files", "guidance", "media", "pipeline", "tasks"},
+}
+
+# Where everything meets. Nothing may import these.
 TOP = {"cli", "demo"}
-MIDDLE = {"module", "callbacks", "pipeline", "generate", "model_folder", "sharded"}
 
 
 def part_of(module: str) -> str:
@@ -66,10 +75,11 @@ def imports() -> list[tuple[str, str, int]]:
 
 
 def test_parts_import_only_what_lies_below_them() -> None:
+    allowed = ALLOWED | MIDDLE
     wrong = [
         f"{file}, line {line}, imports {name}"
         for file, name, line in imports()
-        if (own := part_of(file)) in ALLOWED and (other := part_of(name)) != own and other not in ALLOWED[own]
+        if (own := part_of(file)) in allowed and (other := part_of(name)) != own and other not in allowed[own]
     ]
     assert wrong == []
 
@@ -85,7 +95,7 @@ def test_every_part_has_its_place() -> None:
     parts = {
         path.stem for path in (SRC / "ccl").iterdir() if not path.name.startswith("_") and path.name != "checkpoints"
     }
-    assert parts - set(ALLOWED) - TOP - MIDDLE == set()
+    assert parts - set(ALLOWED) - TOP - set(MIDDLE) == set()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ from ccl.cli.parser import Parser
 if TYPE_CHECKING:
     from ccl.pipeline import Pipeline
     from ccl.rows import Row
-    from ccl.types import Clip
 
 SETS = {"joint": "joint: pictures and sound from the prompt", "a2v": "a2v: pictures for a given sound"}
 SMOKE = ("--trainer.max_steps", "12", "--data.init_args.clips", "24", "--data.init_args.batch_size", "4")
@@ -169,37 +167,16 @@ def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -
     """Score the clips beside their ceiling, print the tables and where everything lies."""
     from ccl.evaluation import evaluate
     from ccl.evaluation.metrics import Colours, Mouth, Speech
-    from ccl.media import read_clip
+    from ccl.generate import reconstruct_files
 
     ceiling = folder / "ceiling"
-    for row in rows:
-        path = ceiling / f"{row.id}.mp4"
-        if not path.exists():
-            through(pipe, read_clip(str(row.reference))).save(path)
+    reconstruct_files(pipe, rows, ceiling)
     metrics = [Mouth(), Colours(), *([Speech(whisper)] if whisper else [])]
     for name, title in SETS.items():
         sys.stdout.write(f"\n{title}\n")
         sys.stdout.flush()
         evaluate(folder / "clips" / name, rows, metrics, folder / "scores" / name, reference=ceiling)
     sys.stdout.write(f"\nclips: {folder / 'clips'}; true clips: {folder / 'testset'}; model: {folder / 'model'}\n")
-
-
-def through(pipe: Pipeline, clip: Clip) -> Clip:
-    """A true clip encoded and decoded: the best that any model of this codec can do."""
-    import torch
-    from einops import rearrange
-
-    from ccl.pipeline import fit as to_length
-    from ccl.pipeline import to_frames
-    from ccl.types import AV
-
-    assert clip.video is not None and clip.audio is not None
-    pictures = rearrange(torch.from_numpy(clip.video), "f h w c -> 1 c f h w").float() / 127.5 - 1
-    z = pipe.codec.encode(AV(pictures.to(pipe.device), torch.from_numpy(clip.audio).to(pipe.device)[None]), pipe.grid)
-    video, audio = pipe.codec.decode(z)
-    assert video is not None and audio is not None
-    sound = to_length(audio[0].cpu().numpy(), pipe.grid.samples)
-    return replace(clip, video=to_frames(video[0]), audio=sound)
 
 
 @contextmanager

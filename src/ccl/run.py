@@ -57,7 +57,7 @@ class RunFolder:
     """
 
     def __init__(self, name: str, runs_dir: str | Path = "runs") -> None:
-        if not name or Path(name).name != name:
+        if name in ("", ".", "..") or Path(name).name != name:
             raise RunError(f"the run's name is {name!r}; it must be a plain folder name")
         self.name = name
         self.path = Path(runs_dir) / name
@@ -110,11 +110,23 @@ class RunFolder:
         return str(path)
 
     def _refuse_taken(self) -> None:
-        if self.path.exists() and any(self.path.iterdir()):
-            resume = (
-                "resume it with --ckpt_path last" if self.checkpoints.exists() else "it has no checkpoint to resume"
-            )
-            raise RunError(f"run folder {self.path} is taken: {resume}, or choose another --name")
+        """Refuse a folder that holds anything, unless its run ended before a first step: nothing is lost there."""
+        if not self.path.exists() or not any(self.path.iterdir()) or (self.config.exists() and not self.begun):
+            return
+        resume = (
+            "resume it with --ckpt_path last" if self._holds(self.checkpoints) else "it has no checkpoint to resume"
+        )
+        raise RunError(f"run folder {self.path} is taken: {resume}, or choose another --name")
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step was made."""
+        losses = self.losses.exists() and self.losses.stat().st_size > 0
+        return losses or self._holds(self.checkpoints) or self._holds(self.previews)
+
+    @staticmethod
+    def _holds(folder: Path) -> bool:
+        return folder.exists() and any(folder.iterdir())
 
     def _refuse_changed(self, config: dict[str, Any]) -> None:
         saved = yaml.safe_load(self.config.read_text())

@@ -182,7 +182,7 @@ def test_missing_whisper_weights_are_told_with_the_remedy(tmp_path):
 def test_word_error_rate_counts_words_after_normalising():
     speech = Speech()
     assert speech.error_rate("I'll see two houses", "I will see 2 houses.") == 0.0
-    assert speech.error_rate("one two three four", "one two four") == 0.25
+    assert speech.error_rate("we like red apples", "we like apples") == 0.25
 
 
 def test_speech_needs_a_sentence_and_sound():

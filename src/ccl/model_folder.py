@@ -214,6 +214,8 @@ def build(config: dict[str, Any], source: str) -> Model:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, read in pieces."""
+    """Hash of a file, or of all files of a folder, read in pieces."""
+    if path.is_dir():
+        return hashlib.sha256("".join(map(sha256, sorted(path.iterdir()))).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

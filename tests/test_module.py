@@ -38,11 +38,13 @@ def draws(module: JointDiffusion, task: Any, size: int = 6, **kwargs: Any) -> An
 
 def fit(module: JointDiffusion, data: Any, folder: Path, **kwargs: Any) -> Trainer:
     options: dict[str, Any] = {"callbacks": [TaskRouter()], "max_steps": 3} | kwargs
+    ckpt_path = options.pop("ckpt_path", None)
+    options = {"logger": False, "enable_checkpointing": False} | options
     trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, max_epochs=-1,
+        accelerator="cpu", enable_progress_bar=False, max_epochs=-1,
         enable_model_summary=False, default_root_dir=folder, use_distributed_sampler=False, **options,
     )  # fmt: skip
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return trainer
 
 

@@ -46,7 +46,7 @@ class LossLog(Callback):
             self._file = None
 
 
-def batch_of(line: str) -> float:
+def batch_of(line: str) -> int | float:
     """The batch that a line is about; infinity where it is not whole."""
     try:
         return json.loads(line)["batch"]

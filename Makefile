@@ -20,7 +20,7 @@ demo: .venv/.installed ## train, generate and score the embedded default, about 
 	$(BIN)/ccl demo
 
 test: lint types ## install, lint, type-check and test, under 8 minutes
-	$(BIN)/pytest -n 2 --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations 15
 
 smoke: .venv/.installed ## the whole way at a tiny size, about a minute
 	$(BIN)/ccl demo --smoke
@@ -35,4 +35,4 @@ types: .venv/.installed ## mypy on src
 	$(BIN)/mypy
 
 bench: .venv/.installed ## ratios against peers, a few minutes
-	$(BIN)/python -m benchmarks
+	for file in benchmarks/[a-z]*.py; do echo "== $$file" && $(BIN)/python "$$file" || exit 1; done

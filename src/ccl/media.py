@@ -295,7 +295,7 @@ def _decode(container: Any, pictures: _Pictures | None, sound: _Sound | None, na
     collectors = {c.stream.index: c for c in (pictures, sound) if c is not None}
     try:
         for packet in container.demux([c.stream for c in collectors.values()]):
-            collector = collectors[packet.stream_index]
+            collector = collectors[packet.stream.index]  # a flushing packet has no stream_index of its own
             if collector.done:
                 continue
             for frame in packet.decode():

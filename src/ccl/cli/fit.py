@@ -95,7 +95,10 @@ class FitCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         if self.build:
-            Grid(**self.config["grid"].as_dict())  # what is wrong is told in its own words here, not through the parser
+            try:
+                Grid(**self.config["grid"].as_dict())
+            except ValueError as error:  # told here in its own words, before the parser wraps them
+                raise UsageError(str(error)) from error
             refuse_absent(self.config.as_dict())
             super().instantiate_classes()
 

@@ -249,7 +249,7 @@ def evaluate(argv: list[str]) -> int:
     from ccl.rows import read_rows
 
     metrics = [Mouth(), Colours(), Speech(args.whisper)]
-    rows = read_rows(args.manifest) if args.manifest else rows_of(args.folder)
+    rows = read_rows(args.manifest, give=()) if args.manifest else rows_of(args.folder)
     with Progress(transient=True) as bar:
         task = bar.add_task("scoring")
         score(

@@ -1,0 +1,225 @@
+"""The main job as a user types it, at a tiny size: fit, resume, export, generate, evaluate, by the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ccl import cli
+from ccl.media import read_clip
+
+ROOT = Path(__file__).parent.parent
+JOINT = str(ROOT / "configs" / "joint.yaml")
+TINY = """\
+model:
+  net:
+    init_args:
+      video: {width: 64, ffn: 64}
+      audio: {width: 32, ffn: 32}
+      layers: 1
+      head_dim: 32
+  optimizer: {schedule: constant}
+data:
+  init_args: {root: ROOT/world, clips: 8, batch_size: 2, makers: 0}
+trainer:
+  callbacks:
+    - class_path: ccl.callbacks.TaskRouter
+    - class_path: ccl.callbacks.EMA
+    - class_path: ccl.callbacks.LossLog
+    - class_path: ccl.callbacks.SaveCheckpoint
+      init_args: {every: 2}
+  enable_progress_bar: false
+  enable_model_summary: false
+sampling: {steps: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fit")
+    (folder / "tiny.yaml").write_text(TINY.replace("ROOT", str(folder)))
+    return folder
+
+
+def fit(folder: Path, *more: str) -> int:
+    return cli.main(["fit", "--config", JOINT, "--config", str(folder / "tiny.yaml"), "--runs_dir", str(folder), *more])
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> Path:
+    """A run of two steps."""
+    assert fit(folder, "--name", "a", "--trainer.max_steps", "2") == 0
+    return folder / "a"
+
+
+def steps(run: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (run / "losses.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_config_facts_losses_and_checkpoint(run: Path) -> None:
+    assert steps(run)[:2] == [1, 2]
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["net"]["init_args"]["layers"] == 1
+    assert json.loads((run / "run.json").read_text())["starts"][0]["seed"] == 0
+    assert (run / "checkpoints" / "last.ckpt").exists()
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_the_same_name_is_refused_and_nothing_changes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "losses.jsonl").read_bytes()
+    assert fit(run.parent, "--name", "a", "--trainer.max_steps", "2") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "is taken: resume it with --ckpt_path last, or choose another --name" in said
+    assert (run / "losses.jsonl").read_bytes() == before
+
+
+def test_the_saved_config_alone_goes_on_with_the_run(run: Path) -> None:
+    argv = ["--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", "3"]
+    assert cli.main(["fit", *argv]) == 0
+    assert steps(run) == [1, 2, 3]
+
+
+def test_another_config_under_the_same_name_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit(run.parent, "--name", "a", "--ckpt_path", "last", "--model.text_dropout", "0.5") == 1
+    assert "model.text_dropout was 0.1 and is 0.5" in capsys.readouterr().err
+
+
+def test_a_mistake_before_the_first_step_does_not_take_the_name(
+    folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(folder, "--name", "b", "--model.net.init_args.video.width", "33", "--trainer.max_steps", "1") == 1
+    assert "the video stream's width 33 is not a multiple of head_dim 32" in capsys.readouterr().err
+    assert fit(folder, "--name", "b", "--trainer.max_steps", "1") == 0
+
+
+@pytest.mark.parametrize(
+    ("overlay", "sentence"),
+    [
+        ("nmae: x", "there is no key 'nmae' in FILE, line 1, did you mean 'name'?"),
+        ("trainer:\n  max_step: 3", "there is no key 'trainer.max_step' in FILE, line 2, did you mean 'max_steps'?"),
+        (
+            "model: {net: {init_args: {layerz: 3}}}",
+            "there is no key 'model.net.init_args.layerz' in FILE, line 1, did you mean 'layers'?",
+        ),
+        (
+            "model: {net: {init_args: {interaction: {init_args: {align: {init_args: {center: paper}}}}}}}",
+            "there is no key 'model.net.init_args.interaction.init_args.align.init_args.center' in FILE, line 1, "
+            "did you mean 'centre'?",
+        ),
+        (
+            "trainer:\n  callbacks:\n    - class_path: ccl.callbacks.EMA\n      init_args: {decya: 1}",
+            "there is no key 'trainer.callbacks.0.init_args.decya' in FILE, line 4, did you mean 'decay'?",
+        ),
+        ("model: {optimizer: {lrr: 1}}", "there is no key 'model.optimizer.lrr' in FILE, line 1, did you mean 'lr'?"),
+        (
+            "model: {net: {init_args: {layers: three}}}",
+            "model.net.init_args.layers in FILE, line 1: it must be int, not 'three'",
+        ),
+        (
+            "model: {tasks: {joint: {prob: 1, reference: vidio}}}",
+            "model.tasks.joint.reference in FILE, line 1: it must be one of 'video', 'audio', not 'vidio'",
+        ),
+        ("model: {net: {class_path: ccl.model.Dual}}", "model.net in FILE, line 1: module 'ccl.model' has no"),
+        ("data: {init_args: {shardz: x}}", "there is no key 'data.init_args.shardz' in FILE, line 1"),
+        ("grid: {frames: 78}", "grid.frames is 78; the video codec needs 4k + 1 frames"),
+        ("a: [", "FILE, line 1 is not YAML"),
+        ("only text", "FILE holds no keys"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_sentence_that_names_it(
+    overlay: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "o.yaml"
+    file.write_text(overlay)
+    assert cli.main(["fit", "--config", JOINT, "--config", str(file), "--runs_dir", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert sentence.replace("FILE", str(file)) in said
+    assert said.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == [file]
+
+
+def test_a_mistake_on_the_command_line_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fit", "--config", JOINT, "--trainer.max_step", "3"]) == 2
+    assert "there is no option '--trainer.max_step', did you mean '--trainer.max_steps'?" in capsys.readouterr().err
+    assert cli.main(["fit", "--config", JOINT, "--trainer.max_steps", "x"]) == 2
+    assert "trainer.max_steps on the command line: it must be int, not 'x'" in capsys.readouterr().err
+
+
+def test_an_overlay_alone_says_that_it_follows_a_whole_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fit", "--config", str(ROOT / "configs" / "trainer" / "ddp.yaml")]) == 2
+    assert "an overlay follows a whole one, such as --config configs/joint.yaml" in capsys.readouterr().err
+
+
+def test_print_config_prints_what_the_files_add_up_to(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["fit", "--config", JOINT, "--trainer.max_steps", "7", "--print_config"])
+    assert left.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["trainer"]["max_steps"] == 7
+    assert config["model"]["net"]["init_args"]["interaction"]["class_path"] == "ccl.interaction.CCA"
+
+
+def test_a_run_becomes_a_model_that_generates_and_is_scored(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = tmp_path / "model", tmp_path / "clips"
+    assert cli.main(["export", str(run), "-o", str(model)]) == 0
+    assert {path.name for path in model.iterdir()} == {"config.yaml", "model.safetensors"}
+    assert cli.main(["generate", "--ckpt", str(model), "--prompt", 'a man says "hello"', "-o", str(out / "x.mp4")]) == 0
+    clip = read_clip(out / "x.mp4")
+    assert clip.video is not None and clip.video.shape == (77, 48, 48, 3)
+
+    sound = ["--audio", str(out / "x.mp4"), "--guidance", "ucg3", "--scale", "4", "3", "--modal", "2", "2"]
+    assert cli.main(["generate", "--ckpt", str(model), "--prompt", "a man", *sound, "-o", str(out / "y.mp4")]) == 0
+    assert json.loads((out / "y.json").read_text())["guidance"]["rule"] == "UCG3"
+
+    assert cli.main(["evaluate", str(out), "--metrics", "mouth", "-o", str(tmp_path / "scores")]) == 0
+    scores = [json.loads(line) for line in (tmp_path / "scores" / "scores.jsonl").read_text().splitlines()]
+    assert [score["id"] for score in scores] == ["x", "y"]
+
+
+def test_a_checkpoint_generates_a_file_of_prompts(run: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"id": "one", "prompt": "a drum", "seed": 1}\n{"id": "two", "prompt": "a bell"}\n')
+    ckpt = ["--ckpt", str(run / "checkpoints" / "last.ckpt")]
+    guidance = ["--guidance", str(ROOT / "configs" / "guidance" / "none.yaml")]
+    argv = ["generate", *ckpt, "--prompts", str(prompts), *guidance, "-o", str(tmp_path / "out")]
+    assert cli.main(argv) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.json", "one.mp4", "two.json", "two.mp4"}
+
+
+def test_a_bad_line_of_prompts_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"prompt": "a"}\n{"promt": "b"}\n')
+    assert cli.main(["generate", "--prompts", str(prompts), "-o", str(tmp_path / "out")]) == 1
+    assert f"ccl: {prompts}, line 2: there is no key 'promt', did you mean 'prompt'?" in capsys.readouterr().err
+
+
+def test_a_guidance_that_does_not_exist_names_those_that_do(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        "generate",
+        "--ckpt",
+        str(run / "checkpoints" / "last.ckpt"),
+        "--prompt",
+        "a",
+        "-o",
+        str(tmp_path / "x.mp4"),
+    ]
+    assert cli.main([*argv, "--guidance", "ugc2"]) == 2
+    assert "there is no guidance 'ugc2', did you mean 'ucg2'?" in capsys.readouterr().err
+    assert cli.main([*argv, "--guidance", "none", "--scale", "1", "1"]) == 2
+    assert "guidance 'none' has no such strength: --scale" in capsys.readouterr().err
+
+
+def test_shards_are_made_of_the_world_and_encoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    media, latents = tmp_path / "media", tmp_path / "latents"
+    argv = ["shards", "world", "-o", str(media), "--clips", "2", "--split", "test", "--workers", "0"]
+    assert cli.main(argv) == 0
+    assert cli.main(["shards", "encode", str(media), "-o", str(latents), "--config", JOINT]) == 0
+    assert "2 clips in 1 shards" in capsys.readouterr().out
+    assert (latents / "index.json").is_file()

@@ -154,8 +154,8 @@ class Pipeline:
     @torch.no_grad()
     def reconstruct(self, row: Row) -> Clip:
         """The row's true clip, encoded and decoded: the best that a model of this codec can do."""
-        media = AV(self._frames(row.reference), self._sound(row.reference))
-        z = AV(*(self._encode(stream, x)[None] for stream, x in zip(STREAMS, media, strict=True)))
+        media: AV[Any] = AV(self._frames(row.reference), self._sound(row.reference))
+        z: AV[Any] = AV(*(self._encode(stream, x)[None] for stream, x in zip(STREAMS, media, strict=True)))
         return self.clip(row, 0, self.codec.decode(z), media, AV(True, True))
 
     def read(self, row: Row) -> AV[Any]:

@@ -85,7 +85,7 @@ class CrossAttention(nn.Module):
         x: Float[Tensor, "b l w"],
         source: Float[Tensor, "b m w2"] | None,
         groups: Groups,
-        rope: tuple[Rotary, Rotary],
+        rope: tuple[Float[Tensor, "l p 2"], Float[Tensor, "m p 2"]],
         context: KV | None = None,
     ) -> Float[Tensor, "b l w"] | Float[Tensor, ""] | None:
         """The update of x; a scalar zero or None where this direction adds nothing.
@@ -223,7 +223,7 @@ class CrossModal(Interaction):
         def move(x: Any) -> Any:
             return x.to(device) if isinstance(x, Tensor) else x
 
-        rope = table.map(lambda angle: Rotary(*map(move, rotary(angle))))
+        rope = table.map(lambda angle: rotary(angle).to(device))
         return Plan(Directions(*(Groups(*map(move, g)) for g in groups)), rope)
 
     def check(self, grid: Grid) -> dict[str, float]:

@@ -189,7 +189,7 @@ class DualStreamTransformer(nn.Module):
                     video_angles(video_positions(grid), grid.h, grid.w, d),
                     temporal_angles(audio_positions(grid, self.rescale), d),
                 )
-                rope = angle.map(lambda a: Rotary(*(part.to(device) for part in rotary(a))))
+                rope = angle.map(lambda a: rotary(a).to(device))
                 plan = self._blocks[0].interaction.plan(grid, device)
             self._plans[key] = (rope, plan)
         return self._plans[key]

@@ -72,13 +72,38 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), EPS)
+        if x.is_cuda or torch.compiler.is_compiling():
+            return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), EPS)
+        return _RMS.apply(x.float(), self.weight.float())
+
+
+class _RMS(torch.autograd.Function):
+    """x / rms(x) * weight in as few passes as a CPU, where torch has no fused kernel, allows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        r = norm.square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+        ctx.save_for_backward(x, weight, r)
+        return (x * r).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (g,) = grads
+        x, weight, r = ctx.saved_tensors
+        unit = x * r
+        gu = g * unit
+        mean = (gu @ weight).unsqueeze(-1).div_(x.shape[-1])
+        dx = torch.addcmul(g * weight, unit, mean, value=-1).mul_(r)
+        return dx, gu.flatten(0, -2).sum(0)
 
 
 def modulate(
     x: Float[Tensor, "b l d"], shift: Float[Tensor, "b f d"], scale: Float[Tensor, "b f d"]
 ) -> Float[Tensor, "b l d"]:
     """LayerNorm(x) (1 + scale) + shift (adaLN), each frame's modulation broadcast over its tokens."""
+    if len(x) == 1 and shift.shape[1] == 1:  # one sample, one time: the modulation is a norm's weight and bias
+        return F.layer_norm(x.float(), x.shape[-1:], 1 + scale.flatten(), shift.flatten(), EPS).to(x.dtype)
     h = F.layer_norm(x.float(), x.shape[-1:], eps=EPS)
     h = rearrange(h, "b (f s) d -> b f s d", f=shift.shape[1])
     h = torch.addcmul(shift[:, :, None], h, 1 + scale[:, :, None])

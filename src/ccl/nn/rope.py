@@ -6,18 +6,13 @@ own frequencies 10000^(-2i / axis). Angles are float64, the rotation float32. l 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
 
-class Rotary(NamedTuple):
-    """Cosines and sines of each token's pairs; a pair that does not turn has angle 0."""
-
-    cos: Float[Tensor, "l p"]
-    sin: Float[Tensor, "l p"]
+# Cosine and sine of each token's pairs; a pair that does not turn has angle 0.
+Rotary = Float[Tensor, "l p 2"]
 
 
 def split_head(head_dim: int) -> tuple[int, int, int]:
@@ -54,11 +49,14 @@ def temporal_angles(positions: Inexact[Tensor, " l"], head_dim: int) -> Float[Te
 
 
 def rotary(angle: Float[Tensor, "l p"]) -> Rotary:
-    return Rotary(angle.cos().float(), angle.sin().float())
+    return torch.stack([angle.cos(), angle.sin()], -1).float()
 
 
 def rotate(x: Float[Tensor, "b l h d"], by: Rotary) -> Float[Tensor, "b l h d"]:
     """Turn each pair (x[2i], x[2i + 1]) by its angle, in float32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    turn = torch.complex(by.cos, by.sin)[:, None]
-    return torch.view_as_real(pairs * turn).flatten(-2)
+    pairs, by = x.float().unflatten(-1, (-1, 2)), by[:, None]
+    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, and has no complex
+        (a, b), (cos, sin) = pairs.unbind(-1), by.unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
+    turned = torch.view_as_complex(pairs) * torch.view_as_complex(by)
+    return torch.view_as_real(turned).flatten(-2)

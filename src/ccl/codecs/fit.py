@@ -1,8 +1,8 @@
 """Fit the embedded codecs' bases to clips: principal components of pixel blocks and of log-mel pairs.
 
 `ccl codec fit` calls `fit` with clips of the embedded world's training split; test clips never enter. The shipped file
-is `ccl codec fit -o src/ccl/codecs/basis/world.safetensors --clips 600`: a minute on one core, half a gigabyte of memory.
-A file holds mean, basis and scale for the first pictures' blocks, the later blocks and the audio, and the weights of the
+is `ccl codec fit -o src/ccl/codecs/basis/world.safetensors --clips 600`: a minute on one core, half a gigabyte. A file
+holds mean, basis and scale for the first pictures' blocks, the later blocks and the audio, and the weights of the
 decoder's correction; well under 1 MB.
 """
 

@@ -7,7 +7,6 @@ Parameter names are Wan2.1's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -167,14 +166,12 @@ class DualBlock(nn.Module):
     ) -> AV[Any]:
         """Add the interaction's updates, each run of equal routes in one call."""
         source = AV.zip(lambda x, given: x.detach() if given else x, x, reference)
-        if constants is None and len(set(routes)) > 1:
+        runs = _runs(routes)
+        if constants is None and len(runs) > 1:
             constants = self.interaction.constants()
         updated: list[AV[Any]] = []
-        done = 0
-        for route, run in groupby(routes):
-            size = len(list(run))
-            part, seen = (_part(z, done, size, len(routes)) for z in (x, source))
-            done += size
+        for route, start, size in runs:
+            part, seen = (_part(z, start, size, len(routes)) for z in (x, source))
             update = self.interaction(part, seen, route, plan, constants)
             updated.append(AV.zip(lambda x, u: x if u is None else x + u, part, update))
         if len(updated) == 1:
@@ -185,6 +182,17 @@ class DualBlock(nn.Module):
         """Keys and values of embedded text (b, m, d), and the interaction's constants."""
         kv = AV.zip(lambda text, block: block.cross_attn.kv(text), text, self.streams)
         return BlockCache(kv, self.interaction.constants())
+
+
+def _runs(routes: Sequence[Route]) -> list[tuple[Route, int, int]]:
+    """(route, first chunk, chunks) of each run of equal routes. A plain loop, which torch.compile can read."""
+    runs: list[tuple[Route, int, int]] = []
+    for i, route in enumerate(routes):
+        if runs and runs[-1][0] == route:
+            runs[-1] = (route, runs[-1][1], runs[-1][2] + 1)
+        else:
+            runs.append((route, i, 1))
+    return runs
 
 
 def _part(x: AV[Any], start: int, size: int, chunks: int) -> AV[Any]:

@@ -122,12 +122,12 @@ def gated_add(
 class _KeepInUse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.shapes = parameters
+        ctx.save_for_backward(*parameters)
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        return (grads[0], *(torch.zeros_like(p) for p in ctx.shapes))
+        return (grads[0], *(torch.zeros_like(p) for p in ctx.saved_tensors))
 
 
 def keep_in_use(x: Tensor, parameters: Iterable[Tensor]) -> Tensor:

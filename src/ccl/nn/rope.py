@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
 
-
 # Cosine and sine of each token's pairs; a pair that does not turn has angle 0.
 Rotary = Float[Tensor, "l p 2"]
 

@@ -118,6 +118,14 @@ def test_stage2_has_a_global_batch_of_320() -> None:
     assert math.prod(factors) == 320
 
 
+def test_stage2_shards_over_every_device() -> None:
+    trainer = resolved(*STAGE2)["trainer"]
+    strategy = trainer["strategy"]["init_args"]
+    assert (
+        strategy["data_parallel_size"] * strategy["tensor_parallel_size"] == trainer["devices"] * trainer["num_nodes"]
+    )
+
+
 def test_stage2_trains_the_papers_five_tasks() -> None:
     rows = resolved(*STAGE2)["model"]["tasks"]
     assert {name: Task(**{**row, "route": Route(**row["route"])}) for name, row in rows.items()} == PAPER_TASKS

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--name", default="demo", help="of the run (%(default)s)")
     parser.add_argument("--steps", type=int, help="of training (the config's)")
     parser.add_argument("--clips", type=int, default=64, help="test clips, half easy and half hard (%(default)s)")
-    parser.add_argument("--solver-steps", type=int, default=25, help="of sampling (%(default)s)")
+    parser.add_argument("--solver-steps", type=int, default=20, help="of sampling (%(default)s)")
     parser.add_argument("--whisper", help="a file of Whisper's weights, to measure the word error rate as well")
     parser.add_argument("--config", type=Path, default=Path("configs/joint.yaml"), help="(%(default)s)")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="(%(default)s)")

@@ -110,7 +110,8 @@ class JointDiffusion(LightningModule):
 
     def setup(self, stage: str) -> None:
         # A run without clips to validate on is as intended; Lightning would warn of it every time.
-        if stage == "fit" and getattr(self.trainer.datamodule, "val_shards", None) is None:
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and getattr(data, "val_shards", None) is None:
             self.trainer.limit_val_batches = 0
 
     # Building
@@ -162,6 +163,23 @@ class JointDiffusion(LightningModule):
     def configure_optimizers(self) -> Any:
         net, text = self.built
         return self.optimizer_config.build([net, text], net.cross_modal_parameters(), max_steps=self.trainer.max_steps)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning's, and under bf16 with a fused optimizer as well.
+
+        Lightning refuses the two together for the sake of float16, whose gradients are scaled until the fused step.
+        """
+        float16 = str(self.trainer.precision).startswith("16")
+        if float16 or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     @property
     def built(self) -> tuple[DualStreamTransformer, TextEncoder]:

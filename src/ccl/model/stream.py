@@ -106,8 +106,8 @@ class StreamEnds(nn.Module):
         """(e, e0) of times in [0, 1], (b,) or (b, f), one a latent frame; float32 whatever the autocast."""
         t = t[:, None] if t.ndim == 1 else t
         with torch.autocast(t.device.type, enabled=False):
-            e = self.time_embedding(sinusoid(1000 * t.double(), self.freq_dim).to(self.dtype))
-            return e, rearrange(self.time_projection(e), "b f (n d) -> b f n d", n=6)
+            e = _in_float32(self.time_embedding, sinusoid(1000 * t.double(), self.freq_dim).float())
+            return e, rearrange(_in_float32(self.time_projection, e), "b f (n d) -> b f n d", n=6)
 
     def text(self, states: Float[Tensor, "b m n"]) -> Float[Tensor, "b m d"]:
         return self.text_embedding(states.to(self.dtype))
@@ -119,6 +119,13 @@ class StreamEnds(nn.Module):
             return rearrange(y, "b t c -> b c t")
         # Wan2.1 keeps the channel last inside a patch.
         return rearrange(y, "b (t h w) (p q c) -> b c t (h p) (w q)", h=h, w=w, p=self.patch, q=self.patch)
+
+
+def _in_float32(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """The layers on float32, even where sharding or a half-precision model holds their weights in bfloat16."""
+    for layer in layers:
+        x = F.linear(x, layer.weight.float(), layer.bias.float()) if isinstance(layer, nn.Linear) else layer(x)
+    return x
 
 
 def sinusoid(t: Float[Tensor, "b f"], dim: int) -> Float[Tensor, "b f n"]:

@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from lightning import Callback, Trainer  # noqa: E402
 from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 
-from ccl.callbacks import EMA, LossLog, Monitor, SaveCheckpoint, TaskRouter, Throughput  # noqa: E402
+from ccl.callbacks import EMA, LossLog, Monitor, Preview, SaveCheckpoint, TaskRouter, Throughput  # noqa: E402
 from ccl.checkpoint import AtomicCheckpointIO  # noqa: E402
 from ccl.run import RunFolder  # noqa: E402
 from fakes import FakeData, make_module, shard_data  # noqa: E402
@@ -53,15 +53,27 @@ def train(
     strategy: str = "auto",
     ranks: int = 1,
     interaction: str = "cca",
+    layers: int = 2,
     kill: int = -1,
     ckpt_path: str | None = None,
+    preview: bool = False,
 ) -> None:
     """One run; the last losses go to its losses.jsonl."""
     config = {"interaction": interaction, "workers": workers, "seed_everything": 0}
     run = RunFolder(Path(folder).name, Path(folder).parent)
     start = run.open(config, ckpt_path)
     sharded = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1)
-    callbacks = [TaskRouter(), EMA(0.9), Monitor(), Throughput(), LossLog(), SaveCheckpoint(every=save), Kill(kill)]
+    callbacks: list[Callback] = [
+        TaskRouter(),
+        EMA(0.9),
+        Monitor(),
+        Throughput(),
+        LossLog(),
+        SaveCheckpoint(every=save),
+        Kill(kill),
+    ]
+    if preview:
+        callbacks.append(Preview(["a bell"], every=steps, steps=1))
     trainer = Trainer(
         accelerator="cpu",
         devices=ranks,
@@ -71,7 +83,7 @@ def train(
         accumulate_grad_batches=accumulate,
         gradient_clip_val=1.0,
         callbacks=callbacks,
-        plugins=[] if strategy == "fsdp" else [AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO()],
         default_root_dir=run.path,
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -80,7 +92,7 @@ def train(
         log_every_n_steps=2,
     )
     data = FakeData(size) if shards is None else shard_data(Path(shards), workers, size)
-    trainer.fit(make_module(interaction), datamodule=data, ckpt_path=start, weights_only=True)
+    trainer.fit(make_module(interaction, layers), datamodule=data, ckpt_path=start, weights_only=True)
 
 
 def fork(options: dict[str, Any], rank: int, port: int) -> int:

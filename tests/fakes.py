@@ -79,11 +79,11 @@ def interaction(widths: Widths, kind: str = "cca") -> Interaction:
     return Gate(widths, align) if kind == "gate" else CCA(widths, align, num_context_audio=2, num_context_video=3)
 
 
-def make_net(kind: str = "cca") -> DualStreamTransformer:
+def make_net(kind: str = "cca", layers: int = 2) -> DualStreamTransformer:
     return DualStreamTransformer(
         video=StreamConfig(width=16, ffn=32, channels=CHANNELS.video),
         audio=StreamConfig(width=8, ffn=16, channels=CHANNELS.audio),
-        layers=2,
+        layers=layers,
         head_dim=8,
         text_dim=8,
         interaction=partial(interaction, kind=kind),
@@ -95,10 +95,10 @@ def make_text() -> EmbeddedText:
     return EmbeddedText(dim=8, length=6, layers=1, heads=2, buckets=64)
 
 
-def make_module(kind: str = "cca", **kwargs: Any) -> JointDiffusion:
+def make_module(kind: str = "cca", layers: int = 2, **kwargs: Any) -> JointDiffusion:
     optimizer = OptimizerConfig(lr=1e-2, lr_cross=1e-2, warmup_steps=2)
     kwargs = {"optimizer": optimizer} | kwargs
-    return JointDiffusion(partial(make_net, kind), make_text, make_codec(), GRID, **kwargs)
+    return JointDiffusion(partial(make_net, kind, layers), make_text, make_codec(), GRID, **kwargs)
 
 
 def make_batch(index: int, rows: range, *, bad: int | None = None) -> Batch:

@@ -29,21 +29,21 @@ def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_pa
         common = {"interaction": kind, "steps": 8, "save": 100}
         runs.append(common | {"folder": str(tmp_path / kind), "size": 4})
         runs.append(common | {"folder": str(tmp_path / f"{kind}-ddp"), "size": 2, "ranks": 2, "strategy": "ddp"})
-    runs.append(
-        common | {"folder": str(tmp_path / "cca-fsdp"), "interaction": "cca", "size": 2, "ranks": 2, "strategy": "fsdp"}
-    )
+    fsdp = {"folder": str(tmp_path / "cca-fsdp"), "interaction": "cca", "size": 2, "ranks": 2, "strategy": "fsdp"}
+    runs.append(common | fsdp | {"preview": True})
     train_all(tmp_path, runs)
     assert {row["task"] for row in losses(tmp_path / "cca")} == {"single", "a2v", "v2a", "joint"}
     for kind in ("cca", "gate"):
         assert_same_losses(tmp_path / f"{kind}-ddp", tmp_path / kind)
     assert_same_losses(tmp_path / "cca-fsdp", tmp_path / "cca")
+    assert (tmp_path / "cca-fsdp/previews/step_000008/0.mp4").is_file()  # sampled from gathered weights
 
 
 @pytest.mark.timeout(300)
 def test_a_sharded_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
-    common = {"shards": str(make_shards(tmp_path)), "ranks": 2, "strategy": "fsdp", "size": 2, "steps": 7}
+    common = {"shards": str(make_shards(tmp_path)), "ranks": 2, "strategy": "fsdp", "size": 2, "steps": 5, "layers": 1}
     killed = common | {"folder": str(tmp_path / "killed")}
-    runs = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 5}, killed | {"ckpt_path": "last"}]
+    runs = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 4}, killed | {"ckpt_path": "last"}]
     train_all(tmp_path, runs)
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
     folders = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("whole", "killed")]

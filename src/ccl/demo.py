@@ -39,27 +39,29 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--clips", type=int, default=64, help="test clips, half easy and half hard (%(default)s)")
     parser.add_argument("--solver-steps", type=int, default=20, help="of sampling (%(default)s)")
     parser.add_argument("--whisper", help="a file of Whisper's weights, to measure the word error rate as well")
-    parser.add_argument("--config", type=Path, default=Path("configs/joint.yaml"), help="(%(default)s)")
+    parser.add_argument("--config", type=Path, action="append", help="of `ccl fit`, may repeat (configs/joint.yaml)")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="(%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="at a tiny size in a temporary folder, about a minute")
     args = parser.parse(argv)
-    if not args.config.is_file():
-        raise UsageError(f"there is no {args.config}; run the demo where the repository lies, or name a --config")
+    configs = args.config or [Path("configs/joint.yaml")]
+    for config in configs:
+        if not config.is_file():
+            raise UsageError(f"there is no {config}; run the demo where the repository lies, or name a --config")
     if args.clips < 4 or args.clips % 2:
         raise UsageError(f"--clips is {args.clips}; it must be even, and at least 4 to shuffle pairs")
     steps = () if args.steps is None else ("--trainer.max_steps", str(args.steps))
     if args.smoke:
         with tempfile.TemporaryDirectory(prefix="ccl-smoke-") as folder:
             tiny = (*SMOKE, "--data.init_args.root", f"{folder}/world", *steps)
-            run(args.config, Path(folder), "smoke", tiny, clips=4, solver_steps=4, whisper=None)
+            run(configs, Path(folder), "smoke", tiny, clips=4, solver_steps=4, whisper=None)
     else:
         sizes = {"clips": args.clips, "solver_steps": args.solver_steps, "whisper": args.whisper}
-        run(args.config, args.runs_dir, args.name, steps, **sizes)
+        run(configs, args.runs_dir, args.name, steps, **sizes)
     return 0
 
 
 def run(
-    config: Path,
+    configs: Sequence[Path],
     runs_dir: Path,
     name: str,
     overrides: Sequence[str],
@@ -71,7 +73,7 @@ def run(
     """All stages, in order.
 
     Args:
-        config: of `ccl fit`.
+        configs: of `ccl fit`, stacked.
         runs_dir: where the run's folder lies.
         name: of the run.
         overrides: options of `ccl fit` that stand over the config.
@@ -80,7 +82,7 @@ def run(
         whisper: weights to measure the word error rate with.
     """
     with stage("fit"):
-        folder = fit(config, runs_dir, name, overrides)
+        folder = fit(configs, runs_dir, name, overrides)
     from ccl.checkpoint import last_checkpoint
     from ccl.model_folder import export
     from ccl.pipeline import Pipeline
@@ -99,7 +101,7 @@ def run(
         report(folder, pipe, rows, whisper)
 
 
-def fit(config: Path, runs_dir: Path, name: str, overrides: Sequence[str]) -> Path:
+def fit(configs: Sequence[Path], runs_dir: Path, name: str, overrides: Sequence[str]) -> Path:
     """Train, go on with training, or find it finished; the run's folder."""
     from ccl.checkpoint import complete_checkpoints, step_of
     from ccl.cli import fit as verb
@@ -107,7 +109,8 @@ def fit(config: Path, runs_dir: Path, name: str, overrides: Sequence[str]) -> Pa
     # A run that was stopped before its first checkpoint cannot go on, and is not overwritten.
     names = (name if n == 1 else f"{name}-{n}" for n in count(1))
     folder = next(f for f in (runs_dir / n for n in names) if not f.exists() or complete_checkpoints(f / "checkpoints"))
-    argv = ["--config", str(config), "--name", folder.name, "--runs_dir", str(runs_dir), *overrides]
+    stack = [arg for config in configs for arg in ("--config", str(config))]
+    argv = [*stack, "--name", folder.name, "--runs_dir", str(runs_dir), *overrides]
     done = complete_checkpoints(folder / "checkpoints")
     if done:
         wanted = verb.resolve(argv)["trainer"]["max_steps"]

@@ -1,6 +1,6 @@
 """Every length of a clip, derived once from its frames, rate and size. The only length arithmetic in the project.
 
-t_v latent frames of h x w video tokens; t_a audio tokens; c = floor(t_a / t_v) audio tokens a latent frame (CCL Sec. 4.1).
+t_v latent frames of h x w video tokens; t_a audio tokens; c = floor(t_a / t_v) audio tokens a frame (CCL Sec. 4.1).
 """
 
 from __future__ import annotations

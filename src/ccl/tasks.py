@@ -18,7 +18,7 @@ class Task:
     Args:
         prob: how often a step draws it.
         route: who sees whom while it trains.
-        reference: the stream that is given: clean latents, t = 0, detached where the other stream reads it, loss times 0.
+        reference: the given stream: clean latents, t = 0, detached where the other stream reads it, loss times 0.
         shared_time: whether both streams take the same t.
     """
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ccl.grid import Grid
 from ccl.interaction import CCA, TARP, Gate, NoInteraction
-from ccl.model import DualStreamTransformer, Prepared, StreamConfig
+from ccl.model import DualStreamTransformer, StreamConfig
 from ccl.types import AV, CLOSED, OPEN, Route
 
 GRID = Grid(frames=17, height=32, width=32)  # t_v 5, 2 x 2 tokens, t_a 21
@@ -136,16 +136,7 @@ def test_prepared_text_and_context_change_nothing() -> None:
     prepared = net.prepare(text)
     for route in (OPEN, CLOSED, (OPEN, CLOSED)):
         assert equal(net(x, t, text, grid=GRID, route=route), net(x, t, prepared, grid=GRID, route=route))
-
-
-def test_prepared_parts_join_repeat_and_expand() -> None:
-    net, (x, t, text) = randomised().eval(), inputs(4)
-    whole = net(x, t, text, grid=GRID)
-    close(net(x, t, Prepared.cat([net.prepare(text[:1]), net.prepare(text[1:])]), grid=GRID), whole)
-    twice = text[:2].repeat(2, 1, 1)
-    close(net(x, t, net.prepare(text[:2]).repeat(2), grid=GRID), net(x, t, twice, grid=GRID))
-    close(net(x, t, net.prepare(text[:1]).expand(4), grid=GRID), net(x, t, text[:1].expand(4, -1, -1), grid=GRID))
-    assert net.prepare(text).batch == 4 and not net.prepare(text).blocks[0].text.video[0].requires_grad
+    assert not prepared.blocks[0].text.video[0].requires_grad
 
 
 def test_one_time_a_frame_equals_one_time_where_they_agree() -> None:

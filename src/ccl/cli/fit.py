@@ -122,7 +122,12 @@ class FitCLI(LightningCLI):
         if self.trainer.is_global_zero:
             sys.stdout.write(f"{self.summary()}\n")
             sys.stdout.flush()
-        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start)
+        try:
+            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start)
+        except SystemExit:
+            if self.trainer.interrupted:  # Lightning's way to end on Ctrl-C, with the status of a failure
+                raise KeyboardInterrupt from None
+            raise
 
     def summary(self) -> str:
         """What is easily got wrong, in a line: the global batch above all."""

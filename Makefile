@@ -5,10 +5,10 @@ CONFIG ?= configs/joint.yaml
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test smoke fit lint types bench
+.PHONY: help setup demo test smoke fit checkpoint lint types bench
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 # The stamp is older than pyproject.toml when a dependency has changed: only then is anything installed.
 .venv/.installed: pyproject.toml
@@ -27,6 +27,10 @@ smoke: .venv/.installed ## the whole way at a tiny size, about a minute
 
 fit: .venv/.installed ## train a config; make fit CONFIG=configs/joint.yaml
 	$(BIN)/ccl fit --config $(CONFIG)
+
+SHIPPED := --config configs/joint.yaml --config configs/trainer/checkpoint.yaml
+checkpoint: .venv/.installed ## train the model that ships with the package, hours; goes on where it was stopped
+	$(BIN)/ccl fit $(SHIPPED) $(if $(wildcard runs/embedded/checkpoints/last.ckpt),--ckpt_path last) && $(BIN)/ccl export runs/embedded -o src/ccl/checkpoints/embedded
 
 lint: .venv/.installed ## ruff, style and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

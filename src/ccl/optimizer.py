@@ -14,7 +14,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 # Kept out of weight decay beside everything of one dimension: tables that shift and scale, and context tokens.
-UNDECAYED = ("norm", "modulation", "scale_shift", "context", "embedding")
+UNDECAYED = ("norm", "modulation", "scale_shift", "context")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """A causal video codec without weights to train: blocks of pixels on a fitted orthonormal basis.
 
 The first latent frame holds one picture in blocks of 8 x 8, each later one holds four in blocks of 4 x 8 x 8, as in
-Wan's VAE. Encoding is a projection of each block alone; decoding adds what the blocks around it tell (refine.py).
-16 numbers a block make 64 a token of 2 x 2 blocks, a third of a stream 192 wide: wider tokens keep more detail than a
-small model learns to generate. Each latent is divided by its standard deviation, as Wan's are: what noise a sampler
-leaves then has the spectrum of pictures, not that of the faintest details.
+Wan's VAE; the first is projected as if it stood still, so that all frames share one latent space. Encoding is a
+projection of each block alone; decoding adds what the blocks around it tell (refine.py). 16 numbers a block make 64 a
+token of 2 x 2 blocks, a third of a stream 192 wide: wider tokens keep more detail than a small model learns to
+generate. Each latent is divided by its standard deviation, as Wan's are: what noise a sampler leaves then has the
+spectrum of pictures, not that of the faintest details.
 
 B clips, F pictures, T latent frames, H x W latent pixels, C channels.
 """
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ccl.codecs.base import VideoCodec
-from ccl.codecs.projection import BasisFile
+from ccl.codecs.projection import BasisFile, Still
 from ccl.codecs.refine import Refiner
 
 PARTS = ("video_first", "video_later")
@@ -49,7 +50,8 @@ class EmbeddedVideo(VideoCodec):
         super().__init__()
         self.channels = channels
         file = BasisFile(basis)
-        self.first, self.later = (file.basis(name, channels) for name in PARTS)
+        self.later = file.basis("video_later", channels)
+        self.first = Still(self.later, self.stride_time)
         self.refine_first, self.refine_later = (
             Refiner(channels, *file.take(name, "inward", "outward")) for name in PARTS
         )

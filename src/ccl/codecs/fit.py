@@ -2,8 +2,8 @@
 
 `ccl codec fit` calls `fit` with clips of the embedded world's training split; test clips never enter. The shipped file
 is `ccl codec fit -o src/ccl/codecs/basis/world.safetensors --clips 600`: a minute on one core, half a gigabyte. A file
-holds mean, basis and scale for the first pictures' blocks, the later blocks and the audio, and the weights of the
-decoder's correction; well under 1 MB.
+holds mean, basis and scale for blocks of pixels and for the audio, and the weights of the decoder's correction; well
+under 1 MB.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ccl.codecs.embedded_audio import PAIR
-from ccl.codecs.embedded_video import PARTS, blocks
+from ccl.codecs.embedded_video import PARTS, EmbeddedVideo, blocks
 from ccl.codecs.mel import LogMel
-from ccl.codecs.projection import Basis
+from ccl.codecs.projection import Basis, Still
 from ccl.codecs.refine import Features, Ridge, context
 from ccl.rng import generator
 from ccl.types import Clip
+
+LENGTH = EmbeddedVideo.stride_time
+BLOCK = 3 * LENGTH * EmbeddedVideo.stride_space**2
 
 
 class Moments:
@@ -102,8 +105,7 @@ def fit(
     """
     clips = list(clips)
     tensors = _fit_audio(clips, audio_channels)
-    for part, name in enumerate(PARTS):
-        tensors |= _fit_video(clips, part, name, video_channels, motion, hidden, rank)
+    tensors |= _fit_video(clips, video_channels, motion, hidden, rank)
     for name, value in tensors.items():
         # The correction is large and rough, the basis small and exact.
         kind = torch.float16 if name.endswith(("inward", "outward")) else torch.float32
@@ -129,30 +131,30 @@ def _fit_audio(clips: list[Clip], channels: int) -> dict[str, Tensor]:
     return _named("audio", *principal(moments, moments, channels, "sound"))
 
 
-def _fit_video(
-    clips: list[Clip], part: int, name: str, channels: int, motion: float, hidden: int, rank: int
-) -> dict[str, Tensor]:
-    """Basis and correction of the first pictures' blocks (part 0) or of the later ones (part 1)."""
+def _fit_video(clips: list[Clip], channels: int, motion: float, hidden: int, rank: int) -> dict[str, Tensor]:
+    """The basis, from the blocks of all but the first pictures, and the correction of either kind of block."""
     pictures = [clip.video for clip in clips if clip.video is not None]
-    dim = (192, 768)[part]
-    moments, weighted = Moments(dim), Moments(dim)
+    moments, weighted = Moments(BLOCK), Moments(BLOCK)
     for video in pictures:
-        rows, weight = _blocks(video)[part], _movement(video, motion)[part]
+        rows = _blocks(video)[1]
         moments.add(rows.flatten(0, -2))
-        weighted.add(rows.flatten(0, -2), weight.flatten())
-    mean, directions, scale = principal(moments, weighted, channels, "video")
-    basis = Basis(mean.float(), directions.float(), scale.float())
-
-    ridge = Ridge(Features(channels, hidden), dim)
-    for number, video in enumerate(pictures):
-        rows = _blocks(video)[part]
-        # Neighbouring latent frames look alike: six of a clip tell about as much as all.
-        chosen = torch.randperm(rows.shape[1], generator=generator("codec", number))[:6]
-        rows = rows[:, chosen]
-        z = basis.project(rows)
-        ridge.add(context(z).flatten(0, -2), (rows - basis.expand(z)).flatten(0, -2))
-    inward, outward = ridge.solve(min(rank, dim))
-    return _named(name, mean, directions, scale) | {f"{name}.inward": inward, f"{name}.outward": outward}
+        weighted.add(rows.flatten(0, -2), _movement(rows, motion).flatten())
+    fitted = principal(moments, weighted, channels, "video")
+    tensors = _named("video_later", *fitted)
+    later = Basis(*(tensor.float() for tensor in fitted))
+    for part, (name, basis) in enumerate(zip(PARTS, (Still(later, LENGTH), later), strict=True)):
+        dim = (BLOCK // LENGTH, BLOCK)[part]
+        ridge = Ridge(Features(channels, hidden), dim)
+        for number, video in enumerate(pictures):
+            rows = _blocks(video)[part]
+            # Neighbouring latent frames look alike: six of a clip tell about as much as all.
+            chosen = torch.randperm(rows.shape[1], generator=generator("codec", number))[:6]
+            rows = rows[:, chosen]
+            z = basis.project(rows)
+            ridge.add(context(z).flatten(0, -2), (rows - basis.expand(z)).flatten(0, -2))
+        inward, outward = ridge.solve(min(rank, dim))
+        tensors |= {f"{name}.inward": inward, f"{name}.outward": outward}
+    return tensors
 
 
 def _named(name: str, mean: Tensor, basis: Tensor, scale: Tensor) -> dict[str, Tensor]:
@@ -164,8 +166,7 @@ def _blocks(video: np.ndarray) -> tuple[Tensor, Tensor]:
     return blocks(rearrange(torch.tensor(video[:frames]), "f h w c -> 1 c f h w") / 127.5 - 1)
 
 
-def _movement(video: np.ndarray, motion: float) -> tuple[Tensor, Tensor]:
-    """Weights of the blocks of the first picture and of the later ones, by how much their pixels change."""
-    change = rearrange(_blocks(video)[1], "b t h w (n p) -> b t h w n p", n=4).var(-2).mean(-1)
-    weight = 1 + motion * change / change.mean().clamp(min=1e-6)
-    return weight.mean(1, keepdim=True), weight
+def _movement(blocks: Float[Tensor, "b t h w d"], motion: float) -> Float[Tensor, "b t h w"]:
+    """Weights of blocks, by how much their pixels change."""
+    change = rearrange(blocks, "b t h w (n p) -> b t h w n p", n=LENGTH).var(-2).mean(-1)
+    return 1 + motion * change / change.mean().clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""A fitted orthonormal basis, and the file that holds the codecs' three of them.
+"""A fitted orthonormal basis, what it makes of a single picture, and the file that holds the codecs' bases.
 
 A block x is projected to z = basis (x - mean) / scale and comes back as mean + basis^T (z * scale).
 """
@@ -40,6 +40,29 @@ class Basis(nn.Module):
 
     def expand(self, z: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
         return (z * self.scale) @ self.basis + self.mean
+
+
+class Still(nn.Module):
+    """A single picture on a basis of blocks that last: as if the picture stood still for the length of a block.
+
+    The first latent frame thus lies in the same space as the later ones, as it does in Wan's VAE. With a basis of its
+    own it stayed noise for hundreds of steps: rotary positions are relative, and nothing else tells a network that a
+    frame is the first.
+
+    Args:
+        basis: of D = length * d numbers a block, pictures outermost.
+        length: pictures a block.
+    """
+
+    def __init__(self, basis: Basis, length: int) -> None:
+        super().__init__()
+        self.basis, self.length = basis, length
+
+    def project(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n c"]:
+        return self.basis.project(x.repeat(*[1] * (x.ndim - 1), self.length))
+
+    def expand(self, z: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
+        return self.basis.expand(z).unflatten(-1, (self.length, -1)).mean(-2)
 
 
 class BasisFile:

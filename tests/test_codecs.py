@@ -300,3 +300,11 @@ def test_a_bad_basis_file_is_named(tmp_path):
         EmbeddedAudio(basis=str(tmp_path / "junk.safetensors"))
     with pytest.raises(ValueError, match="has 16 video_later channels and 24 are asked for"):
         EmbeddedVideo(24)
+
+
+def test_a_little_noise_in_the_latents_is_a_little_noise_in_every_picture(video):
+    # Directions that a still picture never takes once turned into stripes across the first picture.
+    z = video.encode(picture(9, 48, 48))
+    noisy = z + 0.2 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+    error = (video.decode(noisy) - video.decode(z)).square().mean((0, 1, 3, 4)).sqrt()
+    assert error.max() < 0.2

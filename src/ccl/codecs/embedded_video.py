@@ -80,7 +80,9 @@ class EmbeddedVideo(VideoCodec):
         with torch.autocast(z.device.type, enabled=False):
             z = rearrange(z.float(), "b c t h w -> b t h w c")
             sides = {"p": self.stride_space, "q": self.stride_space, "c": 3}
-            still, moving = z[:, :1], z[:, 1:]
+            # Generated latents of the first picture may move a little; a picture does not, and its correction has never
+            # seen it.
+            still, moving = self.first.project(self.first.expand(z[:, :1])), z[:, 1:]
             first = rearrange(self.first.expand(still) + self.refine_first(still), _reverse(FIRST), **sides)
             later = rearrange(
                 self.later.expand(moving) + self.refine_later(moving), _reverse(LATER), n=self.stride_time, **sides

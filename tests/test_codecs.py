@@ -302,9 +302,9 @@ def test_a_bad_basis_file_is_named(tmp_path):
         EmbeddedVideo(24)
 
 
-def test_a_little_noise_in_the_latents_is_a_little_noise_in_every_picture(video):
+def test_noise_in_the_latents_troubles_the_first_picture_no_more_than_the_others(video):
     # Directions that a still picture never takes once turned into stripes across the first picture.
     z = video.encode(picture(9, 48, 48))
-    noisy = z + 0.2 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+    noisy = z + 0.5 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
     error = (video.decode(noisy) - video.decode(z)).square().mean((0, 1, 3, 4)).sqrt()
-    assert error.max() < 0.2
+    assert error[0] < 1.2 * error[1:].mean()

@@ -89,10 +89,9 @@ def main() -> None:
             ("forward + backward", {"ours": backward(our, ours), "theirs": backward(their, theirs)}),
         ):
             seconds = turns(runs, args.rounds, cpu=args.cpu)
-            both = " ".join(f"{who} {1e3 * statistics.median(s):.1f} ms" for who, s in seconds.items())
-            print(
-                verdict(f"{tokens} tokens, {name}", ratio(seconds["ours"], seconds["theirs"]), goal), both, flush=True
-            )
+            both = ", ".join(f"{who} {1e3 * statistics.median(s):.1f} ms" for who, s in seconds.items())
+            value = ratio(seconds["ours"], seconds["theirs"])
+            print(verdict(f"{tokens} tokens, {name}: {both}, ratio", value, goal), flush=True)
 
 
 if __name__ == "__main__":

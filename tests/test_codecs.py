@@ -151,7 +151,7 @@ def test_mel_frames_equal_a_naive_loop():
     x = torch.randn(1, 1024, generator=torch.Generator().manual_seed(0)) * 0.1
     frames = mel(x)[0]
     padded = np.concatenate([np.zeros(384), x[0].numpy().astype(np.float64), np.zeros(384)])
-    window = np.pad(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(640) / 640), 192)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
     filters = mel_filters(80, 1024, RATE).double().numpy()
     for i in range(4):
         magnitude = np.abs(np.fft.rfft(padded[256 * i : 256 * i + 1024] * window))
@@ -206,11 +206,6 @@ def test_latents_far_off_stay_within_range(audio, size):
     y = audio.decode(size * torch.randn(1, 40, 8, generator=torch.Generator().manual_seed(0)))
     assert y.isfinite().all()
     assert y.abs().max() <= 1
-
-
-def test_wrong_windows_are_named():
-    with pytest.raises(ValueError, match="window is 300; it must be an even number from 512 to 1024"):
-        LogMel(window=300)
 
 
 def test_wrong_sample_counts_are_named():

@@ -19,7 +19,6 @@ from ccl.codecs.mel import LogMel
 from ccl.codecs.projection import BasisFile
 
 PAIR = 2  # log-mel frames a latent
-SPECTROGRAM = "mel80w640"  # part of the identity: change it with LogMel's defaults
 
 
 class EmbeddedAudio(AudioCodec):
@@ -37,7 +36,7 @@ class EmbeddedAudio(AudioCodec):
     sample_rate = 16_000
     latent_rate = 31.25
 
-    def __init__(self, channels: int = 40, basis: str | None = None, iterations: int = 32) -> None:
+    def __init__(self, channels: int = 40, basis: str | None = None, iterations: int = 48) -> None:
         super().__init__()
         self.channels = channels
         self.mel = LogMel(sample_rate=self.sample_rate, iterations=iterations)
@@ -47,7 +46,7 @@ class EmbeddedAudio(AudioCodec):
 
     @property
     def identity(self) -> str:
-        return f"embedded-audio-{self.channels}-{SPECTROGRAM}-{self._hash}"
+        return f"embedded-audio-{self.channels}-{self._hash}"
 
     @torch.no_grad()
     def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:

@@ -92,7 +92,8 @@ def train(
         log_every_n_steps=2,
     )
     data = FakeData(size) if shards is None else shard_data(Path(shards), workers, size)
-    trainer.fit(make_module(interaction, layers), datamodule=data, ckpt_path=start, weights_only=True)
+    trainer.ckpt_path = start  # as `ccl fit` does
+    trainer.fit(make_module(interaction, layers), datamodule=data, weights_only=True)
 
 
 def fork(options: dict[str, Any], rank: int, port: int) -> int:

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Where the parts meet.
 MIDDLE: dict[str, set[str]] = {
-    "module": VALUES | {"codecs", "flow", "model", "optimizer", "sharding", "tasks", "text"},
+    "module": VALUES | {"codecs", "flow", "model", "optimizer", "sharded", "sharding", "tasks", "text"},
     "sharded": {"checkpoint"},
     "model_folder": VALUES | {"checkpoint", "codecs", "files", "model", "sampling", "sharded", "sharding", "text"},
     "pipeline": VALUES | {"codecs", "guidance", "media", "model_folder", "rows", "sampling", "tasks", "text"},

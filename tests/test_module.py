@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -194,6 +196,7 @@ def test_a_batch_of_nothing_is_refused() -> None:
 
 
 def test_weights_of_another_shape_are_refused_by_their_first_key(module: JointDiffusion) -> None:
+    module._trainer = SimpleNamespace(ckpt_path="last.ckpt")  # type: ignore[assignment]
     state = module.state_dict()
     state["net.blocks.0.video.modulation"] = torch.zeros(1, 6, 7)
     with pytest.raises(
@@ -203,6 +206,31 @@ def test_weights_of_another_shape_are_refused_by_their_first_key(module: JointDi
     del state["net.blocks.0.video.modulation"]
     with pytest.raises(ValueError, match=r"has no net.blocks.0.video.modulation"):
         module.on_load_checkpoint({"batches": 3, "state_dict": state})
+
+
+def test_a_sharded_checkpoint_of_another_model_is_refused_before_it_is_read(
+    tmp_path: Path, module: JointDiffusion
+) -> None:
+    from torch.distributed.checkpoint import save
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch tells that it saves from one process
+        save({"state_dict": module.state_dict()}, checkpoint_id=tmp_path, no_dist=True)
+    other = make_module("gate")  # all of a gate's weights are there, and the context tokens' besides
+    other.configure_model()
+    for resumed in (module, other):
+        resumed._trainer = SimpleNamespace(ckpt_path=tmp_path)  # type: ignore[assignment]
+    module.on_fit_start()
+    with pytest.raises(
+        ValueError, match=r"has net\.blocks\.0\.interaction\.a2v\.context\.\S+, which this model has not"
+    ):
+        other.on_fit_start()
+
+
+def test_weights_that_are_no_model_are_not_taken_for_one(tmp_path: Path) -> None:
+    save_file({"blocks.0.self_attn.q.weight": torch.zeros(3)}, tmp_path / "model.safetensors")  # Wan's own names
+    with pytest.raises(TrainingError, match=r"model.safetensors holds no weights named net\.\*"):
+        make_module(pretrained=str(tmp_path)).configure_model()
 
 
 def test_training_may_start_from_a_models_weights(tmp_path: Path, module: JointDiffusion) -> None:
@@ -235,6 +263,29 @@ def test_the_schedule_warms_up_and_bends_down() -> None:
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[4] == 1.0 and math.isclose(factors[12], 0.55) and factors[20:] == [0.1] * 5
     assert {OptimizerConfig().factor(step, max_steps=-1) for step in range(9)} == {1.0}
+
+
+def test_bfloat16_training_clips_gradients_with_a_fused_optimizer(tmp_path: Path) -> None:
+    norms: list[float] = []
+
+    class Look(Callback):
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            norms.append(float(nn.utils.get_total_norm(p.grad for p in pl_module.parameters())))
+
+        def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            if grads:
+                norms.append(float(nn.utils.get_total_norm(grads)))
+
+    module = make_module(optimizer=OptimizerConfig(lr=1e-2, lr_cross=1e-2, fused=True))
+    module.configure_model()
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    callbacks = [TaskRouter(), Look()]
+    fit(module, FakeData(), tmp_path, precision="bf16-mixed", gradient_clip_val=1e-3, callbacks=callbacks, max_steps=2)
+    # Before clipping, and as the next step's zero_grad finds them: at most 1e-3.
+    assert norms[0] > 2e-3 and norms[1] == pytest.approx(1e-3, rel=1e-2)
+    assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+    assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
 
 
 def test_an_endless_cosine_is_refused() -> None:

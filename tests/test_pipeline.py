@@ -326,6 +326,13 @@ def test_a_run_is_exported_as_a_model_folder_in_bfloat16(tmp_path):
     assert loaded.provenance["codec"] == loaded.codec.identity
 
 
+def test_a_run_trained_with_another_codec_is_refused(tmp_path):
+    ckpt = run_folder(tmp_path, tiny_state())
+    (ckpt.parents[1] / "run.json").write_text(json.dumps({"starts": [{"codec": "an-older-basis"}]}))
+    with pytest.raises(ValueError, match=r"last\.ckpt was trained with the codec an-older-basis, but its config gives"):
+        load_model(ckpt)
+
+
 def test_a_sharded_checkpoint_is_gathered(tmp_path):
     from torch.distributed.checkpoint import save
 

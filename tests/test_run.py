@@ -120,6 +120,18 @@ def test_a_cosine_that_ends_with_the_run_fixes_its_length(tmp_path: Path) -> Non
         run.open(changed(model__optimizer__schedule="cosine", trainer__max_steps=20), "last")
 
 
+def test_a_codec_that_changed_since_training_is_refused(tmp_path: Path) -> None:
+    run = RunFolder("c", tmp_path)
+    run.open(CONFIG, codec="basis-1")
+    save(run.checkpoints, 5)
+    for start in ("last", str(run.checkpoints / "last.ckpt")):
+        with pytest.raises(RunError, match=r"was trained with the codec basis-1, and this config gives basis-2, "):
+            run.open(CONFIG, start, codec="basis-2")
+    with pytest.raises(RunError, match=r"trained with the codec basis-1"):  # nor under another name
+        RunFolder("d", tmp_path).open(CONFIG, str(run.checkpoints / "last.ckpt"), codec="basis-2")
+    assert run.open(CONFIG, "last", codec="basis-1") is not None
+
+
 @pytest.mark.parametrize("name", ["", "a/b", ".."])
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunError, match="must be a plain folder name"):

@@ -159,9 +159,9 @@ def from_run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def started(path: Path) -> dict[str, Any]:
-    """Commit and versions of a run's last start, as far as they were written down."""
+    """Commit, versions and codec of a run's last start, as far as they were written down."""
     starts = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
-    return {key: starts[-1][key] for key in ("commit", "dirty", "versions") if starts and key in starts[-1]}
+    return {key: starts[-1][key] for key in ("commit", "dirty", "versions", "codec") if starts and key in starts[-1]}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ from ccl.grid import Grid
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.optimizer import OptimizerConfig
 from ccl.rng import generator, seed_of
-from ccl.sharding import WholeDraws, check_shapes, load_whole, shard
+from ccl.sharded import sharded_shapes
+from ccl.sharding import WholeDraws, check_shapes, load_whole, shapes_of, shard
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text.base import TextEncoder
 from ccl.types import AV, Batch
@@ -155,6 +156,8 @@ class JointDiffusion(LightningModule):
         if not path.is_file():
             raise TrainingError(f"model.pretrained is {folder}, which holds no model.safetensors")
         state = load_file(path)
+        if not any(name.startswith("net.") for name in state):
+            raise TrainingError(f"model.pretrained: {path} holds no weights named net.*, so it is no model of ccl")
         for part in ("net", "text"):
             own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
             if own:
@@ -302,6 +305,12 @@ class JointDiffusion(LightningModule):
 
     # Saving
 
+    def on_fit_start(self) -> None:
+        """Refuse a sharded checkpoint of another model before it is read: one that holds more would load in silence."""
+        path = self.trainer.ckpt_path
+        if path is not None and Path(path).is_dir():
+            check_shapes(shapes_of(self.state_dict()), sharded_shapes(Path(path)), f"checkpoint {path}")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["batches"] = self.batches
 
@@ -309,8 +318,7 @@ class JointDiffusion(LightningModule):
         """Restore the count of batches; refuse weights of another shape in a sentence."""
         self.batches = checkpoint["batches"]
         if state := checkpoint.get("state_dict"):  # a sharded checkpoint brings its weights another way
-            own = {name: tensor.shape for name, tensor in self.state_dict().items()}
-            check_shapes(own, {name: tensor.shape for name, tensor in state.items()}, "the checkpoint")
+            check_shapes(shapes_of(self.state_dict()), shapes_of(state), "the checkpoint")
 
 
 def loss_by_clip(v_hat: Tensor, v: Tensor, counted: Tensor) -> Tensor:

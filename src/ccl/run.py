@@ -82,7 +82,7 @@ class RunFolder:
     def losses(self) -> Path:
         return self.path / "losses.jsonl"
 
-    def open(self, config: dict[str, Any], ckpt_path: str | None = None) -> str | None:
+    def open(self, config: dict[str, Any], ckpt_path: str | None = None, *, codec: str | None = None) -> str | None:
         """Begin a run or go on with it; the checkpoint to start from, or None for a new run.
 
         The first process alone reads and writes the folder's facts; all find the same checkpoint.
@@ -90,23 +90,25 @@ class RunFolder:
         Args:
             config: resolved, as plain values.
             ckpt_path: None to begin, "last" to go on, or the path of a checkpoint.
+            codec: identity of the codec, which the config does not say: a basis file may change beneath its name.
 
         Raises:
-            RunError: where the folder is taken, or was made by another config.
+            RunError: where the folder is taken, or was made by another config or codec.
             CheckpointError: where the checkpoint is absent or was never finished.
         """
         first = is_first_process()
         if ckpt_path is None:
             if first:
                 self._refuse_taken()
-                self._start(config, None)
+                self._start(config, None, codec)
             return None
         path = last_checkpoint(self.checkpoints) if ckpt_path == "last" else Path(ckpt_path)
         verify(path)
         if first:
             if self.config.exists():
                 self._refuse_changed(config)
-            self._start(config, path.name)
+            refuse_other_codec(path, codec)
+            self._start(config, path.name, codec)
         return str(path)
 
     def _refuse_taken(self) -> None:
@@ -135,7 +137,7 @@ class RunFolder:
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
             raise RunError(f"run {self.name} was made by another config: {shown}{more}; choose another --name")
 
-    def _start(self, config: dict[str, Any], checkpoint: str | None) -> None:
+    def _start(self, config: dict[str, Any], checkpoint: str | None, codec: str | None) -> None:
         for folder in (self.checkpoints, self.tensorboard, self.previews):
             folder.mkdir(parents=True, exist_ok=True)
         sweep(self.path)
@@ -146,10 +148,23 @@ class RunFolder:
             "from": checkpoint,
             "seed": config.get("seed_everything"),
             "max_steps": leaf(config, "trainer.max_steps"),
+            "codec": codec,
         }
         starts.append(start | commit() | {"versions": versions()})
         write_whole(record, json.dumps({"name": self.name, "starts": starts}, indent=2) + "\n")
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def refuse_other_codec(checkpoint: Path, codec: str | None) -> None:
+    """Refuse a checkpoint whose run was trained on latents of another codec, as far as its run.json says."""
+    record = checkpoint.absolute().parent.parent / "run.json"
+    starts = json.loads(record.read_text())["starts"] if record.is_file() else []
+    known = [start["codec"] for start in starts if start.get("codec")]
+    if codec and known and known[-1] != codec:
+        raise RunError(
+            f"{checkpoint} was trained with the codec {known[-1]}, and this config gives {codec}, whose latents mean "
+            "something else; bring that codec's basis back, or train anew under another --name"
+        )
 
 
 def is_first_process() -> bool:

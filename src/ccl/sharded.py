@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +57,32 @@ def read_sharded(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: one sentence, where it is damaged or no such folder.
     """
-    try:
-        reader = Reader(path)
-        index = reader.read_metadata().state_dict_metadata
+    with told(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is what is meant
         tensors = {
-            name: torch.empty(entry.size, dtype=entry.properties.dtype)
-            for name, entry in index.items()
-            if name.startswith(PREFIX) and isinstance(entry, TensorStorageMetadata)
+            PREFIX + name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries(path)
         }
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is what is meant
-            load(tensors, storage_reader=reader, no_dist=True)
-    except Exception as error:  # torch raises what the bytes happen to provoke
-        raise ValueError(f"{path} cannot be read as a sharded checkpoint: {str(error).splitlines()[0]}") from error
+        load(tensors, storage_reader=Reader(path), no_dist=True)
     return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def sharded_shapes(path: Path) -> dict[str, torch.Size]:
+    """Shapes of the whole tensors by name, from the index alone; raises as `read_sharded` does."""
+    with told(path):
+        return {name: entry.size for name, entry in entries(path)}
+
+
+def entries(path: Path) -> Iterator[tuple[str, TensorStorageMetadata]]:
+    """The weights that the index names."""
+    for name, entry in Reader(path).read_metadata().state_dict_metadata.items():
+        if name.startswith(PREFIX) and isinstance(entry, TensorStorageMetadata):
+            yield name.removeprefix(PREFIX), entry
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """One sentence for whatever torch raises: it is what the bytes happen to provoke."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{path} cannot be read as a sharded checkpoint: {str(error).splitlines()[0]}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -59,10 +60,15 @@ def load_whole(module: nn.Module, state: dict[str, Tensor], source: str) -> None
         ValueError: naming the first key that is missing, unknown or of another shape, and `source`.
     """
     own = module.state_dict()
-    check_shapes({name: tensor.shape for name, tensor in own.items()}, {k: v.shape for k, v in state.items()}, source)
+    check_shapes(shapes_of(own), shapes_of(state), source)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(spread(state[name].to(tensor.dtype), tensor))
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Shapes of whole tensors, sharded or not, by name."""
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def check_shapes(own: dict[str, torch.Size], given: dict[str, torch.Size], source: str) -> None:

@@ -118,12 +118,13 @@ class FitCLI(LightningCLI):
 
     def fit(self) -> None:
         """Open the run folder and train."""
-        start = self.run_folder.open(self.resolved(), self.config["ckpt_path"])
+        start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=self.model.codec.identity)
         if self.trainer.is_global_zero:
             sys.stdout.write(f"{self.summary()}\n")
             sys.stdout.flush()
         try:
-            self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=start)
+            self.trainer.ckpt_path = start  # not an argument of fit: the module looks at it before it is read
+            self.trainer.fit(self.model, datamodule=self.datamodule)
         except SystemExit:
             if self.trainer.interrupted:  # Lightning's way to end on Ctrl-C, with the status of a failure
                 raise KeyboardInterrupt from None

@@ -35,6 +35,20 @@ def test_attention_is_the_loop_over_batch_and_heads(backend: str, masked: bool) 
     torch.testing.assert_close(out, naive(q, k, v, mask), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_bfloat16_on_a_cpu_stays_near_float32(masked: bool) -> None:
+    q, k, v, *mask = example(masked)
+    half = [x.bfloat16().requires_grad_() for x in (q, k, v)]
+    full = [x.detach().float().requires_grad_() for x in half]
+    mask = mask[0] if mask else None
+    near, exact = attention(*half, mask=mask), attention(*full, mask=mask, backend="naive")
+    near.float().square().sum().backward()
+    exact.square().sum().backward()
+    assert near.dtype == torch.bfloat16
+    for a, b in [(near, exact), *((x.grad, y.grad) for x, y in zip(half, full, strict=True))]:
+        assert (a.float() - b).norm() / b.norm() < 0.02
+
+
 def test_flash_that_cannot_be_had_is_refused_in_a_sentence() -> None:
     q, k, v = example(False)
     with pytest.raises(ValueError, match="'flash' needs flash-attn"):

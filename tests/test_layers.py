@@ -69,6 +69,6 @@ def test_linear_says_how_it_starts() -> None:
     torch.manual_seed(0)
     assert not Linear(64, 64, init="zero").weight.any()
     assert float(Linear(64, 64, init="normal").weight.detach().std()) == pytest.approx(0.02, rel=0.1)
-    # Xavier: sqrt(2 / (64 + 64))
+    # Xavier, for a square: one over the root of the width.
     assert float(Linear(64, 64).weight.detach().std()) == pytest.approx(64**-0.5, rel=0.1)
     assert all(not Linear(8, 8, init=init).bias.any() for init in ("xavier", "normal", "zero"))

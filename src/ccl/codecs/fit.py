@@ -142,7 +142,8 @@ def _fit_video(clips: list[Clip], channels: int, motion: float, hidden: int, ran
     fitted = principal(moments, weighted, channels, "video")
     tensors = _named("video_later", *fitted)
     later = Basis(*(tensor.float() for tensor in fitted))
-    for part, (name, basis) in enumerate(zip(PARTS, (Still(later, LENGTH), later), strict=True)):
+    projections: tuple[Still, Basis] = (Still(later, LENGTH), later)
+    for part, (name, basis) in enumerate(zip(PARTS, projections, strict=True)):
         dim = (BLOCK // LENGTH, BLOCK)[part]
         ridge = Ridge(Features(channels, hidden), dim)
         for number, video in enumerate(pictures):

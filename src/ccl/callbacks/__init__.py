@@ -4,8 +4,9 @@ from ccl.callbacks.ema import EMA
 from ccl.callbacks.losslog import LossLog
 from ccl.callbacks.monitor import Monitor
 from ccl.callbacks.preview import Preview
+from ccl.callbacks.progress import StepProgress
 from ccl.callbacks.router import TaskRouter
 from ccl.callbacks.save import SaveCheckpoint
 from ccl.callbacks.throughput import Throughput
 
-__all__ = ["EMA", "LossLog", "Monitor", "Preview", "SaveCheckpoint", "TaskRouter", "Throughput"]
+__all__ = ["EMA", "LossLog", "Monitor", "Preview", "SaveCheckpoint", "StepProgress", "TaskRouter", "Throughput"]

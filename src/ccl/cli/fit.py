@@ -18,9 +18,11 @@ from typing import Any, NoReturn
 
 import yaml
 from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from ccl.callbacks import StepProgress
 from ccl.checkpoint import AtomicCheckpointIO
 from ccl.cli.errors import UsageError, compose, explain, innermost_options
 from ccl.codecs.base import Codec
@@ -108,6 +110,10 @@ class FitCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.run_folder.path)
         if self.config["trainer"]["logger"] in (None, True):
             kwargs["logger"] = TensorBoardLogger(self.run_folder.tensorboard, name="", version="")
+        callbacks = self.config_init["trainer"]["callbacks"] or []
+        if self.config["trainer"]["enable_progress_bar"] in (None, True):
+            own = any(isinstance(callback, ProgressBar) for callback in callbacks)
+            kwargs["callbacks"] = [*callbacks, *([] if own else [StepProgress()])]
         given = self.config_init["trainer"]["plugins"]
         plugins = given if isinstance(given, list) else [] if given is None else [given]
         return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **kwargs)

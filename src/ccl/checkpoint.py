@@ -71,6 +71,8 @@ def verify(path: Path) -> None:
     """
     if not path.exists():
         raise CheckpointError(f"there is no checkpoint {path}")
+    if path.is_dir() and path.suffix != ".ckpt":
+        raise CheckpointError(f"{path} is a folder, not a checkpoint; those of a run lie in its folder checkpoints")
     if not is_complete(path):
         raise CheckpointError(
             f"checkpoint {path} was never finished: it lacks its {COMPLETE!r} marker; take an earlier one"

@@ -63,9 +63,9 @@ def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tens
     try:
         fresh.mkdir()
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS)
-        (fresh / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone
         provenance = {**config.get("provenance", {}), "weights_sha256": sha256(fresh / WEIGHTS)}
         write_whole(fresh / CONFIG, yaml.safe_dump({**config, "provenance": provenance}, sort_keys=False))
+        shutil.copymode(fresh / CONFIG, fresh / WEIGHTS)  # safetensors leaves it to its owner alone
         if folder.exists():
             folder.replace(old)
         fresh.replace(folder)
@@ -78,7 +78,8 @@ def load_model(path: str | Path | None = None) -> Model:
     """Build and fill a model, on the CPU in float32.
 
     Args:
-        path: a model folder or a .ckpt in a run folder; None is the checkpoint that ships with the package.
+        path: a model folder, a run folder (its last checkpoint) or a .ckpt in one; None is the one
+            that ships with the package.
 
     Raises:
         ValueError: one sentence that names the file, and the key where the weights do not fit.
@@ -114,8 +115,12 @@ def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], st
         raise ValueError(f"there is no checkpoint {path}")
     if path.is_dir() and (path / WEIGHTS).is_file():
         return read_config(path / CONFIG), read_weights(path / WEIGHTS), str(path / WEIGHTS)
+    if (path / "checkpoints").is_dir():
+        from ccl.checkpoint import last_checkpoint
+
+        path = last_checkpoint(path / "checkpoints")
     if path.suffix != ".ckpt":
-        raise ValueError(f"{path} is neither a model folder ({CONFIG} and {WEIGHTS}) nor a .ckpt in a run folder")
+        raise ValueError(f"{path} is neither a model folder ({CONFIG} and {WEIGHTS}) nor a run, nor a .ckpt in one")
     found = [folder / CONFIG for folder in path.absolute().parents[:2] if (folder / CONFIG).is_file()]
     if not found:
         raise ValueError(f"{path} has no {CONFIG} beside it or in the folder above, so its model is unknown")

@@ -92,6 +92,9 @@ class JointDiffusion(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        for name, share in (("text_dropout", text_dropout), ("image_prob", image_prob)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"model.{name} is {share:g}; it is a share, from 0 to 1")
         self._factories = (net, text)
         # Held in a tuple, so that a codec is neither saved, averaged, sharded nor handed to the optimizer.
         self._codec = (codec.eval().requires_grad_(False),)
@@ -318,7 +321,7 @@ class JointDiffusion(LightningModule):
         """Restore the count of batches; refuse weights of another shape in a sentence."""
         self.batches = checkpoint["batches"]
         if state := checkpoint.get("state_dict"):  # a sharded checkpoint brings its weights another way
-            check_shapes(shapes_of(self.state_dict()), shapes_of(state), "the checkpoint")
+            check_shapes(shapes_of(self.state_dict()), shapes_of(state), f"checkpoint {self.trainer.ckpt_path}")
 
 
 def loss_by_clip(v_hat: Tensor, v: Tensor, counted: Tensor) -> Tensor:

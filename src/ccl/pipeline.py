@@ -63,7 +63,7 @@ class Pipeline:
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, device: str | torch.device | None = None) -> Pipeline:
-        """A model folder, or a .ckpt in a run folder; None is the checkpoint that ships with the package.
+        """A model folder, a run folder or a .ckpt in one; None is the checkpoint that ships with the package.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.

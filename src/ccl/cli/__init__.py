@@ -92,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def where(error: BaseException) -> str:
     """For errors nobody foresaw: the place in the code and how to see more. Empty for those told in words."""
-    if isinstance(error, ValueError | OSError | ImportError) or error.__traceback__ is None:
+    told = isinstance(error, ValueError | OSError | ImportError) or type(error).__name__ == "MisconfigurationException"
+    if told or error.__traceback__ is None:
         return ""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f" ({type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}; CCL_DEBUG=1 shows the traceback)"

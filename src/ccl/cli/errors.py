@@ -81,8 +81,8 @@ def compose(file: Path) -> yaml.Node:
         UsageError: the file is missing, or is not YAML; with the line.
     """
     if not file.is_file():
-        beside = [str(p) for p in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
-        raise UsageError(f"there is no config file {file}{did_you_mean(str(file), beside)}")
+        beside = [p.name for p in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+        raise UsageError(f"there is no config file {file}{did_you_mean(file.name, beside)}")
     try:
         tree = yaml.compose(file.read_text())
     except yaml.YAMLError as error:

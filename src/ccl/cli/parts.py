@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -34,6 +36,9 @@ def guidance_of(name: str | None, scale: list[float] | None, modal: list[float] 
     Raises:
         UsageError: there is no such rule, or it has no such strength.
     """
+    for key, pair in (("scale", scale), ("modal", modal)):
+        if pair and not all(map(math.isfinite, pair)):
+            raise UsageError(f"--{key} is {pair[0]:g} {pair[1]:g}; both must be numbers")
     strengths = {key: Scale(*pair) for key, pair in (("scale", scale), ("modal", modal)) if pair}
     if name is None:
         if strengths:
@@ -92,6 +97,21 @@ def rows_of(folder: Path) -> list[Row]:
     if not rows:
         raise ValueError(f"{folder} holds no clips ({', '.join(SUFFIXES)})")
     return rows
+
+
+def device_of(name: str | None) -> str | None:
+    """A torch device that is there.
+
+    Raises:
+        UsageError: it is not, or there is no such kind.
+    """
+    if name is None or name == "cpu":
+        return name
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"--device is {name}, which this machine or this torch does not have") from error
+    return name
 
 
 def build(base: type, node: Any, where: str) -> Any:

@@ -6,6 +6,8 @@ The work itself lives with its owner: ccl.data (shards), ccl.pipeline (generate,
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,18 @@ from ccl.grid import Grid
 
 def say(text: object) -> None:
     sys.stdout.write(f"{text}\n")
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[..., None]]:
+    """A bar on stderr that goes when it is done, moved by progress(done, total, id)."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(what)
+        yield lambda n, of, id="": shown.update(task, completed=n, total=of, description=f"{what} {id}".strip())
 
 
 def add_grid(parser: Parser) -> None:
@@ -160,7 +174,7 @@ def generate(argv: list[str]) -> int:
         help='a JSONL file, a row a clip: {"id", "prompt", "image", "audio", "video", "seed", ...}',
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="a file for --prompt, a folder for --prompts")
-    parser.add_argument("--ckpt", type=Path, help="a model folder or a .ckpt in a run folder (the one that ships)")
+    parser.add_argument("--ckpt", type=Path, help="a model folder, a run folder or a .ckpt in one (what ships)")
     parser.add_argument("--image", type=Path, help="first picture")
     parser.add_argument("--audio", type=Path, help="given sound: pictures are made for it")
     parser.add_argument("--video", type=Path, help="given pictures: sound is made for them")
@@ -187,9 +201,14 @@ def generate(argv: list[str]) -> int:
     for name, path in given.items():
         if not Path(path).is_file():
             parser.error(f"there is no --{name} file {path}")
-    from rich.progress import Progress
-
-    from ccl.cli.parts import guidance_of
+    out = args.out
+    if args.prompt is not None:
+        out = out if out.suffix else out.with_suffix(".wav" if args.only == "audio" else ".mp4")
+        if out.suffix != ".mp4" and (out.suffix, args.only) != (".wav", "audio"):
+            parser.error(f"-o is {out}; a clip is an .mp4, or with --only audio a .wav")
+    elif out.exists() and not out.is_dir():
+        parser.error(f"-o is {out}, a file; --prompts needs a folder")
+    from ccl.cli.parts import device_of, guidance_of
     from ccl.generate import generate_file, generate_files
     from ccl.pipeline import Pipeline
     from ccl.rows import Row, read_rows
@@ -201,24 +220,15 @@ def generate(argv: list[str]) -> int:
         "steps": args.steps,
     }
     rows = read_rows(args.prompts, give=args.give) if args.prompts else []
-    pipe = Pipeline.load(args.ckpt, device=args.device)
-    with Progress(transient=True) as bar:
-        task = bar.add_task("generating")
+    pipe = Pipeline.load(args.ckpt, device=device_of(args.device))
+    (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
+    with bar("generating") as progress:
         if args.prompt is not None:
-            row = Row(args.out.stem, args.prompt, args.negative, seed=args.seed, **given)
-            out = args.out if args.out.suffix else args.out.with_suffix(".wav" if args.only == "audio" else ".mp4")
-            generate_file(pipe, row, out, progress=lambda n, of: bar.update(task, completed=n, total=of), **settings)
+            row = Row(out.stem, args.prompt, args.negative, seed=args.seed, **given)
+            generate_file(pipe, row, out, progress=progress, **settings)
         else:
-            generate_files(
-                pipe,
-                rows,
-                out := args.out,
-                batch_size=args.batch_size,
-                seed=args.seed,
-                resume=not args.overwrite,
-                progress=lambda n, of, id: bar.update(task, completed=n, total=of, description=id),
-                **settings,
-            )
+            order: dict[str, Any] = {"batch_size": args.batch_size, "seed": args.seed, "resume": not args.overwrite}
+            generate_files(pipe, rows, out, **order, progress=progress, **settings)
     say(out)
     return 0
 
@@ -226,11 +236,14 @@ def generate(argv: list[str]) -> int:
 def evaluate(argv: list[str]) -> int:
     parser = Parser(
         "evaluate",
-        "Score a folder of clips, whatever made them: a row for each clip and metric, failures included, and a table.",
+        "Score a folder of clips, whatever made them: a row for each clip and metric, failures included, and a table. "
+        "With --ckpt, make the manifest's clips first.",
         "ccl evaluate out --manifest prompts.jsonl",
+        "ccl evaluate --ckpt runs/joint --manifest evaluation/testset/world/easy.jsonl -o out",
         "ccl evaluate runs/demo/clips/a2v --manifest runs/demo/testset/rows.jsonl --reference runs/demo/ceiling",
     )
-    parser.add_argument("folder", type=Path, help="of clips, ID.mp4")
+    parser.add_argument("folder", type=Path, nargs="?", help="of clips, ID.mp4")
+    parser.add_argument("--ckpt", type=Path, help="make the clips, in OUT/clips, with this model or run, instead")
     parser.add_argument("--manifest", type=Path, help="a JSONL file of rows; without it, all clips of the folder")
     parser.add_argument("--reference", type=Path, help="folder of true clips under the same names, for the ceiling")
     parser.add_argument("--metrics", nargs="+", choices=("mouth", "colours", "speech"), help="(all)")
@@ -238,9 +251,24 @@ def evaluate(argv: list[str]) -> int:
     parser.add_argument(
         "-o", "--out", type=Path, help="folder of scores.jsonl, table.json and table.md (FOLDER/scores)"
     )
+    parser.add_argument(
+        "--give",
+        nargs="+",
+        choices=("text", "image", "audio", "video"),
+        help="with --ckpt: these of the rows' media (text alone)",
+    )
+    parser.add_argument("--steps", type=int, help="with --ckpt: of the solver (the model's)")
     args = parser.parse(argv)
-    if not args.folder.is_dir():
+    if (args.folder is None) == (args.ckpt is None):
+        parser.error("it scores a folder of clips, or with --ckpt those that a model makes: give one of the two")
+    if args.ckpt and not (args.manifest and args.out):
+        parser.error("--ckpt needs a --manifest to generate from and an --out to write to")
+    if not args.ckpt and (args.give or args.steps):
+        parser.error("--give and --steps are for the clips that --ckpt makes")
+    if args.folder and not args.folder.is_dir():
         raise UsageError(f"there is no folder of clips {args.folder}")
+    if args.reference and not args.reference.is_dir():
+        raise UsageError(f"there is no --reference folder {args.reference}")
     from rich.progress import Progress
 
     from ccl.cli.parts import rows_of
@@ -250,16 +278,25 @@ def evaluate(argv: list[str]) -> int:
 
     metrics = [Mouth(), Colours(), Speech(args.whisper)]
     rows = read_rows(args.manifest, give=()) if args.manifest else rows_of(args.folder)
-    with Progress(transient=True) as bar:
-        task = bar.add_task("scoring")
+    folder = args.folder or args.out / "clips"
+    if args.ckpt:
+        from ccl.generate import generate_files
+        from ccl.pipeline import Pipeline
+
+        asked = read_rows(args.manifest, give=args.give or ("text",))
+        pipe = Pipeline.load(args.ckpt)
+        with bar("generating") as progress:
+            generate_files(pipe, asked, folder, steps=args.steps, progress=progress)
+    with Progress(transient=True) as shown:
+        task = shown.add_task("scoring")
         score(
-            args.folder,
+            folder,
             rows,
             [metric for metric in metrics if not args.metrics or metric.name in args.metrics],
-            args.out or args.folder / "scores",
+            args.out or folder / "scores",
             reference=args.reference,
-            progress=lambda n, of: bar.update(task, completed=n, total=of),
-            console=bar.console,
+            progress=lambda n, of: shown.update(task, completed=n, total=of),
+            console=shown.console,
         )
     return 0
 
@@ -277,12 +314,8 @@ def export(argv: list[str]) -> int:
     args = parser.parse(argv)
     import torch
 
-    from ccl.checkpoint import last_checkpoint
     from ccl.model_folder import export as write
 
-    checkpoints = args.run / "checkpoints"
-    write(
-        last_checkpoint(checkpoints) if checkpoints.is_dir() else args.run, args.out, dtype=getattr(torch, args.dtype)
-    )
+    write(args.run, args.out, dtype=getattr(torch, args.dtype))
     say(args.out)
     return 0

@@ -97,6 +97,7 @@ class ShardWriter:
         self.complete = False
         self._samples: list[tuple[str, dict[str, bytes]]] = []
         self._restore()
+        self.out.mkdir(parents=True, exist_ok=True)  # told before the work where it cannot be written
 
     def _restore(self) -> None:
         for path in (self.index_path, self._partial_path):
@@ -162,7 +163,9 @@ class ShardWriter:
 
 
 def read_index(path: Path) -> dict[str, Any]:
-    """An index.json, checked. ValueError, naming it, where it is none of ours or of another version."""
+    """An index.json, checked. ValueError, naming it, where it is missing, none of ours or of another version."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent} holds no {path.name}; make shards with `ccl shards make`")
     try:
         index = json.loads(path.read_text())
         version = index["settings"]["version"]

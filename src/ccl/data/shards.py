@@ -61,8 +61,6 @@ class Shards(IterableDataset[Sample]):
     ) -> None:
         self.folder, self.grid, self.seed, self.shuffle, self.endless = Path(folder), grid, seed, shuffle, endless
         self.rank, self.ranks = rank, ranks
-        if not (self.folder / "index.json").is_file():
-            raise ValueError(f"{self.folder} holds no index.json; make shards with `ccl shards make`")
         self.index = read_index(self.folder / "index.json")
         self.kind: str = self.index["settings"]["kind"]
         self._check(codec)
@@ -71,11 +69,15 @@ class Shards(IterableDataset[Sample]):
 
     def _check(self, codec: str | None) -> None:
         settings = self.index["settings"]
-        for name, wanted in grid_settings(self.grid, settings["kind"]).items():
-            if settings["grid"][name] != wanted:
-                raise ValueError(
-                    f"the shards in {self.folder} have grid.{name} {settings['grid'][name]:g}, the model {wanted:g}"
-                )
+        wanted, found = grid_settings(self.grid, settings["kind"]), settings["grid"]
+        if other := [name for name, value in wanted.items() if found[name] != value]:
+            have = ", ".join(f"grid.{name} {found[name]:g}" for name in other)
+            model = ", ".join(f"{wanted[name]:g}" for name in other)
+            flags = " ".join(f"--grid.{name} {found[name]:g}" for name in other)
+            raise ValueError(
+                f"the shards in {self.folder} have {have}, the model {model}; train with {flags}, "
+                "or make shards for this model"
+            )
         if self.kind == "latents" and codec is not None and settings["codec"] != codec:
             raise ValueError(
                 f"the latents in {self.folder} are of codec {settings['codec']}, the model's is {codec}; encode again"

@@ -59,6 +59,8 @@ def write_shards(
     Raises:
         ValueError: with `strict`, a clip that cannot be used; or none can; or `out` holds something else.
     """
+    if shard_size < 1 or workers < 0:
+        raise ValueError(f"shards of {shard_size} clips by {workers} processes cannot be: at least 1, and 0")
     sources = list(sources)
     writer = ShardWriter(out, media_settings(sources, grid, shard_size))
     if writer.complete:

@@ -97,7 +97,10 @@ def notes_of(scored: Scored, folder: Path) -> list[str]:
     """What stands under the table: metrics that could not run, reasons of failures, and what the clips follow from."""
     notes = [f"{metric}: not measured; {reason}" for metric, reason in scored.unavailable.items()]
     reasons = Counter(row["failed"] for row in scored.rows if "failed" in row)
-    notes += [f"failed ({count}): {reason}" for reason, count in reasons.most_common(5)]
+    for reason, count in reasons.most_common(5):
+        ids = dict.fromkeys(row["id"] for row in scored.rows if row.get("failed") == reason)
+        named = ", ".join(list(ids)[:5]) + (", ..." if len(ids) > 5 else "")
+        notes.append(f"failed ({count}): {reason}; {named}")
     return notes + causes(folder)
 
 

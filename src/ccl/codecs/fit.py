@@ -142,7 +142,7 @@ def _fit_video(clips: list[Clip], channels: int, motion: float, hidden: int, ran
     fitted = principal(moments, weighted, channels, "video")
     tensors = _named("video_later", *fitted)
     later = Basis(*(tensor.float() for tensor in fitted))
-    projections: tuple[Still, Basis] = (Still(later, LENGTH), later)
+    projections: tuple[Basis | Still, ...] = (Still(later, LENGTH), later)
     for part, (name, basis) in enumerate(zip(PARTS, projections, strict=True)):
         dim = (BLOCK // LENGTH, BLOCK)[part]
         ridge = Ridge(Features(channels, hidden), dim)

@@ -39,4 +39,7 @@ types: .venv/.installed ## mypy on src
 	$(BIN)/mypy
 
 bench: .venv/.installed ## ratios against peers, a few minutes
-	for file in benchmarks/[a-z]*.py; do echo "== $$file" && $(BIN)/python "$$file" || exit 1; done
+	for name in wan streams interaction loader codec; do echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+gate: .venv/.installed ## CCL against the gate, 3 seeds of 1,000 steps each, an hour; goes on where it was stopped
+	$(BIN)/python benchmarks/gate.py

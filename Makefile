@@ -5,7 +5,7 @@ CONFIG ?= configs/joint.yaml
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test smoke fit checkpoint lint types bench
+.PHONY: help setup demo test smoke fit checkpoint lint types bench gate
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ccl import cli
-from ccl.checkpoint import CheckpointError, verify
+from ccl.checkpoint import AtomicCheckpointIO, CheckpointError, verify
 from ccl.data.archive import read_index
 from ccl.data.write import write_shards
 from ccl.model_folder import read_source, save_model
@@ -103,6 +103,22 @@ def test_a_grid_that_differs_comes_with_the_flags_that_would_fit(tmp_path: Path)
         ValueError, match=r"train with --grid.frames 9 --grid.height 16 --grid.width 16, or make shards"
     ):
         Shards(tmp_path / "out", Grid())
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_names_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "step=000001.ckpt"
+    path.write_text("old")
+
+    def full(checkpoint: Any, file: Any) -> None:
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672]")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(CheckpointError, match=r"checkpoint .*step=000001.ckpt cannot be written .* is the disk full"):
+        AtomicCheckpointIO().save_checkpoint({}, path)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_run_folder_is_told_from_a_checkpoint(tmp_path: Path) -> None:

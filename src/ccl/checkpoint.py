@@ -33,8 +33,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with replacing(Path(path)) as file:
-            torch.save(checkpoint, file)
+        """Write it.
+
+        Raises:
+            CheckpointError: where it cannot be written; torch tells a full disk as a failure of its zip writer.
+        """
+        try:
+            with replacing(Path(path)) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"checkpoint {path} cannot be written ({error}); is the disk full? earlier ones are as they were"
+            ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """The checkpoint, tensors and plain values only, whatever `weights_only` says.

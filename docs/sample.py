@@ -32,7 +32,7 @@ def main() -> None:
     rows = [
         row for name in ("easy", "hard") for row in read_rows(f"evaluation/testset/world/{name}.jsonl", give=())[:2]
     ]
-    clips = pipe([row.prompt for row in rows], seed=args.seed)
+    clips = [pipe(row.prompt, seed=args.seed + number) for number, row in enumerate(rows)]
     figure, axes = plt.subplots(
         2 * len(clips), 1, figsize=(9, 2 * len(clips)), gridspec_kw={"height_ratios": [3, 1] * len(clips)}
     )

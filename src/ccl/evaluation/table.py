@@ -121,7 +121,10 @@ def causes(folder: Path) -> list[str]:
 
 
 def text_of(value: Any) -> str:
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    """Three decimals; what rounds to nothing and is not nothing (a small p) says so."""
+    if not isinstance(value, float):
+        return "" if value is None else str(value)
+    return "< 0.001" if 0 < value < 5e-4 + 1e-9 else f"{value:.3f}"
 
 
 def markdown(lines: Sequence[dict[str, Any]], notes: Sequence[str]) -> str:

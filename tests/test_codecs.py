@@ -9,11 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ccl.codecs import Codec, EmbeddedAudio, EmbeddedVideo, fit
 from ccl.codecs.mel import LogMel, mel_filters
-from ccl.codecs.refine import Features, Ridge, context
+from ccl.codecs.projection import BasisFile
+from ccl.codecs.refine import Features, Ridge, context, sequence
 from ccl.grid import Grid
 from ccl.types import AV, Clip
 
@@ -124,6 +126,11 @@ def test_a_plain_neighbourhood_gives_context_in_reading_order():
     assert u[0, 0, 0, 0].tolist() == [0, 0, 0, 0, 0, 1, 0, 4, 5]
 
 
+def test_sound_gives_context_in_the_order_of_time():
+    u = sequence(torch.arange(1.0, 5.0).reshape(1, 4, 1))
+    assert u[0].tolist() == [[0, 0, 1, 2, 3], [0, 1, 2, 3, 4], [1, 2, 3, 4, 0], [2, 3, 4, 0, 0]]
+
+
 def test_ridge_finds_a_map_that_the_features_contain():
     g = torch.Generator().manual_seed(0)
     features = Features(2, hidden=32)
@@ -208,6 +215,27 @@ def test_latents_far_off_stay_within_range(audio, size):
     assert y.abs().max() <= 1
 
 
+def pairs_of_the_world(audio: EmbeddedAudio) -> tuple[Tensor, Tensor]:
+    """Latents (B, T, C) of test clips' sound, and the pairs of log-mel frames that they stand for."""
+    world = pytest.importorskip("ccl.data.world").World(split="test")
+    sound = torch.tensor(np.stack([world.clip(index).audio for index in range(4)]))[:, : 96 * 512]
+    return audio.encode(sound, 96).transpose(1, 2), audio.mel(sound).unflatten(1, (96, 2)).flatten(2)
+
+
+def test_the_correction_brings_the_worlds_sound_nearer(audio):
+    z, true = pairs_of_the_world(audio)
+    plain = audio.pairs.expand(z)
+    assert (plain + audio.refine(z) - true).square().mean() < 0.7 * (plain - true).square().mean()
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.3, 1.0])
+def test_noise_in_the_latents_of_sound_does_not_blow_up_the_correction(audio, noise):
+    z, true = pairs_of_the_world(audio)
+    z = z + noise * torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+    plain = audio.pairs.expand(z)
+    assert (plain + audio.refine(z) - true).square().mean() < 1.03 * (plain - true).square().mean()
+
+
 def test_wrong_sample_counts_are_named():
     with pytest.raises(ValueError, match="audio has 1000 samples; log-mel frames need a multiple of 256"):
         LogMel()(torch.zeros(1, 1000))
@@ -277,6 +305,48 @@ def test_fit_makes_a_basis_that_repeats_and_names_the_codec(tmp_path, video):
     assert (fitted.decode(fitted.encode(x)) - x).square().mean() < 0.01
     assert EmbeddedAudio(12, str(one)).encode(tone(0.2), 6).shape == (1, 12, 6)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a.safetensors", "b.safetensors"]
+
+
+def test_fit_that_keeps_the_bases_keeps_the_latents(tmp_path):
+    kinds = {"video_channels": 6, "audio_channels": 12, "hidden": 16}
+    first = fit(tmp_path / "a.safetensors", small_clips(), **kinds, rank=8)
+    again = fit(tmp_path / "b.safetensors", small_clips(3), **kinds, rank=4, keep_basis=first)
+    a, b = load_file(first), load_file(again)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]) == (not name.endswith("ward")), name
+    assert EmbeddedVideo(6, str(first)).identity == EmbeddedVideo(6, str(again)).identity
+    assert EmbeddedAudio(12, str(first)).identity == EmbeddedAudio(12, str(again)).identity
+
+
+@pytest.mark.parametrize(("name", "part"), [("video_later", "video"), ("audio", "audio")])
+def test_identity_notices_the_encoder_and_not_the_decoder(tmp_path, video, audio, name, part):
+    def identities(path):
+        return {"video": EmbeddedVideo(basis=path).identity, "audio": EmbeddedAudio(basis=path).identity}
+
+    shipped = BasisFile(None).tensors
+    path = str(tmp_path / "other.safetensors")
+    save_file(shipped | {f"{name}.outward": shipped[f"{name}.outward"] * 0.5}, path)
+    assert identities(path) == {"video": video.identity, "audio": audio.identity}
+    for tensor in ("mean", "basis", "scale"):
+        save_file(shipped | {f"{name}.{tensor}": shipped[f"{name}.{tensor}"] * 1.001}, path)
+        changed = identities(path)
+        assert changed.pop(part) != {"video": video, "audio": audio}[part].identity
+        assert set(changed.values()) < {video.identity, audio.identity}
+
+
+def test_the_identity_of_sound_notices_its_spectrogram(audio):
+    file = BasisFile(None)
+    assert audio.identity.endswith(file.space("audio", LogMel(iterations=3, ceiling=1.0).settings))
+    assert not audio.identity.endswith(file.space("audio", LogMel(floor=1e-4).settings))
+
+
+def test_a_basis_without_a_correction_of_sound_still_decodes(tmp_path, audio):
+    plain = {k: v for k, v in BasisFile(None).tensors.items() if not k.startswith(("audio.inward", "audio.outward"))}
+    save_file(plain, tmp_path / "plain.safetensors")
+    codec = EmbeddedAudio(basis=str(tmp_path / "plain.safetensors"), iterations=2)
+    assert codec.refine is None and codec.identity == audio.identity
+    assert codec.decode(torch.zeros(1, 40, 4)).shape == (1, 2048)
 
 
 def test_fit_needs_clips_with_both_streams(tmp_path):

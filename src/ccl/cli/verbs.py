@@ -139,6 +139,7 @@ def codec_fit(argv: list[str]) -> int:
         "codec fit",
         "Fit the bases of the embedded codecs to clips of the world's training split.",
         "ccl codec fit -o basis.safetensors --clips 400",
+        "ccl codec fit -o better.safetensors --keep-basis basis.safetensors",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file, at most 1 MB")
     parser.add_argument("--clips", type=int, default=400, help="of the training split (%(default)s)")
@@ -147,13 +148,17 @@ def codec_fit(argv: list[str]) -> int:
         "--video-channels", type=int, default=16, help="numbers a block of 4 x 8 x 8 pixels (%(default)s)"
     )
     parser.add_argument("--audio-channels", type=int, default=40, help="numbers a pair of mel frames (%(default)s)")
+    parser.add_argument(
+        "--keep-basis", type=Path, help="take this file's bases, so that its latents stay good; fit corrections alone"
+    )
     args = parser.parse(argv)
     from ccl.codecs.fit import fit
     from ccl.data.world import World
 
     world = World(seed=args.seed, split="train")
     clips = (world.clip(index) for index in range(args.clips))
-    say(fit(args.out, clips, video_channels=args.video_channels, audio_channels=args.audio_channels))
+    channels = {"video_channels": args.video_channels, "audio_channels": args.audio_channels}
+    say(fit(args.out, clips, **channels, keep_basis=args.keep_basis))
     return 0
 
 

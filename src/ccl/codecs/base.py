@@ -32,7 +32,7 @@ class VideoCodec(nn.Module, ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """Names the codec and the hash of its weights: latents of another identity are refused."""
+        """Names the latent space, as by a hash of the encoder's weights: latents of another identity are refused."""
 
 
 class AudioCodec(nn.Module, ABC):
@@ -53,7 +53,7 @@ class AudioCodec(nn.Module, ABC):
     @property
     @abstractmethod
     def identity(self) -> str:
-        """Names the codec and the hash of its weights."""
+        """Names the latent space, as of the video codec."""
 
 
 class Codec(nn.Module):

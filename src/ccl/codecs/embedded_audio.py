@@ -1,7 +1,8 @@
 """An audio codec without weights to train: pairs of log-mel frames on a fitted basis, and Griffin-Lim back.
 
 512 samples at 16 kHz become one latent, so 31.25 a second, the rate of MMAudio's 16 kHz VAE. Latent j holds samples
-512 j to 512 (j + 1).
+512 j to 512 (j + 1). Encoding is a projection of each pair alone; decoding adds what the pairs before and after it tell
+(refine.py).
 
 B clips, S samples, T latents, C channels.
 """
@@ -17,6 +18,7 @@ from torch import Tensor
 from ccl.codecs.base import AudioCodec
 from ccl.codecs.mel import LogMel
 from ccl.codecs.projection import BasisFile
+from ccl.codecs.refine import PAIRS, Refiner
 
 PAIR = 2  # log-mel frames a latent
 
@@ -41,12 +43,15 @@ class EmbeddedAudio(AudioCodec):
         self.channels = channels
         self.mel = LogMel(sample_rate=self.sample_rate, iterations=iterations)
         file = BasisFile(basis)
-        self.pairs, self._hash = file.basis("audio", channels), file.hash
+        self.pairs, self._space = file.basis("audio", channels), file.space("audio", self.mel.settings)
+        # Files of older fits have none.
+        corrected = file.has("audio", "inward", "outward")
+        self.refine = Refiner(channels, *file.take("audio", "inward", "outward"), places=PAIRS) if corrected else None
         self.samples = PAIR * self.mel.hop  # a latent
 
     @property
     def identity(self) -> str:
-        return f"embedded-audio-{self.channels}-{self._hash}"
+        return f"embedded-audio-{self.channels}-{self._space}"
 
     @torch.no_grad()
     def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
@@ -61,5 +66,8 @@ class EmbeddedAudio(AudioCodec):
         if z.shape[1] != self.channels:
             raise ValueError(f"audio latents have {z.shape[1]} channels; the codec has {self.channels}")
         with torch.autocast(z.device.type, enabled=False):
-            frames = self.pairs.expand(rearrange(z.float(), "b c t -> b t c"))
+            latents = rearrange(z.float(), "b c t -> b t c")
+            frames = self.pairs.expand(latents)
+            if self.refine is not None:
+                frames = frames + self.refine(latents)
             return self.mel.invert(rearrange(frames, "b t (p m) -> b (t p) m", p=PAIR))

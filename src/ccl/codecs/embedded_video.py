@@ -55,11 +55,11 @@ class EmbeddedVideo(VideoCodec):
         self.refine_first, self.refine_later = (
             Refiner(channels, *file.take(name, "inward", "outward")) for name in PARTS
         )
-        self._hash = file.hash
+        self._space = file.space("video_later")
 
     @property
     def identity(self) -> str:
-        return f"embedded-video-{self.channels}-{self._hash}"
+        return f"embedded-video-{self.channels}-{self._space}"
 
     @torch.no_grad()
     def encode(self, video: Float[Tensor, "b 3 f hp wp"]) -> Float[Tensor, "b c t h w"]:

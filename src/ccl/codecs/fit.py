@@ -2,8 +2,9 @@
 
 `ccl codec fit` calls `fit` with clips of the embedded world's training split; test clips never enter. The shipped file
 is `ccl codec fit -o src/ccl/codecs/basis/world.safetensors --clips 600`: a minute on one core, half a gigabyte. A file
-holds mean, basis and scale for blocks of pixels and for the audio, and the weights of the decoder's correction; well
-under 1 MB.
+holds mean, basis and scale for blocks of pixels and for the audio, and the weights of the decoders' corrections; under
+1 MB. With `--keep-basis src/ccl/codecs/basis/world.safetensors` the corrections alone are fitted anew: latents, and
+what was trained on them, stay good.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from torch import Tensor
 from ccl.codecs.embedded_audio import PAIR
 from ccl.codecs.embedded_video import PARTS, EmbeddedVideo, blocks
 from ccl.codecs.mel import LogMel
-from ccl.codecs.projection import Basis, Still
-from ccl.codecs.refine import Features, Ridge, context
+from ccl.codecs.projection import ENCODER, Basis, BasisFile, Still
+from ccl.codecs.refine import PAIRS, Features, Ridge, context, sequence
 from ccl.rng import generator
 from ccl.types import Clip
 
@@ -84,6 +85,8 @@ def fit(
     motion: float = 1.0,
     hidden: int = 1024,
     rank: int = 96,
+    audio_rank: int = 80,
+    keep_basis: str | Path | None = None,
 ) -> Path:
     """Write a basis file fitted to clips, which are held in memory: 0.7 MB each at 48 x 48.
 
@@ -94,18 +97,22 @@ def fit(
         audio_channels: numbers a pair of log-mel frames.
         motion: how much more than a still block one counts whose pixels change by the average amount: what moves is
             rare, and it is what one looks at.
-        hidden: random features of the decoder's correction.
-        rank: of the correction; the shipped file stays under 1 MB.
+        hidden: random features of the decoders' corrections.
+        rank: of the pictures' corrections; the shipped file stays under 1 MB.
+        audio_rank: of the sound's.
+        keep_basis: a basis file whose bases are taken as they are, so that its latents stay good; None fits new ones.
 
     Returns:
         The path of the file.
 
     Raises:
-        ValueError: where the clips are too few, or none has video, or none has sound.
+        ValueError: where the clips are too few, or none has video, or none has sound; where the kept
+            file is broken or of other numbers of channels.
     """
     clips = list(clips)
-    tensors = _fit_audio(clips, audio_channels)
-    tensors |= _fit_video(clips, video_channels, motion, hidden, rank)
+    kept = None if keep_basis is None else BasisFile(str(keep_basis))
+    tensors = _fit_audio(clips, audio_channels, hidden, audio_rank, kept)
+    tensors |= _fit_video(clips, video_channels, motion, hidden, rank, kept)
     for name, value in tensors.items():
         # The correction is large and rough, the basis small and exact.
         kind = torch.float16 if name.endswith(("inward", "outward")) else torch.float32
@@ -121,17 +128,27 @@ def fit(
     return out
 
 
-def _fit_audio(clips: list[Clip], channels: int) -> dict[str, Tensor]:
-    mel, moments = LogMel(), Moments(PAIR * LogMel().bands)
+def _fit_audio(clips: list[Clip], channels: int, hidden: int, rank: int, kept: BasisFile | None) -> dict[str, Tensor]:
+    """The basis of pairs of frames, and the correction from the pairs around each."""
+    mel, moments, pairs = LogMel(), Moments(PAIR * LogMel().bands), []
     for clip in clips:
         if clip.audio is not None:
             audio = torch.tensor(clip.audio)[None]
             audio = audio[:, : audio.shape[1] // (PAIR * mel.hop) * PAIR * mel.hop]
-            moments.add(rearrange(mel(audio), "1 (t p) m -> t (p m)", p=PAIR))
-    return _named("audio", *principal(moments, moments, channels, "sound"))
+            pairs.append(rearrange(mel(audio), "1 (t p) m -> 1 t (p m)", p=PAIR))
+            moments.add(pairs[-1][0])
+    basis = _basis("audio", channels, "sound", moments, moments, kept)
+    ridge = Ridge(Features(channels, hidden, PAIRS), PAIR * mel.bands)
+    for rows in pairs:
+        z = basis.project(rows)
+        ridge.add(sequence(z)[0], (rows - basis.expand(z))[0])
+    inward, outward = ridge.solve(rank)
+    return _named("audio", basis) | {"audio.inward": inward, "audio.outward": outward}
 
 
-def _fit_video(clips: list[Clip], channels: int, motion: float, hidden: int, rank: int) -> dict[str, Tensor]:
+def _fit_video(
+    clips: list[Clip], channels: int, motion: float, hidden: int, rank: int, kept: BasisFile | None
+) -> dict[str, Tensor]:
     """The basis, from the blocks of all but the first pictures, and the correction of either kind of block."""
     pictures = [clip.video for clip in clips if clip.video is not None]
     moments, weighted = Moments(BLOCK), Moments(BLOCK)
@@ -139,9 +156,8 @@ def _fit_video(clips: list[Clip], channels: int, motion: float, hidden: int, ran
         rows = _blocks(video)[1]
         moments.add(rows.flatten(0, -2))
         weighted.add(rows.flatten(0, -2), _movement(rows, motion).flatten())
-    fitted = principal(moments, weighted, channels, "video")
-    tensors = _named("video_later", *fitted)
-    later = Basis(*(tensor.float() for tensor in fitted))
+    later = _basis("video_later", channels, "video", moments, weighted, kept)
+    tensors = _named("video_later", later)
     projections: tuple[Basis | Still, ...] = (Still(later, LENGTH), later)
     for part, (name, basis) in enumerate(zip(PARTS, projections, strict=True)):
         dim = (BLOCK // LENGTH, BLOCK)[part]
@@ -158,8 +174,15 @@ def _fit_video(clips: list[Clip], channels: int, motion: float, hidden: int, ran
     return tensors
 
 
-def _named(name: str, mean: Tensor, basis: Tensor, scale: Tensor) -> dict[str, Tensor]:
-    return {f"{name}.mean": mean, f"{name}.basis": basis, f"{name}.scale": scale}
+def _basis(name: str, channels: int, what: str, moments: Moments, weighted: Moments, kept: BasisFile | None) -> Basis:
+    """The kept file's basis, or one fitted to the moments, in float32."""
+    if kept is not None:
+        return kept.basis(name, channels)
+    return Basis(*(tensor.float() for tensor in principal(moments, weighted, channels, what)))
+
+
+def _named(name: str, basis: Basis) -> dict[str, Tensor]:
+    return {f"{name}.{part}": getattr(basis, part) for part in ENCODER}
 
 
 def _blocks(video: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -91,6 +91,12 @@ class LogMel(nn.Module):
         self.register_buffer("gram", filters.T @ filters, persistent=False)
 
     @property
+    def settings(self) -> str:
+        """Names what log-mel frames depend on; the inversion may change."""
+        window = f"hann {self.n_fft}"
+        return f"rate {self.sample_rate}, fft {self.n_fft}, {window}, hop {self.hop}, {self.bands} bands, {self.floor}"
+
+    @property
     def silence(self) -> float:
         """The log-mel value of silence, the smallest there is."""
         return math.log(self.floor)

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+ENCODER = ("mean", "basis", "scale")  # the tensors of a part that its latents depend on
+
 
 class Basis(nn.Module):
     """An affine projection onto `channels` orthonormal directions, and its transpose.
@@ -86,7 +88,6 @@ class BasisFile:
             raise ValueError(f"codec basis {self.source} {why}; make one with `ccl codec fit`") from error
         except SafetensorError as error:
             raise ValueError(f"codec basis {self.source} is not a safetensors file ({error})") from error
-        self.hash = hashlib.sha256(blob).hexdigest()[:12]
 
     def take(self, name: str, *parts: str) -> list[Tensor]:
         """Tensors of a basis, in float32."""
@@ -95,8 +96,18 @@ class BasisFile:
             raise ValueError(f"codec basis {self.source} lacks {', '.join(missing)}; make one with `ccl codec fit`")
         return [self.tensors[f"{name}.{part}"].float() for part in parts]
 
+    def has(self, name: str, *parts: str) -> bool:
+        return all(f"{name}.{part}" in self.tensors for part in parts)
+
+    def space(self, name: str, settings: str = "") -> str:
+        """Hash of what makes latents: the basis and the settings before it. Decoders may improve; latents stay good."""
+        digest = hashlib.sha256(settings.encode())
+        for tensor in self.take(name, *ENCODER):
+            digest.update(f"{tuple(tensor.shape)}".encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
     def basis(self, name: str, channels: int) -> Basis:
-        mean, basis, scale = self.take(name, "mean", "basis", "scale")
+        mean, basis, scale = self.take(name, *ENCODER)
         if basis.shape[0] != channels:
             raise ValueError(
                 f"codec basis {self.source} has {basis.shape[0]} {name} channels and {channels} are asked for; "

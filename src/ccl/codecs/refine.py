@@ -1,10 +1,11 @@
-"""What a block's neighbours know about it: a correction of decoded pixels, fitted in closed form.
+"""What a latent's neighbours know about it: a correction of what is decoded, fitted in closed form.
 
 Sixteen numbers leave the place of an edge open that the blocks around it tell. A ridge regression from the latents of a
 block and of its eight neighbours, through fixed random ReLU features (an extreme learning machine, Huang et al. 2006),
-predicts what the block's own basis leaves out. It looks at one latent frame alone, so decoding stays causal.
+predicts what the block's own basis leaves out. It looks at one latent frame alone, so decoding stays causal. For sound
+the neighbours are the two latents before and the two after.
 
-B clips, T latent frames, H x W latent pixels, C channels, N features, R rank, D pixels of a block.
+B clips, T latent frames, H x W latent pixels, C channels, N features, R rank, D numbers decoded from a latent.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_OWN = 10.0  # how much louder a block's own latents speak in the random directions than a neighbour's
-_ROWS = 16_384  # blocks decoded at once, to bound memory on large pictures
+BLOCKS, PAIRS = 9, 5  # latents that a context holds, of pictures and of sound; a latent's own is the middle one
+_OWN = {BLOCKS: 10.0, PAIRS: 4.0}  # how much louder a latent itself speaks in the random directions than a neighbour
+_ROWS = 16_384  # latents decoded at once, to bound memory on large pictures
 
 
 def context(z: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w k"]:
@@ -26,24 +28,32 @@ def context(z: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w k"]:
     return torch.cat([padded[:, :, i : i + height, j : j + width] for i in range(3) for j in range(3)], dim=-1)
 
 
+def sequence(z: Float[Tensor, "b t c"]) -> Float[Tensor, "b t k"]:
+    """Each latent of sound between the two before and the two after it (K = 5 C); zeros outside the clip."""
+    length, side = z.shape[1], PAIRS // 2
+    padded = F.pad(z, (0, 0, side, side))
+    return torch.cat([padded[:, i : i + length] for i in range(PAIRS)], dim=-1)
+
+
 class Features(nn.Module):
     """Random ReLU features of a context, followed by the context itself and a one.
 
     Args:
         channels: of a latent.
         hidden: ReLU features; 0 leaves a linear regression on the neighbours.
+        places: latents of a context, BLOCKS or PAIRS.
     """
 
     directions: Tensor
     offsets: Tensor
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, places: int = BLOCKS) -> None:
         super().__init__()
         # numpy promises that this stream never changes, so a basis file need not hold the directions.
         random = np.random.RandomState(0)
-        loud = np.full((9, 1, 1), 1.0)
-        loud[4] = _OWN
-        directions = (random.standard_normal((9, channels, hidden)) * loud).reshape(9 * channels, hidden)
+        loud = np.full((places, 1, 1), 1.0)
+        loud[places // 2] = _OWN[places]
+        directions = (random.standard_normal((places, channels, hidden)) * loud).reshape(places * channels, hidden)
         directions /= np.linalg.norm(directions, axis=0, keepdims=True)
         self.register_buffer("directions", torch.tensor(directions, dtype=torch.float32), persistent=False)
         offsets = torch.tensor(random.standard_normal(hidden), dtype=torch.float32)
@@ -54,24 +64,27 @@ class Features(nn.Module):
 
 
 class Refiner(nn.Module):
-    """Correction of decoded blocks from the latents around them.
+    """Correction of what is decoded, from the latents around it.
 
     Args:
+        channels: of a latent.
         inward: (N, R) regression weights, low rank.
-        outward: (R, D) from there to pixels.
+        outward: (R, D) from there to pixels or log-mel numbers.
+        places: BLOCKS for latents (B, T, H, W, C) of pictures, PAIRS for (B, T, C) of sound.
     """
 
     inward: Tensor
     outward: Tensor
 
-    def __init__(self, channels: int, inward: Tensor, outward: Tensor) -> None:
+    def __init__(self, channels: int, inward: Tensor, outward: Tensor, *, places: int = BLOCKS) -> None:
         super().__init__()
-        self.features = Features(channels, hidden=inward.shape[0] - 9 * channels - 1)
+        self.context = context if places == BLOCKS else sequence
+        self.features = Features(channels, inward.shape[0] - places * channels - 1, places)
         self.register_buffer("inward", inward, persistent=False)
         self.register_buffer("outward", outward, persistent=False)
 
-    def forward(self, z: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w d"]:
-        u = context(z)
+    def forward(self, z: Float[Tensor, "b t *hw c"]) -> Float[Tensor, "b t *hw d"]:
+        u = self.context(z)
         rows = u.flatten(0, -2).split(_ROWS)
         return torch.cat([self.features(part) @ self.inward @ self.outward for part in rows]).unflatten(0, z.shape[:-1])
 
@@ -81,7 +94,7 @@ class Ridge:
 
     Args:
         features: of a context.
-        dim: pixels of a block.
+        dim: numbers decoded from a latent.
     """
 
     def __init__(self, features: Features, dim: int) -> None:

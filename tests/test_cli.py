@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -162,3 +163,12 @@ def test_the_environment_is_left_alone() -> None:
     with pytest.raises(UsageError):
         cli.run(["nothing"])
     assert dict(os.environ) == before
+
+
+def test_the_test_set_is_written_with_the_files_its_manifests_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ccl.data.world.testset.TEST_PAIRS", 1)
+    assert cli.main(["testset", "-o", str(tmp_path)]) == 0
+    rows = [json.loads((tmp_path / f"{subset}.jsonl").read_text()) for subset in ("easy", "hard")]
+    assert all((tmp_path / row[kind]).is_file() for row in rows for kind in ("image", "audio", "reference"))

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "shards make": ("write shards from a folder of own videos", "ccl.cli.verbs", "shards_make"),
     "shards world": ("write shards of the embedded talking world", "ccl.cli.verbs", "shards_world"),
     "shards encode": ("encode shards once, into shards of ready latents", "ccl.cli.verbs", "shards_encode"),
+    "testset": ("write the talking world's test set: manifests, pictures, sounds", "ccl.cli.verbs", "testset"),
     "codec fit": ("fit the embedded video codec's basis to the world", "ccl.cli.verbs", "codec_fit"),
 }
 

@@ -134,6 +134,26 @@ def shards_encode(argv: list[str]) -> int:
     return 0
 
 
+def testset(argv: list[str]) -> int:
+    parser = Parser(
+        "testset",
+        "Write the talking world's test set, 100 portraits and 100 figures that share their sound: easy.jsonl and "
+        "hard.jsonl with first pictures, sounds and true clips beside them.",
+        "ccl testset -o evaluation/testset/world",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="a folder")
+    parser.add_argument("--no-clips", action="store_true", help="without the true clips, the references of scores")
+    parser.add_argument("--seed", type=int, default=0, help="of the world (%(default)s)")
+    add_grid(parser)
+    args = parser.parse(argv)
+    grid = grid_of(args)
+    from ccl.data.world.testset import write_testset
+
+    for manifest in write_testset(args.out, seed=args.seed, grid=grid, clips=not args.no_clips):
+        say(manifest)
+    return 0
+
+
 def codec_fit(argv: list[str]) -> int:
     parser = Parser(
         "codec fit",

@@ -152,13 +152,13 @@ def testset(pipe: Pipeline, folder: Path, clips: int) -> list[Row]:
                 world.id(index),
                 world.prompt(index),
                 subset=world.subset(index),
-                sentence=line.sentence,
+                speech=line.sentence,
                 reference=str(path),
             )
         )
     write_whole(
         folder / "rows.jsonl",
-        write_rows([{k: getattr(row, k) for k in ("id", "prompt", "subset", "sentence")} for row in rows]),
+        write_rows([{k: getattr(row, k) for k in ("id", "prompt", "subset", "speech")} for row in rows]),
     )
     return rows
 

@@ -108,6 +108,7 @@ class _Pictures:
         self.start: float | None = None
         self._fit: _Fit | None = None
         self._video: list[np.ndarray] = []  # one array of all pictures with a grid, else an array for each
+        self.times: list[float] = []  # of each picture as the file has it
         self._last: tuple[float, Any] | None = None  # the newest frame, not yet known to be the nearest to anything
 
     @property
@@ -122,6 +123,7 @@ class _Pictures:
             self._fit = _Fit(frame, self.grid, float(self.stream.sample_aspect_ratio or 1))
             self._video = [self._fit.empty(self.grid.frames)] if self.grid else []
         self.decoded += 1
+        self.times.append(time)
         if self.grid is None:
             self._video.append(self._fit.empty(1))
             self._fit(frame, self._video[-1][0])
@@ -231,6 +233,40 @@ def read_clip(
         # A lossy codec overshoots what it was given.
         audio = np.clip(_fit_length(audio, length), -1, 1)
     return Clip(video=video, audio=audio, fps=fps, sample_rate=sample_rate, prompt=prompt, id=id)
+
+
+def read_natural(path: str | Path) -> tuple[Clip, dict[str, str]]:
+    """A file as it is: all pictures with their times, all sound at its own rate, mono; nothing is cut or padded.
+
+    Returns:
+        The clip, and why a stream is missing, by "video" and "audio", where one alone can be read.
+
+    Raises:
+        MediaError: neither can, or the file is corrupt, truncated or absent.
+    """
+    name, without = str(path), {}
+    with _opened(path, name) as container:
+        streams = {}
+        for kind in AV._fields:
+            try:
+                streams[kind] = _stream(container, kind, name)
+            except MediaError as error:
+                without[kind] = error.reason
+        if not streams:
+            raise MediaError(name, "; ".join(without.values()))
+        pictures = _Pictures(streams["video"], None) if "video" in streams else None
+        sound = _Sound(streams["audio"], None, None) if "audio" in streams else None
+        _decode(container, pictures, sound, name)
+    fps, rate, video, times, audio = 25.0, 16_000, None, None, None
+    if pictures is not None:
+        fps, video = pictures.fps, _checked_pictures(pictures, name)
+        times = np.asarray(pictures.times) - pictures.times[0]
+    if sound is not None and not sound.chunks:
+        without["audio"] = "its audio stream holds no sound"
+    elif sound is not None:
+        rate = sound.rate
+        audio = np.clip(sound.from_time(pictures.start if pictures else None, rate), -1, 1)
+    return Clip(video, audio, fps, rate, id=Path(path).stem, times=times), without
 
 
 def read_audio(source: str | Path | bytes, sample_rate: int = 16_000) -> Float32[np.ndarray, " s"]:

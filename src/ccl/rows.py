@@ -1,7 +1,8 @@
 """Rows of a prompt file or a test set, one JSON object a line: what is generated, and what it is scored against.
 
-Generation reads id, prompt, negative, image, audio, video and seed; scoring reads id, subset, sentence, reference and
-meta. One format, so that a test set is a prompt file. Paths in a file are relative to its folder.
+Generation reads id, prompt, negative, image, audio, video and seed; scoring reads id, subset, speech, lang, reference
+and meta; pair, seconds and image_prompt are what a test set is made from. One format, so that a test set is a prompt
+file. Paths in a file are relative to its folder.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ class Row:
         video: given pictures: a path, or (T, H, W, 3) uint8.
         seed: of the noise; None derives one from the id.
         subset: of a test set, "easy" or "hard".
-        sentence: what is spoken.
+        speech: what is spoken, word for word; empty where nobody speaks.
+        lang: of the speech, ISO 639-1.
+        pair: names what rows of different subsets share: the same speech, another picture.
+        seconds: how long the clip is meant to be; None leaves it to the model.
+        image_prompt: what a first picture is made from, where none is shipped.
         reference: a true clip of this row.
         meta: whatever else a metric needs (colours that were asked for).
     """
@@ -44,7 +49,11 @@ class Row:
     video: Any = None
     seed: int | None = None
     subset: str = ""
-    sentence: str = ""
+    speech: str = ""
+    lang: str = "en"
+    pair: str = ""
+    seconds: float | None = None
+    image_prompt: str = ""
     reference: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
@@ -176,11 +185,13 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     **{key: lambda v: v is None or isinstance(v, str) for key in PATHS},
     "id": lambda v: isinstance(v, str) and bool(v.strip()),
     "seed": lambda v: v is None or (isinstance(v, int) and not isinstance(v, bool)),
+    "seconds": lambda v: v is None or (isinstance(v, int | float) and not isinstance(v, bool) and v > 0),
     "meta": lambda v: isinstance(v, dict),
 }
 _WANTED = {
     **dict.fromkeys(PATHS, "the path of a file"),
     "id": "text that is not empty",
     "seed": "a whole number",
+    "seconds": "a number above 0",
     "meta": "an object",
 }

@@ -100,6 +100,8 @@ class Clip:
         sample_rate: Hz.
         prompt: one prompt for both streams, spoken words in double quotes.
         id: names the clip in files and messages.
+        meta: whatever else is known of it.
+        times: (T,) seconds of each picture, the first at 0; None where they follow from `fps`.
     """
 
     video: np.ndarray | None
@@ -109,6 +111,7 @@ class Clip:
     prompt: str = ""
     id: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    times: np.ndarray | None = None
 
     def save(self, path: str | Path) -> None:
         """Write an mp4, or the sound alone where the path ends in .wav; whole or not at all."""

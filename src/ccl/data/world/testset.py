@@ -1,6 +1,6 @@
 """The world's test set as files: a manifest for each subset and, made on demand, first frames, sounds and clips.
 
-A row (rows.py) has id, prompt, subset, sentence, and paths beside the manifest: image, audio (for a2v), reference.
+A row (rows.py) has id, prompt, subset, speech, and paths beside the manifest: image, audio (for a2v), reference.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def write_testset(
                     "image": f"images/{name}.png",
                     "audio": f"audio/{name}.wav",
                     "subset": world.subset(index),
-                    "sentence": line.sentence,
+                    "speech": line.sentence,
+                    "lang": "en",
+                    "pair": world.id(index - start),
+                    "seconds": world.grid.seconds,
                     "reference": f"clips/{name}.mp4",
                 }
             )

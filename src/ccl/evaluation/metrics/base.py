@@ -1,32 +1,181 @@
-"""What a metric promises: numbers for a clip, always all of them, so that no clip is ever dropped from a mean."""
+"""What a metric promises: for each clip numbers or one reason, never a silent gap.
+
+A metric is a torchmetrics.Metric: `update(clips)` scores clips (films, ccl.types.Clip or paths) and gathers, `compute`
+gives the means, `forward` both. Below it stand two steps that the runner of a whole test set calls by itself, so that
+a film is decoded once for all metrics and dropped before the networks run: `prepare` takes what the metric needs from
+one film, `measure` turns a batch of that into numbers.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import torch
+import torchmetrics
+
+from ccl.evaluation.film import Film
 from ccl.types import Clip
 
 
-class Metric(ABC):
-    """A measure of single clips. A new metric is a subclass in a file of its own.
+@dataclass(frozen=True)
+class Column:
+    """A number of a clip, as rows and tables name it.
 
-    `name` names it in rows and files; `columns` are the keys of what `score` returns, always all of them. `worst` is
-    what a clip counts as that cannot be scored.
+    Args:
+        name: in scores.jsonl, the same in all tables: "sync_c".
+        title: in tables: "Sync-C".
+        better: which way is better; "" where neither is.
+        digits: decimals shown.
+        percent: shown times 100 with a % sign.
+        over: for a corpus rate, the columns whose sums are divided (errors, words); else the mean over clips is taken.
+        shown: whether tables have it; counts are rows only.
     """
 
     name: str
-    columns: tuple[str, ...]
-    worst: float = 0.0
+    title: str
+    better: Literal["higher", "lower", ""] = "higher"
+    digits: int = 2
+    percent: bool = False
+    over: tuple[str, str] | None = None
+    shown: bool = True
 
-    def missing(self) -> str:
-        """What the metric lacks to run here (weights, packages), in words; then no clip gets a number."""
-        return ""
+    def aggregate(self, values: dict[str, np.ndarray]) -> float:
+        """The value over clips from the (n,) values of each column by name; NaN is a clip without one. NaN if none."""
+        if self.over is not None:
+            top, bottom = (np.nansum(values[name]) for name in self.over)
+            return float(top / bottom) if bottom else float("nan")
+        own = values[self.name][~np.isnan(values[self.name])]
+        return float(own.mean()) if len(own) else float("nan")
 
-    def chance(self, clips: Sequence[Clip]) -> dict[str, float]:
-        """For a measure of pairs: its mean with sound shuffled between clips, "shuffled", and a p-value, "p"."""
-        return {}
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric says of one clip.
+
+    Args:
+        values: a number for each of the metric's columns.
+        feature: for measures of whole sets (Frechet distances, chance by shuffling): kept for `pool`.
+        text: what a reader would like to see beside the numbers: the transcript.
+    """
+
+    values: dict[str, float]
+    feature: np.ndarray | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a clip has no numbers of this metric."""
+
+    reason: str
+
+
+Result = Measured | Failed
+
+
+class Metric(torchmetrics.Metric, ABC):
+    """A measure of clips. A new metric is a subclass in a file of its own.
+
+    Class attributes: `name`, short, as on the command line; `columns`; `batch_size`, how many clips `measure` takes
+    together. The constructor takes conventions and weights, with defaults, and loads nothing: `measure` does.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    batch_size: int = 1
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("values", default=[], dist_reduce_fx="cat")
+        self.values: list[torch.Tensor]
 
     @abstractmethod
-    def score(self, clip: Clip) -> dict[str, float]:
-        """One number for each column. What cannot be measured raises; the caller makes it a row that says why."""
+    def prepare(self, film: Film) -> Any:
+        """What `measure` needs of one film: small, for it is kept while a batch gathers, and the film is not.
+
+        Raises:
+            Unscorable: with the reason, where the clip cannot have a value.
+        """
+
+    @abstractmethod
+    def measure(self, inputs: Sequence[Any]) -> list[Measured]:
+        """Numbers for a batch of what `prepare` gave; under inference mode."""
+
+    def missing(self) -> str:
+        """What the metric lacks to run here (weights, a package), in one sentence with the remedy; "" if nothing."""
+        return ""
+
+    def protocol(self) -> dict[str, Any]:
+        """Everything the numbers depend on, for the table's notes: conventions, detector, sha256 of weights. JSON."""
+        return {}
+
+    def pool(self, features: Sequence[np.ndarray], reference: Sequence[np.ndarray] | None = None) -> dict[str, float]:
+        """Numbers of a whole set from its clips' features, and those of reference clips where there are any."""
+        return {}
+
+    def score(self, sources: Iterable[Film | Clip | str | Path]) -> list[Result]:
+        """A result for each clip, in order; never raises for a clip's sake."""
+        results: list[Result | None] = []
+        inputs: list[Any] = []
+        for source in sources:
+            try:
+                inputs.append(self.prepare(Film.of(source)))
+                results.append(None)
+            except Exception as error:  # one clip's trouble is a row, not a crash
+                results.append(failed(error))
+        measured = iter(self.measured(inputs))
+        return [next(measured) if result is None else result for result in results]
+
+    def measured(self, inputs: Sequence[Any]) -> list[Result]:
+        """`measure` in batches; where a batch fails, clip by clip, so that the fault stays with its clip."""
+        results: list[Result] = []
+        with torch.inference_mode():
+            for start in range(0, len(inputs), self.batch_size):
+                batch = inputs[start : start + self.batch_size]
+                try:
+                    results += self.measure(batch)
+                except Exception as error:
+                    results += [failed(error)] if len(batch) == 1 else [self.measured([one])[0] for one in batch]
+        return results
+
+    # torchmetrics ---------------------------------------------------------------------------------------------------
+
+    def update(self, sources: Iterable[Film | Clip | str | Path]) -> None:
+        """Score clips and gather the values; `score` also tells why a clip has none.
+
+        Raises:
+            ValueError: the metric cannot run here; says what is missing.
+        """
+        if reason := self.missing():
+            raise ValueError(reason)
+        none: dict[str, float] = {}
+        for result in self.score(sources):
+            values = result.values if isinstance(result, Measured) else none
+            row = [values.get(column.name, float("nan")) for column in self.columns]
+            self.values.append(torch.tensor([row], dtype=torch.float64))
+
+    def compute(self) -> dict[str, float]:
+        """Each column over all clips so far, and how many were "scored" and "failed"."""
+        gathered = self.values if isinstance(self.values, torch.Tensor) else torch.cat([*self.values, self._no_rows()])
+        values = {column.name: gathered[:, i].numpy(force=True) for i, column in enumerate(self.columns)}
+        scored = int((~gathered.isnan()).any(1).sum())
+        counts = {"scored": float(scored), "failed": float(len(gathered) - scored)}
+        return {column.name: column.aggregate(values) for column in self.columns} | counts
+
+    def _no_rows(self) -> torch.Tensor:
+        return torch.empty(0, len(self.columns), dtype=torch.float64)
+
+
+def failed(error: Exception) -> Failed:
+    """The reason in words; an error nobody foresaw keeps its type, for it may be a bug."""
+    foreseen = isinstance(error, ValueError)
+    text = " ".join(str(error).split())
+    return Failed(
+        getattr(error, "reason", text) if foreseen and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    )

@@ -1,0 +1,1 @@
+"""Kernels on sound that no package brings: resampling, spectrograms, cepstra, onsets."""

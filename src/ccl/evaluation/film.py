@@ -1,0 +1,125 @@
+"""A clip as its file holds it, decoded once and shared by all metrics.
+
+What a metric derives from it (the pictures at 25 a second, the sound at 16 kHz, face tracks) is made once, on first
+demand, and goes with the film. T frames, H x W pixels, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+
+from ccl.media import MediaError, read_natural
+from ccl.rows import Row
+from ccl.types import Clip
+
+Made = TypeVar("Made")
+
+
+class Unscorable(ValueError):  # noqa: N818 - a finding, not a fault
+    """This clip has no value of this metric; the message is the reason, in words, without the clip's name."""
+
+
+@dataclass
+class Film:
+    """A decoded clip with what the test set knows of it.
+
+    Args:
+        clip: at its own frame rate and size, and its own sample rate, mono; a stream it lacks is None.
+        row: of the test set: what was to be said (`speech`, `lang`), the prompt.
+        path: of the file, if it came from one.
+        without: why a stream is missing, by "video" and "audio".
+    """
+
+    clip: Clip
+    row: Row = field(default_factory=lambda: Row(""))
+    path: Path | None = None
+    without: dict[str, str] = field(default_factory=dict)
+    _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path, row: Row | None = None) -> Film:
+        """Decode a file. MediaError where neither stream can be read."""
+        clip, without = read_natural(path)
+        return cls(clip, row or Row(Path(path).stem), Path(path), without)
+
+    @classmethod
+    def of(cls, source: Film | Clip | str | Path) -> Film:
+        """A film of whatever is given: itself, a clip, or a path."""
+        if isinstance(source, Film):
+            return source
+        if isinstance(source, Clip):
+            return cls(source, Row(source.id, source.prompt, speech=source.meta.get("speech", "")))
+        return cls.read(source)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once for this film; an error is kept and raised again."""
+        if key not in self._made:
+            try:
+                self._made[key] = make()
+            except (Unscorable, MediaError) as error:
+                self._made[key] = error
+        made = self._made[key]
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    @property
+    def video(self) -> UInt8[np.ndarray, "t h w 3"]:
+        """All pictures at the file's own times. Unscorable where there are none."""
+        if self.clip.video is None or not len(self.clip.video):
+            raise Unscorable(self.without.get("video", "no video stream"))
+        return self.clip.video
+
+    @property
+    def times(self) -> np.ndarray:
+        """(T,) float64 seconds of each picture, the first at 0."""
+        if self.clip.times is not None:
+            return self.clip.times
+        return np.arange(len(self.video)) / self.clip.fps
+
+    @property
+    def seconds(self) -> float:
+        """Length: of the pictures where there are any, else of the sound."""
+        if self.clip.video is not None and len(self.clip.video):
+            return float(self.times[-1]) + 1 / self.clip.fps
+        return len(self.audio) / self.clip.sample_rate
+
+    def indices(self, fps: float) -> Int[np.ndarray, " n"]:
+        """Which picture stands at each tick of a constant rate, by the rule of ffmpeg's fps filter."""
+        return self.once(("indices", fps), lambda: constant_rate(self.times, self.seconds, fps))
+
+    def frames(self, fps: float) -> UInt8[np.ndarray, "n h w 3"]:
+        """The pictures at a constant rate, as `ffmpeg -vf fps=` gives them; without a copy where nothing changes."""
+        index = self.indices(fps)
+        if len(index) == len(self.video) and np.array_equal(index, np.arange(len(index))):
+            return self.video
+        return self.video[index]
+
+    @property
+    def audio(self) -> Float32[np.ndarray, " s"]:
+        """All samples, mono, at the file's own rate. Unscorable where there are none."""
+        if self.clip.audio is None or not len(self.clip.audio):
+            raise Unscorable(self.without.get("audio", "no audio stream"))
+        return self.clip.audio
+
+    def sound(self, sample_rate: int) -> Float32[np.ndarray, " r"]:
+        """The samples at another rate, by torchaudio's windowed sinc, the resampler of the reference codes."""
+        from ccl.evaluation.dsp.resample import resample
+
+        return self.once(("sound", sample_rate), lambda: resample(self.audio, self.clip.sample_rate, sample_rate))
+
+
+def constant_rate(times: np.ndarray, end: float, fps: float) -> Int[np.ndarray, " n"]:
+    """Index of the picture shown at each tick n / fps: the last whose time, rounded to ticks, is not after it.
+
+    Two pictures that round to one tick: the later one stays, as in libavfilter's vf_fps (round=near).
+    """
+    ticks = np.floor(times * fps + 0.5 + 1e-6).astype(int)
+    count = max(1, int(np.floor(end * fps + 0.5 + 1e-6)))
+    return np.maximum(np.searchsorted(ticks, np.arange(count), side="right") - 1, 0)

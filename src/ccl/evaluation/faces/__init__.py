@@ -1,0 +1,10 @@
+"""Faces of a film: detection, shots, tracks, crops, and who speaks."""
+
+from __future__ import annotations
+
+from ccl.evaluation.faces.crops import crop
+from ccl.evaluation.faces.settings import Settings, detector_name, missing
+from ccl.evaluation.faces.speaker import speaking
+from ccl.evaluation.faces.tracks import Track, tracks
+
+__all__ = ["Settings", "Track", "crop", "detector_name", "missing", "speaking", "tracks"]

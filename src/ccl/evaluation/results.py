@@ -1,0 +1,92 @@
+"""What a scored test set is, before anything is averaged: the input of summary, table and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ccl.evaluation.metrics.base import Column
+from ccl.rows import Row
+
+CEILING = "ceiling"  # a method of this name is true clips: shown, but no system among systems
+MEAN, ALL = "mean", "all"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Scores of one or several systems on one test set.
+
+    Args:
+        rows: as in scores.jsonl, one for each method, clip and column: "method", "id", "metric" (the column's name),
+            "value" (None where there is none), "reason" (why), and "text" where a metric heard words.
+        test: the test set; a row's subset is "easy", "hard" or "".
+        columns: in the order of the tables.
+        pooled: numbers of whole sets, {"method", "subset", "name", "value"}, subset "all" where the test set has none.
+            `name` is a column's ("fvd"), or a column's with what stands beside its value: "mouth.shuffled" is the
+            mouth measure with sounds and pictures shuffled among clips, "mouth.p" how likely chance does as well.
+        protocol: by metric, every convention and the sha256 of its weights; {"missing": sentence} where it cannot run.
+        clips: the files, by (method, id).
+        causes: by method, sentences on what the clips follow from: weights, guidance, steps.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    test: Sequence[Row]
+    columns: Sequence[Column]
+    pooled: Sequence[Mapping[str, Any]] = ()
+    protocol: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    clips: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+    causes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @cached_property
+    def methods(self) -> list[str]:
+        """In order of appearance, the ceiling last."""
+        names = list(dict.fromkeys(row["method"] for row in self.rows))
+        return sorted(names, key=lambda name: name == CEILING)
+
+    @property
+    def systems(self) -> list[str]:
+        """Methods that compete: all but the ceiling."""
+        return [name for name in self.methods if name != CEILING]
+
+    @cached_property
+    def subsets(self) -> dict[str, list[int]]:
+        """Places in `test` of each subset's rows; {"all": ...} where there are no subsets."""
+        if not any(row.subset for row in self.test):
+            return {ALL: list(range(len(self.test)))}
+        places: dict[str, list[int]] = {}
+        for place, row in enumerate(self.test):
+            places.setdefault(row.subset or "other", []).append(place)
+        return places
+
+    @cached_property
+    def values(self) -> dict[tuple[str, str], np.ndarray]:
+        """(n,) float64 in the order of `test`, by (method, column); NaN where a clip has no value."""
+        place = {row.id: number for number, row in enumerate(self.test)}
+        values: dict[tuple[str, str], np.ndarray] = {}
+        for row in self.rows:
+            key = row["method"], row["metric"]
+            array = values.setdefault(key, np.full(len(self.test), np.nan))
+            if row["value"] is not None and row["id"] in place:
+                array[place[row["id"]]] = row["value"]
+        return values
+
+    @cached_property
+    def reasons(self) -> dict[tuple[str, str], dict[str, str]]:
+        """Why clips have no value, by (method, column) and id."""
+        ids = {row.id for row in self.test}
+        reasons: dict[tuple[str, str], dict[str, str]] = {}
+        for row in self.rows:
+            if row["value"] is None and row["id"] in ids:
+                reasons.setdefault((row["method"], row["metric"]), {})[row["id"]] = row.get("reason") or "no reason"
+        return reasons
+
+    @cached_property
+    def shown(self) -> list[Column]:
+        """Columns of tables that have something to show: a row or a number of a set."""
+        present = {row["metric"] for row in self.rows} | {row["name"] for row in self.pooled}
+        return [column for column in self.columns if column.shown and column.name in present]

@@ -6,6 +6,7 @@ never unpickled: safetensors, or torch.load with weights_only=True.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -202,6 +203,24 @@ TABLE: dict[str, Weights] = {
 }
 
 
+_USED: dict[str, Path] = {}  # files named by hand, for the whole process
+
+
+def use(name: str, file: str | Path) -> None:
+    """From here on, take this file for the weights called `name`.
+
+    Raises:
+        ValueError: there are no such weights, or no such file.
+    """
+    if name not in TABLE:
+        near = difflib.get_close_matches(name, TABLE, n=1)
+        hint = f", did you mean '{near[0]}'?" if near else f"; there are: {', '.join(TABLE)}"
+        raise ValueError(f"there are no weights called '{name}'{hint}")
+    if not Path(file).is_file():
+        raise ValueError(f"there is no file {file}, given as the weights of {name}")
+    _USED[name] = Path(file)
+
+
 def locate(name: str, given: str | Path | None = None) -> Path:
     """The file of the weights called `name`: the one given by hand, the one a package carries, or that of the cache.
 
@@ -212,6 +231,8 @@ def locate(name: str, given: str | Path | None = None) -> Path:
         if not Path(given).is_file():
             raise MissingWeights(f"there is no file {given}, given as the weights of {name}")
         return Path(given)
+    if name in _USED:
+        return _USED[name]
     entry = TABLE[name]
     if entry.package:
         package, _, inner = entry.package.partition("/")

@@ -34,6 +34,7 @@ class Column:
         percent: shown times 100 with a % sign.
         over: for a corpus rate, the columns whose sums are divided (errors, words); else the mean over clips is taken.
         shown: whether tables have it; counts are rows only.
+        pooled: a number of a whole set, from `Metric.pool`; no clip has a row of it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Column:
     percent: bool = False
     over: tuple[str, str] | None = None
     shown: bool = True
+    pooled: bool = False
 
     def aggregate(self, values: dict[str, np.ndarray]) -> float:
         """The value over clips from the (n,) values of each column by name; NaN is a clip without one. NaN if none."""

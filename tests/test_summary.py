@@ -1,0 +1,245 @@
+"""Statistics of a table: against loops that are obviously right, known distributions and cases done by hand."""
+
+from __future__ import annotations
+
+import time
+from itertools import product
+
+import numpy as np
+import pytest
+
+from ccl.evaluation import summary
+from ccl.evaluation.metrics.base import Column
+from ccl.evaluation.results import Results
+from ccl.evaluation.summary import Ratio, best_of, compare, exchange_p, interval, summarise
+from ccl.rows import Row
+
+CU = Column("cu", "CU")
+SYNC_D = Column("sync_d", "Sync-D", "lower")
+WER = Column("wer", "WER", "lower", percent=True, over=("wer_errors", "wer_words"))
+COUNTS = tuple(Column(name, name, shown=False) for name in ("wer_errors", "wer_words"))
+COLUMNS = (CU, SYNC_D, WER, *COUNTS)
+
+
+def rows_of(method: str, metric: str, values: dict[str, float | None]) -> list[dict]:
+    reasons = {i: "no face was found" if v is None else "" for i, v in values.items()}
+    return [{"method": method, "id": i, "metric": metric, "value": v, "reason": reasons[i]} for i, v in values.items()]
+
+
+def test_set(easy: int, hard: int) -> list[Row]:
+    return [
+        *(Row(f"e{i}", "p", subset="easy") for i in range(easy)),
+        *(Row(f"h{i}", "p", subset="hard") for i in range(hard)),
+    ]
+
+
+test_set.__test__ = False
+
+
+def ones(values) -> Ratio:
+    values = np.asarray(values, float)
+    return Ratio(values, np.ones(len(values)))
+
+
+def test_the_mean_is_that_of_the_subsets_values_not_of_all_clips():
+    values = {"e0": 1.0, "h0": 4.0, "h1": 5.0, "h2": 9.0}
+    results = Results(rows_of("m", "cu", values), test_set(1, 3), COLUMNS)
+    cells = summarise(results).cells
+    assert cells["m", "easy", "cu"].value == 1.0 and cells["m", "hard", "cu"].value == 6.0
+    assert cells["m", "mean", "cu"].value == 3.5  # over clips it would be 4.75
+
+
+def test_without_subsets_there_is_one_line_of_all():
+    results = Results(rows_of("m", "cu", {"a": 1.0, "b": 2.0}), [Row("a", "p"), Row("b", "p")], COLUMNS)
+    assert {subset for _, subset, _ in summarise(results).cells} == {"all"}
+
+
+def test_clips_without_a_value_are_counted_and_left_out():
+    values = {"e0": 1.0, "e1": None, "e2": 3.0, "h0": 2.0}
+    cells = summarise(Results(rows_of("m", "cu", values), test_set(3, 1), COLUMNS)).cells
+    easy, both = cells["m", "easy", "cu"], cells["m", "mean", "cu"]
+    assert (easy.value, easy.scored, easy.failed) == (2.0, 2, 1)
+    assert (both.value, both.scored, both.failed) == (2.0, 3, 1)
+
+
+def test_a_subset_without_values_leaves_no_mean():
+    values = {"e0": 1.0, "h0": None}
+    cells = summarise(Results(rows_of("m", "cu", values), test_set(1, 1), COLUMNS)).cells
+    assert np.isnan(cells["m", "hard", "cu"].value) and np.isnan(cells["m", "mean", "cu"].value)
+
+
+def corpus(method: str, errors: list[float], words: list[float]) -> list[dict]:
+    ids = [f"e{i}" for i in range(len(errors))]
+    rates = [e / w for e, w in zip(errors, words, strict=True)]
+    named = (("wer", rates), ("wer_errors", errors), ("wer_words", words))
+    return [row for name, numbers in named for row in rows_of(method, name, dict(zip(ids, numbers, strict=True)))]
+
+
+def test_a_corpus_rate_divides_sums():
+    results = Results(corpus("m", [1, 3], [2, 10]), test_set(2, 0), COLUMNS)
+    cell = summarise(results).cells["m", "easy", "wer"]
+    assert cell.value == pytest.approx(4 / 12) and cell.scored == 2
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
+def test_values_are_those_that_the_column_itself_aggregates(column):
+    rng = np.random.default_rng(3)
+    words = rng.integers(4, 12, 30).astype(float).tolist()
+    rows = corpus("m", rng.integers(0, 4, 30).astype(float).tolist(), words)
+    rows += [
+        r
+        for n in ("cu", "sync_d")
+        for r in rows_of("m", n, {f"e{i}": rng.normal() if i % 7 else None for i in range(30)})
+    ]
+    results = Results(rows, test_set(30, 0), COLUMNS)
+    own = column.aggregate({name: values for (_, name), values in results.values.items()})
+    assert summary.cell(results, "m", "easy", column).value == pytest.approx(own)
+
+
+def test_intervals_are_those_of_a_loop_over_resamples():
+    rng = np.random.default_rng(0)
+    strata = [Ratio(rng.integers(0, 5, n).astype(float), rng.integers(5, 9, n).astype(float)) for n in (12, 30)]
+    means = []
+    for r in range(400):
+        rates = []
+        for number, stratum in enumerate(strata):
+            counts = summary.draws(f"mean {number}", len(stratum), 400)[r]
+            taken = [i for i, count in enumerate(counts) for _ in range(int(count))]
+            assert len(taken) == len(stratum)
+            rates.append(sum(stratum.top[i] for i in taken) / sum(stratum.bottom[i] for i in taken))
+        means.append(sum(rates) / 2)
+    means.sort()
+    low, high = interval(strata, "mean", 400)
+    assert low == pytest.approx(np.quantile(means, 0.025)) and high == pytest.approx(np.quantile(means, 0.975))
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(400):
+        low, high = interval([ones(rng.normal(1.0, 1, 60)), ones(rng.normal(3.0, 2, 60))], "mean", 500)
+        hits += low <= 2.0 <= high
+    assert 0.91 <= hits / 400 <= 0.98
+
+
+def test_one_clip_has_no_interval():
+    assert np.isnan(interval([ones([1.0])], "easy")).all()
+
+
+def test_draws_follow_from_names_alone():
+    strata = [ones(np.random.default_rng(0).normal(size=40))]
+    first = interval(strata, "easy")
+    summary.draws.cache_clear()
+    assert interval(strata, "easy") == first != interval(strata, "hard")
+
+
+def naive_p(a: list[tuple[float, float]], b: list[tuple[float, float]]) -> float:
+    """All exchanges, one by one."""
+
+    def rate(pairs):
+        return sum(e for e, _ in pairs) / sum(w for _, w in pairs)
+
+    seen = abs(rate(a) - rate(b))
+    count = 0
+    for flips in product([False, True], repeat=len(a)):
+        one = [y if flip else x for x, y, flip in zip(a, b, flips, strict=True)]
+        other = [x if flip else y for x, y, flip in zip(a, b, flips, strict=True)]
+        count += abs(rate(one) - rate(other)) >= seen - 1e-9
+    return count / 2 ** len(a)
+
+
+def test_exchanges_are_exact_where_clips_are_few():
+    assert exchange_p([(ones([3.0, 4.0, 5.0]), ones([1.0, 1.0, 1.0]))], "x") == 2 / 8  # only all or none as large
+    a, b = [(1.0, 6.0), (0.0, 5.0), (2.0, 9.0), (0.0, 4.0)], [(3.0, 6.0), (1.0, 5.0), (1.0, 8.0), (2.0, 4.0)]
+    ratios = tuple(Ratio(*(np.array(x) for x in zip(*pairs, strict=True))) for pairs in (a, b))
+    assert exchange_p([ratios], "x") == naive_p(a, b)
+
+
+def test_drawn_exchanges_come_near_the_exact_ones(monkeypatch):
+    rng = np.random.default_rng(2)
+    strata = [(ones(rng.normal(0.6, 1, 6)), ones(rng.normal(0, 1, 6))) for _ in range(2)]
+    exact = exchange_p(strata, "mean")
+    monkeypatch.setattr(summary, "EXACT", 3)
+    assert exchange_p(strata, "mean") == pytest.approx(exact, abs=0.02) and 0.01 < exact < 0.9
+
+
+def test_p_is_uniform_where_there_is_no_difference():
+    rng = np.random.default_rng(4)
+    ps = [exchange_p([(ones(rng.normal(size=30)), ones(rng.normal(size=30)))], "x", 400) for _ in range(300)]
+    assert 0.02 <= np.mean(np.array(ps) <= 0.05) <= 0.09 and 0.45 <= np.mean(ps) <= 0.55
+
+
+def test_the_same_numbers_do_not_differ():
+    same = ones([1.0, 2.0, 3.0, 9.0])
+    assert compare([(same, same)], "easy") == (0.0, 0.0, 0.0, 1.0, 4)
+
+
+def test_pairing_sees_what_unpaired_intervals_do_not():
+    rng = np.random.default_rng(5)
+    clips = rng.normal(5, 3, 50)
+    a, b = ones(clips + 0.3 + 0.1 * rng.normal(size=50)), ones(clips)
+    assert interval([a], "easy")[0] < interval([b], "easy")[1]  # they overlap
+    difference, low, high, p, _ = compare([(a, b)], "easy")
+    assert 0.2 < low < difference < high < 0.4 and p < 0.001
+
+
+def test_systems_are_compared_on_clips_that_both_have():
+    rows = rows_of("a", "cu", {"e0": 1.0, "e1": 2.0, "e2": None}) + rows_of(
+        "b", "cu", {"e0": 3.0, "e1": None, "e2": 9.0}
+    )
+    pairs = summarise(Results(rows, test_set(3, 0), COLUMNS)).pairs
+    assert [(p.a, p.b, p.difference, p.clips) for p in pairs] == [("a", "b", -2.0, 1)]
+
+
+def test_the_ceiling_competes_with_nobody():
+    rows = [r for m, v in (("ceiling", 9.0), ("a", 1.0), ("b", 2.0)) for r in rows_of(m, "cu", {"e0": v})]
+    results = Results(rows, test_set(1, 0), COLUMNS)
+    made = summarise(results)
+    assert results.methods == ["a", "b", "ceiling"] and [(p.a, p.b) for p in made.pairs] == [("a", "b")]
+    assert [m for m in results.methods if made.cells[m, "easy", "cu"].best] == ["b"]
+
+
+def test_the_best_is_what_is_shown_as_best_and_ties_are_all_best():
+    assert best_of(SYNC_D, {"ovi": 7.32, "ccl": 7.48}) == ["ovi"]
+    assert best_of(CU, {"a": 5.001, "b": 5.004, "c": 4.9}) == ["a", "b"]
+    assert best_of(WER, {"a": 0.0462, "b": 0.0809}) == ["a"]
+    assert best_of(CU, {"a": 1.0, "b": float("nan")}) == [] == best_of(Column("n", "N", ""), {"a": 1.0, "b": 2.0})
+
+
+def test_numbers_of_sets_have_no_interval_and_chance_stands_beside():
+    fvd, mouth = Column("fvd", "FVD", "lower"), Column("mouth", "Mouth")
+    pooled = [{"method": "m", "subset": s, "name": "fvd", "value": v} for s, v in (("easy", 100.0), ("hard", 300.0))]
+    for subset, shuffled in (("easy", 0.2), ("hard", 0.4)):
+        pooled += [
+            {"method": "m", "subset": subset, "name": f"mouth.{n}", "value": v}
+            for n, v in (("shuffled", shuffled), ("p", 0.01))
+        ]
+    rows = rows_of("m", "mouth", {"e0": 0.8, "h0": 0.9})
+    cells = summarise(Results(rows, test_set(1, 1), (fvd, mouth), pooled)).cells
+    assert cells["m", "hard", "fvd"].value == 300 and cells["m", "mean", "fvd"].value == 200
+    assert np.isnan(cells["m", "mean", "fvd"].low)
+    assert dict(cells["m", "easy", "mouth"].beside) == {"shuffled": 0.2, "p": 0.01}
+    assert dict(cells["m", "mean", "mouth"].beside) == {"shuffled": pytest.approx(0.3)}  # a mean of p is no p
+
+
+def test_a_whole_table_is_summarised_in_a_moment():
+    rng = np.random.default_rng(6)
+    columns = tuple(Column(f"c{i}", f"C{i}") for i in range(15))
+    test = test_set(100, 100)
+    rows = [
+        {
+            "method": m,
+            "id": r.id,
+            "metric": c.name,
+            "value": rng.normal() if rng.random() > 0.02 else None,
+            "reason": "x",
+        }
+        for m in "abcd"
+        for r in test
+        for c in columns
+    ]
+    results = Results(rows, test, columns)
+    start = time.process_time()
+    made = summarise(results)
+    assert time.process_time() - start < 3  # about 0.6 s where nothing else runs
+    assert len(made.cells) == 4 * 3 * 15 and len(made.pairs) == 6 * 3 * 15

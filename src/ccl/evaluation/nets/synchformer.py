@@ -1,4 +1,4 @@
-"""Synchformer: how far a clip's sound is from its pictures, as one of 21 offsets (Iashin et al. 2024, arXiv 2401.16423).
+"""Synchformer: how far a clip's sound is from its pictures, as one of 21 offsets (Iashin et al., ICASSP 2024).
 
 Parameters carry the names of the published files, which load strictly. A segment is 0.64 s: 16 pictures, 66 mel
 frames. MotionFormer sees it (ViT-B/16, attention divided into time and space), AST hears it (ViT-B/16 on the mel
@@ -135,14 +135,14 @@ class DividedAttention(nn.Module):
     def forward(self, x: Float[Tensor, "n t d"], steps: int = 8) -> Float[Tensor, "n t d"]:
         sizes = {"n": len(x), "f": steps}
         q, k, v = rearrange(self.qkv(x), "n t (three h d) -> three n h t d", three=3, h=self.heads)
-        cls = F.scaled_dot_product_attention(q[:, :, :1], k, v)
+        cls = softmax_average(q[:, :, :1], k, v)
 
         def with_cls(tokens: Tensor) -> Tensor:
             groups = rearrange(tokens[:, :, 1:], self.divide, f=steps)
             own = repeat(tokens[:, :, :1], "n h one d -> (n r) h one d", r=len(groups) // len(x))
             return torch.cat([own, groups], 2)
 
-        patches = F.scaled_dot_product_attention(rearrange(q[:, :, 1:], self.divide, f=steps), with_cls(k), with_cls(v))
+        patches = softmax_average(rearrange(q[:, :, 1:], self.divide, f=steps), with_cls(k), with_cls(v))
         out = torch.cat([cls, rearrange(patches, self.unite, **sizes)], 2)
         return self.proj(rearrange(out, "n h t d -> n t (h d)"))
 
@@ -238,7 +238,16 @@ def attend(
 ) -> Float[Tensor, "n t d"]:
     """Softmax attention of all tokens to all."""
     q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=heads) for x in (q, k, v))
-    return rearrange(F.scaled_dot_product_attention(q, k, v), "n h t d -> n t (h d)")
+    return rearrange(softmax_average(q, k, v), "n h t d -> n t (h d)")
+
+
+def softmax_average(
+    q: Float[Tensor, "n h t d"], k: Float[Tensor, "n h s d"], v: Float[Tensor, "n h s d"]
+) -> Float[Tensor, "n h t d"]:
+    """Scaled dot-product attention; for few queries two plain products, as torch's CPU kernel is slow there in bf16."""
+    if q.shape[2] > 8:
+        return F.scaled_dot_product_attention(q, k, v)
+    return (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(3) @ v
 
 
 # both -----------------------------------------------------------------------------------------------------------------

@@ -20,12 +20,16 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("train, generate and score the embedded default, end to end", "ccl.demo", "main"),
     "fit": ("train from one or more stacked YAML files", "ccl.cli.fit", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
-    "evaluate": ("score a folder of clips", "ccl.cli.verbs", "evaluate"),
+    "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),
     "export": ("turn a checkpoint of a run into a model folder", "ccl.cli.verbs", "export"),
     "shards make": ("write shards from a folder of own videos", "ccl.cli.verbs", "shards_make"),
     "shards world": ("write shards of the embedded talking world", "ccl.cli.verbs", "shards_world"),
     "shards encode": ("encode shards once, into shards of ready latents", "ccl.cli.verbs", "shards_encode"),
+    "weights list": ("files that metrics need: what is here, size, licence", "ccl.cli.weights", "list_"),
+    "weights fetch": ("download files by name, checked and resumable", "ccl.cli.weights", "fetch"),
+    "weights verify": ("check the files that are here", "ccl.cli.weights", "verify"),
     "testset": ("write the talking world's test set: manifests, pictures, sounds", "ccl.cli.verbs", "testset"),
+    "testset images": ("make the first pictures of the paper's test set", "ccl.cli.testset", "images"),
     "codec fit": ("fit the embedded video codec's basis to the world", "ccl.cli.verbs", "codec_fit"),
 }
 

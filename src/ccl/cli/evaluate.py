@@ -1,0 +1,293 @@
+"""`ccl evaluate`: a checkpoint's clips, or any folders of clips, to scores, tables and a report."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+import ccl
+from ccl.cli.errors import UsageError, did_you_mean
+from ccl.cli.parser import Parser
+from ccl.cli.testsets import PAPER, WORLD, TestSet, published, testset_of
+
+SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
+
+if TYPE_CHECKING:
+    from ccl.evaluation.metrics import Metric
+    from ccl.evaluation.score import Progress
+    from ccl.rows import Row
+
+
+def evaluate(argv: list[str]) -> int:
+    args = parse(argv)
+    from rich.console import Console
+
+    from ccl.evaluation import CEILING, report, score, table, weights
+
+    for pair in args.weights:
+        name, _, file = pair.partition("=")
+        try:
+            weights.use(name, file)
+        except ValueError as error:
+            raise UsageError(f"--weights {pair}: {error}") from error
+    methods = methods_of(args)
+    testset = testset_of(args.testset) if args.testset else default_testset(args.ckpt) if args.ckpt else None
+    rows = limited(testset.rows() if testset else rows_of(list(methods.values())), args.limit)
+    metrics = metrics_of(args, rows)  # what is wrong with the command line is told before the work
+    if args.ckpt:
+        assert testset is not None
+        out = args.out or (Path("scores") if args.ckpt == SHIPPED else home_of(args.ckpt)) / "evaluation" / testset.name
+        methods = {args.name or home_of(args.ckpt).name: out / "clips"}
+        generate(args, testset, out / "clips")
+    else:
+        out = args.out or (next(iter(methods.values())) / "scores" if len(methods) == 1 else Path("scores"))
+    if args.reference:
+        methods[CEILING] = args.reference
+    console = Console()
+    with scoring() as progress:
+        results = score(methods, rows, metrics, out, reference=CEILING if args.reference else None, progress=progress)
+    beside = published() if args.published or (testset is not None and testset.name == PAPER) else None
+    table.write(results, out, published=beside)
+    report.write(results, out / "report.html", limit_mb=args.embed_mb)
+    table.show(results, console, published=beside)
+    for name in ("table.md", "report.html", "scores.jsonl"):
+        console.print(str(out / name), highlight=False, soft_wrap=True)
+    return 0
+
+
+def parse(argv: list[str]) -> Namespace:
+    parser = Parser(
+        "evaluate",
+        "Score clips, whatever made them: those of a checkpoint, which are made first, or folders of any system's "
+        "mp4s. Writes scores.jsonl, table.md, .csv, .tex and report.html; a second run computes what is missing.",
+        "ccl evaluate --ckpt runs/joint",
+        "ccl evaluate --videos out/mine --testset paper",
+        "ccl evaluate --methods ovi=clips/ovi --methods mova=clips/mova --testset paper --metrics wer sync -o scores",
+        "ccl evaluate --videos clips --whisper tiny.en --weights yunet=yunet.onnx",
+    )
+    what = parser.add_argument_group("what is scored (one of the first three)")
+    what.add_argument(
+        "--ckpt",
+        nargs="?",
+        const=SHIPPED,
+        type=Path,
+        help="make the test set's clips first, with this run, .ckpt or model folder; no value: what ships",
+    )
+    what.add_argument("--videos", type=Path, help="a folder of clips, ID.mp4 for the rows of the test set")
+    what.add_argument(
+        "--methods", action="append", default=[], metavar="NAME=DIR", help="several systems in one table; repeatable"
+    )
+    what.add_argument(
+        "--testset",
+        help=f"{PAPER}, {WORLD}, a .jsonl file or a folder of them (with --ckpt the model's own; else all clips)",
+    )
+    what.add_argument("--reference", type=Path, help="folder of true clips under the same names: ceiling, FVD")
+    what.add_argument("--limit", type=int, help="the first N rows of each subset alone")
+    how = parser.add_argument_group("how")
+    how.add_argument("--metrics", nargs="+", metavar="NAME", help="these alone, comma or space between (all that fit)")
+    how.add_argument("--protocol", type=Path, help="YAML of other conventions, as evaluation/protocol.yaml has them")
+    how.add_argument("--whisper", help="size of Whisper, or a file of its weights (large-v3)")
+    how.add_argument(
+        "--weights", action="append", default=[], metavar="NAME=FILE", help="take this file; `ccl weights list`"
+    )
+    how.add_argument("--precision", choices=("fp32", "bf16"), help="of the networks that have a choice (fp32)")
+    how.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    how.add_argument("--batch-size", type=int, help="clips a network takes together (the metric's own)")
+    made = parser.add_argument_group("with --ckpt")
+    made.add_argument("--name", help="of the method in tables (that of the run)")
+    made.add_argument("--steps", type=int, help="of the solver (the model's)")
+    made.add_argument("--seed", type=int, default=0, help="for rows without one of their own (%(default)s)")
+    made.add_argument(
+        "--give",
+        nargs="+",
+        choices=("text", "image", "audio", "video"),
+        help=f"these of the rows' media (image for {PAPER}, else text alone)",
+    )
+    made.add_argument("--prompts", type=Path, help="JSONL of id and prompt, in place of the test set's own")
+    result = parser.add_argument_group("results")
+    result.add_argument("-o", "--out", type=Path, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)")
+    result.add_argument("--published", action="store_true", help="the paper's numbers beside, whatever the test set")
+    result.add_argument("--embed-mb", type=float, default=100, help="clips inside report.html up to this (%(default)g)")
+    args = parser.parse(argv)
+    given = [flag for flag in ("ckpt", "videos", "methods") if getattr(args, flag)]
+    if not given:
+        parser.error("nothing to score: give --ckpt RUN, --videos DIR, or --methods NAME=DIR")
+    if args.ckpt and len(given) > 1:
+        parser.error(f"--ckpt makes clips and --{given[1]} scores those that are there; run them one after the other")
+    for flag in ("name", "steps", "give", "prompts"):
+        if getattr(args, flag) and not args.ckpt:
+            parser.error(f"--{flag} is for the clips that --ckpt makes")
+    for flag in ("batch_size", "limit"):
+        if (number := getattr(args, flag)) is not None and number < 1:
+            parser.error(f"--{flag.replace('_', '-')} is {number}; it must be 1 at least")
+    if args.reference and not args.reference.is_dir():
+        raise UsageError(f"there is no --reference folder {args.reference}")
+    return args
+
+
+def methods_of(args: Namespace) -> dict[str, Path]:
+    """Folders by the name of their system. UsageError where one is not there or a name comes twice."""
+    pairs = [(args.videos.resolve().name, args.videos)] if args.videos else []
+    for pair in args.methods:
+        name, sign, folder = pair.partition("=")
+        if not (name and sign and folder):
+            raise UsageError(f"--methods is {pair}; it must be NAME=DIR")
+        pairs.append((name, Path(folder)))
+    methods: dict[str, Path] = {}
+    for name, path in pairs:
+        if not path.is_dir():
+            raise UsageError(f"there is no folder of clips {path}")
+        if name in methods:
+            raise UsageError(f"two systems are called '{name}'; name them with --methods NAME=DIR")
+        methods[name] = path
+    return methods
+
+
+def rows_of(folders: list[Path]) -> list[Row]:
+    """Without a test set: a row for every clip of any of the folders."""
+    from ccl.cli.parts import rows_of as rows_of_folder
+
+    rows = {row.id: row for folder in folders for row in rows_of_folder(folder)}
+    return list(rows.values())
+
+
+def limited(rows: list[Row], limit: int | None) -> list[Row]:
+    """The first rows of each subset."""
+    if limit is None:
+        return rows
+    count: dict[str, int] = {}
+    kept = []
+    for row in rows:
+        count[row.subset] = count.get(row.subset, 0) + 1
+        if count[row.subset] <= limit:
+            kept.append(row)
+    return kept
+
+
+def metrics_of(args: Namespace, rows: list[Row]) -> list[Metric]:
+    """The metrics asked for, or all that fit the test set, with the conventions of the command line and --protocol."""
+    from ccl.cli.parts import device_of
+    from ccl.evaluation.metrics import METRICS
+
+    names = [name for word in args.metrics or () for name in word.split(",") if name]
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(
+                f"there is no metric '{name}'{did_you_mean(name, METRICS)}; there are: {', '.join(METRICS)}"
+            )
+    if not names:
+        unfit = set() if args.reference else {"fvd"}
+        unfit |= set() if any(row.reference for row in rows) else {"onset"}
+        unfit |= set() if any("world" in row.id for row in rows) else {"mouth", "colours"}
+        names = [name for name in METRICS if name not in unfit]
+    protocol = protocol_of(args.protocol, METRICS) if args.protocol else {}
+    asked = {"device": device_of(args.device) or best_device(), "precision": args.precision, "model": args.whisper}
+    metrics = []
+    for name in names:
+        cls, settings = METRICS[name], dict(protocol.get(name, {}))
+        takes = inspect.signature(cls).parameters
+        settings |= {key: value for key, value in asked.items() if key in takes and value is not None}
+        try:
+            metric = cls(**settings)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"metric {name}: {error}") from error
+        if args.batch_size:
+            metric.batch_size = args.batch_size
+        metrics.append(metric)
+    return metrics
+
+
+def protocol_of(file: Path, known: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """init_args by metric from a YAML file. UsageError names the key that does not belong."""
+    from ccl.cli.errors import compose
+
+    compose(file)
+    found: dict[str, dict[str, Any]] = {}
+    for name, node in yaml.safe_load(file.read_text()).items():
+        if name not in known:
+            raise UsageError(f"{file}: there is no metric '{name}'{did_you_mean(name, known)}")
+        settings = (node or {}).get("init_args") or {}
+        takes = inspect.signature(known[name]).parameters
+        for key in settings:
+            if key not in takes:
+                raise UsageError(f"{file}: metric {name} has no '{key}'{did_you_mean(key, takes)}")
+        found[name] = settings
+    return found
+
+
+def best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_testset(ckpt: Path) -> TestSet:
+    """The world's where the model has the embedded codecs, else the paper's."""
+    from ccl.model_folder import CONFIG, read_config
+
+    return testset_of(WORLD if "EmbeddedVideo" in str(read_config(home_of(ckpt) / CONFIG).get("codec")) else PAPER)
+
+
+def home_of(ckpt: Path) -> Path:
+    """The run or model folder that a checkpoint belongs to."""
+    if ckpt.suffix == ".ckpt":
+        return ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
+    return ckpt
+
+
+def generate(args: Namespace, testset: TestSet, folder: Path) -> None:
+    """Make the test set's clips; what is finished is skipped."""
+    from dataclasses import replace
+
+    from ccl.cli.parts import device_of
+    from ccl.cli.verbs import bar
+    from ccl.generate import generate_files
+    from ccl.pipeline import Pipeline
+    from ccl.rows import read_rows
+
+    give = tuple(args.give or (("image",) if testset.name == PAPER else ("text",)))
+    try:
+        rows = limited(testset.rows(give=give), args.limit)
+    except ValueError as error:
+        hint = "; `ccl testset images` makes first pictures, `--give text` does without" if "image" in give else ""
+        raise UsageError(f"{error}{hint}") from error
+    if args.prompts:
+        refined = {row.id: row.prompt for row in read_rows(args.prompts, give=())}
+        rows = [replace(row, prompt=refined.get(row.id, row.prompt)) for row in rows]
+    pipe = Pipeline.load(args.ckpt, device=device_of(args.device))
+    with bar("generating") as progress:
+        generate_files(pipe, rows, folder, steps=args.steps, seed=args.seed, progress=progress)
+
+
+@contextmanager
+def scoring() -> Iterator[Progress]:
+    """A bar on stderr with the time left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task("")
+        yield lambda n, of, text: shown.update(task, completed=n, total=of, description=text)

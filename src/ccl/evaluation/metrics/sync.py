@@ -1,0 +1,218 @@
+"""Sync-C and Sync-D: how surely, and how closely, a mouth goes with its voice (SyncNet; Wav2Lip's LSE-C and LSE-D).
+
+Each window of a face track is compared with the sound at 31 shifts of one picture: the mean distance at the best shift
+is Sync-D, how far it lies below the median shift's is Sync-C. Protocol: joonson/syncnet_python, without its two
+re-encodings. N pictures of a track at 25 a second, L windows of five, K = 2 * vshift + 1 shifts, D = 1024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int16, UInt8
+from torch import Tensor
+
+from ccl.evaluation import faces, weights
+from ccl.evaluation.dsp.mfcc import mfcc
+from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.nets.syncnet import PICTURES, Precision, SyncNetwork, Towers
+
+FPS, RATE = 25, 16_000
+VSHIFT = 15  # pictures, either way
+_TICK = RATE // FPS  # samples to a picture
+
+
+class Score(NamedTuple):
+    """Of one track: confidence, least mean distance, and where that lies: by how many pictures the sound is early."""
+
+    confidence: float
+    distance: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Talk:
+    """A face track as the network takes it.
+
+    Args:
+        faces: crops, RGB.
+        mfcc: of the sound from the track's first picture on.
+        windows: how many are scored.
+    """
+
+    faces: UInt8[np.ndarray, "n 224 224 3"]
+    mfcc: Float[np.ndarray, "t 13"]
+    windows: int
+
+
+class SyncNet(Metric):
+    """Sync-C, higher is better, and Sync-D, lower is better, with the offset at which they were found.
+
+    Args:
+        min_track: pictures that a track must exceed. 50 is LatentSync's and syncnet-python's: two thirds of its windows
+            have a sound even at the outermost shifts. joonson's 100 refuses every 5 s clip whose face is lost once for
+            longer than a gap may last (1 s); at MOVA's 20 the outermost shifts compare with little but padding.
+        tracks: a clip's value where it has several tracks: their mean (LatentSync), or the track with the greatest
+            C - D (MOVA's "inperson").
+        active_speaker: score only the track that Light-ASD hears speaking most.
+        detector: of faces; "auto" takes S3FD where its file is there, else YuNet.
+        min_face: pixels that the mean width or height of a track's boxes must exceed.
+        crop_scale: how much of a face's size is cropped around it.
+        legacy_avi: follow only as many pictures as the file has, as the reference does to clips below 25 pictures a
+            second on common versions of ffmpeg: of a clip at 16 a second it scores the first 16/25.
+        weights: file of syncnet_v2.model; None looks it up.
+        face_weights: files by hand of "s3fd", "yunet" and "light_asd".
+        device: where the networks run.
+        precision: of the convolutions.
+    """
+
+    name = "sync"
+    columns = (
+        Column("sync_c", "Sync-C", "higher"),
+        Column("sync_d", "Sync-D", "lower"),
+        Column("sync_offset", "offset", "", shown=False),
+    )
+
+    def __init__(
+        self,
+        *,
+        min_track: int = 50,
+        tracks: Literal["mean", "best"] = "mean",
+        active_speaker: bool = False,
+        detector: Literal["auto", "s3fd", "yunet"] = "auto",
+        min_face: float = 100.0,
+        crop_scale: float = 0.4,
+        legacy_avi: bool = False,
+        weights: str | Path | None = None,
+        face_weights: Mapping[str, str | Path] | None = None,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__()
+        self.settings = faces.Settings(
+            detector=detector,
+            min_track=min_track,
+            min_face=min_face,
+            crop_scale=crop_scale,
+            legacy_avi=legacy_avi,
+            device=device,
+        )
+        self.tracks, self.active_speaker, self.precision = tracks, active_speaker, precision
+        self.file = weights
+        self.face_files = {name: Path(path) for name, path in (face_weights or {}).items()}
+        self._towers: Towers | None = None
+
+    def prepare(self, film: Film) -> list[Talk]:
+        """The film's tracks that are long enough to score."""
+        sound = samples(film.sound(RATE))
+        talks, spoken = [], []
+        for track in faces.tracks(film, self.settings, self.face_files):
+            start, end = track.start, track.start + len(track.boxes)
+            heard = sound[start * _TICK : end * _TICK]
+            if (count := windows(end - start, len(heard))) < 1:
+                continue
+            crops = faces.crop(film, track, self.settings)[: count + PICTURES]
+            talks.append(Talk(crops[:-1], mfcc(heard).astype(np.float32), count))
+            if self.active_speaker:
+                path = weights.locate("light_asd", self.face_files.get("light_asd"))
+                spoken.append(faces.speaking(crops, film.sound(RATE)[start * _TICK : end * _TICK], path))
+        if not talks:
+            raise Unscorable(f"the sound ends before any face has been seen for {PICTURES + 1} pictures")
+        return [talks[int(np.argmax(spoken))]] if self.active_speaker else talks
+
+    def measure(self, inputs: Sequence[list[Talk]]) -> list[Measured]:
+        """Clip by clip: a track fills the machine by itself."""
+        return [self._measured(talks) for talks in inputs]
+
+    def _measured(self, talks: list[Talk]) -> Measured:
+        c, d, offset = choose([self._score(talk) for talk in talks], self.tracks)
+        return Measured({"sync_c": c, "sync_d": d, "sync_offset": offset})
+
+    def _score(self, talk: Talk) -> Score:
+        towers = self.towers()
+        video = towers.lip(torch.from_numpy(talk.faces))[: talk.windows]
+        audio = towers.audio(torch.from_numpy(talk.mfcc.T))[: talk.windows]
+        return confidence(distances(video, audio))
+
+    def towers(self) -> Towers:
+        """The network with its published weights, read once."""
+        if self._towers is None:
+            path = weights.locate("syncnet", self.file)
+            network = SyncNetwork()
+            try:
+                network.load_state_dict(weights.read(path))
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"{path} does not hold SyncNet's weights") from error
+            self._towers = Towers(network, device=self.settings.device, precision=self.precision)
+        return self._towers
+
+    def missing(self) -> str:
+        try:
+            weights.locate("syncnet", self.file)
+            if self.active_speaker:
+                weights.locate("light_asd", self.face_files.get("light_asd"))
+        except weights.MissingWeights as error:
+            return str(error)
+        return faces.missing(self.settings, self.face_files)
+
+    def protocol(self) -> dict[str, Any]:
+        """All conventions; the detector that is in use, not "auto"."""
+        detector = faces.detector_name(self.settings, self.face_files)
+        needed: dict[str, str | Path | None] = {"syncnet": self.file, detector: self.face_files.get(detector)}
+        if self.active_speaker:
+            needed["light_asd"] = self.face_files.get("light_asd")
+        conventions = {key: value for key, value in asdict(self.settings).items() if key != "device"}
+        return conventions | {
+            "fps": f"{FPS}, constant, not re-encoded",
+            "sound": f"mono, {RATE} Hz, 16 bit, not re-encoded",
+            "mfcc": "python_speech_features 0.6",
+            "detector": detector,
+            "tracks": "the one that speaks most (Light-ASD)" if self.active_speaker else self.tracks,
+            "vshift": VSHIFT,
+            "edges": "zero padding, in the means",
+            "offset": f"{VSHIFT} - argmin, in pictures of 40 ms",
+            "precision": self.precision,
+            "weights": {name: weights.sha256(weights.locate(name, given)) for name, given in needed.items()},
+        }
+
+
+def samples(sound: Float[np.ndarray, " s"]) -> Int16[np.ndarray, " s"]:
+    """Sound in [-1, 1] as 16-bit samples, rounded and clipped as ffmpeg does."""
+    return np.clip(np.rint(sound * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def windows(pictures: int, samples: int) -> int:
+    """How many windows the reference scores: one fewer than fit, none or less where there are too few pictures."""
+    return min(pictures, samples // _TICK) - PICTURES
+
+
+def distances(
+    video_emb: Float[Tensor, "l d"], audio_emb: Float[Tensor, "l d"], vshift: int = VSHIFT
+) -> Float[Tensor, "l k"]:
+    """Distance of each window's picture to the sound `k - vshift` windows later; beyond the ends the sound is zeros.
+
+    eps as in torch's pairwise_distance, which the reference calls: added to each difference before it is squared.
+    """
+    padded = torch.nn.functional.pad(audio_emb, (0, 0, vshift, vshift))
+    shifted = (padded[k : k + len(video_emb)] for k in range(2 * vshift + 1))
+    return torch.stack([(video_emb - sound + 1e-6).norm(dim=1) for sound in shifted], dim=1)
+
+
+def confidence(d: Float[Tensor, "l k"]) -> Score:
+    """What the distances at all shifts say of a track."""
+    mean = d.mean(0)
+    least, best = mean.min(0)
+    return Score(float(mean.median() - least), float(least), float(d.shape[1] // 2 - best))
+
+
+def choose(scores: Sequence[Score], tracks: Literal["mean", "best"]) -> Score:
+    """One score of a clip's tracks."""
+    if tracks == "best":
+        return max(scores, key=lambda score: score.confidence - score.distance)
+    return Score(*(float(np.mean(part)) for part in zip(*scores, strict=True)))

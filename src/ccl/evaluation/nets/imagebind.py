@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+
+Value = TypeVar("Value")
 
 EPS = 1e-6
 # The published file also holds these modalities, which nothing here needs.
@@ -169,7 +172,7 @@ class LogitScale(nn.Module):
         return self.log_logit_scale.exp().clamp(max=100) * x
 
 
-def ours(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def ours(state: Mapping[str, Value]) -> dict[str, Value]:
     """What of a published state dict belongs to the two towers; keys of other modalities are left out, no others."""
     return {key: value for key, value in state.items() if not _is_other(key)}
 

@@ -1,0 +1,240 @@
+"""IB-Score: how alike pictures and sound are in ImageBind's joint space (Girdhar et al. 2023, arXiv 2305.05665).
+
+The cosine of the mean embedding of the film's video clips and that of its audio clips. Audio is always three clips of
+2 s. For pictures there are two conventions: av-benchmark's (MMAudio, MOVA), pictures 2 s apart in sliding pairs, and
+that of ImageBind's own data.py (JavisBench, FastVideo), five clips of 2 s of which the first and last picture count. A
+pair of pictures is seen in three square crops. The weights' licence, CC-BY-NC-SA 4.0, forbids commercial use.
+
+N pictures, P pairs, K clips, S samples, 128 mel bands x 204 frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from math import ceil, floor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+from ccl.evaluation import weights
+from ccl.evaluation.dsp.fbank import fbank
+from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.nets.imagebind import ImageBind, ours
+
+SIZE = 224
+RATE = 16_000
+CLIP_SECONDS = 2
+AUDIO_CLIPS, VIDEO_CLIPS = 3, 5
+FRAMES = 204  # of a spectrogram; 2 s make 198, zeros fill it up
+LEVEL, SPREAD = -4.268, 9.138  # of log mel energies, AudioSet
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP
+STD = (0.26862954, 0.26130258, 0.27577711)
+STREAM_FPS = 0.5
+
+Convention = Literal["av-benchmark", "official"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is kept of a film.
+
+    Args:
+        pictures: shorter side 224; uint8, or float in 0..1 where the convention resizes in float.
+        pairs: (P, 2) which pictures make a clip.
+        audio: spectrograms of the audio clips.
+    """
+
+    pictures: UInt8[Tensor, "n 3 h w"] | Float32[Tensor, "n 3 h w"]
+    pairs: Tensor
+    audio: Float32[Tensor, "k 1 128 204"]
+
+
+class IBScore(Metric):
+    """Cosine of pictures and sound in ImageBind's space, higher is better; tables elsewhere may show it times 100.
+
+    Args:
+        convention: which pictures are seen. "av-benchmark": at 0.5 fps, bicubic, sliding pairs, 4 s at least.
+            "official": five clips of 2 s, bilinear, the first and last picture of each.
+        weights: file of imagebind_huge.pth; None looks it up.
+        device: where the network runs.
+        precision: of its matrix products and convolutions.
+        chunk: clips to a forward; None is 8 on a CPU, else 64.
+    """
+
+    name = "ib"
+    columns = (Column("ib_score", "IB", "higher", digits=2),)
+    batch_size = 8
+
+    def __init__(
+        self,
+        *,
+        convention: Convention = "av-benchmark",
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.convention, self.file, self.place, self.precision = convention, weights, torch.device(device), precision
+        self.chunk = chunk or (8 if self.place.type == "cpu" else 64)
+
+    def prepare(self, film: Film) -> Inputs:
+        """Resized pictures and spectrograms."""
+        pictures, pairs = (streamed if self.convention == "av-benchmark" else clipped)(film)
+        return Inputs(pictures, pairs, audio_clips(torch.tensor(film.sound(RATE))))
+
+    def measure(self, inputs: Sequence[Inputs]) -> list[Measured]:
+        """All films' clips together, in chunks."""
+        video = self.embed("vision", [vision_clips(one.pictures, one.pairs) for one in inputs])
+        audio = self.embed("audio", [one.audio for one in inputs])
+        scores = F.cosine_similarity(video, audio, dim=-1)
+        return [Measured({"ib_score": float(score)}) for score in scores]
+
+    def embed(self, kind: str, clips: Sequence[Tensor]) -> Float32[Tensor, "b e"]:
+        """Each film's mean embedding over its clips, however many it has."""
+        together = torch.cat(list(clips))
+        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            parts = [self.net.embed(kind, part.to(self.place)).float().cpu() for part in together.split(self.chunk)]
+        return torch.stack([part.mean(0) for part in torch.cat(parts).split([len(part) for part in clips])])
+
+    @cached_property
+    def net(self) -> ImageBind:
+        """The two towers with their published weights, read once.
+
+        Raises:
+            ValueError: the file is not there, or not ImageBind's.
+        """
+        path = weights.locate("imagebind", self.file)
+        with torch.inference_mode(False):
+            with torch.device("meta"):  # the file's own tensors become the parameters: 2.9 GB, once
+                net = ImageBind()
+            try:
+                net.load_state_dict(ours(weights.read(path)), assign=True)
+            except RuntimeError as error:
+                raise ValueError(f"{path} is not imagebind_huge: {error}") from error
+            return net.requires_grad_(False).eval().to(self.place)
+
+    def missing(self) -> str:
+        try:
+            weights.locate("imagebind", self.file)
+        except weights.MissingWeights as error:
+            return str(error)
+        return ""
+
+    def protocol(self) -> dict[str, Any]:
+        pictures = {
+            "av-benchmark": "0.5 fps, bicubic to 224, sliding pairs",
+            "official": "5 clips of 2 s, bilinear to 224, first and last picture",
+        }
+        return {
+            "model": "imagebind_huge",
+            "convention": self.convention,
+            "pictures": f"{pictures[self.convention]}, 3 crops",
+            "sound": f"mono, {RATE} Hz, 3 clips of 2 s from the first to the last that fits",
+            "score": "cosine of mean embeddings",
+            "precision": self.precision,
+            "licence": "weights CC-BY-NC-SA 4.0, not for commercial use",
+            "weights": weights.sha256(weights.locate("imagebind", self.file)),
+        }
+
+
+# Sound ----------------------------------------------------------------------------------------------------------------
+
+
+def clip_starts(seconds: float, count: int) -> list[Fraction]:
+    """Seconds at which clips of 2 s begin, the last ending with the film; all 0 where it is no longer.
+
+    As pytorchvideo's git version has it, to which ImageBind is pinned; its release divides by `count`.
+    """
+    return [Fraction(max(seconds - CLIP_SECONDS, 0.0)) / max(count - 1, 1) * i for i in range(count)]
+
+
+def audio_clips(sound: Float32[Tensor, " s"]) -> Float32[Tensor, "k 1 128 204"]:
+    """Three clips' normalised spectrograms. Unscorable for less than one frame of 25 ms."""
+    sound = sound.clone()
+    spectrograms = []
+    for start in clip_starts(len(sound) / RATE, AUDIO_CLIPS):
+        clip = sound[int(start * RATE) : int((start + CLIP_SECONDS) * RATE)]
+        clip -= clip.mean()  # in place, as upstream: where clips overlap, the next one finds the sound so
+        bands = fbank(clip)
+        if not len(bands):
+            raise Unscorable(f"the sound lasts {len(sound) / RATE:.3f} s; a spectrogram needs 0.025 s")
+        spectrograms.append(F.pad(bands.T, (0, max(0, FRAMES - len(bands))))[None, :, :FRAMES])
+    return (torch.stack(spectrograms) - LEVEL) / SPREAD
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def streamed(film: Film) -> tuple[UInt8[Tensor, "n 3 h w"], Tensor]:
+    """av-benchmark's pictures, one every 2 s by ffmpeg's fps filter, and their sliding pairs (P, 2)."""
+    count = int(STREAM_FPS * film.seconds + 1e-6)
+    if count < 2:
+        raise Unscorable(
+            f"lasts {film.seconds:.2f} s; av-benchmark's IB-Score pairs pictures 2 s apart and needs 4 s "
+            f'(the convention "official" takes any length)'
+        )
+    pictures = film.video[film.indices(STREAM_FPS)[:count]]
+    n = torch.arange(count)
+    return resize_bicubic(torch.from_numpy(pictures).permute(0, 3, 1, 2)), torch.stack([n[:-1], n[1:]], dim=1)
+
+
+def clipped(film: Film) -> tuple[Float32[Tensor, "n 3 h w"], Tensor]:
+    """ImageBind's pictures: the first and last of each of five clips, and which pairs (P, 2) they make."""
+    native = clip_pictures(len(film.video), film.clip.fps)
+    used, pairs = np.unique(native, return_inverse=True)
+    # One at a time: as float, a 1080p picture is 25 MB.
+    chosen = torch.from_numpy(film.video[used]).permute(0, 3, 1, 2).split(1)
+    return torch.cat([resize_bilinear(picture / 255.0) for picture in chosen]), torch.from_numpy(
+        pairs.reshape(native.shape)
+    )
+
+
+def clip_pictures(count: int, fps: float) -> np.ndarray:
+    """(5, 2) the first and last picture of each clip of 2 s, of `count` at `fps`."""
+    pairs = []
+    for start in clip_starts(count / fps, VIDEO_CLIPS):
+        end = min(ceil(fps * float(start + CLIP_SECONDS)), count)
+        pairs.append((min(ceil(fps * float(start)), end - 1), end - 1))
+    return np.array(pairs)
+
+
+def resize_bicubic(pictures: UInt8[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 y x"]:
+    """Shorter side 224, as torchvision's v2.Resize does to uint8: antialiased, rounded to uint8 again."""
+    h, w = pictures.shape[-2:]
+    size = (SIZE, int(SIZE * w / h)) if h <= w else (int(SIZE * h / w), SIZE)
+    if size == (h, w):
+        return pictures
+    return F.interpolate(pictures, size, mode="bicubic", antialias=True, align_corners=False)
+
+
+def resize_bilinear(pictures: Float32[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 y x"]:
+    """Shorter side 224, as pytorchvideo's ShortSideScale: not antialiased."""
+    h, w = pictures.shape[-2:]
+    size = (floor(h / w * SIZE), SIZE) if w < h else (SIZE, floor(w / h * SIZE))
+    return F.interpolate(pictures, size, mode="bilinear", align_corners=False)
+
+
+def vision_clips(pictures: Tensor, pairs: Tensor) -> Float32[Tensor, "k 3 2 224 224"]:
+    """Each pair in each of three crops, normalised as CLIP has it."""
+    scaled = pictures / 255.0 if pictures.dtype == torch.uint8 else pictures
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    crops = three_crops((scaled - mean) / std)
+    return rearrange(crops[:, pairs], "crop p t c h w -> (p crop) c t h w")
+
+
+def three_crops(pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "3 n 3 224 224"]:
+    """Both ends and the middle of the longer side."""
+    h, w = pictures.shape[-2:]
+    ys, xs = ([0, ceil((side - SIZE) / 2), side - SIZE] for side in (h, w))
+    return torch.stack([pictures[..., y : y + SIZE, x : x + SIZE] for y, x in zip(ys, xs, strict=True)])

@@ -1,4 +1,7 @@
-"""Fetching weights: single files over https, whole repositories by huggingface_hub; resumed, checked, put in place whole."""
+"""Fetching weights: single files over https, whole repositories by huggingface_hub.
+
+Downloads are resumed, checked, and put in place whole.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from ccl.evaluation.weights import Weights, cache, size
 
 BLOCK = 1 << 20
+HUB = "https://huggingface.co"
 TIMEOUT = 30.0  # seconds without a byte
 
 Report = Callable[[int, int], None]  # (bytes so far, of how many; 0 where unknown)
@@ -47,9 +51,10 @@ def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None
             continue
         part.replace(path)
         return path
+    by_hand = entry.source[0].split("!")[0].replace("hf:", f"{HUB}/")
     raise ValueError(
         f"{entry.file} ({size(entry)}) could not be fetched ({'; '.join(reasons)}); "
-        f"fetch {entry.source[0].split('!')[0]} on another machine and name the file with --weights {entry.name}=FILE"
+        f"fetch {by_hand} on another machine and name the file with --weights {entry.name}=FILE"
     )
 
 

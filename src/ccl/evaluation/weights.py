@@ -31,7 +31,7 @@ class Weights:
         name: as in `ccl weights fetch NAME` and `--weights NAME=FILE`.
         file: its name in the cache.
         what: what it is for.
-        megabytes: of the file, 10^6 bytes; about, where `bytes` is 0.
+        megabytes: of the file, 10^6 bytes; about, where `bytes` is 0; 0 where nothing is known.
         licence: of the weights.
         source: https URLs, tried in order; ARCHIVE!MEMBER is one file of an archive, hf:OWNER/REPO a whole repository.
         digest: "sha256:..." or "md5:...", as a publisher gives it or as a copy that was read has it; "" where unknown.
@@ -71,9 +71,9 @@ def _whisper(size: str, megabytes: float, sha256: str, bytes: int = 0) -> Weight
     )
 
 
-def _wan(name: str, repo: str, megabytes: float) -> Weights:
+def _wan(name: str, repo: str) -> Weights:
     what = f"the backbone {repo.removesuffix('-Diffusers')} with umT5 and its VAE"
-    return Weights(name, name, what, megabytes, "Apache-2.0", (f"hf:Wan-AI/{repo}",))
+    return Weights(name, name, what, 0.0, "Apache-2.0", (f"hf:Wan-AI/{repo}",))
 
 
 def _mmaudio(file: str, what: str, megabytes: float) -> Weights:
@@ -140,7 +140,7 @@ TABLE: dict[str, Weights] = {
             "synchformer",
             "synchformer_state_dict.pth",
             "DeSync (Synchformer)",
-            950,
+            950.0,
             "MIT",
             (
                 "https://github.com/hkchengrex/MMAudio/releases/download/v0.1/synchformer_state_dict.pth",
@@ -152,7 +152,7 @@ TABLE: dict[str, Weights] = {
             "imagebind",
             "imagebind_huge.pth",
             "IB-Score (ImageBind)",
-            4804,
+            4804.0,
             "CC-BY-NC-SA 4.0, not for commercial use",
             ("https://dl.fbaipublicfiles.com/imagebind/imagebind_huge.pth",),
             "sha256:d6f6c22bedcc90708448d5d2fbb7b2db9c73f505dc89bd0b2e09b23af1b62157",
@@ -163,17 +163,17 @@ TABLE: dict[str, Weights] = {
             "audiobox",
             "audiobox_aesthetics.pt",
             "CU, PQ, CE and PC (AudioBox-Aesthetics)",
-            400,
+            400.0,
             "CC-BY 4.0",
             (
                 "https://dl.fbaipublicfiles.com/audiobox-aesthetics/checkpoint.pt",
                 "https://huggingface.co/facebook/audiobox-aesthetics/resolve/main/checkpoint.pt",
             ),
         ),
-        _whisper("large-v3", 3087, "e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb"),
-        _whisper("large-v3-turbo", 1618, "aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a"),
-        _whisper("small", 484, "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794"),
-        _whisper("base", 145, "ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e"),
+        _whisper("large-v3", 3087.0, "e5b1a55b89c1367dacf97e3e19bfd829a01529dbfdeefa8caeb59b3f1b81dadb"),
+        _whisper("large-v3-turbo", 1618.0, "aff26ae408abcba5fbf8813c21e62b0941638c5f6eebfb145be0c9839262a19a"),
+        _whisper("small", 484.0, "9ecf779972d90ba49c06d968637d720dd632c55bbf19d441fb42bf17a411e794"),
+        _whisper("base", 145.0, "ed3a0b6b1c0edf879ad9b11b1af5a0e6ab5db9205f891f668f8b0e6c6326e34e"),
         _whisper("tiny", 75.6, "65147644a518d12f04e32d6f3b26facc3f8dd46e5390956a9424a650c0ce22b9"),
         _whisper("tiny.en", 75.6, "d3dd57d32accea0b295c96e26691aa14d8822fac7d9d27d5dc00b4ca2826dd03", 75_571_315),
         Weights(
@@ -216,13 +216,13 @@ TABLE: dict[str, Weights] = {
             "sha256:af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
             50_830_672,
         ),
-        _wan("wan2.1-t2v-1.3b", "Wan2.1-T2V-1.3B-Diffusers", 28_900),
-        _wan("wan2.1-t2v-14b", "Wan2.1-T2V-14B-Diffusers", 80_400),
-        _wan("wan2.1-i2v-14b", "Wan2.1-I2V-14B-480P-Diffusers", 90_000),
-        _wan("wan2.2-ti2v-5b", "Wan2.2-TI2V-5B-Diffusers", 34_200),
-        _mmaudio("v1-16.pth", "mel VAE, 16 kHz", 655),
-        _mmaudio("best_netG.pt", "BigVGAN, 16 kHz", 429),
-        _mmaudio("v1-44.pth", "mel VAE, 44.1 kHz", 1200),
+        _wan("wan2.1-t2v-1.3b", "Wan2.1-T2V-1.3B-Diffusers"),
+        _wan("wan2.1-t2v-14b", "Wan2.1-T2V-14B-Diffusers"),
+        _wan("wan2.1-i2v-14b", "Wan2.1-I2V-14B-480P-Diffusers"),
+        _wan("wan2.2-ti2v-5b", "Wan2.2-TI2V-5B-Diffusers"),
+        _mmaudio("v1-16.pth", "mel VAE, 16 kHz", 655.0),
+        _mmaudio("best_netG.pt", "BigVGAN, 16 kHz", 429.0),
+        _mmaudio("v1-44.pth", "mel VAE, 44.1 kHz", 1200.0),
     )
 }
 
@@ -292,6 +292,8 @@ def cache() -> Path:
 
 def size(entry: Weights) -> str:
     """About how large a file is, in words."""
+    if not entry.megabytes:
+        return "tens of GB" if entry.source and entry.source[0].startswith("hf:") else "size unknown"
     return f"{entry.megabytes / 1000:.1f} GB" if entry.megabytes >= 1000 else f"{entry.megabytes:.3g} MB"
 
 

@@ -5,6 +5,6 @@ from __future__ import annotations
 from ccl.evaluation.faces.crops import crop
 from ccl.evaluation.faces.settings import Settings, detector_name, missing
 from ccl.evaluation.faces.speaker import speaking
-from ccl.evaluation.faces.tracks import Track, tracks
+from ccl.evaluation.faces.track import Track, tracks
 
 __all__ = ["Settings", "Track", "crop", "detector_name", "missing", "speaking", "tracks"]

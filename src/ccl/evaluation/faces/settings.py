@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-Weights = Mapping[str, Path | None]  # a file by hand for "s3fd", "yunet", "light_asd"; None or absent: looked up by name
+from ccl.evaluation import weights as files
+
+Weights = Mapping[str, Path | None]  # files given by hand for "s3fd", "yunet"; None or absent: looked up by name
+
+SMOOTHED = 13  # ticks over which a track's boxes are smoothed
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How faces are found, followed and cropped; the defaults are LatentSync's of SyncNet's pipeline.
+    """How faces are found, followed and cropped: SyncNet's pipeline, with LatentSync's shorter least track.
 
     Args:
         detector: "auto" takes S3FD where its file is there, else YuNet.
-        min_track: a track must have more pictures than this.
+        min_track: a track must have more pictures than this (SyncNet 100, LatentSync 50, MOVA 20).
         max_gap: ticks of 1/25 s that a face may be missing within a track.
         min_face: pixels that the mean width or height of a track's boxes must exceed.
         iou: overlap of a box with the track's last one that must be exceeded.
@@ -35,12 +40,34 @@ class Settings:
     legacy_avi: bool = False
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if self.min_track < SMOOTHED - 1:
+            raise ValueError(
+                f"min_track is {self.min_track}, at least {SMOOTHED - 1} are needed: "
+                f"boxes are smoothed over {SMOOTHED} pictures"
+            )
 
-def detector_name(settings: Settings, weights: Weights) -> str:
-    """Which detector it comes to: "s3fd" or "yunet"."""
-    raise NotImplementedError
+
+def detector_name(settings: Settings, weights: Weights) -> Literal["s3fd", "yunet"]:
+    """Which detector it comes to. A file given by hand decides, even one that is not there: `missing` will say so."""
+    if settings.detector != "auto":
+        return settings.detector
+    if weights.get("s3fd") is None:
+        try:
+            files.locate("s3fd")
+        except files.MissingWeights:
+            return "yunet"
+    return "s3fd"
 
 
 def missing(settings: Settings, weights: Weights) -> str:
     """What finding faces lacks here, in one sentence with the remedy; "" if nothing."""
-    raise NotImplementedError
+    for module, what in (("cv2", "opencv-python-headless"), ("scenedetect", "scenedetect-headless")):
+        if find_spec(module) is None:
+            return f"finding faces needs the package {what}: pip install 'ccl[eval]'"
+    name = detector_name(settings, weights)
+    try:
+        files.locate(name, weights.get(name))
+    except files.MissingWeights as error:
+        return str(error)
+    return ""

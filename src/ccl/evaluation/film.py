@@ -90,11 +90,11 @@ class Film:
             return float(self.times[-1]) + 1 / self.clip.fps
         return len(self.audio) / self.clip.sample_rate
 
-    def indices(self, fps: float) -> Int[np.ndarray, " n"]:
+    def indices(self, fps: float | int) -> Int[np.ndarray, " n"]:
         """Which picture stands at each tick of a constant rate, by the rule of ffmpeg's fps filter."""
         return self.once(("indices", fps), lambda: constant_rate(self.times, self.seconds, fps))
 
-    def frames(self, fps: float) -> UInt8[np.ndarray, "n h w 3"]:
+    def frames(self, fps: float | int) -> UInt8[np.ndarray, "n h w 3"]:
         """The pictures at a constant rate, as `ffmpeg -vf fps=` gives them; without a copy where nothing changes."""
         index = self.indices(fps)
         if len(index) == len(self.video) and np.array_equal(index, np.arange(len(index))):
@@ -115,7 +115,7 @@ class Film:
         return self.once(("sound", sample_rate), lambda: resample(self.audio, self.clip.sample_rate, sample_rate))
 
 
-def constant_rate(times: np.ndarray, end: float, fps: float) -> Int[np.ndarray, " n"]:
+def constant_rate(times: np.ndarray, end: float, fps: float | int) -> Int[np.ndarray, " n"]:
     """Index of the picture shown at each tick n / fps: the last whose time, rounded to ticks, is not after it.
 
     Two pictures that round to one tick: the later one stays, as in libavfilter's vf_fps (round=near).

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def score(
     store = Store(out, [item for group in items.values() for item in group], protocol, metrics)
     run = [metric for metric in metrics if "missing" not in protocol[metric.name]]
     for metric in metrics:
-        if metric not in run:
+        if "missing" in protocol[metric.name]:
             lacking = Failed(protocol[metric.name]["missing"])
             for item in (item for group in items.values() for item in group):
                 store.add(metric, [(item, lacking)], only_new=True)

@@ -27,7 +27,7 @@ def resample(audio: Float32[np.ndarray, " s"], rate: int, to: int) -> Float32[np
     """
     if rate <= 0 or to <= 0:
         raise ValueError(f"sample rates are positive numbers, not {rate} and {to} Hz")
-    audio = np.ascontiguousarray(audio, dtype=np.float32)
+    audio = np.require(audio, np.float32, ["C", "W"])
     if rate == to or not len(audio):
         return audio
     step, phases = rate // gcd(rate, to), to // gcd(rate, to)

@@ -9,6 +9,7 @@ B clips, N segments, F time steps of a segment, P patches of a picture or freque
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 SEGMENTS = 14  # the learned positions allow no other number
 CLASSES = 21
+_BLOCK = r"vfeat_extractor\.blocks\.\d+\.norm1\.bias"
 
 
 class Synchformer(nn.Module):
@@ -40,10 +42,17 @@ class Synchformer(nn.Module):
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Synchformer:
-        """The published network with these weights, without a second copy of them and without drawing new ones."""
-        with torch.device("meta"):
-            net = cls()
-        net.load_state_dict(dict(state), strict=True, assign=True)
+        """The network of these weights, as large as they are: without a second copy, and without drawing new ones.
+
+        Raises:
+            ValueError: they are not Synchformer's.
+        """
+        try:
+            with torch.device("meta"):
+                net = cls(len(state["vproj.bias"]), sum(re.fullmatch(_BLOCK, key) is not None for key in state))
+            net.load_state_dict(dict(state), strict=True, assign=True)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"these are not Synchformer's weights: {' '.join(str(error).split())[:200]}") from error
         return net.eval().requires_grad_(False)
 
     def see(self, pictures: Float[Tensor, "n 16 3 224 224"]) -> Float[Tensor, "n 8 d"]:
@@ -72,28 +81,20 @@ class MotionFormer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + 14 * 14, width))
         self.temp_embed = nn.Parameter(torch.zeros(1, 8, width))
-        self.patch_embed = Patches(nn.Conv2d(3, width, 16, 16))  # of the image ViT it started from: stored, never used
-        self.patch_embed_3d = Patches(nn.Conv3d(3, width, (2, 16, 16), (2, 16, 16)))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, 16, 16)})  # the image ViT's: stored, never used
+        self.patch_embed_3d = nn.ModuleDict({"proj": nn.Conv3d(3, width, (2, 16, 16), (2, 16, 16))})
         self.blocks = nn.ModuleList(DividedBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.spatial_attn_agg = Gather(width, heads)
 
     def forward(self, pictures: Float[Tensor, "n 16 3 224 224"]) -> Float[Tensor, "n 8 d"]:
-        patches = rearrange(self.patch_embed_3d.proj(pictures.transpose(1, 2)), "n d f h w -> n f (h w) d")
+        patches = rearrange(self.patch_embed_3d["proj"](pictures.transpose(1, 2)), "n d f h w -> n f (h w) d")
         patches = patches + self.pos_embed[:, None, 1:] + self.temp_embed[:, :, None]
         cls = self.cls_token + self.pos_embed[:, :1]
         x = torch.cat([cls.expand(len(patches), -1, -1), patches.flatten(1, 2)], 1)
         for block in self.blocks:
             x = block(x)
         return self.spatial_attn_agg(rearrange(self.norm(x[:, 1:]), "n (f p) d -> n f p d", f=8))
-
-
-class Patches(nn.Module):
-    """A convolution under the name it has in the files."""
-
-    def __init__(self, proj: nn.Module) -> None:
-        super().__init__()
-        self.proj = proj
 
 
 class DividedBlock(nn.Module):
@@ -105,15 +106,13 @@ class DividedBlock(nn.Module):
         self.attn = DividedAttention(width, heads, "n h (f p) d -> (n f) h p d")
         self.timeattn = DividedAttention(width, heads, "n h (f p) d -> (n p) h f d")
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = nn.Module()
-        self.mlp.fc1 = nn.Linear(width, 4 * width)
-        self.mlp.fc2 = nn.Linear(4 * width, width)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
         self.norm3 = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x: Float[Tensor, "n t d"]) -> Float[Tensor, "n t d"]:
         x = x + self.timeattn(self.norm3(x))
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x))))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
 
 class DividedAttention(nn.Module):
@@ -191,24 +190,28 @@ class AST(nn.Module):
 
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
-        self.embeddings = nn.Module()
-        self.embeddings.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.embeddings.distillation_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.embeddings.position_embeddings = nn.Parameter(torch.zeros(1, 2 + 12 * 6, width))
-        self.embeddings.patch_embeddings = nn.Module()
-        self.embeddings.patch_embeddings.projection = nn.Conv2d(1, width, 16, 10)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(ASTLayer(width, heads) for _ in range(depth))
+        self.embeddings = ASTEmbeddings(width)
+        self.encoder = nn.ModuleDict({"layer": nn.Sequential(*(ASTLayer(width, heads) for _ in range(depth)))})
         self.layernorm = nn.LayerNorm(width, eps=1e-12)
 
     def forward(self, mel: Float[Tensor, "n 128 66"]) -> Float[Tensor, "n 72 d"]:
-        e = self.embeddings
-        patches = rearrange(e.patch_embeddings.projection(mel[:, None]), "n d p f -> n (p f) d")
-        two = torch.cat([e.cls_token, e.distillation_token], 1).expand(len(mel), -1, -1)
-        x = torch.cat([two, patches], 1) + e.position_embeddings
-        for layer in self.encoder.layer:
-            x = layer(x)
-        return self.layernorm(x[:, 2:])
+        return self.layernorm(self.encoder["layer"](self.embeddings(mel))[:, 2:])
+
+
+class ASTEmbeddings(nn.Module):
+    """Patches of the spectrogram behind two tokens, with their learned positions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.distillation_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, 2 + 12 * 6, width))
+        self.patch_embeddings = nn.ModuleDict({"projection": nn.Conv2d(1, width, 16, 10)})
+
+    def forward(self, mel: Float[Tensor, "n 128 66"]) -> Float[Tensor, "n 74 d"]:
+        patches = rearrange(self.patch_embeddings["projection"](mel[:, None]), "n d p f -> n (p f) d")
+        tokens = torch.cat([self.cls_token, self.distillation_token], 1).expand(len(mel), -1, -1)
+        return torch.cat([tokens, patches], 1) + self.position_embeddings
 
 
 class ASTLayer(nn.Module):
@@ -216,21 +219,29 @@ class ASTLayer(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.attention = nn.Module()
-        self.attention.attention = nn.ModuleDict({n: nn.Linear(width, width) for n in ("query", "key", "value")})
-        self.attention.output = nn.ModuleDict({"dense": nn.Linear(width, width)})
+        self.attention = ASTAttention(width, heads)
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, 4 * width)})
         self.output = nn.ModuleDict({"dense": nn.Linear(4 * width, width)})
         self.layernorm_before = nn.LayerNorm(width, eps=1e-12)
         self.layernorm_after = nn.LayerNorm(width, eps=1e-12)
 
     def forward(self, x: Float[Tensor, "n t d"]) -> Float[Tensor, "n t d"]:
-        attention = self.attention.attention
-        h = self.layernorm_before(x)
-        h = attend(attention["query"](h), attention["key"](h), attention["value"](h), self.heads)
-        x = x + self.attention.output["dense"](h)
+        x = x + self.attention(self.layernorm_before(x))
         return x + self.output["dense"](F.gelu(self.intermediate["dense"](self.layernorm_after(x))))
+
+
+class ASTAttention(nn.Module):
+    """Attention of all tokens to all."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention = nn.ModuleDict({name: nn.Linear(width, width) for name in ("query", "key", "value")})
+        self.output = nn.ModuleDict({"dense": nn.Linear(width, width)})
+
+    def forward(self, x: Float[Tensor, "n t d"]) -> Float[Tensor, "n t d"]:
+        a = self.attention
+        return self.output["dense"](attend(a["query"](x), a["key"](x), a["value"](x), self.heads))
 
 
 def attend(
@@ -262,15 +273,15 @@ class Comparison(nn.Module):
         self.MOD_tok = nn.Parameter(torch.zeros(1, 1, width))
         self.vis_in_lnorm = nn.LayerNorm(width)
         self.aud_in_lnorm = nn.LayerNorm(width)
-        self.pos_emb_cfg = nn.Module()
-        self.pos_emb_cfg.pos_emb = nn.Parameter(torch.zeros(1, 2 + SEGMENTS * (8 + 6), width))
+        self.pos_emb_cfg = nn.ParameterDict({"pos_emb": torch.zeros(1, 2 + SEGMENTS * (8 + 6), width)})
         self.blocks = nn.ModuleList(ComparisonBlock(width, heads) for _ in range(depth))
         self.ln_f = nn.LayerNorm(width)
         self.off_head = nn.Linear(width, CLASSES)
 
     def forward(self, seen: Float[Tensor, "b 112 d"], heard: Float[Tensor, "b 84 d"]) -> Float[Tensor, "b 21"]:
         off, mod = (token.expand(len(seen), -1, -1) for token in (self.OFF_tok, self.MOD_tok))
-        x = torch.cat([off, self.vis_in_lnorm(seen), mod, self.aud_in_lnorm(heard)], 1) + self.pos_emb_cfg.pos_emb
+        x = torch.cat([off, self.vis_in_lnorm(seen), mod, self.aud_in_lnorm(heard)], 1)
+        x = x + self.pos_emb_cfg["pos_emb"]
         for block in self.blocks:
             x = block(x)
         return self.off_head(self.ln_f(x[:, 0]))

@@ -1,0 +1,206 @@
+"""DeSync: by how many seconds sound and pictures seem apart, as Synchformer judges it (protocol of av-benchmark).
+
+Pictures at 25 a second and sound at 16 kHz are cut into segments of 0.64 s, one every 0.32 s. The network names one
+of 21 offsets (-2 to 2 s) for the first 14 segments, and one for the last 14; DeSync is the mean of their sizes.
+
+N segments, U pictures, W windows (the first 14 segments, and the last where they differ).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int, UInt8
+from torch import Tensor, nn
+
+from ccl.evaluation import weights as files
+from ccl.evaluation.dsp.mel import mel_spectrogram
+from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.nets.synchformer import CLASSES, SEGMENTS, Synchformer
+
+FPS, SAMPLE_RATE, SIZE = 25, 16_000, 224
+PICTURES, PICTURE_STEP = 16, 8  # of a segment
+SAMPLES, SAMPLE_STEP = 10_240, 5_120
+SHORTEST = (PICTURES + PICTURE_STEP * (SEGMENTS - 1)) / FPS  # seconds: 4.8
+OFFSETS = torch.linspace(-2, 2, CLASSES)  # seconds; above 0 where the sound is early
+CHANCE = float(OFFSETS.abs().mean())  # of a class drawn at random
+
+
+@dataclass(frozen=True)
+class Segments:
+    """What the network needs of a clip: each picture once, though segments share them.
+
+    Args:
+        pictures: those of the segments, 224 x 224.
+        index: which pictures make each segment.
+        mel: log-mel spectrogram of each segment, normalised.
+        windows: which segments are compared together.
+    """
+
+    pictures: UInt8[Tensor, "u 224 224 3"]
+    index: Int[Tensor, "n 16"]
+    mel: Float[Tensor, "n 128 66"]
+    windows: Int[Tensor, f"w {SEGMENTS}"]
+
+
+class DeSync(Metric):
+    """Mean size of the offsets named for the first and the last 4.8 s. Shorter clips have no value.
+
+    Args:
+        seconds: how much of each clip counts, from its start; a clip with less of either stream has no value, as in
+            av-benchmark (8.0 there, the nominal length - 0.2 in MOVA). None: as much as both streams have.
+        weights: Synchformer's file; None looks up "synchformer".
+        device: where the network runs.
+        precision: of the matrix products; sums between them stay fp32.
+    """
+
+    name = "desync"
+    columns = (Column("desync", "DeSync", better="lower", digits=2),)
+    batch_size = 4
+
+    def __init__(
+        self,
+        seconds: float | None = None,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
+        super().__init__()
+        if seconds is not None and seconds < SHORTEST:
+            raise ValueError(f"DeSync needs {SHORTEST} s of a clip, {SEGMENTS} segments; seconds is {seconds}")
+        self.seconds, self.file, self.place, self.precision = seconds, weights, torch.device(device), precision
+        self._loaded: list[Synchformer] = []  # in a list, so that it is no part of this module
+
+    def prepare(self, film: Film) -> Segments:
+        """The segments of both windows."""
+        video, audio = film.video, film.audio
+        seen, heard = film.seconds, len(audio) / film.clip.sample_rate
+        length = min(seen, heard) if self.seconds is None else self.seconds
+        lasts = f"the pictures last {seen:.2f} s and the sound {heard:.2f} s"
+        if min(seen, heard) < length - 1e-6:
+            raise Unscorable(f"{lasts}; {length:.2f} s of both are asked for")
+        pictures, samples = int(FPS * length + 1e-6), int(SAMPLE_RATE * length + 1e-6)
+        count = min((pictures - PICTURES) // PICTURE_STEP, (samples - SAMPLES) // SAMPLE_STEP) + 1
+        if count < SEGMENTS:
+            needed = f"{round(SHORTEST * FPS)} and {round(SHORTEST * SAMPLE_RATE):,}"
+            raise Unscorable(
+                f"{lasts}: {pictures} frames at 25 fps and {samples:,} samples at 16 kHz, "
+                f"where DeSync needs {needed} ({SHORTEST} s)"
+            )
+        segments, windows = choose(count)
+        ticks = segments[:, None] * PICTURE_STEP + np.arange(PICTURES)
+        natives, index = np.unique(film.indices(FPS)[ticks], return_inverse=True)
+        cut = segments[:, None] * SAMPLE_STEP + np.arange(SAMPLES)
+        return Segments(
+            crops(video, natives),
+            torch.from_numpy(index.reshape(ticks.shape)),
+            log_mel(torch.from_numpy(film.sound(SAMPLE_RATE)[cut])),
+            torch.from_numpy(windows),
+        )
+
+    def measure(self, inputs: Sequence[Segments]) -> list[Measured]:
+        """The clips' segments go through the network together, each once."""
+        net = self.network()
+        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            seen, heard = features(net, inputs, self.place)
+            logits = net.compare(
+                torch.cat([x[s.windows] for x, s in zip(seen, inputs, strict=True)]),
+                torch.cat([x[s.windows] for x, s in zip(heard, inputs, strict=True)]),
+            )
+        found = logits.float().cpu().split([len(s.windows) for s in inputs])
+        return [Measured({"desync": desync(each)}) for each in found]
+
+    def network(self) -> Synchformer:
+        """Synchformer with its weights, on its device; loaded once."""
+        if not self._loaded:
+            state = files.read(files.locate("synchformer", self.file))
+            state = state.get("model", state)  # the authors' own checkpoints wrap it
+            net = Synchformer.of({key.removeprefix("module."): value for key, value in state.items()})
+            if self.precision == "bf16":  # what multiplies: autocast would cast it anew at each call
+                for module in net.modules():
+                    if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.MultiheadAttention):
+                        module.to(torch.bfloat16)
+            self._loaded.append(net.to(self.place))
+        return self._loaded[0]
+
+    def missing(self) -> str:
+        try:
+            files.locate("synchformer", self.file)
+        except files.MissingWeights as error:
+            return str(error)
+        return ""
+
+    def protocol(self) -> dict[str, Any]:
+        whole = "the whole clip, as far as both streams last"
+        return {
+            "video": "25 fps, shorter side 224 bicubic antialiased, centre crop",
+            "audio": "mono, 16 kHz",
+            "seconds": whole if self.seconds is None else self.seconds,
+            "windows": f"first and last {SEGMENTS} segments ({SHORTEST} s)",
+            "shortest": SHORTEST,
+            "grid": [float(OFFSETS[0]), float(OFFSETS[-1]), CLASSES],
+            "chance": round(CHANCE, 3),
+            "precision": self.precision,
+            "weights": "" if self.missing() else files.sha256(files.locate("synchformer", self.file)),
+        }
+
+
+def desync(logits: Float[Tensor, f"w {CLASSES}"]) -> float:
+    """Seconds: the mean size of the likeliest offsets."""
+    if not logits.isfinite().all():
+        raise ValueError("Synchformer's answer is not finite; neither, then, are its inputs or weights")
+    return float(OFFSETS[logits.argmax(1)].abs().double().mean())
+
+
+def choose(count: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, f"w {SEGMENTS}"]]:
+    """Of `count` segments those in the first or the last 14, and the windows as positions among them."""
+    windows = np.unique([np.arange(SEGMENTS), np.arange(count - SEGMENTS, count)], axis=0)
+    segments, positions = np.unique(windows, return_inverse=True)
+    return segments, positions.reshape(windows.shape)
+
+
+def features(
+    net: Synchformer, inputs: Sequence[Segments], device: torch.device
+) -> tuple[list[Float[Tensor, "n 8 d"]], list[Float[Tensor, "n 6 d"]]]:
+    """Each clip's segments seen and heard: on a GPU many together, on a CPU one by one, which its caches like best."""
+    together = 1 if device.type == "cpu" else 32
+    counts = [len(each.index) for each in inputs]
+    each = [(clip.pictures, index) for clip in inputs for index in clip.index]
+    seen = []
+    for start in range(0, len(each), together):
+        pictures = torch.stack([pictures[index] for pictures, index in each[start : start + together]])
+        scaled = pictures.to(device).permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1)
+        seen.append(net.see(scaled).float())
+    heard = net.hear(torch.cat([clip.mel for clip in inputs]).to(device)).float()
+    return list(torch.cat(seen).split(counts)), list(heard.split(counts))
+
+
+def crops(video: UInt8[np.ndarray, "t h w 3"], chosen: Int[np.ndarray, " u"]) -> UInt8[Tensor, "u 224 224 3"]:
+    """Pictures with the shorter side at 224, then their middle square.
+
+    In uint8 arithmetic, as torchvision resizes bytes; rounding a float result instead differs by 1 in a tenth of them.
+    """
+    height, width = video.shape[1:3]
+    short = min(height, width)
+    size = (SIZE * height // short, SIZE * width // short)  # the longer side rounds down
+    top, left = (round((side - SIZE) / 2) for side in size)
+    out = torch.empty(len(chosen), SIZE, SIZE, 3, dtype=torch.uint8)
+    for i, t in enumerate(chosen):
+        picture = torch.from_numpy(np.require(video[t], requirements=["C", "W"])).permute(2, 0, 1)[None]
+        if size != (height, width):
+            picture = F.interpolate(picture, size, mode="bicubic", antialias=True)
+        out[i] = picture[0, :, top : top + SIZE, left : left + SIZE].permute(1, 2, 0)
+    return out
+
+
+def log_mel(segments: Float32[Tensor, f"n {SAMPLES}"]) -> Float32[Tensor, "n 128 66"]:
+    """Normalised log-mel spectrograms: 65 frames and a last one of zeros, log energy 0, which is not silence."""
+    mel = F.pad((mel_spectrogram(segments, sample_rate=SAMPLE_RATE) + 1e-6).log(), (0, 1))
+    return (mel + 4.2677393) / (2 * 4.5689974)

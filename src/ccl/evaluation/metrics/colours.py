@@ -7,12 +7,14 @@ most of. Each counts as 1 where the nearest colour is the one named in the promp
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ccl.evaluation.metrics.base import Metric
-from ccl.types import Clip
+from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics.base import Column, Measured, Metric
 
 # The world's paints, as data/world/scene.py has them (evaluation imports nothing of data; a test compares them).
 PAINTS: dict[str, tuple[int, int, int]] = {
@@ -33,24 +35,32 @@ class Colours(Metric):
     """Share of the asked-for colours, of wall and shirt, that the first picture shows (0 to 1)."""
 
     name = "colours"
-    columns = ("colours",)
+    columns = (Column("colours", "Colours"),)
 
-    def score(self, clip: Clip) -> dict[str, float]:
-        """Score one clip.
+    def prepare(self, film: Film) -> float:
+        """The share; all there is to it needs the first picture alone."""
+        return kept(film.video[0], film.row.prompt)
 
-        Raises:
-            ValueError: it has no pictures, or its prompt asks for no colour that is known.
-        """
-        if clip.video is None:
-            raise ValueError(f"clip {clip.id} has no pictures")
-        asked = {("wall" if m["thing"] == "room" else m["thing"]): m["colour"] for m in _ASKED.finditer(clip.prompt)}
-        picture = clip.video[0]
-        hair = asked.pop("hair", "")  # long hair reaches the shirt and must not be taken for it
-        shown = {"wall": wall(picture), "shirt": shirt(picture, but=() if hair == asked.get("shirt") else (hair,))}
-        kept = [shown[thing] == colour for thing, colour in asked.items() if colour in PAINTS]
-        if not kept:
-            raise ValueError(f"the prompt of clip {clip.id} asks for no colour of a shirt or a wall")
-        return {"colours": float(np.mean(kept))}
+    def measure(self, inputs: Sequence[float]) -> list[Measured]:
+        return [Measured({"colours": share}) for share in inputs]
+
+    def protocol(self) -> dict[str, Any]:
+        return {"picture": "the first", "colours": "of wall and shirt, as the prompt names them; the nearest paint"}
+
+
+def kept(picture: UInt8[np.ndarray, "h w 3"], prompt: str) -> float:
+    """Share of the colours the prompt asks for that the picture shows.
+
+    Raises:
+        Unscorable: it asks for none that is known.
+    """
+    asked = {("wall" if m["thing"] == "room" else m["thing"]): m["colour"] for m in _ASKED.finditer(prompt)}
+    hair = asked.pop("hair", "")  # long hair reaches the shirt and must not be taken for it
+    shown = {"wall": wall(picture), "shirt": shirt(picture, but=() if hair == asked.get("shirt") else (hair,))}
+    right = [shown[thing] == colour for thing, colour in asked.items() if colour in PAINTS]
+    if not right:
+        raise Unscorable("the prompt asks for no colour of a shirt or a wall")
+    return float(np.mean(right))
 
 
 def wall(picture: UInt8[np.ndarray, "h w 3"]) -> str:

@@ -4,18 +4,19 @@ The inside of the world's mouths is the only thing with more red and more blue t
 wherever it is, is the mouth's opening; the sound's envelope is its loudness in each frame; the measure is their Pearson
 correlation. A clip without a mouth, without sound, or where either never changes counts as 0. Beside it belong the
 ceiling (true clips through the codec) and the floor (`floor`: each picture with another clip's sound).
-T frames, H x W pixels, S samples.
+T frames, H x W pixels, S samples; a pair is an opening and an envelope, (2, T).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ccl.evaluation.metrics.base import Metric
-from ccl.types import Clip
+from ccl.evaluation.film import Film
+from ccl.evaluation.metrics.base import Column, Measured, Metric
 
 # The world's mouth colour, as data/world/scene.py paints it (evaluation imports nothing of data; a test compares them).
 MOUTH = (205, 0, 150)
@@ -24,32 +25,53 @@ _LEAST = 0.15  # colour that counts, as a share of the mouth's own: what blur an
 _FOUND = 0.0015  # of the picture that the open mouth must cover: 3.5 pixels of 48 x 48
 _SILENT = 1e-3  # root mean square below which a frame is silent, and a clip with nothing above it mute
 _STILL = 1e-6  # a standard deviation below this is no movement
+_AT_ONCE = 2**20  # pixels whose colours are looked at together
+FURTHEST = 7  # frames, either way, that the lag is sought in
+
+Pair = Float[np.ndarray, "2 t"]
 
 
 class Mouth(Metric):
-    """Correlation of the mouth's opening with the sound's envelope, in -1..1; whether a mouth was found, 0 or 1."""
+    """Correlation of the mouth's opening with the sound's envelope, in -1..1; whether a mouth was found, 0 or 1; and by
+    how many frames the sound is late, where there is something to compare.
+    """
 
     name = "mouth"
-    columns = ("mouth", "mouth_found")
+    columns = (
+        Column("mouth", "Mouth"),
+        Column("mouth_found", "Mouth found", shown=False),
+        Column("mouth_lag", "lag, frames", better="", shown=False),
+    )
 
-    def score(self, clip: Clip) -> dict[str, float]:
-        """Score one clip.
+    def prepare(self, film: Film) -> np.ndarray:
+        """Opening and envelope of each frame, (2, T)."""
+        curve = opening(film.video)
+        return np.stack([curve, envelope(film.audio, len(curve), film.clip.fps, film.clip.sample_rate)])
 
-        Raises:
-            ValueError: the clip lacks its pictures or its sound.
-        """
-        video, audio = _media(clip)
-        curve = opening(video)
-        r = correlate(curve, envelope(audio, len(video), clip.fps, clip.sample_rate))
-        return {"mouth": r, "mouth_found": float(found(curve))}
+    def measure(self, inputs: Sequence[np.ndarray]) -> list[Measured]:
+        return [Measured(_values(pair), pair) for pair in inputs]
 
-    def chance(self, clips: Sequence[Clip]) -> dict[str, float]:
+    def pool(self, features: Sequence[np.ndarray], reference: Sequence[np.ndarray] | None = None) -> dict[str, float]:
         """The floor of the first column and how likely the true pairs' mean is by chance."""
-        return {} if len(clips) < 2 else {"shuffled": floor(clips), "p": p_value(clips)}
+        return {} if len(features) < 2 else {"shuffled": floor(features), "p": p_value(features)}
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "mouth": "pixels with more red and blue than green, at the file's own frame rate",
+            "envelope": "square root of the rms of each frame, smoothed (1/4, 1/2, 1/4)",
+            "lag": f"of the highest correlation within {FURTHEST} frames, positive where the sound is late",
+            "not found or still": 0,
+        }
 
 
 def opening(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, " t"]:
     """The share of each picture that is mouth, in 0..1; a blurred pixel counts for what is left of the colour."""
+    step = max(1, _AT_ONCE // max(1, video.shape[1] * video.shape[2]))
+    parts = [_opening(video[start : start + step]) for start in range(0, len(video), step)]
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _opening(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, " t"]:
     red, green, blue = (video[..., i].astype(np.float32) for i in range(3))
     full = min(MOUTH[0], MOUTH[2]) - MOUTH[1]
     share = np.clip((np.minimum(red, blue) - green) / full, 0, 1)
@@ -96,42 +118,59 @@ def derangement(count: int, seed: int = 0) -> np.ndarray:
     return partner
 
 
-def shuffled(clips: Sequence[Clip], seed: int = 0) -> Float[np.ndarray, " n"]:
+def lag(curve: Float[np.ndarray, " t"], loudness: Float[np.ndarray, " t"], furthest: int = FURTHEST) -> int:
+    """By how many frames the sound is late: the shift of the highest correlation; negative where it is early.
+
+    Of shifts that correlate equally, the smallest.
+    """
+    shifts = sorted(range(-furthest, furthest + 1), key=abs)
+    return max(shifts, key=lambda k: shifted(curve, loudness, k))
+
+
+def shifted(curve: Float[np.ndarray, " t"], loudness: Float[np.ndarray, " t"], late: int) -> float:
+    """Correlation of the frames that both have once the sound is moved forward by `late` frames."""
+    frames = len(curve) - abs(late)
+    if frames < 2:
+        return 0.0
+    return correlate(curve[max(0, -late) :][:frames], loudness[max(0, late) :][:frames])
+
+
+def table(pairs: Sequence[Pair]) -> Float[np.ndarray, "n n"]:
+    """`correlate` of every clip's opening with every clip's envelope, all cut to the shortest clip's length."""
+    frames = min((pair.shape[1] for pair in pairs), default=0)
+    curves, loudness = (np.stack([pair[row, :frames] for pair in pairs]) for row in (0, 1))
+    moves = (curves.std(1) >= _STILL) & np.array([found(curve) for curve in curves])
+    sounds = loudness.std(1) >= _STILL
+    for rows, counts in ((curves, moves), (loudness, sounds)):
+        rows -= rows.mean(1, keepdims=True)
+        rows[counts] /= np.linalg.norm(rows[counts], axis=1, keepdims=True)
+        rows[~counts] = 0
+    return curves @ loudness.T
+
+
+def shuffled(pairs: Sequence[Pair], seed: int = 0) -> Float[np.ndarray, " n"]:
     """The measure of each clip's pictures with another clip's sound."""
-    curves, loudness = _curves(clips)
-    return np.array([correlate(curves[i], loudness[j]) for i, j in enumerate(derangement(len(clips), seed))])
+    return table(pairs)[np.arange(len(pairs)), derangement(len(pairs), seed)]
 
 
-def floor(clips: Sequence[Clip], seed: int = 0, rounds: int = 8) -> float:
+def floor(pairs: Sequence[Pair], seed: int = 0, rounds: int = 8) -> float:
     """What the measure gives by chance: its mean over `rounds` shufflings of the sound between the clips."""
-    curves, loudness = _curves(clips)
-    partners = [derangement(len(clips), seed + k) for k in range(rounds)]
-    return float(np.mean([correlate(curves[i], loudness[j]) for row in partners for i, j in enumerate(row)]))
+    partners = np.array([derangement(len(pairs), seed + k) for k in range(rounds)])
+    return float(table(pairs)[np.arange(len(pairs)), partners].mean())
 
 
-def p_value(clips: Sequence[Clip], seed: int = 0, rounds: int = 2000) -> float:
+def p_value(pairs: Sequence[Pair], seed: int = 0, rounds: int = 2000) -> float:
     """One-sided permutation test, true pairs against shuffled: how often a shuffling's mean is as high as the true one.
 
     The smallest value it can give is 1 / (rounds + 1).
     """
-    curves, loudness = _curves(clips)
-    table = np.array([[correlate(curve, sound) for sound in loudness] for curve in curves])
-    rows, rng = np.arange(len(clips)), np.random.default_rng(seed)
-    means = np.array([table[rows, rng.permutation(len(clips))].mean() for _ in range(rounds)])
-    return float((1 + np.sum(means >= table.diagonal().mean())) / (rounds + 1))
+    every, rows, rng = table(pairs), np.arange(len(pairs)), np.random.default_rng(seed)
+    means = np.array([every[rows, rng.permutation(len(pairs))].mean() for _ in range(rounds)])
+    return float((1 + np.sum(means >= every.diagonal().mean())) / (rounds + 1))
 
 
-def _curves(clips: Sequence[Clip]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Openings and envelopes, cut to the shortest clip's length so that any two can be paired."""
-    media = [(clip, *_media(clip)) for clip in clips]
-    frames = min((len(video) for _, video, _ in media), default=0)
-    curves = [opening(video)[:frames] for _, video, _ in media]
-    return curves, [envelope(audio, frames, clip.fps, clip.sample_rate) for clip, _, audio in media]
-
-
-def _media(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-    for stream, media in (("pictures", clip.video), ("sound", clip.audio)):
-        if media is None:
-            raise ValueError(f"clip {clip.id or '(unnamed)'} has no {stream}, so its mouth cannot be measured")
-    assert clip.video is not None and clip.audio is not None
-    return clip.video, clip.audio
+def _values(pair: Pair) -> dict[str, float]:
+    curve, loudness = pair
+    r = correlate(curve, loudness)
+    values = {"mouth": r, "mouth_found": float(found(curve))}
+    return values | {"mouth_lag": float(lag(curve, loudness))} if r else values

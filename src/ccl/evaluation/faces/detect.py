@@ -74,7 +74,8 @@ def loaded(path: Path, changed: int, device: str) -> s3fd.S3FD:
         net.load_state_dict(dict(files.read(path)))
     except RuntimeError as error:
         raise ValueError(f"{path} does not hold S3FD's weights ({str(error).splitlines()[0]})") from error
-    return net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # 1.3 times faster on a CPU
+    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.to(device)  # channels last: 1.3 times faster on a CPU
 
 
 def by_yunet(pictures: UInt8[np.ndarray, "t h w 3"], path: Path) -> list[Boxes]:

@@ -65,7 +65,7 @@ def balanced(network: SyncNetwork) -> SyncNetwork:
     net.load_state_dict(network.state_dict())
     rng = np.random.default_rng(5)
     pictures = torch.from_numpy(rng.integers(0, 256, (1, 3, 5, 224, 224)).astype(np.float32))
-    cepstra = torch.from_numpy(psf_mfcc(rng.normal(0, 3277, 3200), 16_000).T[None, None, :, :20].astype(np.float32))
+    cepstra = torch.from_numpy(psf_mfcc(rng.normal(0, 3277, 4000), 16_000).T[None, None, :, :20].astype(np.float32))
     with torch.inference_mode():
         point = torch.from_numpy(rng.standard_normal(1024).astype(np.float32))
         for head, embedding in ((net.netfclip[3], net.lip(pictures)[0]), (net.netfcaud[3], net.audio(cepstra)[0])):
@@ -313,3 +313,27 @@ def test_the_protocol_states_every_convention(weight_file: Path, tracked: list[f
     assert protocol["tracks"] == "best"
     assert protocol["weights"] == {name: weights.sha256(weight_file) for name in ("syncnet", "s3fd")}
     assert sync.FPS == 25
+
+
+@needs_data
+def test_a_real_clip_is_scored_from_file_to_numbers(weight_file: Path) -> None:
+    pytest.importorskip("cv2")
+    whole = Film.read(DATA / "clips/versebench_syncnet_1.mp4").clip
+    assert whole.video is not None
+    assert whole.audio is not None
+    clip = Clip(whole.video[:40], whole.audio[: int(1.6 * whole.sample_rate)], whole.fps, whole.sample_rate)
+    yunet = DATA / "weights/face_detection_yunet_2026may.onnx"
+    metric = SyncNet(min_track=20, detector="yunet", weights=weight_file, face_weights={"yunet": yunet})
+    assert metric.missing() == ""
+    [talk] = metric.prepare(Film.of(clip))
+    assert talk.windows == 35
+    [fp32] = metric.measured([[talk]])
+    [half] = SyncNet(weights=weight_file, precision="bf16").measured([[talk]])
+    assert isinstance(fp32, Measured)
+    assert isinstance(half, Measured)
+    assert np.isfinite(list(fp32.values.values())).all()
+    assert half.values["sync_d"] == pytest.approx(fp32.values["sync_d"], rel=0.02)
+    # Forty pictures are too few for the default.
+    [refused] = SyncNet(detector="yunet", weights=weight_file, face_weights={"yunet": yunet}).score([clip])
+    assert isinstance(refused, Failed)
+    assert "50" in refused.reason

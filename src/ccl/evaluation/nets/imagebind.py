@@ -149,8 +149,8 @@ class Attention(nn.Module):
         if hasattr(self, "bias_k"):
             k = torch.cat([k, self.bias_k.expand(len(k), -1, -1).to(k.dtype)], dim=1)
             v = torch.cat([v, self.bias_v.expand(len(v), -1, -1).to(v.dtype)], dim=1)
-        heads = (rearrange(y, "n l (h d) -> n h l d", h=self.heads) for y in (q, k, v))
-        return self.out_proj(rearrange(F.scaled_dot_product_attention(*heads), "n h l d -> n l (h d)"))
+        q, k, v = (rearrange(y, "n l (h d) -> n h l d", h=self.heads) for y in (q, k, v))
+        return self.out_proj(rearrange(F.scaled_dot_product_attention(q, k, v), "n h l d -> n l (h d)"))
 
 
 class First(nn.Module):

@@ -1,10 +1,11 @@
-"""Scores of folders: failures are rows, what is there is not computed again, a killed run ends with the same numbers."""
+"""Scores of folders: failures are rows, what is there is not computed again, stopped runs end with the same numbers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def test_progress_reaches_the_end(folder, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no folder of clips .*gone"):
+    with pytest.raises(ValueError, match=r"no folder of clips .*gone"):
         run(tmp_path / "gone", [], tmp_path / "out")
 
 
@@ -263,7 +264,7 @@ def test_constant_rates_are_those_of_ffmpegs_filter(rate, to):
     graph = av.filter.Graph()
     source = graph.add_buffer(width=16, height=16, format="gray", time_base=base)
     chain = [source, graph.add("fps", f"fps={to}"), graph.add("buffersink")]
-    for a, b in zip(chain, chain[1:], strict=False):
+    for a, b in pairwise(chain):
         a.link_to(b)
     graph.configure()
     times, shown = [], []

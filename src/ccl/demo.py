@@ -178,18 +178,25 @@ def generate(pipe: Pipeline, rows: list[Row], folder: Path) -> None:
 
 def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -> None:
     """Score the clips beside their ceiling, print the tables and where everything lies."""
-    from ccl.evaluation import evaluate
-    from ccl.evaluation.metrics import Colours, Mouth, Speech
+    from rich.console import Console
+
+    from ccl.evaluation import CEILING, report, score, table
+    from ccl.evaluation.metrics import WER, Colours, Metric, Mouth
     from ccl.generate import reconstruct_files
 
     ceiling = folder / "ceiling"
     reconstruct_files(pipe, rows, ceiling)
-    metrics = [Mouth(), Colours(), *([Speech(whisper)] if whisper else [])]
+    metrics: list[Metric] = [Mouth(), Colours(), *([WER(whisper)] if whisper else [])]
     for name, title in SETS.items():
         sys.stdout.write(f"\n{title}\n")
         sys.stdout.flush()
-        evaluate(folder / "clips" / name, rows, metrics, folder / "scores" / name, reference=ceiling)
+        out = folder / "scores" / name
+        results = score({name: folder / "clips" / name, CEILING: ceiling}, rows, metrics, out, reference=CEILING)
+        table.write(results, out)
+        report.write(results, out / "report.html")
+        table.show(results, Console())
     sys.stdout.write(f"\nclips: {folder / 'clips'}; true clips: {folder / 'testset'}; model: {folder / 'model'}\n")
+    sys.stdout.write(f"pages to look at: {', '.join(str(folder / 'scores' / n / 'report.html') for n in SETS)}\n")
 
 
 @contextmanager

@@ -1,1 +1,51 @@
-"""Scores of clips in files, whatever system made them; imports nothing of ccl but types, rows, files and media."""
+"""Scores of clips in files, whatever system made them; imports nothing of ccl but types, rows, files and media.
+
+Each metric is a torchmetrics.Metric that takes paths or clips: `SyncNet()(["a.mp4", "b.mp4"])`.
+"""
+
+from ccl.evaluation import report, table
+from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics import (
+    DNSMOS,
+    FVD,
+    METRICS,
+    WER,
+    AudioBox,
+    AVAlign,
+    Colours,
+    Column,
+    DeSync,
+    IBScore,
+    Measured,
+    Metric,
+    Mouth,
+    Onset,
+    SyncNet,
+)
+from ccl.evaluation.results import CEILING, Results
+from ccl.evaluation.score import score
+
+__all__ = [
+    "CEILING",
+    "DNSMOS",
+    "FVD",
+    "METRICS",
+    "WER",
+    "AVAlign",
+    "AudioBox",
+    "Colours",
+    "Column",
+    "DeSync",
+    "Film",
+    "IBScore",
+    "Measured",
+    "Metric",
+    "Mouth",
+    "Onset",
+    "Results",
+    "SyncNet",
+    "Unscorable",
+    "report",
+    "score",
+    "table",
+]

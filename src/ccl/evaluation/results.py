@@ -86,7 +86,14 @@ class Results:
         return reasons
 
     @cached_property
+    def missing(self) -> dict[str, str]:
+        """Why a metric could not run at all, by its name."""
+        return {name: said["missing"] for name, said in self.protocol.items() if said.get("missing")}
+
+    @cached_property
     def shown(self) -> list[Column]:
-        """Columns of tables that have something to show: a row or a number of a set."""
-        present = {row["metric"] for row in self.rows} | {row["name"] for row in self.pooled}
+        """Columns of tables that have something to show: a value, or clips that failed where others could be scored."""
+        lacking = set(self.missing.values())
+        present = {row["name"] for row in self.pooled if row["value"] is not None}
+        present |= {row["metric"] for row in self.rows if row["value"] is not None or row.get("reason") not in lacking}
         return [column for column in self.columns if column.shown and column.name in present]

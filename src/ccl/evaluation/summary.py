@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ccl.evaluation.metrics.base import Column
-from ccl.evaluation.results import MEAN, Results
+from ccl.evaluation.results import ALL, MEAN, Results
 
 RESAMPLES, FLIPS, EXACT = 2_000, 10_000, 12  # at most 2**EXACT exchanges are all tried
 LEVEL = 0.95
@@ -142,7 +142,7 @@ def cell(results: Results, method: str, subset: str, column: Column, resamples: 
     low, high = interval(strata, subset, resamples)
     scored = sum(map(len, strata))
     if not scored and (of_set := set_value(results, method, subset, column.name)) is not None:
-        value = of_set
+        value, scored = of_set, len(places) - failed
     return Cell(value, low, high, scored, failed, beside=beside(results, method, subset, column))
 
 
@@ -154,9 +154,14 @@ def beside(results: Results, method: str, subset: str, column: Column) -> tuple[
 
 
 def set_value(results: Results, method: str, subset: str, name: str) -> float | None:
-    """A number of a whole set; for the mean the subsets' mean where it has none of its own (a mean of p is no p)."""
+    """A number of a whole set.
+
+    The mean without one of its own: what stands beside a value is that of all clips, a value the mean of the subsets'.
+    """
     found = {r["subset"]: r["value"] for r in results.pooled if (r["method"], r["name"]) == (method, name)}
-    if subset == MEAN and MEAN not in found and not name.endswith(".p"):
+    if subset == MEAN and MEAN not in found:
+        if (ALL in found and "." in name) or name.endswith(".p"):  # a mean of p is no p
+            return found.get(ALL)
         numbers = [found.get(part) for part in results.subsets]
         return None if None in numbers else float(np.mean(numbers))  # type: ignore[arg-type]
     return found.get(subset)

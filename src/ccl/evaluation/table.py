@@ -1,143 +1,135 @@
-"""Scores to a table: mean by subset and measure, with how many were scored and failed, chance beside it and ceiling.
+"""The table in files and on the console.
 
-Writes scores.jsonl, table.json and table.md, each whole; prints the same table.
+table.md, table.csv and table.tex are like the paper's Table 1, one method a row; summary.csv has a row for each method,
+subset and column, pairs.csv one for each comparison. Of a single method, table.md and the console show a measure a row,
+with chance and ceiling beside it.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from ccl.evaluation.metrics.base import Metric
-from ccl.evaluation.score import Scored, score_folder, subsets
+from ccl.evaluation import layout
+from ccl.evaluation.layout import Line, Place, Published, number
+from ccl.evaluation.notes import notes
+from ccl.evaluation.results import Results
+from ccl.evaluation.summary import Summary, summarise
+from ccl.evaluation.typeset import markdown, tex
 from ccl.files import write_whole
-from ccl.rows import Row, write_rows
 
-HEAD = ("subset", "measure", "value", "shuffled", "p", "ceiling", "scored", "failed")
+SYSTEMS_ABREAST = 4  # on a console of 100 columns
 
 
-def evaluate(
-    folder: str | Path,
-    rows: Sequence[Row],
-    metrics: Sequence[Metric],
-    out: str | Path,
-    *,
-    reference: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    console: Console | None = None,
-) -> list[dict[str, Any]]:
-    """Score a folder of clips, write scores and table into `out`, print the table.
+def write(results: Results, out: str | Path, published: Published | None = None) -> list[dict[str, Any]]:
+    """Write all files of the table into the folder `out`, each whole.
 
     Args:
-        folder: of clips named by the rows' ids.
-        rows: the test set.
-        metrics: what to measure.
+        results: what was scored.
         out: folder of the results.
-        reference: a folder of true clips under the same names, for the ceiling.
-        progress: called with (clips done, of how many).
-        console: where the table is printed.
+        published: numbers printed elsewhere, to stand beside.
 
     Returns:
-        The lines of the table.
+        The lines of summary.csv.
     """
-    out = Path(out)
-    scored = score_folder(folder, rows, metrics, progress=progress)
-    write_whole(out / "scores.jsonl", write_rows(scored.rows))
-    ceiling = score_folder(reference, rows, metrics) if reference is not None else None
-    lines = summarise(scored, metrics, ceiling)
-    notes = notes_of(scored, Path(folder))
-    write_whole(out / "table.json", json.dumps({"lines": lines, "notes": notes}, indent=1, ensure_ascii=False))
-    write_whole(out / "table.md", markdown(lines, notes))
-    show(lines, notes, console or Console())
+    summary, out = summarise(results), Path(out)
+    lines = long_lines(results, summary)
+    write_whole(out / "summary.csv", csv_text(lines))
+    write_whole(out / "pairs.csv", csv_text([vars(pair) for pair in summary.pairs]) if summary.pairs else "")
+    write_whole(out / "table.csv", csv_text(wide_lines(results, summary, published)))
+    write_whole(out / "table.md", markdown(results, summary, published))
+    write_whole(out / "table.tex", tex(results, summary, published))
     return lines
 
 
-def summarise(scored: Scored, metrics: Sequence[Metric], ceiling: Scored | None = None) -> list[dict[str, Any]]:
-    """One line for each subset and column; chance stands beside a metric's first column."""
-    lines = []
-    for subset in subsets([row["subset"] for row in scored.rows]):
-        for metric in metrics:
-            rows = select(scored, subset, metric)
-            by_chance = scored.chance.get((subset, metric.name), {})
-            for column in metric.columns if rows else ():
-                first = column == metric.columns[0]
-                failed = sum("failed" in row for row in rows)
-                lines.append(
-                    {
-                        "subset": subset,
-                        "measure": column,
-                        "value": mean(rows, column),
-                        "shuffled": by_chance.get("shuffled") if first else None,
-                        "p": by_chance.get("p") if first else None,
-                        "ceiling": mean(select(ceiling, subset, metric), column) if ceiling else None,
-                        "scored": len(rows) - failed,
-                        "failed": failed,
-                    }
-                )
-    return lines
+def long_lines(results: Results, summary: Summary) -> list[dict[str, Any]]:
+    """A line for each method, subset and column, as numbers; None where there is none."""
+    made = []
+    names = layout.beside_names(summary)
+    for (method, subset, column), cell in sorted(summary.cells.items(), key=lambda x: results.methods.index(x[0][0])):
+        values = {"value": cell.value, "low": cell.low, "high": cell.high}
+        line: dict[str, Any] = {"method": method, "subset": subset, "column": column}
+        line |= {k: None if v != v else v for k, v in values.items()}
+        line |= {"scored": cell.scored, "failed": cell.failed, "best": cell.best}
+        made.append(line | {name: dict(cell.beside).get(name) for name in names})
+    return made
 
 
-def select(scored: Scored, subset: str, metric: Metric) -> list[dict[str, Any]]:
-    """Score rows of one metric and subset."""
-    return [row for row in scored.rows if row["metric"] == metric.name and subset in ("all", row["subset"])]
+def wide_lines(results: Results, summary: Summary, published: Published | None) -> list[dict[str, Any]]:
+    """A line for each method, as in Table 1; values unrounded, with intervals and counts after them."""
+    places = [place for section in layout.sections(results, published) for place in section]
+    made = []
+    for line in layout.lines(results, summary, places, published):
+        row: dict[str, Any] = {"method": line.name, "kind": line.kind}
+        for key in ("value", "low", "high", "scored", "failed"):
+            for place, cell in zip(places, line.cells, strict=True):
+                name = f"{place.column.name}.{place.subset}" + ("" if key == "value" else f".{key}")
+                value = getattr(cell, key, None)
+                row[name] = None if value != value or (line.kind == "published" and key != "value") else value
+        made.append(row)
+    return made
 
 
-def mean(rows: Sequence[dict[str, Any]], column: str) -> float | None:
-    """Over all rows, failures with their worst value among them."""
-    return sum(row[column] for row in rows) / len(rows) if rows else None
+def csv_text(lines: Sequence[dict[str, Any]]) -> str:
+    """Lines with the same keys as CSV, a head above them."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
-def notes_of(scored: Scored, folder: Path) -> list[str]:
-    """What stands under the table: metrics that could not run, reasons of failures, and what the clips follow from."""
-    notes = [f"{metric}: not measured; {reason}" for metric, reason in scored.unavailable.items()]
-    reasons = Counter(row["failed"] for row in scored.rows if "failed" in row)
-    for reason, count in reasons.most_common(5):
-        ids = dict.fromkeys(row["id"] for row in scored.rows if row.get("failed") == reason)
-        named = ", ".join(list(ids)[:5]) + (", ..." if len(ids) > 5 else "")
-        notes.append(f"failed ({count}): {reason}; {named}")
-    return notes + causes(folder)
+# Console -----------------------------------------------------------------------------------------------------------
 
 
-def causes(folder: Path) -> list[str]:
-    """Weights and guidance from the records beside the clips, where there are any; every different one is named."""
-    found: dict[str, int] = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError):
+def show(results: Results, console: Console | None = None, published: Published | None = None) -> None:
+    """Print the table, narrow enough for 100 columns."""
+    summary, console = summarise(results), console or Console()
+    if len(results.systems) < 2:
+        head, rows = layout.upright(results, summary)
+        table = Table(*head)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
+    if len(results.systems) > 1 or published:
+        places = [place for section in layout.sections(results, published) for place in section]
+        lines = layout.lines(results, summary, places, published)
+        for some in (
+            [line for line in lines if line.kind != "published"],
+            [line for line in lines if line.kind == "published"],
+        ):
+            for start in range(0, len(some), SYSTEMS_ABREAST):
+                console.print(abreast(places, some[start : start + SYSTEMS_ABREAST]))
+    for heading, sentences in notes(results, published).items():
+        console.print(f"[bold]{heading}[/]")
+        for sentence in sentences:
+            console.print(f"  {sentence}", markup=False, highlight=False)
+
+
+def abreast(places: Sequence[Place], some: Sequence[Line]) -> Table:
+    """Methods beside each other, a measure a row."""
+    table = Table("measure", "subset", *(escape(line.name) + "†" * (line.kind == "published") for line in some))
+    group = ""
+    for number_of, place in enumerate(places):
+        if not any(line.cells[number_of] for line in some):
             continue
-        if isinstance(record, dict) and "guidance" in record:
-            given = [key for key in ("image", "audio", "video") if record.get(key)]
-            how = f"{record['guidance'].get('rule')}, {record.get('steps')} steps of {record.get('solver')}"
-            cause = f"weights {str(record.get('weights'))[:12]}, {how}, from {' + '.join(['text', *given])}"
-            found[cause] = found.get(cause, 0) + 1
-    return [f"{count} clips: {cause}" for cause, count in found.items()]
-
-
-def text_of(value: Any) -> str:
-    """Three decimals; what rounds to nothing and is not nothing (a small p) says so."""
-    if not isinstance(value, float):
-        return "" if value is None else str(value)
-    return "< 0.001" if 0 < value < 5e-4 + 1e-9 else f"{value:.3f}"
-
-
-def markdown(lines: Sequence[dict[str, Any]], notes: Sequence[str]) -> str:
-    """The table as Markdown."""
-    rows = [HEAD, ["---"] * len(HEAD), *([text_of(line[key]) for key in HEAD] for line in lines)]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows) + "".join(f"\n{note}\n" for note in notes)
-
-
-def show(lines: Sequence[dict[str, Any]], notes: Sequence[str], console: Console) -> None:
-    """Print the table."""
-    table = Table(*HEAD)
-    for line in lines:
-        table.add_row(*(text_of(line[key]) for key in HEAD))
-    console.print(table)
-    for note in notes:
-        console.print(note, markup=False, highlight=False)
+        if place.group != group:
+            table.add_section()
+            group = place.group
+        texts = []
+        for line in some:
+            cell = line.cells[number_of]
+            text = number(place.column, cell.value if cell else None)
+            text = f"[bold]{text}[/]" if cell and cell.best else text
+            small = layout.counts(cell) if cell else ""
+            interval = escape(layout.bounds(place.column, cell.low, cell.high)) if cell else ""
+            texts.append("\n".join(filter(None, (f"{text}  [dim]{small}[/]" if small else text, interval))))
+        table.add_row(place.title, place.subset, *texts)
+    return table

@@ -1,0 +1,116 @@
+"""The samples of the report as data: scores, reasons and words of each clip, its first picture, where its bytes are."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image
+
+from ccl.evaluation.results import Results
+from ccl.grid import Grid
+from ccl.media import MediaError, read_clip
+from ccl.types import AV
+
+# The first picture of a clip, cropped to a square: the page shows small squares until a clip is played.
+POSTER = Grid(frames=1, fps=1000.0, height=240, width=240, latent_rate=16_000.0)
+TYPES = {
+    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska",
+    ".avi": "video/x-msvideo", ".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg", ".m4a": "audio/mp4",
+}  # fmt: skip
+
+
+def as_json(value: Any) -> str:
+    """JSON that cannot end the script it stands in, nor open a comment there."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def names_of(results: Results) -> dict[tuple[str, str], str]:
+    """The name in the page of each clip, by (method, id)."""
+    keys = ((method, row.id) for row in results.test for method in results.methods)
+    return {key: f"clip{place}" for place, key in enumerate(keys)}
+
+
+def data(
+    results: Results, found: Mapping[tuple[str, str], Path], folder: Path, embedded: bool, colours: Mapping[str, int]
+) -> dict[str, Any]:
+    """What the samples are made from."""
+    names, reasons = names_of(results), dict[str, int]()
+    columns = results.shown
+    text = {(row["method"], row["id"]): row["text"] for row in results.rows if row.get("text") is not None}
+    samples = []
+    for place, row in enumerate(results.test):
+        clips = []
+        for method in results.methods:
+            key = (method, row.id)
+            numbers = {
+                c.name: results.values[method, c.name][place] for c in columns if (method, c.name) in results.values
+            }
+            clip: dict[str, Any] = {
+                "values": {name: round(float(v), 6) for name, v in numbers.items() if v == v},
+                "why": {
+                    c.name: reasons.setdefault(reason, len(reasons))
+                    for c in columns
+                    if (reason := results.reasons.get((method, c.name), {}).get(row.id))
+                },
+            }
+            if key in text:
+                clip["text"] = text[key]
+            if key in found:
+                clip |= shown_clip(found[key], names[key], folder, embedded)
+            else:
+                clip["note"] = "no file"
+            clips.append(clip)
+        subset = row.subset or ("other" if len(results.subsets) > 1 else "")
+        samples.append(
+            {
+                "id": row.id,
+                "subset": subset,
+                "prompt": row.prompt,
+                "speech": row.speech,
+                "lang": row.lang,
+                "clips": clips,
+            }
+        )
+    keys = ("name", "title", "better", "digits", "percent")
+    return {
+        "methods": [{"name": method, "colour": colours[method]} for method in results.methods],
+        "columns": [
+            {key: getattr(c, key) for key in keys}
+            for c in columns
+            if any((m, c.name) in results.values for m in results.methods)
+        ],
+        "subsets": list(results.subsets),
+        "reasons": list(reasons),
+        "samples": samples,
+    }
+
+
+def shown_clip(path: Path, name: str, folder: Path, embedded: bool) -> dict[str, Any]:
+    """How the page shows a file: its first picture or why there is none, and where its bytes are."""
+    clip: dict[str, Any] = {"type": TYPES.get(path.suffix.lower(), "video/mp4"), "name": path.name}
+    if embedded:
+        clip["data"] = name
+    else:
+        clip["href"] = quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+    try:
+        clip["poster"] = poster(path)
+    except MediaError as error:
+        clip["note"] = error.reason
+    return clip
+
+
+def poster(path: Path) -> str:
+    """The first picture as a small JPEG, in a data URI. MediaError where there is none."""
+    picture = read_clip(path, grid=POSTER, require=AV(True, False)).video
+    assert picture is not None
+    file = io.BytesIO()
+    Image.fromarray(picture[0]).save(file, "JPEG", quality=72)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

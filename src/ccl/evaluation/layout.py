@@ -1,0 +1,198 @@
+"""Which number stands where, and how it is written: what all forms of the table have in common.
+
+The paper's Table 1: audio quality as the mean of the subsets, lip sync and alignment for each subset; then what it has
+not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ccl.evaluation.metrics.base import Column
+from ccl.evaluation.results import ALL, CEILING, MEAN, Results
+from ccl.evaluation.summary import Cell, Pair, Summary, best_of
+
+# Numbers printed elsewhere: by method, column and subset, a rate as a fraction.
+Published = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+# (group, its columns, whether each subset is shown by itself): Table 1 of the paper.
+PAPER = (
+    ("Audio quality", ("cu", "pq", "wer"), False),
+    ("Lip sync", ("sync_c", "sync_d"), True),
+    ("AV alignment", ("desync", "ib_score"), True),
+)
+BEYOND = "Beyond the paper"
+ARROWS = {"higher": "↑", "lower": "↓", "": ""}
+DASH = "—"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A column of the wide table: a measure in a subset, under a heading."""
+
+    group: str
+    subset: str
+    column: Column
+
+    @property
+    def title(self) -> str:
+        return titled(self.column)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the wide table, a cell for each place.
+
+    Args:
+        name: of the method.
+        kind: "system", "ceiling" or "published".
+        cells: None where nothing is known.
+    """
+
+    name: str
+    kind: str
+    cells: Sequence[Cell | None]
+
+
+def paper_places(results: Results, published: Published | None = None) -> list[Place]:
+    """The columns of Table 1 that were measured, or of which a number is printed."""
+    printed = {name for numbers in (published or {}).values() for name in numbers}
+    known = {c.name: c for c in results.columns if c in results.shown or c.name in printed}
+    places = []
+    for group, names, split in PAPER:
+        for subset in results.subsets if split else [whole(results)]:
+            head = f"{group}, {subset}" if split and subset != ALL else group
+            places += [Place(head, subset, known[name]) for name in names if name in known]
+    return places
+
+
+def beyond_places(results: Results) -> list[Place]:
+    """The columns that the paper has not, as the mean of the subsets."""
+    paper = {name for _, names, _ in PAPER for name in names}
+    return [Place(BEYOND, whole(results), column) for column in results.shown if column.name not in paper]
+
+
+def lines(
+    results: Results, summary: Summary, places: Sequence[Place], published: Published | None = None
+) -> list[Line]:
+    """A line for each method, then the published ones that have something to say here."""
+    made = []
+    for method in results.methods:
+        kind = "ceiling" if method == CEILING else "system"
+        made.append(Line(method, kind, [summary.cells.get((method, p.subset, p.column.name)) for p in places]))
+    printed = {name: [printed_value(numbers, p) for p in places] for name, numbers in (published or {}).items()}
+    best = [best_of(p.column, {name: values[i] for name, values in printed.items()}) for i, p in enumerate(places)]
+    for name, values in printed.items():
+        cells = [None if v != v else Cell(v, best=name in best[i]) for i, v in enumerate(values)]
+        if any(cells):
+            made.append(Line(name, "published", cells))
+    return made
+
+
+def printed_value(numbers: Mapping[str, Mapping[str, float]], place: Place) -> float:
+    """A published number; the mean of the subsets where only they were printed. NaN where it is not known."""
+    by_subset = numbers.get(place.column.name, {})
+    if place.subset == MEAN and MEAN not in by_subset and by_subset:
+        return float(np.mean(list(by_subset.values())))
+    return by_subset.get(place.subset, float("nan"))
+
+
+def whole(results: Results) -> str:
+    """What stands for the whole test set: the mean of its subsets, or its only one."""
+    return MEAN if len(results.subsets) > 1 else next(iter(results.subsets))
+
+
+# Words -------------------------------------------------------------------------------------------------------------
+
+
+def titled(column: Column) -> str:
+    """The title with its arrow."""
+    return f"{column.title} {ARROWS[column.better]}".strip()
+
+
+def number(column: Column, value: float | None, *, sign: bool = False) -> str:
+    """A value as the column shows it; a dash where there is none."""
+    if value is None or not np.isfinite(value):
+        return DASH
+    text = f"{value * 100 if column.percent else value:{'+' if sign else ''}.{column.digits}f}"
+    return f"{text}%" if column.percent else text
+
+
+def bounds(column: Column, low: float, high: float, *, sign: bool = False) -> str:
+    """An interval; nothing where there is none."""
+    return "" if low != low else f"[{number(column, low, sign=sign)}, {number(column, high, sign=sign)}]"
+
+
+def counts(cell: Cell) -> str:
+    """Clips scored / failed; nothing where no clip was asked."""
+    return f"{cell.scored}/{cell.failed}" if cell.scored or cell.failed else ""
+
+
+def probability(p: float) -> str:
+    """Three decimals; what rounds to nothing and is not nothing says so."""
+    return "< 0.001" if 0 <= p < 5e-4 + 1e-9 else f"{p:.3f}"
+
+
+def beside(column: Column, name: str, value: float | None) -> str:
+    """What stands beside a value: a probability, or a number in the column's own units."""
+    if value is None:
+        return ""
+    return probability(value) if name == "p" else number(column, value)
+
+
+def beside_names(summary: Summary) -> list[str]:
+    """What stands beside any value: "shuffled", "p"."""
+    return list(dict.fromkeys(name for cell in summary.cells.values() for name, _ in cell.beside))
+
+
+# Rows of text --------------------------------------------------------------------------------------------------------
+
+
+def upright(results: Results, summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of a single method: each measure in each subset, with chance and ceiling where they are known."""
+    method, ceiling = results.systems[0] if results.systems else CEILING, CEILING in results.methods[1:]
+    names = beside_names(summary)
+    head = ["measure", "subset", "value", "95 %", *names, *(["ceiling"] if ceiling else []), "scored", "failed"]
+    rows = []
+    for column in results.shown:
+        cells = {subset: cell for (m, subset, c), cell in summary.cells.items() if (m, c) == (method, column.name)}
+        for subset, cell in cells.items():
+            extra = [beside(column, name, dict(cell.beside).get(name)) for name in names]
+            if ceiling:
+                extra.append(number(column, summary.cells[CEILING, subset, column.name].value))
+            value, interval = number(column, cell.value), bounds(column, cell.low, cell.high)
+            rows.append([titled(column), subset, value, interval, *extra, str(cell.scored), str(cell.failed)])
+    return head, rows
+
+
+def sections(results: Results, published: Published | None = None) -> list[list[Place]]:
+    """The places of the tables that stand below each other."""
+    return [places for places in (paper_places(results, published), beyond_places(results)) if places]
+
+
+def below(line: Line, places: Sequence[Place]) -> list[tuple[str, list[str]]]:
+    """Rows below a method's values: intervals, counts, and what stands beside values; empty ones are left out."""
+    pairs = [(p.column, c or Cell(float("nan"))) for p, c in zip(places, line.cells, strict=True)]
+    names = dict.fromkeys(name for _, cell in pairs for name, _ in cell.beside)
+    made = [
+        ("95 %", [bounds(column, cell.low, cell.high) for column, cell in pairs]),
+        ("n", [counts(cell) for _, cell in pairs]),
+        *((n, [beside(column, n, dict(cell.beside).get(n)) for column, cell in pairs]) for n in names),
+    ]
+    return [(name, texts) for name, texts in made if any(texts)]
+
+
+def comparison(results: Results, summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Every pair of systems over the whole test set."""
+    known, subset = {column.name: column for column in results.shown}, whole(results)
+    head = ["measure", "a", "b", "a minus b", "95 %", "p", "clips"]
+    return head, [[titled(known[p.column]), *compared(known[p.column], p)] for p in summary.pairs if p.subset == subset]
+
+
+def compared(column: Column, pair: Pair) -> list[str]:
+    """A pair in words and numbers."""
+    interval = bounds(column, pair.low, pair.high, sign=True)
+    difference = number(column, pair.difference, sign=True)
+    return [pair.a, pair.b, difference, interval, probability(pair.p), str(pair.clips)]

@@ -1,0 +1,208 @@
+"""report.html: one page with the table, how clips are spread, and every sample with its clips and scores.
+
+The page needs no network. Clips lie in it as long as they are small enough together; else it links to their files, and
+says so. Names, prompts and reasons come from users: in markup they are escaped, and data are JSON without a "<".
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from ccl.evaluation import charts, layout
+from ccl.evaluation.gallery import as_json, data, names_of
+from ccl.evaluation.layout import Line, Place, Published, number, titled
+from ccl.evaluation.notes import notes
+from ccl.evaluation.results import Results
+from ccl.evaluation.summary import Pair, Summary, summarise
+from ccl.files import replacing
+
+COLOURS = 8  # of methods, in page.css
+
+
+def write(results: Results, path: str | Path, *, limit_mb: float = 100, published: Published | None = None) -> None:
+    """Write the page, whole.
+
+    Args:
+        results: what was scored.
+        path: of the page.
+        limit_mb: how much the clips may weigh together to lie in the page.
+        published: numbers printed elsewhere, to stand beside.
+    """
+    path = Path(path)
+    found = {key: clip for key, clip in results.clips.items() if clip.is_file()}
+    weight = sum(clip.stat().st_size for clip in found.values())
+    embedded = weight <= limit_mb * 1e6
+    page = (files("ccl.evaluation") / "page" / "page.html").read_text()
+    colours = {method: place % COLOURS for place, method in enumerate(results.methods)}
+    summary = summarise(results)
+    sections = {
+        "Results": tables(results, summary, colours, published),
+        "Comparison": comparison(results, summary, colours),
+        "Spread": spread(results, colours),
+        "Notes": noted(results, published),
+    }
+    sections = {heading: text for heading, text in sections.items() if text}
+    head = Template(page).substitute(
+        title=f"Evaluation of {escape(', '.join(results.systems) or 'clips')}",
+        lede=escape(lede(results)),
+        css=asset("page.css"),
+        nav="".join(f'<a href="#{name.lower()}">{name}</a>' for name in [*sections, "Samples"]),
+        sections="\n".join(f'<section id="{k.lower()}"><h2>{k}</h2>{v}</section>' for k, v in sections.items()),
+        hint=hint(embedded, weight, bool(found)),
+        data=as_json(data(results, found, path.parent, embedded, colours)),
+    )
+    with replacing(path) as file:
+        file.write(head.encode())
+        if embedded:
+            names = names_of(results)
+            for key, clip in found.items():
+                file.write(f'<script type="text/plain" id="{names[key]}">'.encode())
+                file.write(base64.b64encode(clip.read_bytes()) + b"</script>\n")
+        file.write(f"<script>{asset('page.js')}</script>\n</body>\n</html>\n".encode())
+
+
+def asset(name: str) -> str:
+    """A file of the page."""
+    return (files("ccl.evaluation") / "page" / name).read_text()
+
+
+def lede(results: Results) -> str:
+    """What was scored, in a sentence."""
+    parts = [f"{len(places)} {name}" for name, places in results.subsets.items() if len(results.subsets) > 1]
+    samples = f"{len(results.test)} samples" + (f" ({' + '.join(parts)})" if parts else "")
+    return f"{samples}, {len(results.systems)} {'system' if len(results.systems) == 1 else 'systems'}."
+
+
+def hint(embedded: bool, weight: float, any_clip: bool) -> str:
+    """How to read the samples, and where their clips are."""
+    where = (
+        f"The clips ({weight / 1e6:.1f} MB) lie in this page."
+        if embedded
+        else f"The clips ({weight / 1e6:.0f} MB) are too large to lie in this page and are linked: it is not "
+        "self-contained, keep it where it is beside them."
+    )
+    return ("Click a picture to play it. " + where if any_clip else "There are no clips beside these scores.") + (
+        " Red is the worst tenth of a measure; samples without the value sorted by come last."
+    )
+
+
+# Tables ------------------------------------------------------------------------------------------------------------
+
+
+def tables(results: Results, summary: Summary, colours: Mapping[str, int], published: Published | None) -> str:
+    """A measure a row for one system, else a method a row."""
+    made = [upright(results, summary)] if len(results.systems) < 2 else []
+    if len(results.systems) > 1 or published:
+        for places in layout.sections(results, published):
+            made.append(wide(layout.lines(results, summary, places, published), places, colours))
+    return "".join(f'<div class="scroll">{table}</div>' for table in made)
+
+
+def upright(results: Results, summary: Summary) -> str:
+    head, rows = layout.upright(results, summary)
+    top = "".join(f"<th>{escape(text)}</th>" for text in head)
+    body = []
+    for row, before in zip(rows, [None, *rows], strict=False):
+        first = "" if before and before[0] == row[0] else escape(row[0])
+        cells = [f"<td>{escape(row[1])}</td>", f"<td><b>{escape(row[2])}</b></td>"]
+        body.append(f"<tr><th>{first}</th>{''.join(cells)}{''.join(f'<td>{escape(t)}</td>' for t in row[3:])}</tr>")
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def wide(lines: Sequence[Line], places: Sequence[Place], colours: Mapping[str, int]) -> str:
+    """The paper's Table 1: groups over columns, intervals and counts under values."""
+    first = [place == 0 or places[place - 1].group != p.group for place, p in enumerate(places)]
+    mark = [' class="first"' if is_first else "" for is_first in first]
+    groups = {p.group: sum(q.group == p.group for q in places) for p in places}
+    head = "".join(f'<th class="first" colspan="{n}">{escape(group)}</th>' for group, n in groups.items())
+    titles = "".join(f"<th{m}>{escape(p.title)}</th>" for p, m in zip(places, mark, strict=True))
+    body = []
+    for line in lines:
+        swatch = f'<span class="swatch m{colours[line.name]}"></span>' if line.kind != "published" else ""
+        name = f"{swatch}{escape(line.name)}{'†' if line.kind == 'published' else ''}"
+        cells = "".join(
+            cell_html(place, cell, is_first) for place, cell, is_first in zip(places, line.cells, first, strict=True)
+        )
+        body.append(f'<tr class="{line.kind}"><th>{name}</th>{cells}</tr>')
+    top = f'<tr class="groups"><th></th>{head}</tr><tr><th>method</th>{titles}</tr>'
+    return f"<table><thead>{top}</thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def cell_html(place: Place, cell: Any, is_first: bool) -> str:
+    """A value, bold where it is the best, with what stands under it."""
+    names = [name for name, yes in (("first", is_first), ("best", cell and cell.best)) if yes]
+    mark = f' class="{" ".join(names)}"' if names else ""
+    if cell is None:
+        return f"<td{mark}>{layout.DASH}</td>"
+    value = number(place.column, cell.value)
+    value = f"<b>{value}</b>" if cell.best else value
+    under = [layout.bounds(place.column, cell.low, cell.high), layout.counts(cell)]
+    under += [f"{name} {layout.beside(place.column, name, v)}" for name, v in cell.beside]
+    return f"<td{mark}>{value}{''.join(f'<small>{escape(text)}</small>' for text in under if text)}</td>"
+
+
+def comparison(results: Results, summary: Summary, colours: Mapping[str, int]) -> str:
+    """Measures against pairs of systems, over the whole test set; a clear difference in the better one's colour."""
+    whole = layout.whole(results)
+    pairs = {(p.column, p.a, p.b): p for p in summary.pairs if p.subset == whole}
+    versus = list(dict.fromkeys((p.a, p.b) for p in pairs.values()))
+    if not versus:
+        return ""
+    head = "".join(f"<th>{escape(a)} minus {escape(b)}</th>" for a, b in versus)
+    body = []
+    for column in results.shown:
+        found = [pairs.get((column.name, a, b)) for a, b in versus]
+        if not any(found):
+            continue
+        reach = max((max(abs(p.low), abs(p.high)) for p in found if p and p.low == p.low), default=0.0)
+        cells = "".join(pair_html(column, p, reach, colours) for p in found)
+        body.append(f"<tr><th>{escape(titled(column))}</th>{cells}</tr>")
+    text = (
+        "On the clips that both systems have: difference, its 95 % interval by paired bootstrap, and p by exchanging "
+        "the two within clips. In colour, that of the better system, where p is below 0.05; p is not corrected for "
+        "the number of comparisons."
+    )
+    table = f"<table><thead><tr><th>measure</th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<p class="hint">{text}</p><div class="scroll">{table}</div>'
+
+
+def pair_html(column: Any, pair: Pair | None, reach: float, colours: Mapping[str, int]) -> str:
+    if pair is None:
+        return f"<td>{layout.DASH}</td>"
+    names = ""
+    if pair.p < 0.05 and column.better:
+        first = (pair.difference > 0) == (column.better == "higher")
+        names = f' class="{"first" if first else "second"}-better m{colours[pair.a if first else pair.b]}"'
+    interval = layout.bounds(column, pair.low, pair.high, sign=True)
+    p = layout.probability(pair.p)
+    return (
+        f'<td{names}><div class="pair">{charts.forest(pair.low, pair.high, pair.difference, reach)}'
+        f'<span class="delta">{number(column, pair.difference, sign=True)}</span></div>'
+        f"<small>{interval}, p {escape(p if p.startswith('<') else f'= {p}')}, n {pair.clips}</small></td>"
+    )
+
+
+def spread(results: Results, colours: dict[str, int]) -> str:
+    """A picture of all clips for each column."""
+    words = {"higher": "higher is better", "lower": "lower is better", "": ""}
+    figures = [
+        f"<figure><figcaption>{escape(titled(column))}<span>{words[column.better]}</span></figcaption>{picture}</figure>"
+        for column in results.shown
+        if (picture := charts.strips(results, column, colours))
+    ]
+    text = "A dot is a clip; the bar holds the middle half, the tick is the median."
+    return f'<p class="hint">{text}</p><div class="charts">{"".join(figures)}</div>' if figures else ""
+
+
+def noted(results: Results, published: Published | None) -> str:
+    made = [
+        f"<h3>{escape(heading)}</h3><ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
+        for heading, sentences in notes(results, published).items()
+    ]
+    return f'<div class="notes">{"".join(made)}</div>'

@@ -189,5 +189,6 @@ def _checkpoint(path: Path, state: dict[str, Tensor], config: Mapping[str, Any])
     try:
         checkpoint.network()
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is not AudioBox-Aesthetics: {error}") from error
+        first = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} is not AudioBox-Aesthetics ({first})") from error
     return checkpoint

@@ -121,7 +121,8 @@ class IBScore(Metric):
             try:
                 net.load_state_dict(ours(weights.read(path)), assign=True)
             except RuntimeError as error:
-                raise ValueError(f"{path} is not imagebind_huge: {error}") from error
+                first = " ".join(str(error).split())[:200]
+                raise ValueError(f"{path} is not imagebind_huge ({first})") from error
             return net.requires_grad_(False).eval().to(self.place)
 
     def missing(self) -> str:

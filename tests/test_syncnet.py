@@ -69,6 +69,7 @@ def balanced(network: SyncNetwork) -> SyncNetwork:
     with torch.inference_mode():
         point = torch.from_numpy(rng.standard_normal(1024).astype(np.float32))
         for head, embedding in ((net.netfclip[3], net.lip(pictures)[0]), (net.netfcaud[3], net.audio(cepstra)[0])):
+            assert isinstance(head, torch.nn.Linear)
             head.weight /= embedding.norm() / 100
             head.bias.copy_(head.bias / (embedding.norm() / 100) - embedding / embedding.norm() * 100 + point)
     return net

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_moving_the_sound_lowers_the_measure_step_by_step(every, curves):
     values = {k: mean(k) for k in range(-9, 10)}
     for way in (1, -1):
         steps = [values[way * k] for k in range(4)]
-        assert all(before > after + 0.03 for before, after in zip(steps, steps[1:], strict=False)), steps
+        assert all(before > after + 0.03 for before, after in pairwise(steps)), steps
         assert all(values[way * k] < min(values[1], values[-1]) - 0.1 for k in range(2, 10))
 
 

@@ -1,8 +1,8 @@
 """Onsets: the moments at which sounds begin, by the defaults of librosa 0.11 (onset_strength, onset_detect, peak_pick).
 
-Strength is the mean rise, over 128 Slaney mel bands, of the level in dB from one frame to the next; onsets are its peaks
-(Boeck, Krebs, Schedl, ISMIR 2012). Own code because librosa picks peaks with numba, whose cache on disk breaks when
-several processes fill it at once. S samples, N frames of 512 samples, M mel bands.
+Strength is the mean rise, over 128 Slaney mel bands, of the level in dB from one frame to the next; onsets are its
+peaks (Boeck, Krebs, Schedl, ISMIR 2012). Own code because librosa picks peaks with numba, whose cache on disk breaks
+when several processes fill it at once. S samples, N frames of 512 samples, M mel bands.
 """
 
 from __future__ import annotations

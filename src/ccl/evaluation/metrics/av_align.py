@@ -77,11 +77,12 @@ def flow(
     try:
         cv2.setNumThreads(before if threads is None else threads)
         last: Any = None
+        unset: Any = None  # a field to begin with, of which there is none
         for picture in video:
             grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
             grey = grey if scale == 1 else cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
             if last is not None:
-                field = cv2.calcOpticalFlowFarneback(last, grey, None, *FARNEBACK)
+                field = cv2.calcOpticalFlowFarneback(last, grey, unset, *FARNEBACK)
                 lengths.append(cv2.mean(cv2.magnitude(field[..., 0], field[..., 1]))[0] / scale)
             last = grey
     finally:

@@ -1,4 +1,4 @@
-"""FVD: Frechet distance between generated and true videos (Unterthiner et al., 2018), pictures as StyleGAN-V makes them.
+"""FVD: Frechet distance of generated and true videos (Unterthiner et al., 2018), pictures as StyleGAN-V makes them.
 
 A number of two sets, not of a clip: each clip gives the I3D's 400 logits, and `pool` compares their means and
 covariances. T pictures, H x W pixels, B clips, N and M clips of the two sets, D features.
@@ -110,7 +110,7 @@ class FVD(Metric):
     def net(self) -> InceptionI3d:
         return load(files.locate("i3d", self.weights)).to(self.where)
 
-    # torchmetrics: the sets are gathered here, for no clip has a value -------------------------------------------------
+    # torchmetrics: the sets are gathered here, for no clip has a value ------------------------------------------------
 
     def update(self, sources: Iterable[Film | Clip | str | Path], reference: bool = False) -> None:
         """Gather the features of clips, or of the reference clips they are compared with."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -26,10 +26,12 @@ NEAR = int(0.05 * SAMPLE_RATE)  # samples on either side that an onset's confide
 class Onset(Metric):
     """Share of the reference clip's onsets that are met, and the average precision of those found; both in 0..1.
 
-    Kept from the published code, so that numbers compare: of two weaker neighbours within 50 ms the later one stays;
-    true onsets after the last found one was spent do not enter the precision; a reference without onsets gives 0.
+    Kept from the published code, so that numbers compare: of two weaker neighbours within 50 ms the later one stays,
+    and a reference without onsets gives 0. Its precision ranks missed onsets last as if they had been found, but for
+    those after the last match, so that a silent clip gets 1: read it beside the accuracy, or take "detection".
 
     Args:
+        precision: "published", or "detection": missed onsets are never recalled, so that a silent clip gets 0.
         tolerance: seconds within which an onset meets a true one.
     """
 
@@ -39,9 +41,9 @@ class Onset(Metric):
         Column("onset_ap", "Onset AP", digits=1, percent=True),
     )
 
-    def __init__(self, tolerance: float = 0.1) -> None:
+    def __init__(self, precision: Literal["published", "detection"] = "published", tolerance: float = 0.1) -> None:
         super().__init__()
-        self.tolerance = tolerance
+        self.precision, self.tolerance = precision, tolerance
 
     def prepare(self, film: Film) -> tuple[np.ndarray, np.ndarray]:
         """The clip's sound and its reference's, cut to the shorter."""
@@ -58,18 +60,26 @@ class Onset(Metric):
         return {
             "onsets": f"librosa 0.11 onset_detect, delta {DELTA}, {SAMPLE_RATE} Hz mono",
             "tolerance": self.tolerance,
-            "rule": "CondFoleyGen predict_onset.py, its slips kept: suppression within 50 ms spares the later of two "
-            "neighbours, true onsets after the last match are left out of the precision, no true onset gives 0",
+            "rule": "CondFoleyGen predict_onset.py; of two weaker neighbours within 50 ms the later one stays",
+            "precision": {
+                "published": "missed onsets rank last, those after the last match are left out; a silent clip gets 1",
+                "detection": "missed onsets are never recalled; a silent clip gets 0",
+            }[self.precision],
+            "no true onset": 0,
             "length": "the shorter of clip and reference",
         }
 
     def _values(self, sound: np.ndarray, true: np.ndarray) -> dict[str, float]:
         found, target = (onsets(x, SAMPLE_RATE, DELTA) for x in (sound, true))
-        confidence = confidences(sound, found)
-        found, confidence = suppress(found, confidence)
-        hits, labels, scores = match(target, found, loudness(sound)[found], confidence, self.tolerance * SAMPLE_RATE)
-        accuracy = hits / len(target) if len(target) else 0.0
-        return {"onset_acc": accuracy, "onset_ap": average_precision(labels, scores)}
+        found, confidence = suppress(found, confidences(sound, found))
+        met = match(target, found, loudness(sound)[found], confidence, self.tolerance * SAMPLE_RATE)
+        misses = met.misses if self.precision == "published" else 0
+        total = len(met.hits) + misses if self.precision == "published" else len(target)
+        labels = [1] * (len(met.hits) + misses) + [0] * len(met.alarms)
+        return {
+            "onset_acc": len(met.hits) / len(target) if len(target) else 0.0,
+            "onset_ap": average_precision(labels, [*met.hits, *[0.0] * misses, *met.alarms], total),
+        }
 
 
 def reference_sound(film: Film) -> Float32[np.ndarray, " s"]:
@@ -113,47 +123,58 @@ def suppress(
     return found[kept], confidence[kept]
 
 
+class Match(NamedTuple):
+    """Confidences of the onsets that met a true one and of those that did not; true ones missed until none was free."""
+
+    hits: list[float]
+    alarms: list[float]
+    misses: int
+
+
 def match(
     target: Int[np.ndarray, " n"],
     found: Int[np.ndarray, " k"],
     height: Float[np.ndarray, " k"],
     confidence: Float[np.ndarray, " k"],
     tolerance: float,
-) -> tuple[int, list[int], list[float]]:
-    """Hits, and the labels and scores for the precision: each true onset takes the highest free one within reach.
+) -> Match:
+    """Each true onset takes the highest free one within reach.
 
     Args:
         target: true onsets, samples.
         found: the clip's onsets.
         height: amplitude at each, which decides among several.
-        confidence: of each, the score of a hit or a false alarm; a miss scores 0.
+        confidence: of each.
         tolerance: samples.
     """
-    free, hits = list(range(len(found))), 0
-    labels: list[int] = []
-    scores: list[float] = []
+    free, misses = list(range(len(found))), 0
+    hits: list[float] = []
     for time in target:
         near = [i for i in free if abs(found[i] - time) < tolerance]
-        labels.append(1)
         if not near:
-            scores.append(0.0)
+            misses += 1
             continue
         best = near[int(np.argsort(height[near], kind="stable")[-1])]
-        scores.append(float(confidence[best]))
+        hits.append(float(confidence[best]))
         free.remove(best)
-        hits += 1
         if not free:
-            break
-    return hits, labels + [0] * len(free), scores + [float(confidence[i]) for i in free]
+            break  # what follows is counted nowhere but in the accuracy
+    return Match(hits, [float(confidence[i]) for i in free], misses)
 
 
-def average_precision(labels: Sequence[int], scores: Sequence[float]) -> float:
-    """Mean precision over the positives, sum of (R_n - R_n-1) P_n over the distinct scores from the highest down."""
+def average_precision(labels: Sequence[int], scores: Sequence[float], positives: int | None = None) -> float:
+    """Mean precision over the positives, sum of (R_n - R_n-1) P_n over the distinct scores from the highest down.
+
+    Args:
+        labels: 1 where a positive was found, else 0.
+        scores: of each; equal ones enter together.
+        positives: how many there are in truth; None counts the labels.
+    """
     label, score = np.asarray(labels, float), np.asarray(scores, float)
     if not label.sum():
         return 0.0
     order = np.argsort(-score, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(score[order]), -1))  # equal scores enter together
+    ends = np.flatnonzero(np.append(np.diff(score[order]), -1))
     hits = np.cumsum(label[order])[ends]
-    recall = hits / label.sum()
+    recall = hits / (positives or label.sum())
     return float(np.sum(np.diff(recall, prepend=0) * hits / (ends + 1)))

@@ -216,13 +216,13 @@ def read_pickled(data: bytes) -> dict[str, Any]:
                     marks.append(len(stack))
                 case "MEMOIZE":
                     memo.append(stack[-1])
-                case "BINGET" | "LONG_BINGET":
+                case "BINGET" | "LONG_BINGET" if arg is not None:
                     stack.append(memo[arg])
                 case "NONE" | "NEWTRUE" | "NEWFALSE":
                     stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[code.name])
                 case "SHORT_BINUNICODE" | "BININT" | "BININT1" | "BININT2" | "BINBYTES" | "SHORT_BINBYTES":
                     stack.append(arg)
-                case "TUPLE" | "TUPLE1" | "TUPLE3":
+                case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
                     start = marks.pop() if code.name == "TUPLE" else len(stack) - int(code.name[-1])
                     stack[start:] = [tuple(stack[start:])]
                 case "SETITEM" | "SETITEMS":
@@ -245,7 +245,7 @@ def read_pickled(data: bytes) -> dict[str, Any]:
 
 
 def _made(name: str, arguments: tuple[Any, ...]) -> Any:
-    if name == "numpy.core.multiarray._reconstruct":
+    if name in ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"):  # numpy 1 and 2
         return _Array()
     if name == "numpy.dtype" and arguments[0] == "f4":
         return "f4"

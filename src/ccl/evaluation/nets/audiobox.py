@@ -1,7 +1,8 @@
 """AudioBox-Aesthetics (Tjandra et al. 2025, arXiv 2502.05139): four ratings of a sound, under the published keys.
 
 For each axis the outputs of all WavLM layers are summed with learned weights, averaged over the frames that are sound,
-made unit and read by an MLP. The ratings come normalised; `Scale` of metrics/audiobox.py turns them to 1..10.
+made unit and read by an MLP. The ratings come normalised; the metric scales them to 1..10 with the
+checkpoint's own means and deviations.
 
 B windows, S samples, D width.
 """

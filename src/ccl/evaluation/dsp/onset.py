@@ -7,11 +7,11 @@ when several processes fill it at once. S samples, N frames of 512 samples, M me
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import scipy.fft
 from jaxtyping import Float, Float32, Int
+
+from ccl.evaluation.dsp.slaney import slaney
 
 WINDOW = 2048  # samples of a frame
 HOP = 512  # samples between frames
@@ -40,7 +40,7 @@ def onsets(audio: Float32[np.ndarray, " s"], sample_rate: int, delta: float = 0.
 
 def strength(audio: Float32[np.ndarray, " s"], sample_rate: int) -> Float32[np.ndarray, " n"]:
     """Mean rise of the mel bands in dB, from the frame before; frame n belongs to sample n * HOP."""
-    power = spectrogram(audio) @ slaney(sample_rate).T
+    power = spectrogram(audio) @ slaney(sample_rate, WINDOW, BANDS).T.astype(np.float32)
     level = 10 * np.log10(np.maximum(power, np.float32(_FLOOR)))
     level = np.maximum(level, level.max() - np.float32(_RANGE))
     rise = np.maximum(np.diff(level, axis=0), 0).mean(axis=1)
@@ -71,15 +71,3 @@ def spectrogram(audio: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, "n bins
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
     return np.abs(scipy.fft.rfft(frames * hann, axis=1)) ** 2
-
-
-@lru_cache(maxsize=4)
-def slaney(sample_rate: int) -> Float32[np.ndarray, "m bins"]:
-    """Triangles of equal area, 0 Hz to half the rate, on Slaney's mel scale: linear to 1000 Hz, logarithmic above."""
-    top = 15 + np.log(sample_rate / 2 / 1000) * 27 / np.log(6.4) if sample_rate > 2000 else sample_rate / 2 * 3 / 200
-    mels = np.linspace(0, top, BANDS + 2)
-    edges = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((np.maximum(mels, 15) - 15) * np.log(6.4) / 27))
-    bins = np.fft.rfftfreq(WINDOW, 1 / sample_rate)
-    left, centre, right = (edges[i : i + BANDS, None] for i in range(3))
-    triangles = np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre))
-    return (np.maximum(triangles, 0) * 2 / (right - left)).astype(np.float32)

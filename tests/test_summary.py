@@ -247,5 +247,5 @@ def test_a_whole_table_is_summarised_in_a_moment():
     results = Results(rows, test, columns)
     start = time.process_time()
     made = summarise(results)
-    assert time.process_time() - start < 3  # about 0.6 s where nothing else runs
+    assert time.process_time() - start < 5  # about 0.6 s where nothing else runs
     assert len(made.cells) == 4 * 3 * 15 and len(made.pairs) == 6 * 3 * 15

@@ -100,6 +100,8 @@ def shown_clip(path: Path, name: str, folder: Path, embedded: bool) -> dict[str,
         clip["data"] = name
     else:
         clip["href"] = quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+    if clip["type"].startswith("audio"):
+        return clip | {"note": "sound alone"}
     try:
         clip["poster"] = poster(path)
     except MediaError as error:

@@ -96,7 +96,7 @@ def printed_value(numbers: Mapping[str, Mapping[str, float]], place: Place) -> f
     by_subset = numbers.get(place.column.name, {})
     if place.subset == MEAN and MEAN not in by_subset and by_subset:
         return float(np.mean(list(by_subset.values())))
-    return by_subset.get(place.subset, float("nan"))
+    return float(by_subset.get(place.subset, "nan"))
 
 
 def whole(results: Results) -> str:

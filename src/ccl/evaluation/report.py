@@ -25,7 +25,9 @@ from ccl.files import replacing
 COLOURS = 8  # of methods, in page.css
 
 
-def write(results: Results, path: str | Path, *, limit_mb: float = 100, published: Published | None = None) -> None:
+def write(
+    results: Results, path: str | Path, *, limit_mb: int | float = 100, published: Published | None = None
+) -> None:
     """Write the page, whole.
 
     Args:
@@ -35,10 +37,10 @@ def write(results: Results, path: str | Path, *, limit_mb: float = 100, publishe
         published: numbers printed elsewhere, to stand beside.
     """
     path = Path(path)
-    found = {key: clip for key, clip in results.clips.items() if clip.is_file()}
+    names = names_of(results)
+    found = {key: clip for key, clip in results.clips.items() if key in names and clip.is_file()}
     weight = sum(clip.stat().st_size for clip in found.values())
     embedded = weight <= limit_mb * 1e6
-    page = (files("ccl.evaluation") / "page" / "page.html").read_text()
     colours = {method: place % COLOURS for place, method in enumerate(results.methods)}
     summary = summarise(results)
     sections = {
@@ -48,7 +50,7 @@ def write(results: Results, path: str | Path, *, limit_mb: float = 100, publishe
         "Notes": noted(results, published),
     }
     sections = {heading: text for heading, text in sections.items() if text}
-    head = Template(page).substitute(
+    head = Template(asset("page.html")).substitute(
         title=f"Evaluation of {escape(', '.join(results.systems) or 'clips')}",
         lede=escape(lede(results)),
         css=asset("page.css"),
@@ -58,9 +60,8 @@ def write(results: Results, path: str | Path, *, limit_mb: float = 100, publishe
         data=as_json(data(results, found, path.parent, embedded, colours)),
     )
     with replacing(path) as file:
-        file.write(head.encode())
+        file.write(head.encode(errors="replace"))  # half a surrogate pair may come from JSON
         if embedded:
-            names = names_of(results)
             for key, clip in found.items():
                 file.write(f'<script type="text/plain" id="{names[key]}">'.encode())
                 file.write(base64.b64encode(clip.read_bytes()) + b"</script>\n")
@@ -69,7 +70,7 @@ def write(results: Results, path: str | Path, *, limit_mb: float = 100, publishe
 
 def asset(name: str) -> str:
     """A file of the page."""
-    return (files("ccl.evaluation") / "page" / name).read_text()
+    return (files("ccl.evaluation") / "page" / name).read_text(encoding="utf-8")
 
 
 def lede(results: Results) -> str:
@@ -79,7 +80,7 @@ def lede(results: Results) -> str:
     return f"{samples}, {len(results.systems)} {'system' if len(results.systems) == 1 else 'systems'}."
 
 
-def hint(embedded: bool, weight: float, any_clip: bool) -> str:
+def hint(embedded: bool, weight: int, any_clip: bool) -> str:
     """How to read the samples, and where their clips are."""
     where = (
         f"The clips ({weight / 1e6:.1f} MB) lie in this page."

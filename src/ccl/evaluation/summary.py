@@ -158,7 +158,8 @@ def set_value(results: Results, method: str, subset: str, name: str) -> float | 
 
     The mean without one of its own: what stands beside a value is that of all clips, a value the mean of the subsets'.
     """
-    found = {r["subset"]: r["value"] for r in results.pooled if (r["method"], r["name"]) == (method, name)}
+    rows = [row for row in results.pooled if (row["method"], row["name"]) == (method, name)]
+    found = {row["subset"]: float(row["value"]) for row in rows if row["value"] is not None}
     if subset == MEAN and MEAN not in found:
         if (ALL in found and "." in name) or name.endswith(".p"):  # a mean of p is no p
             return found.get(ALL)

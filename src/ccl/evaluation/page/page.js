@@ -4,7 +4,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const { methods, columns, samples, reasons } = data;
-  const tools = document.getElementById("tools"), list = document.getElementById("list");
+  const tools = document.getElementById("tools"), list = document.getElementById("list"), rest = document.getElementById("more");
   const column = Object.fromEntries(columns.map((c) => [c.name, c]));
   const STEP = 20;
   let chosen = [], shown = 0;
@@ -77,6 +77,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
     chosen.slice(shown, shown + STEP).forEach((s) => part.append(card(s, which)));
     shown = Math.min(shown + STEP, chosen.length);
     list.append(part);
+    rest.hidden = shown >= chosen.length;
   }
 
   function card(sample, which) {
@@ -143,11 +144,12 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
     const box = make("div", "frame");
     if (clip.poster) { const image = make("img"); image.src = clip.poster; image.alt = ""; box.append(image); }
     else box.append(make("p", "", clip.note || "no picture"));
-    if (!clip.href && !clip.data) return box;
+    const sound = clip.type && clip.type.startsWith("audio");
+    if (!clip.poster && !sound) return box; // missing or broken, as its text says
     const play = make("button", "play");
     play.type = "button"; play.title = "play"; play.setAttribute("aria-label", "play");
     play.addEventListener("click", () => {
-      const media = make(clip.type.startsWith("audio") ? "audio" : "video");
+      const media = make(sound ? "audio" : "video");
       media.controls = true; media.loop = true; media.playsInline = true;
       media.addEventListener("error", () => {
         const link = make("a", "", "the file itself"), text = make("p", "", "This browser cannot play it (HEVC?): ");
@@ -155,7 +157,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
         box.replaceChildren(text);
       });
       media.src = address(clip);
-      box.classList.add("open");
+      box.parentNode.classList.add("open");
       box.replaceChildren(media);
       media.play().catch(() => {});
     });
@@ -165,8 +167,8 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
 
   tools.addEventListener("input", choose);
   tools.addEventListener("submit", (e) => e.preventDefault());
-  new IntersectionObserver((seen) => { if (seen.some((s) => s.isIntersecting) && shown < chosen.length) more(); },
-    { rootMargin: "800px" }).observe(document.getElementById("more"));
+  rest.addEventListener("click", more);
+  new IntersectionObserver((seen) => { if (seen.some((s) => s.isIntersecting)) more(); }, { rootMargin: "800px" }).observe(rest);
   choose();
   document.documentElement.dataset.ready = samples.length;
 })();

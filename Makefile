@@ -5,7 +5,7 @@ CONFIG ?= configs/joint.yaml
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test smoke fit checkpoint lint types bench gate
+.PHONY: help setup demo test slow evaluate smoke fit checkpoint lint types bench gate
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -20,7 +20,10 @@ demo: .venv/.installed ## train, generate and score the embedded default, about 
 	$(BIN)/ccl demo
 
 test: lint types ## install, lint, type-check and test, under 8 minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations 15 -m "not slow"
+
+slow: .venv/.installed ## the proofs that take long, on real clips and weights in CCL_TEST_DATA
+	OMP_NUM_THREADS=2 $(BIN)/pytest -m slow --durations 0 --timeout 1200
 
 smoke: .venv/.installed ## the whole way at a tiny size, about a minute
 	$(BIN)/ccl demo --smoke
@@ -32,6 +35,10 @@ SHIPPED := --config configs/joint.yaml --config configs/trainer/checkpoint.yaml
 checkpoint: .venv/.installed ## train the model that ships with the package, hours; goes on where it was stopped
 	$(BIN)/ccl fit $(SHIPPED) $(if $(wildcard runs/embedded/checkpoints/last.ckpt),--ckpt_path last) && $(BIN)/ccl export runs/embedded -o src/ccl/checkpoints/embedded
 
+CKPT ?=
+evaluate: .venv/.installed ## score a checkpoint on its 200-sample test set; make evaluate CKPT=runs/joint (what ships)
+	$(BIN)/ccl evaluate --ckpt $(CKPT)
+
 lint: .venv/.installed ## ruff, style and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -39,7 +46,7 @@ types: .venv/.installed ## mypy on src
 	$(BIN)/mypy
 
 bench: .venv/.installed ## ratios against peers, a few minutes
-	for name in wan streams interaction loader codec; do echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in wan streams interaction loader codec evaluation; do echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 gate: .venv/.installed ## CCL against the gate, 3 seeds of 1,000 steps each, an hour; goes on where it was stopped
 	$(BIN)/python benchmarks/gate.py

@@ -152,10 +152,10 @@ def test_a_model_is_as_readable_as_any_other_file(umask: int, tmp_path: Path) ->
 def test_evaluate_takes_clips_or_makes_them(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = tmp_path / "rows.jsonl"
     manifest.write_text('{"id": "one", "prompt": "a", "audio": "not-here.wav"}\n')
-    for argv in ((), (tmp_path, "--ckpt", model), ("--ckpt", model), (tmp_path, "--steps", 2)):
+    for argv in ((), ("--videos", tmp_path, "--ckpt", model), ("--videos", tmp_path, "--steps", 2)):
         assert told(capsys, "evaluate", *argv)[0] == 2
     out = tmp_path / "out"
-    argv = ["--ckpt", model, "--manifest", manifest, "--metrics", "mouth", "--steps", 1, "-o", out]
+    argv = ["--ckpt", model, "--testset", manifest, "--metrics", "mouth", "--steps", 1, "-o", out]
     assert cli.main(["evaluate", *map(str, argv)]) == 0
     assert {path.name for path in (out / "clips").iterdir()} == {"one.mp4", "one.json"}
     assert (out / "table.md").is_file()

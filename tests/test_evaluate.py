@@ -1,57 +1,33 @@
-"""Scores of folders: failures are rows, chance and ceiling stand beside, what cannot run says so."""
+"""`ccl evaluate` as a user types it: checkpoints and folders, what comes out, and what is said when something is wrong."""
 
+from __future__ import annotations
+
+import csv
 import json
 import os
+import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from ccl.evaluation import evaluate, score_folder
-from ccl.evaluation.metrics import Colours, Metric, Mouth, Speech
+from ccl import cli
+from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
-from ccl.rows import Row
+from ccl.rows import Row, write_rows
 from ccl.types import Clip
+from tiny_clips import tiny_clip
 
 PROMPT = 'A man with black hair and a green shirt in front of a blue wall says "hello"'
-ROWS = [Row(id=f"c{i}", prompt=PROMPT, subset="easy" if i < 3 else "hard") for i in range(6)]
-
-WHISPER_LEAVES_FILES_OPEN = pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+LIGHT = ["--metrics", "mouth,colours", "av_align"]
+ROWS = [{"id": f"c{i}", "prompt": PROMPT, "subset": "easy" if i < 3 else "hard"} for i in range(6)]
 
 
-class Loudness(Metric):
-    """Counts the clips it sees; stumbles over silence."""
-
-    name = "loudness"
-    columns = ("peak", "mean")
-    worst = -1.0
-
-    def score(self, clip: Clip) -> dict[str, float]:
-        if not clip.audio.any():
-            raise RuntimeError("only silence")
-        return {"peak": float(np.abs(clip.audio).max()), "mean": float(np.abs(clip.audio).mean())}
-
-    def chance(self, clips):
-        return {"shuffled": 0.5, "p": float(len(clips))}
-
-
-class Weightless(Metric):
-    name = "weightless"
-    columns = ("nothing",)
-
-    def missing(self) -> str:
-        return "it needs weights.pt"
-
-    def score(self, clip: Clip) -> dict[str, float]:
-        raise AssertionError("must not be called")
-
-
-def clip(i: int = 0) -> Clip:
+def room(i: int = 0) -> Clip:
     """A room with a shirt in it, and a tone."""
     video = np.empty((5, 48, 48, 3), np.uint8)
     video[:] = pale("blue").astype(np.uint8)
@@ -61,92 +37,141 @@ def clip(i: int = 0) -> Clip:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """c0 to c2 are fine, c3 is silent, c4 is broken, c5 is missing."""
+    """c0 to c2 are fine, c3 has no sound, c4 is text, c5 is missing; rows.jsonl asks for all of them."""
     folder = tmp_path / "clips"
     for i in range(4):
-        (clip(i) if i < 3 else replace(clip(i), audio=np.zeros(3200, np.float32))).save(folder / f"c{i}.mp4")
-    (folder / "c4.mp4").write_bytes(b"no film")
+        (room(i) if i < 3 else replace(room(i), audio=None)).save(folder / f"c{i}.mp4")
+    (folder / "c4.mp4").write_text("no film")
+    (tmp_path / "rows.jsonl").write_text(write_rows(ROWS))
     return folder
 
 
-def test_every_clip_and_metric_is_a_row(folder):
-    scores = score_folder(folder, ROWS, [Loudness(), Colours()]).rows
-    assert [(row["id"], row["metric"]) for row in scores] == [(r.id, m) for r in ROWS for m in ("loudness", "colours")]
+def told(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The sentence on stderr of a command line that is at fault."""
+    assert cli.main(["evaluate", *map(str, argv)]) in (1, 2)
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("ccl: ") and "\n" not in error
+    return error
 
 
-def test_failures_say_why_and_count_as_worst(folder):
-    rows = {row["id"]: row for row in score_folder(folder, ROWS, [Loudness()]).rows}
-    assert "failed" not in rows["c0"] and rows["c0"]["peak"] > 0.05
-    assert rows["c3"]["failed"] == "only silence" and rows["c3"]["peak"] == -1.0
-    assert "corrupt" in rows["c4"]["failed"] and rows["c5"]["failed"] == "c5.mp4 is missing"
-    assert rows["c5"]["mean"] == -1.0
+def test_a_folder_becomes_scores_tables_and_a_page(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = ["--videos", str(folder), "--testset", str(tmp_path / "rows.jsonl"), *LIGHT, "-o", str(out)]
+    assert cli.main(["evaluate", *argv]) == 0
+    rows = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert all(row.keys() >= {"method", "id", "metric", "value", "reason"} for row in rows)
+    assert all((row["value"] is None) == (row["reason"] is not None) for row in rows)
+    found = {(row["id"], row["metric"]): row for row in rows}
+    assert found["c0", "colours"]["value"] == found["c3", "colours"]["value"] == 1.0
+    assert found["c3", "mouth"]["reason"] == "no audio stream"
+    assert "no media file" in found["c4", "mouth"]["reason"]
+    assert found["c5", "colours"]["reason"] == "c5.mp4 is missing"
+    for name in ("table.md", "table.csv", "table.tex", "report.html"):
+        assert "clips" in (out / name).read_text(), name
+    assert "c5.mp4 is missing" in (out / "report.html").read_text()
+    assert str(out / "report.html") in capsys.readouterr().out
+    with (out / "table.csv").open() as file:
+        (line,) = csv.DictReader(file)
+    assert (line["colours.mean"], line["colours.mean.scored"], line["colours.mean.failed"]) == ("1.0", "4", "2")
 
 
-def test_one_metric_s_failure_leaves_the_others(folder):
-    rows = score_folder(folder, [ROWS[3]], [Loudness(), Colours()]).rows
-    assert "failed" in rows[0] and rows[1]["colours"] == 1.0
-
-
-def test_a_clip_without_sound_is_scored_where_pictures_suffice(tmp_path):
-    replace(clip(), audio=None).save(tmp_path / "c0.mp4")
-    mouth, colours = score_folder(tmp_path, ROWS[:1], [Mouth(), Colours()]).rows
-    assert "has no sound" in mouth["failed"] and mouth["mouth"] == 0.0
-    assert colours["colours"] == 1.0
-
-
-def test_files_are_found_by_sanitised_ids(tmp_path):
-    clip().save(tmp_path / "a_b.mp4")
-    assert "failed" not in score_folder(tmp_path, [Row(id="a/b", prompt=PROMPT)], [Colours()]).rows[0]
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no folder of clips"):
-        score_folder(tmp_path / "gone", ROWS, [Colours()])
-
-
-def results(folder: Path, out: Path, **kwargs):
-    text = StringIO()
-    metrics = [Loudness(), Weightless()]
-    lines = evaluate(folder, ROWS, metrics, out, console=Console(file=text, width=120), **kwargs)
-    return lines, text.getvalue()
-
-
-def test_table_has_means_over_all_rows_by_subset(folder, tmp_path):
-    lines, _ = results(folder, tmp_path / "out")
-    by = {(line["subset"], line["measure"]): line for line in lines}
-    assert list(by) == [(s, m) for s in ("easy", "hard", "all") for m in ("peak", "mean")]
-    assert (by["easy", "peak"]["scored"], by["easy", "peak"]["failed"]) == (3, 0)
-    assert (by["hard", "peak"]["scored"], by["hard", "peak"]["failed"], by["hard", "peak"]["value"]) == (0, 3, -1.0)
-    assert by["all", "peak"]["value"] == pytest.approx((by["easy", "peak"]["value"] - 1) / 2)
-
-
-def test_chance_stands_beside_the_first_column(folder, tmp_path):
-    lines, _ = results(folder, tmp_path / "out")
-    assert [line["p"] for line in lines] == [3.0, None, 1.0, None, 4.0, None]
-
-
-def test_ceiling_comes_from_reference_clips(folder, tmp_path):
+def test_several_systems_stand_in_one_table(folder, tmp_path):
+    other = tmp_path / "other"
     for i in range(6):
-        clip(5).save(tmp_path / "true" / f"c{i}.mp4")
-    lines, _ = results(folder, tmp_path / "out", reference=tmp_path / "true")
-    assert lines[0]["ceiling"] > lines[0]["value"]
+        replace(room(i), video=room(i).video[:, ::-1].copy()).save(other / f"c{i}.mp4")
+    argv = ["--methods", f"ours={folder}", "--methods", f"theirs={other}", "--metrics", "colours"]
+    argv += ["--testset", str(tmp_path / "rows.jsonl"), "-o", str(tmp_path / "out")]
+    assert cli.main(["evaluate", *argv]) == 0
+    table = (tmp_path / "out/table.md").read_text()
+    assert "ours" in table and "theirs" in table
 
 
-def test_a_metric_that_cannot_run_says_why_and_gives_no_number(folder, tmp_path):
-    lines, printed = results(folder, tmp_path / "out")
-    assert "weightless: not measured; it needs weights.pt" in printed
-    assert not any(line["measure"] == "nothing" for line in lines)
+def test_all_clips_of_a_folder_are_scored_without_a_test_set(folder, tmp_path):
+    assert cli.main(["evaluate", "--videos", str(folder), "--metrics", "av_align"]) == 0
+    rows = [json.loads(line) for line in (folder / "scores/scores.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in rows} == {"c0", "c1", "c2", "c3", "c4"}
 
 
-def test_results_are_files_that_name_failures_and_causes(folder, tmp_path):
-    record = {"guidance": {"rule": "UCG2"}, "weights": "abcdef", "steps": 9, "solver": "euler", "audio": "a.wav"}
-    (folder / "c0.json").write_text(json.dumps(record))
-    results(folder, tmp_path / "out")
-    rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
-    assert len(rows) == 6 and rows[5]["failed"] == "c5.mp4 is missing"
-    table = (tmp_path / "out" / "table.md").read_text()
-    assert table.startswith("| subset | measure | value |") and "failed (1): c5.mp4 is missing" in table
-    assert "1 clips: weights abcdef, UCG2, 9 steps of euler, from text + audio" in table
+def test_other_conventions_come_from_a_protocol(folder, tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("av_align:\n  init_args: {height: 24}\n")
+    argv = ["--videos", folder, "--metrics", "av_align", "--protocol", tmp_path / "own.yaml", "-o", tmp_path / "out"]
+    assert cli.main(["evaluate", *map(str, argv)]) == 0
+    assert json.loads((tmp_path / "out/state.json").read_text())["metrics"]["av_align"]["height"] == 24
+    (tmp_path / "own.yaml").write_text("av_align:\n  init_args: {hight: 24}\n")
+    assert "metric av_align has no 'hight', did you mean 'height'?" in told(capsys, *argv)
+
+
+MISTAKES = {
+    "nothing to score": [],
+    "there is no folder of clips gone": ["--videos", "gone"],
+    "it must be NAME=DIR": ["--methods", "clips"],
+    "there is no metric 'av_aling', did you mean 'av_align'?": ["--videos", "clips", "--metrics", "av_aling"],
+    "there is no test set 'papre', did you mean 'paper'?": ["--videos", "clips", "--testset", "papre"],
+    "there are no weights called 'yunt', did you mean 'yunet'?": ["--videos", "clips", "--weights", "yunt=x"],
+    "there is no file x, given as the weights of yunet": ["--videos", "clips", "--weights", "yunet=x"],
+    "--steps is for the clips that --ckpt makes": ["--videos", "clips", "--steps", "3"],
+    "--ckpt makes clips and --videos scores": ["--videos", "clips", "--ckpt", "clips"],
+    "there is no option '--video', did you mean '--videos'?": ["--video", "clips"],
+    "there is no --reference folder gone": ["--videos", "clips", "--reference", "gone"],
+    "two systems are called 'clips'": ["--videos", "clips", "--methods", "clips=clips"],
+    "--limit is 0; it must be 1 at least": ["--videos", "clips", "--limit", "0"],
+}
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_a_mistake_is_one_sentence(sentence, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder.parent)
+    assert sentence in told(capsys, *MISTAKES[sentence])
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["clips", "rows.jsonl"], "nothing was written"
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path):
+    """SIGKILL in the middle, then the same command again: byte for byte what a run without the kill gives."""
+    folder = tmp_path / "clips"
+    for i in range(24):
+        tiny_clip(i, seconds=1.0).save(folder / f"c{i:02}.mp4")
+
+    def command(out: str) -> list[str]:
+        start = [sys.executable, "-c", "import ccl.cli; raise SystemExit(ccl.cli.main())", "evaluate"]
+        return [*start, "--videos", str(folder), *LIGHT, "-o", str(tmp_path / out)]
+
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    scores = tmp_path / "killed/scores.jsonl"
+    process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and (not scores.is_file() or len(scores.read_text().splitlines()) < 12):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    before = len(scores.read_text().splitlines())
+    subprocess.run(command("killed"), check=True, capture_output=True)
+    assert 12 <= before
+    assert scores.read_bytes() == (tmp_path / "whole/scores.jsonl").read_bytes()
+    assert (tmp_path / "killed/table.csv").read_bytes() == (tmp_path / "whole/table.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_keeps_the_contract(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("CCL_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    metric = METRICS[name]()
+    assert isinstance(metric, Metric) and metric.name == name and metric.batch_size >= 1
+    assert metric.columns and len({column.name for column in metric.columns}) == len(metric.columns)
+    reason = metric.missing()
+    if reason:
+        assert ("ccl weights fetch" in reason or "pip install" in reason) and "\n" not in reason
+        with pytest.raises(ValueError, match="needs"):
+            metric.update([room()])
+    else:
+        json.dumps(metric.protocol())
+    # Nothing at all, and a single silent picture: a reason or a value, never an error.
+    empty = Clip(None, None, id="empty")
+    single = Clip(np.zeros((1, 48, 48, 3), np.uint8), np.zeros(640, np.float32), id="single")
+    if not reason:
+        for result in metric.score([empty, single, tmp_path / "gone.mp4"]):
+            if not hasattr(result, "reason"):
+                assert all(np.isfinite(value) for value in result.values.values())
+            else:
+                assert result.reason and ": " not in result.reason[:12], result.reason
 
 
 def test_colours_are_those_of_the_world():
@@ -157,52 +182,73 @@ def test_colours_are_those_of_the_world():
     assert all(np.allclose(scene.wall(name), pale(name), atol=0.01) for name in WALLS)
 
 
+def colours(clip: Clip) -> float | str:
+    (result,) = Colours().score([clip])
+    return result.values["colours"] if hasattr(result, "values") else result.reason
+
+
 def test_wrong_colours_are_seen():
-    asked = replace(clip(), prompt="a woman with white hair and a yellow shirt in front of a blue wall")
-    assert Colours().score(asked) == {"colours": 0.5}
+    asked = "a woman with white hair and a yellow shirt in front of a blue wall"
+    assert colours(replace(room(), prompt=asked)) == 0.5
 
 
 def test_long_hair_is_not_taken_for_the_shirt():
-    video = clip().video.copy()
+    video = room().video.copy()
     video[:, 24:36, 4:44] = PAINTS["white"]
     asked = "A woman with white hair and a green shirt in front of a blue wall"
-    assert Colours().score(replace(clip(), video=video, prompt=asked)) == {"colours": 1.0}
+    assert colours(replace(room(), video=video, prompt=asked)) == 1.0
 
 
 def test_a_prompt_without_colours_is_a_failure():
-    with pytest.raises(ValueError, match="asks for no colour"):
-        Colours().score(replace(clip(), prompt="a drum"))
+    assert "asks for no colour" in str(colours(replace(room(), prompt="a drum")))
 
 
-def test_missing_whisper_weights_are_told_with_the_remedy(tmp_path):
-    assert "load_model" in Speech(str(tmp_path / "tiny.en.pt")).missing()
+# Real clips in every odd form --------------------------------------------------------------------------------------
 
 
-@WHISPER_LEAVES_FILES_OPEN
-def test_word_error_rate_counts_words_after_normalising():
-    speech = Speech()
-    assert speech.error_rate("I'll see two houses", "I will see 2 houses.") == 0.0
-    assert speech.error_rate("we like red apples", "we like apples") == 0.25
-
-
-def test_speech_needs_a_sentence_and_sound():
-    with pytest.raises(ValueError, match="no sentence"):
-        Speech().score(replace(clip(), prompt="a drum"))
-    with pytest.raises(ValueError, match="has no sound"):
-        Speech().score(replace(clip(), audio=None))
-
-
-@WHISPER_LEAVES_FILES_OPEN
-def test_whisper_hears_real_speech():
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory) -> Path:
+    """Files of all kinds that people hand in, cut from a real clip."""
     data = os.environ.get("CCL_TEST_DATA")
     if not data:
-        pytest.skip("needs CCL_TEST_DATA with weights/whisper-tiny.en.pt and clips/jfk.flac")
-    from ccl.media import read_audio
+        pytest.skip("needs CCL_TEST_DATA with clips/ and weights/")
+    folder = tmp_path_factory.mktemp("odd")
+    clips = Path(data) / "clips"
+    talk = (clips / "versebench_syncnet_1.mp4").read_bytes()
+    (folder / "truncated.mp4").write_bytes(talk[: len(talk) // 2])
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "text.mp4").write_text("this is no film")
+    shutil.copy(clips / "condfoley_hitting_bag.mp4", folder / "fps15.mp4")
+    shutil.copy(clips / "jfk.flac", folder / "sound.flac")
+    from ccl.media import read_clip
 
-    speech = Speech(str(Path(data) / "weights" / "whisper-tiny.en.pt"))
-    assert not speech.missing()
-    sentence = (
-        "And so my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
-    )
-    spoken = Clip(None, read_audio(Path(data) / "clips" / "jfk.flac"), meta={"sentence": sentence})
-    assert speech.score(spoken)["wer"] <= 0.1
+    film = read_clip(clips / "versebench_syncnet_1.mp4")
+    small = film.video[:, ::4, ::4][:, :120, :192]
+    Clip(small[:1], film.audio[:640], film.fps, id="one").save(folder / "one_picture.mp4")
+    Clip(small[:100], film.audio[:64_000], film.fps, id="four").save(folder / "four_seconds.mp4")
+    Clip(small[:50], None, film.fps, id="mute").save(folder / "mute.mp4")
+    Clip(small[:50], np.zeros(32_000, np.float32), film.fps, id="silent").save(folder / "silent.mp4")
+    return folder
+
+
+def test_odd_files_each_give_a_value_or_a_reason(odd, tmp_path):
+    data = Path(os.environ["CCL_TEST_DATA"]) / "weights"
+    out = tmp_path / "out"
+    rows = [{"id": path.stem, "prompt": "p", "speech": "hello there"} for path in sorted(odd.iterdir())]
+    (tmp_path / "rows.jsonl").write_text(write_rows(rows))
+    argv = ["--videos", odd, "--testset", tmp_path / "rows.jsonl", "-o", out, "--whisper", data / "whisper-tiny.en.pt"]
+    argv += ["--metrics", "wer,dnsmos,av_align,sync,desync,ib,audiobox"]
+    argv += ["--weights", f"yunet={data / 'face_detection_yunet_2026may.onnx'}"]
+    assert cli.main(["evaluate", *map(str, argv)]) == 0
+    found = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    columns = {column.name for name in argv[9].split(",") for column in METRICS[name].columns}
+    assert {(row["id"], row["metric"]) for row in found} == {(Row(**row).id, c) for row in rows for c in columns}
+    assert all((row["value"] is None) != (row["reason"] is None) for row in found)
+    reason = {(row["id"], row["metric"]): row["reason"] for row in found}
+    value = {(row["id"], row["metric"]): row["value"] for row in found}
+    assert "truncated" in reason["truncated", "av_align"]
+    assert "no media file" in reason["empty", "wer"] and "no media file" in reason["text", "wer"]
+    assert reason["mute", "dnsmos_ovrl"] == "no audio stream"
+    assert reason["sound", "av_align"] == "no video stream" and value["sound", "dnsmos_p808"] > 2.5
+    assert 0 <= value["fps15", "av_align"] <= 1
+    assert value["silent", "wer"] is not None

@@ -43,7 +43,10 @@ SMALLER: dict[str, list[str]] = {
     "ccl fit --config configs/joint.yaml --config configs/model/wan14b.yaml": [],
     "ccl fit --config configs/joint.yaml": WORLD,
     "ccl shards make my-clips": [],
-    "ccl evaluate ": ["--metrics", "mouth", "colours"],
+    "ccl evaluate --ckpt": ["--metrics", "mouth", "colours", "--limit", "1"],
+    "ccl evaluate --videos": ["--metrics", "mouth", "colours"],
+    "ccl evaluate --methods": ["--metrics", "av_align", "--limit", "1"],  # of folders that are empty here
+    "ccl weights list": [],
 }
 
 
@@ -73,6 +76,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / prompts).write_text("".join((ROOT / prompts).read_text().splitlines(keepends=True)[:2]))
     (tmp_path / "small.yaml").write_text(SMALL)
     tiny_folder(tmp_path / "my-clips", 2, Grid())
+    for name in ("ours", "ovi"):
+        (tmp_path / "out" / name).mkdir(parents=True)
     captions = "file,prompt\nclip0.mp4,a square\nclip1.mp4,another square\n"
     (tmp_path / "captions.csv").write_text(captions)
     pipe = tiny_pipeline()

@@ -54,7 +54,7 @@ def evaluate(argv: list[str]) -> int:
         results = score(methods, rows, metrics, out, reference=CEILING if args.reference else None, progress=progress)
     beside = published() if args.published or (testset is not None and testset.name == PAPER) else None
     table.write(results, out, published=beside)
-    report.write(results, out / "report.html", limit_mb=args.embed_mb)
+    report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside)
     table.show(results, console, published=beside)
     for name in ("table.md", "report.html", "scores.jsonl"):
         console.print(str(out / name), highlight=False, soft_wrap=True)
@@ -113,7 +113,7 @@ def parse(argv: list[str]) -> Namespace:
     result = parser.add_argument_group("results")
     result.add_argument("-o", "--out", type=Path, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)")
     result.add_argument("--published", action="store_true", help="the paper's numbers beside, whatever the test set")
-    result.add_argument("--embed-mb", type=float, default=100, help="clips inside report.html up to this (%(default)g)")
+    result.add_argument("--embed-mb", type=float, default=100.0, help="clips inside report.html up to this (%(default)g)")
     args = parser.parse(argv)
     given = [flag for flag in ("ckpt", "videos", "methods") if getattr(args, flag)]
     if not given:
@@ -183,16 +183,18 @@ def metrics_of(args: Namespace, rows: list[Row]) -> list[Metric]:
             )
     if not names:
         unfit = set() if args.reference else {"fvd"}
-        unfit |= set() if any(row.reference for row in rows) else {"onset"}
+        unfit |= set() if any(row.reference and Path(row.reference).is_file() for row in rows) else {"onset"}
         unfit |= set() if any("world" in row.id for row in rows) else {"mouth", "colours"}
         names = [name for name in METRICS if name not in unfit]
     protocol = protocol_of(args.protocol, METRICS) if args.protocol else {}
-    asked = {"device": device_of(args.device) or best_device(), "precision": args.precision, "model": args.whisper}
+    asked = {"device": device_of(args.device), "precision": args.precision, "model": args.whisper}
+    usual = {"device": best_device()}
     metrics = []
     for name in names:
         cls, settings = METRICS[name], dict(protocol.get(name, {}))
         takes = inspect.signature(cls).parameters
         settings |= {key: value for key, value in asked.items() if key in takes and value is not None}
+        settings = {key: value for key, value in usual.items() if key in takes} | settings
         try:
             metric = cls(**settings)
         except (TypeError, ValueError) as error:

@@ -46,20 +46,20 @@ def testset_of(name: str) -> TestSet:
     path = Path(name)
     if path.is_file():
         return TestSet(path.stem, (path,))
-    own = benchmark() / "testset" / name
-    for folder in (path, own):
+    shipped = benchmark() / "testset" / name
+    for folder in (path, shipped):
         files = tuple(sorted(folder.glob("*.jsonl"))) if folder.is_dir() else ()
         if files:
-            return TestSet(name if folder == own else folder.name, files)
-    known = sorted(folder.name for folder in (benchmark() / "testset").glob("*") if any(folder.glob("*.jsonl")))
+            return TestSet(name if folder == shipped else folder.name, files)
+    known = [own for own in (PAPER, WORLD) if (benchmark() / "testset" / own).is_dir()]
     raise UsageError(
         f"there is no test set '{name}'{did_you_mean(name, known)}; give a .jsonl file or one of: {', '.join(known)}"
     )
 
 
 def published() -> dict:
-    """The paper's numbers: method -> column -> subset -> value."""
-    return yaml.safe_load((benchmark() / "paper.yaml").read_text())
+    """The paper's numbers: method -> column -> subset -> value (Table 1)."""
+    return yaml.safe_load((benchmark() / "paper.yaml").read_text())["table_1"]
 
 
 def benchmark() -> Path:

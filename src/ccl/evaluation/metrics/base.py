@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +138,7 @@ class Metric(torchmetrics.Metric, ABC):
     def measured(self, inputs: Sequence[Any]) -> list[Result]:
         """`measure` in batches; where a batch fails, clip by clip, so that the fault stays with its clip."""
         results: list[Result] = []
-        with torch.inference_mode():
+        with torch.inference_mode(), exact():
             for start in range(0, len(inputs), self.batch_size):
                 batch = inputs[start : start + self.batch_size]
                 try:
@@ -172,6 +173,13 @@ class Metric(torchmetrics.Metric, ABC):
 
     def _no_rows(self) -> torch.Tensor:
         return torch.empty(0, len(self.columns), dtype=torch.float64)
+
+
+def exact() -> AbstractContextManager[None]:
+    """Convolutions in true float32: torch lets cuDNN round their inputs to TF32 on a GPU."""
+    if not torch.cuda.is_available():
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
 
 
 def failed(error: Exception) -> Failed:

@@ -31,7 +31,7 @@ class Onset(Metric):
     those after the last match, so that a silent clip gets 1: read it beside the accuracy, or take "detection".
 
     Args:
-        precision: "published", or "detection": missed onsets are never recalled, so that a silent clip gets 0.
+        scoring: of the average precision; "published", or "detection": missed onsets are never recalled, so that a silent clip gets 0.
         tolerance: seconds within which an onset meets a true one.
     """
 
@@ -41,9 +41,9 @@ class Onset(Metric):
         Column("onset_ap", "Onset AP", digits=1, percent=True),
     )
 
-    def __init__(self, precision: Literal["published", "detection"] = "published", tolerance: float = 0.1) -> None:
+    def __init__(self, scoring: Literal["published", "detection"] = "published", tolerance: float = 0.1) -> None:
         super().__init__()
-        self.precision, self.tolerance = precision, tolerance
+        self.scoring, self.tolerance = scoring, tolerance
 
     def prepare(self, film: Film) -> tuple[np.ndarray, np.ndarray]:
         """The clip's sound and its reference's, cut to the shorter."""
@@ -64,7 +64,7 @@ class Onset(Metric):
             "precision": {
                 "published": "missed onsets rank last, those after the last match are left out; a silent clip gets 1",
                 "detection": "missed onsets are never recalled; a silent clip gets 0",
-            }[self.precision],
+            }[self.scoring],
             "no true onset": 0,
             "length": "the shorter of clip and reference",
         }
@@ -73,8 +73,8 @@ class Onset(Metric):
         found, target = (onsets(x, SAMPLE_RATE, DELTA) for x in (sound, true))
         found, confidence = suppress(found, confidences(sound, found))
         met = match(target, found, loudness(sound)[found], confidence, self.tolerance * SAMPLE_RATE)
-        misses = met.misses if self.precision == "published" else 0
-        total = len(met.hits) + misses if self.precision == "published" else len(target)
+        misses = met.misses if self.scoring == "published" else 0
+        total = len(met.hits) + misses if self.scoring == "published" else len(target)
         labels = [1] * (len(met.hits) + misses) + [0] * len(met.alarms)
         return {
             "onset_acc": len(met.hits) / len(target) if len(target) else 0.0,

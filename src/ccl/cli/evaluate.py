@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +12,13 @@ import yaml
 import ccl
 from ccl.cli.errors import UsageError, did_you_mean
 from ccl.cli.parser import Parser
+from ccl.cli.progress import bar
 from ccl.cli.testsets import PAPER, WORLD, TestSet, published, testset_of
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
 
 if TYPE_CHECKING:
     from ccl.evaluation.metrics import Metric
-    from ccl.evaluation.score import Progress
     from ccl.rows import Row
 
 
@@ -50,7 +48,7 @@ def evaluate(argv: list[str]) -> int:
     if args.reference:
         methods[CEILING] = args.reference
     console = Console()
-    with scoring() as progress:
+    with bar("scoring") as progress:
         results = score(methods, rows, metrics, out, reference=CEILING if args.reference else None, progress=progress)
     beside = published() if args.published or (testset is not None and testset.name == PAPER) else None
     table.write(results, out, published=beside)
@@ -113,7 +111,7 @@ def parse(argv: list[str]) -> Namespace:
     result = parser.add_argument_group("results")
     result.add_argument("-o", "--out", type=Path, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)")
     result.add_argument("--published", action="store_true", help="the paper's numbers beside, whatever the test set")
-    result.add_argument("--embed-mb", type=float, default=100.0, help="clips inside report.html up to this (%(default)g)")
+    result.add_argument("--embed-mb", type=float, default=100.0, help="of clips inside report.html (%(default)g)")
     args = parser.parse(argv)
     given = [flag for flag in ("ckpt", "videos", "methods") if getattr(args, flag)]
     if not given:
@@ -248,7 +246,6 @@ def generate(args: Namespace, testset: TestSet, folder: Path) -> None:
     from dataclasses import replace
 
     from ccl.cli.parts import device_of
-    from ccl.cli.verbs import bar
     from ccl.generate import generate_files
     from ccl.pipeline import Pipeline
     from ccl.rows import read_rows
@@ -265,31 +262,3 @@ def generate(args: Namespace, testset: TestSet, folder: Path) -> None:
     pipe = Pipeline.load(args.ckpt, device=device_of(args.device))
     with bar("generating") as progress:
         generate_files(pipe, rows, folder, steps=args.steps, seed=args.seed, progress=progress)
-
-
-@contextmanager
-def scoring() -> Iterator[Progress]:
-    """A bar on stderr with the time left."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("")
-        yield lambda n, of, text: shown.update(task, completed=n, total=of, description=text)

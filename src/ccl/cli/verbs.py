@@ -6,30 +6,17 @@ The work itself lives with its owner: ccl.data (shards), ccl.pipeline (generate,
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ccl.cli.errors import UsageError
 from ccl.cli.parser import Parser
+from ccl.cli.progress import bar
 from ccl.grid import Grid
 
 
 def say(text: object) -> None:
     sys.stdout.write(f"{text}\n")
-
-
-@contextmanager
-def bar(what: str) -> Iterator[Callable[..., None]]:
-    """A bar on stderr that goes when it is done, moved by progress(done, total, id)."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(what)
-        yield lambda n, of, id="": shown.update(task, completed=n, total=of, description=f"{what} {id}".strip())
 
 
 def add_grid(parser: Parser) -> None:

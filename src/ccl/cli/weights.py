@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from typing import Any
 
 from ccl.cli.errors import UsageError, did_you_mean
 from ccl.cli.parser import Parser
@@ -57,9 +59,13 @@ def fetch(argv: list[str]) -> int:
         sys.stdout.flush()
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
             task = shown.add_task(name)
-            path = get(entry, progress=lambda n, of, task=task: shown.update(task, completed=n, total=of or None))
+            path = get(entry, progress=partial(moved, shown, task))
         sys.stdout.write(f"{path}\n")
     return 0
+
+
+def moved(shown: Any, task: Any, done: int, total: int) -> None:
+    shown.update(task, completed=done, total=total or None)
 
 
 def verify(argv: list[str]) -> int:

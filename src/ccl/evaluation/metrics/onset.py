@@ -31,7 +31,8 @@ class Onset(Metric):
     those after the last match, so that a silent clip gets 1: read it beside the accuracy, or take "detection".
 
     Args:
-        scoring: of the average precision; "published", or "detection": missed onsets are never recalled, so that a silent clip gets 0.
+        scoring: of the average precision: "published", or "detection", where missed onsets are never recalled and a
+            silent clip gets 0.
         tolerance: seconds within which an onset meets a true one.
     """
 

@@ -25,7 +25,7 @@ from einops import rearrange
 from ccl.codecs import EmbeddedAudio, EmbeddedVideo
 from ccl.data.world import World
 from ccl.evaluation.metrics.mouth import correlate, envelope, opening
-from ccl.evaluation.metrics.speech import Speech
+from ccl.evaluation.metrics.wer import WER
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip, write_clip
 from ccl.types import AV, Clip
@@ -83,21 +83,19 @@ def mouths(video: EmbeddedVideo, audio: EmbeddedAudio, name: str, clips: list[Cl
 
 
 def speech(codec: EmbeddedAudio, clips: list[Clip], weights: Path) -> None:
-    listener = Speech(str(weights))
+    listener = WER(str(weights))
     if why := listener.missing():
         print(f"word error rate left out: {why}")
         return
-    import jiwer
-
-    said = [listener.normal(clip.meta["sentence"]) for clip in clips]
     samples = torch.tensor(np.stack([clip.audio for clip in clips if clip.audio is not None]))
     start = time.process_time()
     decoded = codec.decode(codec.encode(samples, Grid().t_a)).numpy()
     seconds = (time.process_time() - start) / len(clips)
     rates = []
     for version in (clips, [replace(clip, audio=audio) for clip, audio in zip(clips, decoded, strict=True)]):
-        heard = [listener.normal(listener.transcribe(clip)) for clip in version]
-        rates.append(100 * jiwer.wer(said, heard))
+        listener.reset()
+        listener.update(version)
+        rates.append(100 * listener.compute()["wer"])
     before, after = rates
     verdict = "met" if after - before <= GOAL_POINTS else "MISSED"
     print(

@@ -1,0 +1,191 @@
+"""Word error rate of the speech, as Whisper hears it, against the words that were to be spoken.
+
+Greedy, as `whisper.transcribe(temperature=0, condition_on_previous_text=False)` decodes, but many clips together; the
+texts are the same. Both sides go through Whisper's own normaliser, jiwer counts. The table's WER is that of the corpus,
+errors over words of all clips; the mean over clips stands beside it. Openly: the hypothesis comes from a network that
+writes down what is likely, so it corrects bad speech a little, and invents words for silence unless `gate` is on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from ccl.evaluation import weights as files
+from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.recogniser import RATE, Precision, dimensions, language_of, locate, quiet, transcribe
+from ccl.evaluation.vad import VAD
+
+# Written without spaces between words, so letters are counted (CER): the Whisper paper's list, and Cantonese and Khmer.
+UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
+# Words that are spoken, in a prompt: "...", or between the speech tags of Ovi's prompts.
+QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”|<S>(.+?)<E>', re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What one clip gives the metric.
+
+    Args:
+        speech: that was to be spoken.
+        lang: Whisper's code of its language.
+        sound: (S,) at 16 kHz; None where the gate found nobody speaking.
+    """
+
+    speech: str
+    lang: str
+    sound: Float32[np.ndarray, " s"] | None
+
+
+class WER(Metric):
+    """Word error rate by Whisper: 0 is perfect; 1 nothing right, and inserted words take it above.
+
+    Args:
+        model: size of Whisper ("large-v3", "tiny.en", ...) or the path of its file.
+        weights: the file, whatever `model` says; None looks `model` up in Whisper's cache and in that of `ccl weights`.
+        device: where the recogniser runs.
+        precision: of the recogniser. None is Whisper's own: fp16 on a GPU, fp32 on a CPU. bf16 is the encoder's alone.
+        gate: a clip in which silero-vad finds no speech counts as if nothing were heard.
+        gate_weights: silero_vad.onnx; None looks it up.
+    """
+
+    name = "wer"
+    columns = (
+        Column("wer", "WER", "lower", percent=True, over=("wer_errors", "wer_words")),
+        Column("wer_mean", "WER mean", "lower", percent=True),
+        Column("wer_errors", "Word errors", "lower", digits=0, shown=False),
+        Column("wer_words", "Words", "", digits=0, shown=False),
+    )
+    batch_size = 8
+
+    def __init__(
+        self,
+        model: str = "large-v3",
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Precision | None = None,
+        gate: bool = False,
+        gate_weights: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        cpu = torch.device(device).type == "cpu"
+        if cpu and precision == "fp16":
+            raise ValueError("Whisper runs in fp16 on a GPU only; on a CPU choose fp32 or bf16")
+        self.model, self.weights, self.where = model, weights, device
+        self.precision: Precision = precision or ("fp32" if cpu else "fp16")
+        self.gate = VAD(gate_weights) if gate else None
+
+    def missing(self) -> str:
+        try:
+            import jiwer  # noqa: F401
+            import whisper  # noqa: F401
+
+            _ = self.path
+        except ImportError as error:
+            return f"the word error rate needs {error.name}: pip install 'ccl[eval]'"
+        except ValueError as error:
+            return str(error)
+        return self.gate.missing() if self.gate is not None else ""
+
+    def protocol(self) -> dict[str, Any]:
+        import whisper
+
+        return {
+            "recogniser": f"openai-whisper {whisper.__version__}, {self.weights or self.model}",
+            "decoding": "greedy, temperature 0, task transcribe, windows of 30 s without text of the one before",
+            "precision": self.precision,
+            "normaliser": "Whisper's, English or basic; words without letter or digit are dropped",
+            "letters_not_words": sorted(UNSPACED),
+            "over_clips": "errors / words of all clips; wer_mean: mean over clips",
+            "gate": self.gate.protocol() if self.gate is not None else None,
+            "weights": files.sha256(self.path),
+        }
+
+    def prepare(self, film: Film) -> Utterance:
+        speech = spoken(film.row.speech, film.row.prompt)
+        if not speech:
+            raise Unscorable("nothing was to be spoken")
+        lang = language_of(film.row.lang, self.dims)
+        if not words_of(speech, lang):
+            raise Unscorable(f"nothing is left of '{speech}' after normalising")
+        sound = film.sound(RATE)
+        silent = self.gate is not None and self.gate.share(sound) == 0
+        return Utterance(speech, lang, None if silent else sound)
+
+    def measure(self, inputs: Sequence[Utterance]) -> list[Measured]:
+        heard = [""] * len(inputs)
+        for lang in dict.fromkeys(clip.lang for clip in inputs):  # one call decodes one language
+            sounds = {i: clip.sound for i, clip in enumerate(inputs) if clip.lang == lang and clip.sound is not None}
+            texts = transcribe(self.recogniser, list(sounds.values()), lang, precision=self.precision)
+            heard = [dict(zip(sounds, texts, strict=True)).get(i, text) for i, text in enumerate(heard)]
+        return [measured(clip, text) for clip, text in zip(inputs, heard, strict=True)]
+
+    @property
+    def path(self) -> Path:
+        """The file of the recogniser. MissingWeights, or ValueError where `model` is no size of Whisper."""
+        return locate(self.model, self.weights)
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Sizes of the network, without reading its weights."""
+        return dimensions(self.path)
+
+    @cached_property
+    def recogniser(self) -> Any:
+        import whisper
+
+        return whisper.load_model(str(self.path), device=self.where).eval()  # reads with weights_only=True
+
+
+def measured(clip: Utterance, text: str) -> Measured:
+    errors, words = word_errors(clip.speech, text, clip.lang)
+    rate = errors / words
+    return Measured({"wer": rate, "wer_mean": rate, "wer_errors": errors, "wer_words": words}, text=text)
+
+
+def word_errors(reference: str, hypothesis: str, lang: str = "en") -> tuple[int, int]:
+    """Words to substitute, delete and insert to make the hypothesis of the reference, and words of the reference.
+
+    Both texts are normalised first; letters take the place of words in languages written without spaces.
+
+    Raises:
+        ValueError: the reference has no words.
+    """
+    import jiwer
+
+    words = words_of(reference, lang)
+    if not words:
+        raise ValueError("the reference has no words")
+    found = jiwer.process_words(" ".join(words), " ".join(words_of(hypothesis, lang)))
+    return found.substitutions + found.deletions + found.insertions, len(words)
+
+
+def words_of(text: str, lang: str) -> list[str]:
+    """What is counted: words of the normalised text, or letters.
+
+    Whisper's English normaliser leaves a lone "." of an ellipsis, which as a word would be an error nobody can hear.
+    """
+    return [word for word in normaliser(lang)(text).split() if any(letter.isalnum() for letter in word)]
+
+
+@lru_cache
+def normaliser(lang: str) -> Callable[[str], str]:
+    """Whisper's: case, punctuation, and in English contractions, numerals and spelling, to one form."""
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
+
+    with quiet():
+        return EnglishTextNormalizer() if lang == "en" else BasicTextNormalizer(split_letters=lang in UNSPACED)
+
+
+def spoken(speech: str, prompt: str) -> str:
+    """The words to be spoken: those the row names, else those that its prompt has in quotes."""
+    return speech.strip() or " ".join("".join(found) for found in QUOTED.findall(prompt))

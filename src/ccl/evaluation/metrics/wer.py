@@ -100,7 +100,7 @@ class WER(Metric):
         import whisper
 
         return {
-            "recogniser": f"openai-whisper {whisper.__version__}, {self.weights or self.model}",
+            "recogniser": f"openai-whisper {whisper.__version__}, {self.path.stem}",
             "decoding": "greedy, temperature 0, task transcribe, windows of 30 s without text of the one before",
             "precision": self.precision,
             "normaliser": "Whisper's, English or basic; words without letter or digit are dropped",

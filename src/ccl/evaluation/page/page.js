@@ -30,6 +30,8 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
   }
 
   columns.forEach((c) => option(tools.sort, c.name, c.title));
+  const valued = columns.find((c) => samples.some((s) => s.clips.some((k) => k.values[c.name] !== undefined)));
+  if (valued) tools.sort.value = valued.name;
   option(tools.of, "", "any method");
   methods.forEach((m, i) => option(tools.of, i, m.name));
   option(tools.subset, "", "all");

@@ -25,7 +25,7 @@ _LEAST = 0.15  # colour that counts, as a share of the mouth's own: what blur an
 _FOUND = 0.0015  # of the picture that the open mouth must cover: 3.5 pixels of 48 x 48
 _SILENT = 1e-3  # root mean square below which a frame is silent, and a clip with nothing above it mute
 _STILL = 1e-6  # a standard deviation below this is no movement
-_AT_ONCE = 2**20  # pixels whose colours are looked at together
+_AT_ONCE = 2**17  # pixels whose colours are looked at together
 FURTHEST = 7  # frames, either way, that the lag is sought in
 
 Pair = Float[np.ndarray, "2 t"]
@@ -72,10 +72,15 @@ def opening(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, " t"]:
 
 
 def _opening(video: UInt8[np.ndarray, "t h w 3"]) -> Float[np.ndarray, " t"]:
-    red, green, blue = (video[..., i].astype(np.float32) for i in range(3))
+    # In bytes, and on all three colours at once: to pick every third byte takes longer than all the rest.
     full = min(MOUTH[0], MOUTH[2]) - MOUTH[1]
-    share = np.clip((np.minimum(red, blue) - green) / full, 0, 1)
-    return np.where(share > _LEAST, share, 0).mean(axis=(1, 2)).astype(np.float64)
+    flat = video.reshape(len(video), -1)
+    excess = np.minimum(flat[:, :-2], flat[:, 2:])
+    np.maximum(excess, flat[:, 1:-1], out=excess)
+    excess -= flat[:, 1:-1]
+    excess = np.minimum(excess[:, ::3], full)  # of red and blue over green; what lies between is other pixels' colours
+    excess *= excess > int(_LEAST * full)
+    return excess.sum(1, dtype=np.uint32) / (full * excess.shape[1])
 
 
 def found(curve: Float[np.ndarray, " t"]) -> bool:

@@ -6,6 +6,7 @@ Latents are what the transformer sees: normalised to about unit variance, (B, C,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -29,6 +30,13 @@ class VideoCodec(nn.Module, ABC):
     def decode(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f hp wp"]:
         """Latents to pictures, clamped to [-1, 1]."""
 
+    def stream(self, z: Float[Tensor, "b c t h w"]) -> Iterator[Float[Tensor, "b 3 n hp wp"]]:
+        """`decode` in pieces along time, in order, for one who writes them down as they come; all at once here."""
+        yield self.decode(z)
+
+    def unload(self) -> None:
+        """Give back the memory of weights that can be loaded again; they are when next needed. Nothing here."""
+
     @property
     @abstractmethod
     def identity(self) -> str:
@@ -49,6 +57,9 @@ class AudioCodec(nn.Module, ABC):
     @abstractmethod
     def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
         """Latents to samples in [-1, 1]; deterministic."""
+
+    def unload(self) -> None:
+        """As of the video codec."""
 
     @property
     @abstractmethod
@@ -80,6 +91,11 @@ class Codec(nn.Module):
             None if z.video is None else self.video.decode(z.video),
             None if z.audio is None else self.audio.decode(z.audio),
         )
+
+    def unload(self) -> None:
+        """Give back the memory of both codecs' weights, as far as they can be loaded again."""
+        self.video.unload()
+        self.audio.unload()
 
     @property
     def identity(self) -> str:

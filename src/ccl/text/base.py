@@ -21,3 +21,6 @@ class TextEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
         """Encode; longer prompts are cut at `length` tokens."""
+
+    def unload(self) -> None:
+        """Give back the memory of weights that can be loaded again; they are when next needed. Nothing here."""

@@ -55,12 +55,13 @@ def peak_pick(
     """Frames n that are the largest of [n - pre_max, n + post_max), at least `delta` above the mean of
     [n - pre_avg, n + post_avg), and more than `wait` after the peak before; windows end where the curve does.
     """
+    padded = np.pad(curve, (pre_max, post_max - 1), constant_values=-np.inf)
+    highest = np.lib.stride_tricks.sliding_window_view(padded, pre_max + post_max).max(1)
     peaks: list[int] = []
-    for n, value in enumerate(curve):
+    for n in np.flatnonzero(curve == highest).tolist():
         if peaks and n - peaks[-1] <= wait:
             continue
-        highest = curve[max(0, n - pre_max) : n + post_max].max()
-        if value == highest and value >= curve[max(0, n - pre_avg) : n + post_avg].mean() + delta:
+        if curve[n] >= curve[max(0, n - pre_avg) : n + post_avg].mean() + delta:
             peaks.append(n)
     return np.array(peaks, int)
 

@@ -104,9 +104,13 @@ def envelope(audio: Float[np.ndarray, " s"], frames: int, fps: float, sample_rat
 
 def correlate(curve: Float[np.ndarray, " t"], loudness: Float[np.ndarray, " t"]) -> float:
     """Pearson correlation of an opening and an envelope; 0 where no mouth is found or either never changes."""
-    if not found(curve) or curve.std() < _STILL or loudness.std() < _STILL:
+    if not found(curve):
         return 0.0
-    return float(np.corrcoef(curve, loudness)[0, 1])
+    curve, loudness = curve - curve.mean(), loudness - loudness.mean()
+    spread = np.sqrt(np.array([curve @ curve, loudness @ loudness]))  # standard deviations, times the root of frames
+    if spread.min() < _STILL * np.sqrt(len(curve)):
+        return 0.0
+    return float(np.clip(curve @ loudness / spread.prod(), -1, 1))
 
 
 def derangement(count: int, seed: int = 0) -> np.ndarray:

@@ -31,9 +31,9 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 import torch
-from _timing import ratio, turns, verdict
 from safetensors.torch import save_file
 
+from _timing import ratio, turns, verdict
 from ccl.data.world import World
 from ccl.evaluation import DNSMOS, FVD, WER, AudioBox, AVAlign, Colours, DeSync, IBScore, Mouth, Onset, SyncNet, score
 from ccl.evaluation import weights as files

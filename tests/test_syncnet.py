@@ -146,6 +146,21 @@ def test_towers_give_the_embedding_of_each_window_alone(network: SyncNetwork, pr
     assert apart(swapped, lip[:1]) > 0.03
 
 
+def test_windows_of_several_tracks_share_forwards(network: SyncNetwork) -> None:
+    generator = torch.Generator().manual_seed(1)
+    tracks = [torch.randint(0, 256, (n, 224, 224, 3), dtype=torch.uint8, generator=generator) for n in (7, 5, 6)]
+    sounds = [torch.randn(13, n, generator=generator) * 8 for n in (33, 20, 24)]
+    towers = Towers(network, chunk=4)
+    begins = torch.tensor([0, 1, 2, 7, 12, 13]), torch.tensor([0, 4, 8, 12, 33, 53, 57])
+    calls: list[int] = []
+    hook = towers.cnnlip.register_forward_hook(lambda *seen: calls.append(len(seen[1][0])))
+    lip, audio = towers.lip(torch.cat(tracks), begins[0]), towers.audio(torch.cat(sounds, 1), begins[1])
+    hook.remove()
+    assert calls == [4, 2]
+    assert apart(lip, torch.cat([towers.lip(track) for track in tracks])) < 1e-5
+    assert apart(audio, torch.cat([towers.audio(sound) for sound in sounds])) < 1e-5
+
+
 def test_towers_of_less_than_a_window_give_no_embedding(network: SyncNetwork) -> None:
     towers = Towers(network)
     assert towers.lip(torch.zeros(4, 224, 224, 3, dtype=torch.uint8)).shape == (0, 1024)
@@ -249,6 +264,20 @@ def test_a_clip_gets_what_the_reference_computes_window_by_window(
     assert result.values["sync_c"] == pytest.approx(np.median(mean) - mean.min(), rel=1e-4)
     assert result.values["sync_d"] == pytest.approx(mean.min(), rel=1e-5)
     assert result.values["sync_offset"] == 15 - mean.argmin()
+
+
+def test_a_clip_scores_the_same_in_any_company(weight_file: Path, tracked: list[faces.Track]) -> None:
+    metric, clips = SyncNet(weights=weight_file), [film(30, 1.2), film(12, 0.4, seed=1), film(16, 0.64, seed=2)]
+    inputs = []
+    for clip, ranges in zip(clips, [[(3, 12), (0, 9)], [(1, 10)], [(2, 11), (5, 8)]], strict=True):
+        tracked[:] = [faces.Track(start, np.zeros((length, 4))) for start, length in ranges]
+        inputs.append(metric.prepare(clip))
+    alone = [metric.measured([one])[0] for one in inputs]
+    metric.batch_size = 3
+    for one, other in zip(metric.measured(inputs), alone, strict=True):
+        assert isinstance(one, Measured)
+        assert isinstance(other, Measured)
+        assert one.values == pytest.approx(other.values, rel=1e-4)
 
 
 def test_sound_that_ends_early_shortens_the_track(tracked: list[faces.Track]) -> None:

@@ -48,7 +48,7 @@ class AudioBox(Metric):
 
     name = "audiobox"
     columns = (Column("cu", "CU"), Column("pq", "PQ"), Column("ce", "CE"), Column("pc", "PC"))
-    batch_size = 8
+    batch_size, gpu_batch_size = 8, 32
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class AudioBox(Metric):
         device: str = "cpu",
         chunk: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(device)
         self.precision, self.file, self.place = precision, weights, torch.device(device)
         self.chunk = chunk or (2 if self.place.type == "cpu" else 32)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 import torchmetrics
 
+from ccl.evaluation.exact import exact
 from ccl.evaluation.film import Film
 from ccl.types import Clip
 
@@ -85,16 +85,23 @@ class Metric(torchmetrics.Metric, ABC):
     """A measure of clips. A new metric is a subclass in a file of its own.
 
     Class attributes: `name`, short, as on the command line; `columns`; `batch_size`, how many clips `measure` takes
-    together. The constructor takes conventions and weights, with defaults, and loads nothing: `measure` does.
+    together, and `gpu_batch_size`, its default on a GPU. The constructor takes conventions and weights, with defaults,
+    and loads nothing: `measure` does.
+
+    Args:
+        device: where `measure` computes.
     """
 
     name: str
     columns: tuple[Column, ...]
     batch_size: int = 1
+    gpu_batch_size: int = 16
     full_state_update = False
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         super().__init__()
+        if torch.device(device).type != "cpu":
+            self.batch_size = self.gpu_batch_size
         self.add_state("values", default=[], dist_reduce_fx="cat")
         self.values: list[torch.Tensor]
 
@@ -173,13 +180,6 @@ class Metric(torchmetrics.Metric, ABC):
 
     def _no_rows(self) -> torch.Tensor:
         return torch.empty(0, len(self.columns), dtype=torch.float64)
-
-
-def exact() -> AbstractContextManager[None]:
-    """Convolutions in true float32: torch lets cuDNN round their inputs to TF32 on a GPU."""
-    if not torch.cuda.is_available():
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
 
 
 def failed(error: Exception) -> Failed:

@@ -72,7 +72,7 @@ class DeSync(Metric):
         device: str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
-        super().__init__()
+        super().__init__(device)
         if seconds is not None and seconds < SHORTEST:
             raise ValueError(f"DeSync needs {SHORTEST} s of a clip, {SEGMENTS} segments; seconds is {seconds}")
         self.seconds, self.file, self.place, self.precision = seconds, weights, torch.device(device), precision

@@ -73,7 +73,7 @@ class IBScore(Metric):
 
     name = "ib"
     columns = (Column("ib_score", "IB", "higher", digits=2),)
-    batch_size = 8
+    batch_size, gpu_batch_size = 8, 32
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class IBScore(Metric):
         precision: Literal["fp32", "bf16"] = "fp32",
         chunk: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(device)
         self.convention, self.file, self.place, self.precision = convention, weights, torch.device(device), precision
         self.chunk = chunk or (8 if self.place.type == "cpu" else 64)
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16, UInt8
+from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
 from ccl.evaluation import faces, weights
 from ccl.evaluation.dsp.mfcc import mfcc
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
-from ccl.evaluation.nets.syncnet import PICTURES, Precision, SyncNetwork, Towers
+from ccl.evaluation.nets.syncnet import PICTURES, STEP, Precision, SyncNetwork, Towers
 
 FPS, RATE = 25, 16_000
 VSHIFT = 15  # pictures, either way
@@ -94,7 +95,7 @@ class SyncNet(Metric):
         device: str = "cpu",
         precision: Precision = "fp32",
     ) -> None:
-        super().__init__()
+        super().__init__(device)
         self.settings = faces.Settings(
             detector=detector,
             min_track=min_track,
@@ -127,18 +128,19 @@ class SyncNet(Metric):
         return [talks[int(np.argmax(spoken))]] if self.active_speaker else talks
 
     def measure(self, inputs: Sequence[list[Talk]]) -> list[Measured]:
-        """Clip by clip: a track fills the machine by itself."""
-        return [self._measured(talks) for talks in inputs]
+        """The windows of all tracks of all clips go through the network together."""
+        scores = iter(self._scores([talk for talks in inputs for talk in talks]))
+        chosen = [choose([next(scores) for _ in talks], self.tracks) for talks in inputs]
+        return [Measured({"sync_c": c, "sync_d": d, "sync_offset": offset}) for c, d, offset in chosen]
 
-    def _measured(self, talks: list[Talk]) -> Measured:
-        c, d, offset = choose([self._score(talk) for talk in talks], self.tracks)
-        return Measured({"sync_c": c, "sync_d": d, "sync_offset": offset})
-
-    def _score(self, talk: Talk) -> Score:
-        towers = self.towers()
-        video = towers.lip(torch.from_numpy(talk.faces))[: talk.windows]
-        audio = towers.audio(torch.from_numpy(talk.mfcc.T))[: talk.windows]
-        return confidence(distances(video, audio))
+    def _scores(self, talks: Sequence[Talk]) -> list[Score]:
+        towers, counts = self.towers(), [talk.windows for talk in talks]
+        pictures = torch.cat([torch.from_numpy(talk.faces) for talk in talks])
+        cepstra = torch.cat([torch.from_numpy(talk.mfcc.T) for talk in talks], dim=1)
+        video = towers.lip(pictures, starts([len(talk.faces) for talk in talks], counts))
+        audio = towers.audio(cepstra, starts([len(talk.mfcc) for talk in talks], counts, STEP))
+        pairs = zip(video.split(counts), audio.split(counts), strict=True)
+        return [confidence(distances(seen, heard)) for seen, heard in pairs]
 
     def towers(self) -> Towers:
         """The network with its published weights, read once."""
@@ -190,6 +192,12 @@ def samples(sound: Float[np.ndarray, " s"]) -> Int16[np.ndarray, " s"]:
 def windows(pictures: int, samples: int) -> int:
     """How many windows the reference scores: one fewer than fit, none or less where there are too few pictures."""
     return min(pictures, samples // _TICK) - PICTURES
+
+
+def starts(lengths: Sequence[int], counts: Sequence[int], step: int = 1) -> Int[Tensor, " l"]:
+    """First elements of windows every `step` elements: of each of several tracks end to end its first `counts`."""
+    firsts = accumulate(lengths[:-1], initial=0)
+    return torch.cat([first + step * torch.arange(n) for first, n in zip(firsts, counts, strict=True)])
 
 
 def distances(

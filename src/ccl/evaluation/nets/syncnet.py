@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16"]
@@ -63,7 +63,7 @@ class SyncNetwork(nn.Module):
 
 
 class Towers:
-    """A trained SyncNetwork, made ready to score whole tracks; not a module, for nothing in it is trained or saved.
+    """A trained SyncNetwork, made ready to score whole tracks, one or many; no module: nothing is trained or saved.
 
     Args:
         network: whose weights are taken.
@@ -91,23 +91,41 @@ class Towers:
         self.fclip, self.fcaud = (flat(head).to(self.device) for head in (network.netfclip, network.netfcaud))
 
     @torch.inference_mode()
-    def lip(self, faces: UInt8[Tensor, "n 224 224 3"]) -> Float[Tensor, "l 1024"]:
-        """Embeddings of all windows of a track's pictures (RGB), one for each picture but the last four."""
+    def lip(
+        self, faces: UInt8[Tensor, "n 224 224 3"], starts: Int[Tensor, " l"] | None = None
+    ) -> Float[Tensor, "l 1024"]:
+        """Embeddings of windows of pictures (RGB).
+
+        Args:
+            faces: of a track, or of several end to end.
+            starts: first picture of each window, ascending; None: every one but the last four.
+        """
+        starts = torch.arange(max(0, len(faces) - PICTURES + 1)) if starts is None else starts
         parts = []
-        for start in range(0, len(faces) - PICTURES + 1, self.chunk):
-            part = faces[start : start + self.chunk + PICTURES - 1].to(self.device)
+        for chunk in starts.split(self.chunk) if len(starts) else ():
+            first, last = int(chunk[0]), int(chunk[-1])
+            part = faces[first : last + PICTURES].to(self.device)
             part = rearrange(part, "n h w c -> n c h w").to(self.type, memory_format=torch.contiguous_format)
-            # A view: windows overlap in memory. Flat channels are picture by picture, as in `_flatten`.
+            # A view: windows overlap in memory. Flat channels are picture by picture, as in `_folded`.
             window = rearrange(part.unfold(0, PICTURES, 1), "l c h w t -> l (t c) h w")
+            if len(window) > len(chunk):  # without those of two tracks
+                window = window[(chunk - first).to(self.device)]
             parts.append(self.fclip(self.cnnlip(window).flatten(1).float()))
         return torch.cat(parts) if parts else torch.empty(0, 1024, device=self.device)
 
     @torch.inference_mode()
-    def audio(self, mfcc: Float[Tensor, "13 t"]) -> Float[Tensor, "l 1024"]:
-        """Embeddings of all windows of a sound, four columns apart. They cannot share work: each is padded alone."""
-        if mfcc.shape[1] < COLUMNS:
+    def audio(self, mfcc: Float[Tensor, "13 t"], starts: Int[Tensor, " l"] | None = None) -> Float[Tensor, "l 1024"]:
+        """Embeddings of windows of a sound. They cannot share work: each is padded alone.
+
+        Args:
+            mfcc: of a sound, or of several end to end.
+            starts: first column of each window; None: every fourth that has twenty.
+        """
+        starts = torch.arange(0, max(0, mfcc.shape[1] - COLUMNS + 1), STEP) if starts is None else starts
+        if not len(starts):
             return torch.empty(0, 1024, device=self.device)
-        window = rearrange(mfcc.to(self.device, self.type).unfold(1, COLUMNS, STEP), "c l t -> l 1 c t")
+        columns = (starts[:, None] + torch.arange(COLUMNS)).to(self.device)
+        window = rearrange(mfcc.to(self.device, self.type)[:, columns], "c l t -> l 1 c t")
         parts = [self.cnnaud(part).flatten(1).float() for part in window.split(4 * self.chunk)]
         return self.fcaud(torch.cat(parts))
 

@@ -1,0 +1,25 @@
+"""Arithmetic as it says it is: float32 in full on a GPU too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Convolutions and matrix products in true float32: torch lets cuDNN round what goes into a convolution to TF32,
+    and training may have asked for the same of matrix products.
+    """
+    if not torch.cuda.is_available():
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

@@ -24,8 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "guidance": VALUES,
     "interaction": VALUES | {"nn"},
     "model": VALUES | {"interaction", "nn"},
-    "text": VALUES,
-    "codecs": VALUES | {"files"},
+    "pretrained": {"evaluation"},  # its table of weights, when a repository of the hub is named
+    "text": VALUES | {"pretrained"},
+    "codecs": VALUES | {"files", "pretrained"},
     "media": VALUES | {"files"},
     "sampling": VALUES | {"flow", "guidance"},
     "optimizer": set(),

@@ -1,0 +1,178 @@
+"""Published weights on disk: where they lie, how they are read, and how a network holds them outside a module tree.
+
+Nothing is fetched and nothing is unpickled but tensors. Files are memory-mapped, so a network in its file's precision
+costs its size once. A network that is only used, never trained, lives in a `Frozen`: it is loaded when first called
+for, and is neither saved, averaged, sharded nor handed to an optimizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bfloat16"]
+Net = TypeVar("Net", bound=nn.Module)
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and transformers call their weights
+
+
+class Frozen(Generic[Net]):
+    """A network that is loaded when it is first called for.
+
+    Args:
+        load: makes the network on a device; raises ValueError in one sentence.
+    """
+
+    def __init__(self, load: Callable[[torch.device], Net]) -> None:
+        self.load = load
+        self.net: Net | None = None
+
+    def on(self, device: torch.device) -> Net:
+        """The network on this device, ready to be used."""
+        if self.net is None:
+            self.net = self.load(device).eval().requires_grad_(False)
+        return self.net.to(device)
+
+    def unload(self) -> None:
+        """Forget the network. It comes back from its file, which the system still holds in memory where it can."""
+        self.net = None
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def find(path: str | Path, what: str) -> Path:
+    """A file or folder, or where a repository of the hub, OWNER/REPO, lies on this machine.
+
+    Args:
+        path: as a config gives it.
+        what: for the message, as "Wan's VAE".
+
+    Raises:
+        ValueError: there is none; a repository is to be fetched first.
+    """
+    given = Path(path).expanduser()
+    if given.exists():
+        return given
+    if not HUB_NAME.fullmatch(str(path)):
+        raise ValueError(f"there is no file or folder {path}, given as {what}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from ccl.evaluation.weights import TABLE, cache
+
+    entry = next((entry for entry in TABLE.values() if f"hf:{path}" in entry.source), None)
+    if entry is not None and (folder := cache() / entry.file).is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(str(path), local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        fetch = f"ccl weights fetch {entry.name}" if entry else f"hf download {path}"
+        raise ValueError(f"{what} is {path}, which is not on this machine: `{fetch}`, or name a folder") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that holds an object.
+
+    Raises:
+        ValueError: it is absent or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({_short(error)})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds no object")
+    return value
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files of one network: a file itself, or those of a folder as diffusers or transformers save it.
+
+    Raises:
+        ValueError: a folder holds none, or its index names one that is not there.
+    """
+    if path.is_file():
+        return [path]
+    for stem in STEMS:
+        if (index := path / f"{stem}.safetensors.index.json").is_file():
+            names = sorted(set(read_json(index).get("weight_map", {}).values()))
+            if lacking := [name for name in names if not (path / name).is_file()]:
+                raise ValueError(f"{path} lacks {lacking[0]}, which {index.name} names")
+            return [path / name for name in names]
+        if (whole := path / f"{stem}.safetensors").is_file():
+            return [whole]
+    raise ValueError(f"{path} holds no weights ({' or '.join(f'{stem}.safetensors' for stem in STEMS)})")
+
+
+def tensors(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of one network, one at a time, on the CPU and memory-mapped.
+
+    Args:
+        path: a .safetensors file, a file of torch.save, or a folder of safetensors.
+        keep: which names; the others are not read.
+
+    Raises:
+        ValueError: a file is damaged, of another kind, or a pickle that would run code.
+    """
+    for file in weight_files(path):
+        try:
+            if file.suffix == ".safetensors":
+                from safetensors import safe_open
+
+                with safe_open(file, framework="pt") as opened:
+                    names = [name for name in opened.keys() if keep(name)]  # noqa: SIM118 - no mapping, though it has keys
+                    for name in names:
+                        yield name, opened.get_tensor(name)
+                continue
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        except Exception as error:  # torch and safetensors raise whatever the bytes provoke
+            raise ValueError(f"{file} cannot be read as weights ({_short(error)})") from error
+        if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError(f"{file} holds no table of named tensors")
+        yield from ((name, value) for name, value in state.items() if keep(name))
+
+
+def fill(net: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+    """Give a network built on the meta device its weights, each as it is: no copy is made.
+
+    Raises:
+        ValueError: naming the first key that is missing, unknown or of another shape, and `source`.
+    """
+    own = {name: tensor.shape for name, tensor in net.state_dict().items()}
+    kind = type(net).__name__
+    if missing := [name for name in own if name not in state]:
+        raise ValueError(f"{source} lacks {len(missing)} keys of {kind}, the first is {missing[0]}")
+    if unknown := [name for name in state if name not in own]:
+        raise ValueError(f"{source} has {len(unknown)} keys that {kind} has not, the first is {unknown[0]}")
+    for name, shape in own.items():
+        if state[name].shape != shape:
+            raise ValueError(f"{source}: {name} is {tuple(state[name].shape)}, and {tuple(shape)} in {kind}")
+    net.load_state_dict(state, strict=True, assign=True)
+
+
+def digest(state: Mapping[str, Tensor], *settings: Any) -> str:
+    """Twelve letters that name weights, whatever their order and precision on disk: each is rounded to bfloat16."""
+    sha = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(state):
+        sha.update(f"{name}{tuple(state[name].shape)}".encode())
+        sha.update(state[name].bfloat16().contiguous().view(torch.int16).numpy().tobytes())
+    return sha.hexdigest()[:12]
+
+
+def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a network's files: while they are as they were, so is what was read of them."""
+    files = [(file, file.stat()) for file in weight_files(path)]
+    return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in files)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -22,6 +22,7 @@ Precision = Literal["float32", "bfloat16"]
 Net = TypeVar("Net", bound=nn.Module)
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+NESTED = ("generator", "state_dict")  # where a file of torch.save may hold its tensors, when not at the top
 STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and transformers call their weights
 
 
@@ -136,6 +137,8 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         except Exception as error:  # torch and safetensors raise whatever the bytes provoke
             raise ValueError(f"{file} cannot be read as weights ({_short(error)})") from error
+        if isinstance(state, Mapping):
+            state = next((state[name] for name in NESTED if isinstance(state.get(name), Mapping)), state)
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError(f"{file} holds no table of named tensors")
         yield from ((name, value) for name, value in state.items() if keep(name))

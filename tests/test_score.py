@@ -15,6 +15,7 @@ import pytest
 from ccl.evaluation.film import Film, Unscorable, constant_rate
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.score import score
+from ccl.evaluation.store import alone
 from ccl.rows import Row
 from ccl.types import Clip
 
@@ -231,6 +232,163 @@ def test_files_are_found_by_sanitised_ids_and_never_outside(tmp_path):
     found = by(score({"m": tmp_path / "clips"}, rows, [Loudness()], tmp_path / "out"))
     assert found["a/b", "peak"]["value"] is not None
     assert found["../c", "peak"]["reason"] == "c.mp4 is missing"
+
+
+NAMES = [
+    "my clip (1)",
+    "[red]x[%2F]",
+    "\u00fcn\u00ef \u201cx\u201d \u6f22",
+    "new\nline",
+    "a' & <b>",
+    "-dash",
+    "\u6f22" * 80,
+]
+
+
+def test_clips_of_any_name_are_found_by_it(tmp_path):
+    for i, name in enumerate([*NAMES, "caps"]):
+        (path := tmp_path / "clips" / f"{name}.mp4").parent.mkdir(exist_ok=True)
+        clip(i % 3).save(tmp_path / "clip.mp4")
+        (tmp_path / "clip.mp4").replace(path if name != "caps" else path.with_suffix(".MP4"))
+    metrics: list[Metric] = [Loudness(), Spread()]
+    rows = [Row(name) for name in [*NAMES, "caps", "\u6f22" * 300]]
+    results = score({"\u6f22" * 300: tmp_path / "clips"}, rows, metrics, tmp_path / "out")
+    reasons = {row["id"]: row["reason"] for row in results.rows if row["metric"] == "peak"}
+    assert "is missing" in reasons.pop("\u6f22" * 300)
+    assert reasons == dict.fromkeys([*NAMES, "caps"])
+    metrics = [Loudness(), Spread()]
+    assert score({"\u6f22" * 300: tmp_path / "clips"}, rows, metrics, tmp_path / "out").rows == results.rows
+    assert metrics[0].prepared == [] and metrics[1].pool is not None
+
+
+def test_text_that_is_no_unicode_is_kept(folder, tmp_path):
+    rows = [Row("c0", prompt="\udcff"), Row("x\ud800")]
+    first = score({"m\udcff": folder}, rows, [Loudness(), Spread()], tmp_path / "out")
+    metric = Loudness()
+    assert score({"m\udcff": folder}, rows, [metric, Spread()], tmp_path / "out").rows == first.rows
+    assert metric.prepared == []
+
+
+def test_methods_of_like_names_keep_their_own_numbers(folder, tmp_path):
+    other = tmp_path / "other"
+    clip(2).save(other / "c0.mp4")
+    results = score({"a b": folder, "a_b": other, "a/b": other}, ROWS[:2], [Spread()], tmp_path / "out")
+    assert len(list((tmp_path / "out/features/spread").iterdir())) == 3
+    spread = {p["method"]: p["value"] for p in results.pooled if p["subset"] == "all"}
+    assert spread["a b"] == pytest.approx(0.1, abs=0.02) and spread["a_b"] == 0.0
+
+
+def test_numbers_of_whole_sets_follow_their_clips_and_protocol(folder, tmp_path):
+    class Scaled(Spread):
+        scale = 1.0
+
+        def protocol(self) -> dict[str, Any]:
+            return {"scale": self.scale}
+
+        def measure(self, inputs: Sequence[float]) -> list[Measured]:
+            return [Measured({}, np.array([value * self.scale])) for value in inputs]
+
+    def spread(metric: Metric, rows: list[Row] = ROWS[:3]) -> float:
+        return score({"mine": folder}, rows, [metric], tmp_path / "out").pooled[-1]["value"]
+
+    assert spread(Scaled()) == pytest.approx(0.2, abs=0.03)
+    clip(0).save(folder / "c2.mp4")
+    assert spread(Scaled()) == pytest.approx(0.1, abs=0.03)
+    twice = Scaled()
+    twice.scale = 2.0
+    assert spread(twice, ROWS[:1]) == 0.0
+    assert spread(twice) == pytest.approx(0.22, abs=0.04), "of all clips, and none of the old numbers"
+
+
+FOREIGN = {
+    "NaN": '{"method": "mine", "id": "c0", "metric": "peak", "value": NaN, "reason": null}',
+    "infinite": '{"method": "mine", "id": "c0", "metric": "peak", "value": 1e999, "reason": null}',
+    "huge": '{"method": "mine", "id": "c0", "metric": "peak", "value": 1%s, "reason": null}' % ("0" * 400),
+    "text": '{"method": "mine", "id": "c0", "metric": "peak", "value": "x", "reason": null}',
+    "list": '{"method": ["mine"], "id": "c0", "metric": "peak", "value": 1.0, "reason": null}',
+    "nothing": '{"method": "mine", "id": "c0", "metric": null, "value": null, "reason": null}',
+    "both": '{"method": "mine", "id": "c0", "metric": "peak", "value": 3.0, "reason": "x"}',
+    "deep": "[" * 100_000,
+    "other": '{"a": 1}',
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_lines_that_are_no_scores_are_passed_over(what, folder, tmp_path):
+    first = run(folder, [Loudness()], tmp_path / "out")
+    with (tmp_path / "out/scores.jsonl").open("a") as file:
+        file.write(FOREIGN[what] + "\n")
+    assert run(folder, [Loudness()], tmp_path / "out").rows == first.rows
+
+
+@pytest.mark.parametrize(
+    "state", ["", "[]", "[" * 100_000, '{"metrics": [], "clips": {}}', '{"metrics": {}, "clips": {"mine": 5}}']
+)
+def test_scores_of_which_nothing_says_where_they_come_from_are_put_aside(state, folder, tmp_path):
+    first = run(folder, [Loudness()], tmp_path / "out")
+    before = (tmp_path / "out/scores.jsonl").read_bytes()
+    (tmp_path / "out/state.json").write_text(state)
+    metric = Loudness()
+    assert run(folder, [metric], tmp_path / "out").rows == first.rows
+    assert metric.prepared == ["c0", "c1", "c2", "c3"]
+    assert (tmp_path / "out/scores.old.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"PK\x03\x04 no archive", None])
+def test_a_damaged_feature_is_made_again(damage, folder, tmp_path):
+    first = run(folder, [Spread()], tmp_path / "out")
+    feature = next((tmp_path / "out/features").rglob("c2.npy"))
+    feature.write_bytes(feature.read_bytes()[:-3] if damage is None else damage)
+    assert run(folder, [Spread()], tmp_path / "out").pooled == first.pooled
+
+
+def test_one_run_at_a_time_writes_into_a_folder(folder, tmp_path):
+    import fcntl
+
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out/.lock").open("w") as other:
+        other.write("4711")
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=r"out is being written by another run \(process 4711\); wait for it"):
+            run(folder, [Loudness()], tmp_path / "out")
+        assert [p.name for p in (tmp_path / "out").iterdir()] == [".lock"]
+    with alone(tmp_path / "out"):
+        run(folder, [Loudness()], tmp_path / "out")
+
+
+def test_what_was_measured_outlives_weights_that_are_gone(folder, tmp_path):
+    class Gone(Loudness):
+        def missing(self) -> str:
+            return "it needs weights.pt"
+
+    first = run(folder, [Loudness()], tmp_path / "out")
+    gone = run(folder, [Gone()], tmp_path / "out")
+    assert by(gone) == by(first) and gone.protocol["loudness"] == {"missing": "it needs weights.pt"}
+    clip(1).save(folder / "c0.mp4")
+    assert by(run(folder, [Gone()], tmp_path / "out"))["c0", "peak"]["reason"] == "it needs weights.pt"
+    metric = Loudness()
+    rows = by(run(folder, [metric], tmp_path / "out"))
+    assert metric.prepared == ["c0", "c1"] and rows["c0", "peak"]["value"] is not None
+
+
+def test_weights_of_something_else_stop_their_own_metric_alone(folder, tmp_path):
+    class Odd(Loudness):
+        name = "odd"
+        columns = (Column("odd", "Odd"),)
+
+        def protocol(self) -> dict[str, Any]:
+            raise AttributeError("no checkpoint")
+
+    rows = by(run(folder, [Odd(), Loudness()], tmp_path / "out"))
+    assert rows["c0", "odd"]["reason"] == "odd cannot run: AttributeError: no checkpoint"
+    assert rows["c0", "peak"]["value"] is not None
+
+
+@pytest.mark.parametrize("name", ["all", "mean"])
+def test_no_subset_is_called_as_the_whole(name, folder, tmp_path):
+    with pytest.raises(ValueError, match=f"called '{name}'"):
+        score({"mine": folder}, [replace(ROWS[0], subset=name)], [Loudness()], tmp_path / "out")
 
 
 def test_metrics_stand_alone_as_torchmetrics(folder):

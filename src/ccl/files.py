@@ -23,6 +23,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+    except OSError as error:  # a full disk does not say where
+        error.filename = str(path) if error.errno else error.filename
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -30,7 +33,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write text or bytes, whole or not at all."""
     with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        # Half a surrogate pair, of a file's name or from JSON, becomes the escape that JSON reads back as the same.
+        file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 def sweep(folder: Path) -> None:

@@ -112,7 +112,7 @@ def read_rows(path: str | Path, *, give: Collection[str] | None = None) -> list[
         raise ValueError(f"there is no file {path}")
     rows: list[Row] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -136,6 +136,8 @@ def parse_row(line: str, *, name: str, folder: Path) -> Row:
         values = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("is not JSON that can be read: nested too deeply") from error
     if not isinstance(values, dict):
         raise ValueError('is not a JSON object such as {"prompt": "..."}')
     for key, value in values.items():
@@ -163,7 +165,9 @@ def check_media(row: Row) -> None:
 
 def file_names(rows: Sequence[Row]) -> list[str]:
     """A file name of each row's id: letters, digits, dot, dash and underscore, no path, at most 120 characters."""
-    names = [re.sub(r"[^\w.-]+", "_", row.id)[:120].strip("._") or "clip" for row in rows]
+    safe = [re.sub(r"[^\w.-]+", "_", row.id)[:120] for row in rows]
+    # A file system counts bytes, 255 at most, and a temporary name is longer than the last.
+    names = [name.encode()[:200].decode(errors="ignore").strip("._") or "clip" for name in safe]
     seen: dict[str, str] = {}
     for row, name in zip(rows, names, strict=True):
         if name.lower() in seen:  # some file systems do not tell cases apart
@@ -185,7 +189,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     **{key: lambda v: v is None or isinstance(v, str) for key in PATHS},
     "id": lambda v: isinstance(v, str) and bool(v.strip()),
     "seed": lambda v: v is None or (isinstance(v, int) and not isinstance(v, bool)),
-    "seconds": lambda v: v is None or (isinstance(v, int | float) and not isinstance(v, bool) and v > 0),
+    "seconds": lambda v: v is None or (isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < float("inf")),
     "meta": lambda v: isinstance(v, dict),
 }
 _WANTED = {

@@ -90,10 +90,14 @@ def rows_of(folder: Path) -> list[Row]:
         ValueError: the folder holds no clips.
     """
     rows = []
-    for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
-        record = path.with_suffix(".json")
-        prompt = json.loads(record.read_text()).get("prompt", "") if record.is_file() else ""
-        rows.append(Row(path.stem, prompt))
+    clips = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    for path in sorted(clips):
+        try:
+            record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # none, or something else of that name
+            record = {}
+        prompt = record.get("prompt") if isinstance(record, dict) else None
+        rows.append(Row(path.stem, prompt if isinstance(prompt, str) else ""))
     if not rows:
         raise ValueError(f"{folder} holds no clips ({', '.join(SUFFIXES)})")
     return rows

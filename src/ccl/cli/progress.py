@@ -28,7 +28,7 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeLeftColumn(),
-        TextColumn("{task.fields[now]}"),
+        TextColumn("{task.fields[now]}", markup=False),  # ids may hold brackets
     )
     with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task(what, now="")

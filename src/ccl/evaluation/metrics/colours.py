@@ -65,7 +65,7 @@ def kept(picture: UInt8[np.ndarray, "h w 3"], prompt: str) -> float:
 
 def wall(picture: UInt8[np.ndarray, "h w 3"]) -> str:
     """The wall colour nearest to the top corners."""
-    height, width = picture.shape[0] // 6, picture.shape[1] // 8
+    height, width = max(1, picture.shape[0] // 6), max(1, picture.shape[1] // 8)
     corners = np.concatenate([picture[:height, :width].reshape(-1, 3), picture[:height, -width:].reshape(-1, 3)])
     shown = np.median(corners.astype(np.float32), axis=0)
     return min(WALLS, key=lambda name: float(np.linalg.norm(shown - pale(name))))

@@ -1,0 +1,296 @@
+"""The scores on disk: which rows of earlier runs still stand, and how new ones get there.
+
+OUT/scores.jsonl grows by whole batches. OUT/state.json says what the rows follow from; a row stands only while its
+clip's bytes, what the test set says of it, and its metric's protocol are the same. OUT/features holds arrays of clips
+for numbers of whole sets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ccl.evaluation import weights
+from ccl.evaluation.metrics.base import Failed, Measured, Metric, Result
+from ccl.files import replacing, sweep, write_whole
+from ccl.rows import Row, file_names, write_rows
+
+SCORING_FIELDS = ("prompt", "speech", "lang", "reference", "meta")  # of a row: what a score may depend on
+Key = tuple[str, str, str]  # method, id, column
+
+
+@dataclass(frozen=True)
+class Item:
+    """A clip to be scored: of which method, what the test set says, and where it should lie."""
+
+    method: str
+    row: Row
+    path: Path | None
+    missing: str = ""
+
+
+_HELD: set[Path] = set()
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other processes out of a folder of results; a kill of any kind lets them in again.
+
+    Raises:
+        ValueError: another process is at work there.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    here = out.resolve()
+    if here in _HELD:
+        yield
+        return
+    import fcntl
+
+    with (out / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            who = file.read(40).strip()
+            raise ValueError(
+                f"{out} is being written by another run{f' (process {who})' if who else ''}; "
+                "wait for it, or give another folder with -o"
+            ) from error
+        except OSError:
+            pass  # a file system that knows no locks
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        _HELD.add(here)
+        try:
+            yield
+        finally:
+            _HELD.discard(here)
+
+
+class Store:
+    """The rows on disk, of which only those still true are taken over.
+
+    A metric that cannot run now (weights are not here) keeps what it said of clips that are still the same.
+
+    Args:
+        out: folder of scores.jsonl, state.json and features/.
+        items: the clips of this run.
+        protocol: by metric, what its rows follow from, or {"missing": sentence}.
+        metrics: of this run.
+    """
+
+    def __init__(
+        self, out: Path, items: Sequence[Item], protocol: Mapping[str, dict[str, Any]], metrics: Sequence[Metric]
+    ) -> None:
+        self.out = out
+        self.file, self.state_file = out / "scores.jsonl", out / "state.json"
+        self.rows: dict[Key, dict[str, Any]] = {}
+        out.mkdir(parents=True, exist_ok=True)
+        for folder in (out, *(out / "features").glob("*/*")):
+            sweep(folder)
+        old = self._state()
+        if old is None:
+            self._put_aside()
+            old = {"metrics": {}, "clips": {}, "lacking": {}}
+        owner = {column.name: metric.name for metric in metrics for column in metric.columns}
+        clips: dict[str, dict[str, str]] = {name: dict(prints) for name, prints in old["clips"].items()}
+        changed: set[tuple[str, str]] = set()
+        for item in items:
+            mark, before = fingerprint(item), clips.setdefault(item.method, {})
+            if before.get(item.row.id) != mark:
+                changed.add((item.method, item.row.id))
+            before[item.row.id] = mark
+        lacking = {name: how["missing"] for name, how in protocol.items() if "missing" in how}
+        runs = {name: how for name, how in protocol.items() if name not in lacking}
+        stale = {name for name, how in runs.items() if old["metrics"].get(name) != how}
+        known = {(method, id) for method, prints in old["clips"].items() for id in prints}
+        unmeasured = set(old["lacking"].values())
+        for row in self._read():
+            clip, by = (row["method"], row["id"]), owner.get(row["metric"], row["metric"])
+            if clip in known and clip not in changed and by not in stale and row["reason"] not in unmeasured:
+                self.rows[*clip, row["metric"]] = row
+        self._forget(changed, stale)
+        write_whole(self.file, write_rows(list(self.rows.values())))
+        # What is lacking is no protocol: what was measured before under a real one goes on standing.
+        others = {name: said for name, said in old["lacking"].items() if name not in protocol}
+        state = {"metrics": {**old["metrics"], **runs}, "clips": clips, "lacking": {**others, **lacking}}
+        write_whole(self.state_file, json.dumps(state, indent=1, ensure_ascii=False))
+
+    def has(self, metric: Metric, item: Item) -> bool:
+        """Whether all of a clip's rows of a metric are there, and its feature where one goes with them."""
+        rows = [
+            self.rows.get((item.method, item.row.id, column.name)) for column in metric.columns if not column.pooled
+        ]
+        if not rows:  # a measure of the whole set alone: its mark is the feature
+            return self._feature(metric, item) is not None or (item.method, item.row.id, metric.name) in self.rows
+        if None in rows:
+            return False
+        keeps = type(metric).pool is not Metric.pool and any(row and row["value"] is not None for row in rows)
+        return not keeps or self._feature(metric, item) is not None
+
+    def add(self, metric: Metric, results: Sequence[tuple[Item, Result]], *, only_new: bool = False) -> None:
+        """Keep a batch: features first, then all rows in one write."""
+        lines = []
+        for item, result in results:
+            if only_new and self.has(metric, item):
+                continue
+            path = self._path(metric.name, item.method, item.row.id)
+            if isinstance(result, Measured) and type(metric).pool is not Metric.pool:
+                with replacing(path) as feature:  # an empty one says that it was measured and there is none
+                    np.save(feature, np.empty(0) if result.feature is None else result.feature, allow_pickle=False)
+            else:
+                path.unlink(missing_ok=True)
+            for row in rows_of(metric, item, result):
+                self.rows[row["method"], row["id"], row["metric"]] = row
+                lines.append(row)
+        if not lines:
+            return
+        try:
+            with self.file.open("ab") as file:
+                file.write(write_rows(lines).encode(errors="backslashreplace"))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:  # a full disk does not say where
+            error.filename = error.filename or str(self.file)
+            raise
+
+    def features(self, metric: Metric, items: Sequence[Item]) -> list[np.ndarray]:
+        """Those there are, in the order of the clips."""
+        return [f for f in (self._feature(metric, item) for item in items) if f is not None and f.size]
+
+    def finish(self, items: Sequence[Item]) -> None:
+        """All rows in the order of the test set, whole, with those of other runs after them."""
+        mine = self.rows_of(items)
+        keys = {(row["method"], row["id"], row["metric"]) for row in mine}
+        others = [row for key, row in self.rows.items() if key not in keys]
+        write_whole(self.file, write_rows([*mine, *others]))
+
+    def rows_of(self, items: Sequence[Item]) -> list[dict[str, Any]]:
+        """The rows of these clips, clip by clip."""
+        by_clip: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for (method, id, _), row in sorted(self.rows.items()):
+            by_clip.setdefault((method, id), []).append(row)
+        return [row for item in items for row in by_clip.get((item.method, item.row.id), ())]
+
+    def _path(self, metric: str, method: str, id: str) -> Path:
+        return self.out / "features" / metric / file_of(method) / f"{file_of(id)}.npy"
+
+    def _feature(self, metric: Metric, item: Item) -> np.ndarray | None:
+        """As it was kept; one that cannot be read is as good as none."""
+        path = self._path(metric.name, item.method, item.row.id)
+        try:
+            with path.open("rb") as file:
+                found = np.load(file, allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError, BadZipFile):
+            return None
+        return found if isinstance(found, np.ndarray) else None
+
+    def _forget(self, changed: set[tuple[str, str]], stale: set[str]) -> None:
+        """Remove the features of clips and of metrics that are no longer what they were."""
+        folder = self.out / "features"
+        for path in (path for name in stale for path in (folder / name).glob("*/*.npy")):
+            path.unlink()
+        for name in {path.name for path in folder.glob("*")} - stale:
+            for method, id in changed:
+                self._path(name, method, id).unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, Any] | None:
+        """What the rows follow from; None where nothing says so."""
+        try:
+            state = json.loads(self.state_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if not isinstance(state, dict):
+            return None
+        state.setdefault("lacking", {})
+        inner = {"metrics": dict, "clips": dict, "lacking": str}
+        for key, kind in inner.items():
+            part = state.get(key)
+            if not isinstance(part, dict) or not all(isinstance(value, kind) for value in part.values()):
+                return None
+        return state
+
+    def _put_aside(self) -> None:
+        """Rows of which nothing says what they follow from are no scores any more; kept, for they took time."""
+        if self.file.is_file() and self.file.stat().st_size:
+            self.file.replace(self.out / "scores.old.jsonl")
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        """Whole rows; what a kill left of a last line is passed over, and measured again."""
+        if not self.file.is_file():
+            return
+        with self.file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+            for line in lines:
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
+                    continue
+                if is_row(row):
+                    yield row
+
+
+def is_row(row: Any) -> bool:
+    """Whether this is a row of scores: a finite value or a reason."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("method", "id", "metric")):
+        return False
+    value, reason = row.get("value"), row.get("reason")
+    if value is None:
+        return isinstance(reason, str)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return number and reason is None and isinstance(row.get("text", ""), str)
+
+
+def rows_of(metric: Metric, item: Item, result: Result) -> Iterator[dict[str, Any]]:
+    """A row for each column; a value or a reason, never neither."""
+    head = {"method": item.method, "id": item.row.id}
+    columns = [column.name for column in metric.columns if not column.pooled]
+    if isinstance(result, Failed):
+        for name in columns or [metric.name]:
+            yield {**head, "metric": name, "value": None, "reason": result.reason}
+        return
+    for name in columns:
+        value = result.values.get(name)
+        known = value is not None and bool(np.isfinite(value))
+        said = {"text": result.text} if result.text and name == columns[0] else {}
+        yield {
+            **head,
+            "metric": name,
+            "value": float(value) if known and value is not None else None,
+            "reason": None if known else "this clip has no such value",
+            **said,
+        }
+
+
+def fingerprint(item: Item) -> str:
+    """Of what a clip's scores follow from: its bytes, and those of its reference, and what the test set says of it."""
+    said: list[Any] = [getattr(item.row, field) for field in SCORING_FIELDS]
+    for path in (item.path, item.row.reference):
+        said.append(_digest(path))
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def _digest(path: str | Path | None) -> str | None:
+    """Of a file's bytes; None where none can be read, which whoever decodes it says in words."""
+    try:
+        return weights.sha256(path) if path is not None and Path(path).is_file() else None
+    except OSError:
+        return None
+
+
+def file_of(name: str) -> str:
+    """A file name for any text, different for each."""
+    safe = file_names([Row(name)])[0]
+    if safe == name and len(safe.encode()) <= 120:
+        return safe
+    return f"{safe[:30]}-{hashlib.sha256(name.encode(errors='backslashreplace')).hexdigest()[:10]}"

@@ -52,7 +52,7 @@ def loaded(path: Path, changed: int) -> LightASD:
     """The network of a file, kept for the next track."""
     net = LightASD()
     try:
-        net.load_state_dict(dict(files.read(path)))
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not hold Light-ASD's weights ({str(error).splitlines()[0]})") from error
+        net.load_state_dict(files.read(path))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} does not hold Light-ASD's weights") from error
     return net.eval().requires_grad_(False)

@@ -30,6 +30,7 @@ from ccl.evaluation.nets.wavlm import WavLM
 RATE = 16_000
 WINDOW = 10 * RATE
 SETTINGS = ("proj_num_layer", "proj_ln", "proj_dropout", "nth_layer", "use_weighted_layer_sum", "normalize_embed")
+PARTS = ("state_dict", "model_cfg", "target_transform")  # of the Lightning layout
 # As the checkpoints name them; the published package computes in "64" as in "32".
 PRECISIONS = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float32}
 
@@ -168,11 +169,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if not beside.is_file():
             raise ValueError(f"{path} needs its config.json beside it, which says how ratings are scaled")
         config, state = json.loads(beside.read_text()), dict(held)
-    elif {"state_dict", "model_cfg", "target_transform"} <= held.keys():
+    elif all(isinstance(held.get(part), Mapping) for part in PARTS):
         state = {key.removeprefix("model."): value for key, value in held["state_dict"].items()}
         config = {**held["model_cfg"], "target_transform": held["target_transform"]}
     else:
-        raise ValueError(f"{path} is not AudioBox-Aesthetics: it lacks state_dict, model_cfg or target_transform")
+        raise ValueError(f"{path} is not AudioBox-Aesthetics: it lacks {', '.join(PARTS)}")
     return _checkpoint(path, state, config)
 
 
@@ -189,6 +190,6 @@ def _checkpoint(path: Path, state: dict[str, Tensor], config: Mapping[str, Any])
     try:
         checkpoint.network()
     except (KeyError, RuntimeError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} is not AudioBox-Aesthetics ({first})") from error
+        first = " ".join(str(error).partition("Aesthetics:")[2].split()) or f"no {error}"  # without torch's preamble
+        raise ValueError(f"{path} is not AudioBox-Aesthetics ({first[:200]})") from error
     return checkpoint

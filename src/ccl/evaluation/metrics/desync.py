@@ -8,7 +8,7 @@ N segments, U pictures, W windows (the first 14 segments, and the last where the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -120,9 +120,15 @@ class DeSync(Metric):
     def network(self) -> Synchformer:
         """Synchformer with its weights, on its device; loaded once."""
         if not self._loaded:
-            state = files.read(files.locate("synchformer", self.file))
-            state = state.get("model", state)  # the authors' own checkpoints wrap it
-            net = Synchformer.of({key.removeprefix("module."): value for key, value in state.items()})
+            path = files.locate("synchformer", self.file)
+            held = files.read(path)
+            state = held.get("model", held)  # the authors' own checkpoints wrap it
+            if not isinstance(state, Mapping):
+                raise ValueError(f"{path} does not hold Synchformer's weights")
+            try:
+                net = Synchformer.of({key.removeprefix("module."): value for key, value in state.items()}).float()
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
             if self.precision == "bf16":  # what multiplies: autocast would cast it anew at each call
                 for module in net.modules():
                     if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.MultiheadAttention):

@@ -121,9 +121,8 @@ class IBScore(Metric):
             try:
                 net.load_state_dict(ours(weights.read(path)), assign=True)
             except RuntimeError as error:
-                first = " ".join(str(error).split())[:200]
-                raise ValueError(f"{path} is not imagebind_huge ({first})") from error
-            return net.requires_grad_(False).eval().to(self.place)
+                raise ValueError(f"{path} is not imagebind_huge") from error
+            return net.requires_grad_(False).eval().to(self.place, torch.float32)
 
     def missing(self) -> str:
         try:

@@ -52,7 +52,10 @@ class Synchformer(nn.Module):
                 net = cls(len(state["vproj.bias"]), sum(re.fullmatch(_BLOCK, key) is not None for key in state))
             net.load_state_dict(dict(state), strict=True, assign=True)
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"these are not Synchformer's weights: {' '.join(str(error).split())[:200]}") from error
+            first = (
+                " ".join(str(error).partition("Synchformer:")[2].split()) or f"no {error}"
+            )  # without torch's preamble
+            raise ValueError(f"these are not Synchformer's weights: {first[:200]}") from error
         return net.eval().requires_grad_(False)
 
     def see(self, pictures: Float[Tensor, "n 16 3 224 224"]) -> Float[Tensor, "n 8 d"]:

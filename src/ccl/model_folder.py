@@ -23,6 +23,7 @@ from torch import Tensor
 from ccl.codecs.base import Codec
 from ccl.files import MARK, write_whole
 from ccl.grid import Grid
+from ccl.model.adapter import LoRA, merge
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.sampling import Sampling
 from ccl.sharding import load_whole
@@ -108,6 +109,31 @@ def export(source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch
     save_model(folder, config, {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()})
 
 
+def export_video(source: str | Path, out: str | Path, *, layout: str, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write the video stream of a checkpoint, averaged weights, as others read it; see `ccl.model.save`.
+
+    Args:
+        source: a model folder, a run folder or a .ckpt in one.
+        out: a folder for "diffusers", a .safetensors file for "safetensors".
+        layout: which.
+        dtype: of the weights on disk.
+
+    Raises:
+        ValueError: one sentence that names the file.
+    """
+    from ccl.model.save import save_diffusers, save_file_of_wan
+
+    config, state, _ = read_source(source)
+    net = {key.removeprefix("net."): tensor for key, tensor in state.items() if key.startswith("net.")}
+    if layout == "safetensors":
+        save_file_of_wan(out, net, dtype=dtype)
+        return
+    head_dim = config["net"].get("init_args", {}).get("head_dim")
+    if not isinstance(head_dim, int):
+        raise ValueError(f"{source}: its config does not say net.head_dim, which the layout of diffusers needs")
+    save_diffusers(out, net, head_dim=head_dim, dtype=dtype)
+
+
 def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Config in the form of a model folder, weights named net.* and text.*, and the name of the file they came from."""
     path = Path(path)
@@ -125,7 +151,10 @@ def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], st
     if not found:
         raise ValueError(f"{path} has no {CONFIG} beside it or in the folder above, so its model is unknown")
     state, step = read_checkpoint(path)
-    config = from_run(read_config(found[0]))
+    run = read_config(found[0])
+    if lora := (run.get("model") or {}).get("lora"):  # a model has no adapters: they are added to its weights
+        state = merge(state, LoRA(lora["rank"], lora["alpha"]).scale)
+    config = from_run(run)
     config["provenance"] = {**config["provenance"], "step": step, **started(found[0].with_name("run.json"))}
     return config, state, str(path)
 

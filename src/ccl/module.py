@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -22,6 +22,7 @@ from ccl import flow
 from ccl.codecs.base import Codec
 from ccl.flow import LogitNormal, TimeDistribution
 from ccl.grid import Grid
+from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters, is_adapter
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.optimizer import OptimizerConfig
 from ccl.rng import generator, seed_of
@@ -68,6 +69,8 @@ class JointDiffusion(LightningModule):
         image_prob: share of clips, where video is generated, whose first latent frame is given (t2v : i2v = 1 : 1).
         seed: of the weights at step 0, of tasks, times and noise.
         pretrained: folder of a model whose weights training starts from.
+        freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link).
+        lora: adapters that train in the place of the streams' own weights; implies `freeze`.
         compile: compile each block of the network; changes the last bits, so keep it as it is when resuming.
     """
 
@@ -89,13 +92,16 @@ class JointDiffusion(LightningModule):
         image_prob: float = 0.5,
         seed: int = 0,
         pretrained: str | None = None,
+        freeze: Literal["backbones"] | None = None,
+        lora: LoRA | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
         for name, share in (("text_dropout", text_dropout), ("image_prob", image_prob)):
             if not 0 <= share <= 1:
                 raise ValueError(f"model.{name} is {share:g}; it is a share, from 0 to 1")
-        self._factories = (net, text)
+        self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
+        self.frozen = freeze is not None or lora is not None
         # Held in a tuple, so that a codec is neither saved, averaged, sharded nor handed to the optimizer.
         self._codec = (codec.eval().requires_grad_(False),)
         self.grid = grid
@@ -131,6 +137,8 @@ class JointDiffusion(LightningModule):
             with torch.device("cpu" if mesh is None else "meta"):
                 net = self._factories[0]()
             self.net, self.text = net, text
+            if self.frozen:
+                freeze_backbones(net, text)
             if self.keeps_average:
                 self.ema = nn.ModuleDict({"net": copy.deepcopy(net)})
                 if any(parameter.requires_grad for parameter in text.parameters()):
@@ -145,6 +153,8 @@ class JointDiffusion(LightningModule):
             torch.manual_seed(seed_of("weights", "net", self.seed))
             with WholeDraws():
                 net.init_weights()
+                torch.manual_seed(seed_of("weights", "lora", self.seed))
+                initialise_adapters(net)
         if self.pretrained is not None:
             self._load_pretrained(self.pretrained)
         if self.ema is not None:
@@ -164,7 +174,7 @@ class JointDiffusion(LightningModule):
         for part in ("net", "text"):
             own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
             if own:
-                load_whole(getattr(self, part), own, str(path))
+                load_whole(getattr(self, part), own, str(path), without=is_adapter)
 
     def configure_optimizers(self) -> Any:
         net, text = self.built
@@ -206,7 +216,7 @@ class JointDiffusion(LightningModule):
         task = self.tasks[batch.task]
         rows = self.losses(batch, task, index=self.batches, rank=self.global_rank)
         streams = rows.map(torch.mean)
-        loss = streams.video * task.loss_weight.video + streams.audio * task.loss_weight.audio  # Eq. 7
+        loss = weighed(streams, task)  # Eq. 7
         report = self._report(batch, rows, loss, streams)
         self.batches += 1
         return {"loss": loss, "report": report}
@@ -233,21 +243,26 @@ class JointDiffusion(LightningModule):
         """The losses of every task, with the same draws each time."""
         for name, task in self.tasks.items():
             rows = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank)
-            counted = {stream: x.mean() for stream, x in rows._asdict().items() if getattr(task.loss_weight, stream)}
+            weighs = task.loss_weight._asdict()
+            counted = {stream: x.mean() for stream, x in rows._asdict().items() if x is not None and weighs[stream]}
             values = {f"val_loss/{name}/{stream}": x for stream, x in counted.items()}
             self.log_dict(values, batch_size=len(batch.id), sync_dist=True)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> AV[Tensor]:
-        """The batch's latents, ready ones as they are, media through the codec; float32."""
-        if batch.latents is not None:
-            z = batch.latents
-        elif batch.media is not None:
-            with torch.autocast(self.device.type, enabled=False):
-                pictures = batch.media.video.float() / 127.5 - 1
-                z = self.codec.encode(AV(pictures, batch.media.audio.float()), self.grid)
-        else:
+        """The batch's latents, ready ones as they are, media through the codec; float32.
+
+        Those of a stream that the network has not are left out (stage 1 trains the audio stream alone).
+        """
+        given: AV[Any] | None = batch.media if batch.latents is None else batch.latents
+        if given is None:
             raise TrainingError(f"clips {', '.join(batch.id)} hold neither media nor latents")
+        given = AV.zip(lambda ends, x: x.float(), self.built[0].ends, given)
+        if batch.latents is not None:
+            return given
+        with torch.autocast(self.device.type, enabled=False):
+            pictures = None if given.video is None else given.video / 127.5 - 1
+            z: AV[Any] = self.codec.encode(AV(pictures, given.audio), self.grid)
         return z.map(lambda x: x.float())
 
     def draw(self, prompt: list[str], z: AV[Tensor], task: Task, *, index: int, rank: int = 0) -> Draws:
@@ -268,7 +283,8 @@ class JointDiffusion(LightningModule):
             dropped.append(bool(chance[0] < self.text_dropout))
             image.append(bool(chance[1] < self.image_prob))
             for stream, x in zip(noise, z, strict=True):
-                stream.append(torch.randn(x.shape[1:], generator=g))
+                if x is not None:
+                    stream.append(torch.randn(x.shape[1:], generator=g))
 
         drawn = t.map(lambda times: torch.cat(times).to(self.device))
         if task.shared_time:
@@ -276,24 +292,24 @@ class JointDiffusion(LightningModule):
         # A given stream is clean: t = 0, and Eq. 7 takes it out of the loss.
         drawn = AV.zip(lambda times, given: times * 0 if given else times, drawn, task.is_reference)
         counted = z.map(lambda x: torch.ones(x.shape[0], x.shape[2], device=self.device))
-        if (
-            any(image) and not task.is_reference.video
-        ):  # decisions 17 and 24: a given first frame is clean and uncounted
+        # Decisions 17 and 24: a given first frame is clean and uncounted.
+        if any(image) and z.video is not None and not task.is_reference.video:
             moving = torch.ones_like(counted.video)
             moving[:, 0] = 1 - torch.tensor(image, dtype=torch.float32, device=self.device)
             drawn = AV(drawn.video[:, None] * moving, drawn.audio)
             counted = AV(moving, counted.audio)
-        stacked = noise.map(lambda xs: torch.stack(xs).to(self.device, non_blocking=True))
+        stacked = AV.zip(lambda _, xs: torch.stack(xs).to(self.device, non_blocking=True), z, noise)
         return Draws(drawn, stacked, counted, ["" if d else p for d, p in zip(dropped, prompt, strict=True)])
 
     def _report(self, batch: Batch, rows: AV[Tensor], loss: Tensor, streams: AV[Tensor]) -> dict[str, float]:
         """Mean over processes of the losses that count; logged, and checked to be finite."""
         weight = self.tasks[batch.task].loss_weight
-        values = torch.stack([loss, *streams]).detach().float()
+        present = {stream: x for stream, x in streams._asdict().items() if x is not None}
+        values = torch.stack([loss, *present.values()]).detach().float()
         values = self.trainer.strategy.reduce(values, reduce_op="mean")
-        report = dict(zip(("loss", "video", "audio"), values.tolist(), strict=True))
+        report = dict(zip(("loss", *present), values.tolist(), strict=True))
         if not math.isfinite(report["loss"]):
-            finite = torch.isfinite(rows.video * weight.video + rows.audio * weight.audio).tolist()
+            finite = torch.isfinite(weighed(rows, self.tasks[batch.task])).tolist()
             bad = [name for name, fine in zip(batch.id, finite, strict=True) if not fine]
             raise TrainingError(
                 f"the loss is {report['loss']} at step {self.trainer.global_step}, batch {self.batches}, "
@@ -301,7 +317,7 @@ class JointDiffusion(LightningModule):
                 f"from {'clips ' + ', '.join(bad) if bad else 'clips of another process'}; nothing was updated in this "
                 "step, and earlier checkpoints are as they were"
             )
-        counted = {stream: report[stream] for stream, w in weight._asdict().items() if w}
+        counted = {stream: report[stream] for stream, w in weight._asdict().items() if w and stream in present}
         self.log("loss", report["loss"], prog_bar=True, batch_size=len(batch.id))
         self.log_dict({f"loss/{batch.task}/{k}": v for k, v in counted.items()}, batch_size=len(batch.id))
         return {"loss": report["loss"], **counted}
@@ -322,6 +338,11 @@ class JointDiffusion(LightningModule):
         self.batches = checkpoint["batches"]
         if state := checkpoint.get("state_dict"):  # a sharded checkpoint brings its weights another way
             check_shapes(shapes_of(self.state_dict()), shapes_of(state), f"checkpoint {self.trainer.ckpt_path}")
+
+
+def weighed(losses: AV[Any], task: Task) -> Tensor:
+    """Eq. 7: the sum over streams, a reference stream's multiplied by 0; a stream that is not there adds nothing."""
+    return sum(x * weight for x, weight in zip(losses, task.loss_weight, strict=True) if x is not None)
 
 
 def loss_by_clip(v_hat: Tensor, v: Tensor, counted: Tensor) -> Tensor:

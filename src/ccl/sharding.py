@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -53,13 +53,21 @@ def shard(net: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
     fully_shard(net, **kwargs)
 
 
-def load_whole(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def load_whole(
+    module: nn.Module, state: dict[str, Tensor], source: str, *, without: Callable[[str], bool] = lambda _: False
+) -> None:
     """Copy whole tensors into a module, sharded or not.
+
+    Args:
+        module: to fill.
+        state: whole tensors by name.
+        source: names them in errors.
+        without: names of the module's own that the source need not have, and that stay as they are.
 
     Raises:
         ValueError: naming the first key that is missing, unknown or of another shape, and `source`.
     """
-    own = module.state_dict()
+    own = {name: tensor for name, tensor in module.state_dict().items() if not without(name)}
     check_shapes(shapes_of(own), shapes_of(state), source)
     with torch.no_grad():
         for name, tensor in own.items():

@@ -1,0 +1,121 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) on the streams, for those who cannot train them whole.
+
+o output, i input, r rank. The adapted layer keeps its names, so pretrained weights load as they are, sharding and
+meta-device building work as for any Linear, and what is saved is merged by name. Written here rather than taken from
+peft, which wraps a layer and renames its weights; tests hold the two equal, and weights go to peft's names and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ccl.nn.layers import Linear
+
+DOWN, UP = "lora_a", "lora_b"
+PARTS = ("self_attn", "cross_attn", "ffn")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Adapters on every linear of these parts of both streams' blocks.
+
+    Args:
+        rank: r.
+        alpha: the adapter's product is scaled by alpha / rank.
+        parts: of a block, among self_attn, cross_attn (to the text) and ffn.
+    """
+
+    rank: int = 32
+    alpha: float = 32.0
+    parts: tuple[str, ...] = PARTS
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"lora.rank is {self.rank}; it must be at least 1")
+        if not self.parts or set(self.parts) - set(PARTS):
+            raise ValueError(f"lora.parts are {', '.join(self.parts) or 'none'}; they must be among {', '.join(PARTS)}")
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def adapt(self, net: Any) -> Any:
+        """Put adapters into a DualStreamTransformer, in place; its output stays as it was. Returns it."""
+        for block in net.blocks:
+            for stream in block.streams:
+                for part in () if stream is None else self.parts:
+                    for layer in getattr(stream, part).modules():
+                        if type(layer) is Linear:
+                            AdaptedLinear.take_over(layer, self.rank, self.scale)
+        return net
+
+
+class AdaptedLinear(Linear):
+    """W x + b + scale B A x."""
+
+    scale: float
+    lora_a: nn.Parameter
+    lora_b: nn.Parameter
+
+    @classmethod
+    def take_over(cls, layer: Linear, rank: int, scale: float) -> None:
+        """Turn a Linear into an adapted one where it stands: its own parameters stay the very same objects."""
+        layer.__class__ = cls
+        assert isinstance(layer, cls)
+        like = layer.weight
+        layer.scale = scale
+        layer.lora_a = nn.Parameter(like.new_empty(rank, layer.in_features))
+        layer.lora_b = nn.Parameter(like.new_empty(layer.out_features, rank))
+        layer.reset_adapter()
+
+    def reset_adapter(self) -> None:
+        """A as a default Linear of torch's, B zero. Apart from `reset_parameters`: the other weights at step 0 are
+        those of the same seed without adapters."""
+        with torch.no_grad():
+            nn.init.kaiming_uniform_(self.lora_a, a=5**0.5)
+            nn.init.zeros_(self.lora_b)
+
+    def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        return super().forward(x) + self.scale * F.linear(F.linear(x, self.lora_a), self.lora_b)
+
+
+def initialise_adapters(net: nn.Module) -> None:
+    """Draw every adapter anew from torch's global generator."""
+    for layer in net.modules():
+        if isinstance(layer, AdaptedLinear):
+            layer.reset_adapter()
+
+
+def freeze_backbones(net: Any, text: nn.Module) -> None:
+    """Leave only the cross-modal parameters, and adapters where there are some, to training (as in AV-Link)."""
+    text.requires_grad_(False)
+    for parameter in net.stream_parameters():
+        parameter.requires_grad_(False)
+    for name, parameter in net.named_parameters():
+        if is_adapter(name):
+            parameter.requires_grad_(True)
+
+
+def is_adapter(name: str) -> bool:
+    return name.rpartition(".")[2] in (DOWN, UP)
+
+
+def merge(state: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """Weights by name with their adapters added, W + scale B A in float32, and without the adapters."""
+    merged = {name: tensor for name, tensor in state.items() if not is_adapter(name)}
+    for layer in adapted(state):
+        weight, down, up = (state[f"{layer}.{name}"] for name in ("weight", DOWN, UP))
+        merged[f"{layer}.weight"] = (weight.float() + scale * up.float() @ down.float()).to(weight.dtype)
+    return merged
+
+
+def adapted(state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Names of the layers that have adapters."""
+    return (name.removesuffix(f".{DOWN}") for name in state if name.endswith(f".{DOWN}"))

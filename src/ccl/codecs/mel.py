@@ -10,6 +10,7 @@ B clips, S samples, N frames, K frequency bins, M mel bands.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +35,53 @@ def mel_to_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < knee, mel * _STEP_HZ, _LINEAR_HZ * ((mel - knee) * _LOG_STEP).exp())
 
 
-def mel_filters(bands: int, n_fft: int, sample_rate: int) -> Float[Tensor, "m k"]:
-    """Triangles between neighbouring mel frequencies from 0 Hz to half the sample rate, each of area 1 over Hz."""
-    top = hz_to_mel(torch.tensor(sample_rate / 2, dtype=torch.float64))
+def mel_filters(bands: int, n_fft: int, sample_rate: int, top_hz: float | None = None) -> Float[Tensor, "m k"]:
+    """Triangles between neighbouring mel frequencies from 0 Hz to `top_hz`, each of area 1 over Hz.
+
+    Args:
+        bands: M.
+        n_fft: samples of a window; K is n_fft // 2 + 1.
+        sample_rate: Hz.
+        top_hz: upper edge of the last triangle; half the sample rate if not given.
+    """
+    top = hz_to_mel(torch.tensor(sample_rate / 2 if top_hz is None else top_hz, dtype=torch.float64))
     edges = mel_to_hz(torch.linspace(0, 1, bands + 2, dtype=torch.float64) * top)
     bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rise, fall = (bins - left) / (centre - left), (right - bins) / (right - centre)
     return (torch.minimum(rise, fall).clamp(min=0) * 2 / (right - left)).float()
+
+
+@dataclass(frozen=True)
+class MelMagnitude:
+    """What pretrained mel VAEs hear: Slaney bands of the magnitudes of a short-time Fourier transform.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: samples of a Hann window.
+        hop: samples a frame.
+        bands: M mel bands, from 0 Hz to `top_hz`.
+        side: samples mirrored at each end of the clip, fewer than it has; N is (S + 2 side - n_fft) // hop + 1.
+        top_hz: upper edge of the last band; half the sample rate if not given.
+        power_floor: added to the squared magnitudes.
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop: int
+    bands: int
+    side: int
+    top_hz: float | None = None
+    power_floor: float = 0.0
+
+    def __call__(self, audio: Float[Tensor, "b s"]) -> Float[Tensor, "b m n"]:
+        """Mel magnitudes, before a logarithm."""
+        padded = F.pad(audio[:, None], (self.side, self.side), mode="reflect")[:, 0]
+        window = torch.hann_window(self.n_fft, device=audio.device)
+        spectrum = torch.fft.rfft(padded.unfold(1, self.n_fft, self.hop) * window)
+        magnitude = (torch.view_as_real(spectrum).square().sum(-1) + self.power_floor).sqrt()
+        filters = mel_filters(self.bands, self.n_fft, self.sample_rate, self.top_hz).to(audio.device)
+        return rearrange(magnitude @ filters.T, "b n m -> b m n")
 
 
 class LogMel(nn.Module):

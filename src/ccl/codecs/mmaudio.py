@@ -1,0 +1,277 @@
+"""MMAudio's mel VAE and its BigVGAN vocoder, at 16 kHz (what Ovi uses) and 44.1 kHz (Cheng et al. 2024).
+
+A latent is two log-mel frames, so 512 samples at 16 kHz (31.25 a second, 20 channels) and 1024 at 44.1 kHz (43.07, 40).
+Networks are diffusers' `MMAudioVAE` and `MMAudioVocoder`; the front end and the reading of the authors' files are here.
+
+B clips, S samples, M mel bands, N mel frames, C channels, T latents.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ccl.codecs.base import AudioCodec
+from ccl.codecs.mel import MelMagnitude
+from ccl.pretrained import Frozen, digest, fill, find, stamp, tensors
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_mmaudio import MMAudioAutoencoder
+    from diffusers.models.autoencoders.mmaudio_vocoder import MMAudioVocoder
+
+VAE, VOCODER = "MMAudio's mel VAE", "MMAudio's vocoder"  # as messages call them
+EPS = 1e-4  # of EDM2's weight normalisation
+FLOOR = 1e-5  # mel magnitudes are clamped to it before the logarithm
+FRAMES = 2  # mel frames a latent
+UNIT = 0.05  # how far from 1 the norm of a fused filter may lie
+MULTIPLIERS, LAYERS = (1, 2, 4), 2  # widths of the VAE's levels, residual blocks in each
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the two published codecs differ in.
+
+    Args:
+        mel: the front end.
+        log10: the logarithm of the mel magnitudes; natural if not.
+        channels: of a latent.
+        rates: upsampling of the vocoder's stages; their product is the front end's hop.
+        bias: whether the vocoder's last layer has one and ends in tanh (BigVGAN v1), or has none and is clamped (v2).
+    """
+
+    mel: MelMagnitude
+    log10: bool
+    channels: int
+    rates: tuple[int, ...]
+    bias: bool
+
+    def log_mel(self, audio: Float[Tensor, "b s"]) -> Float[Tensor, "b m n"]:
+        """Log-mel frames, S // hop of them."""
+        magnitude = self.mel(audio.clamp(-1, 1)).clamp(min=FLOOR)
+        return magnitude.log10() if self.log10 else magnitude.log()
+
+
+def front_end(sample_rate: int, n_fft: int, hop: int, bands: int) -> MelMagnitude:
+    return MelMagnitude(sample_rate, n_fft, hop, bands, side=(n_fft - hop) // 2, power_floor=1e-9)
+
+
+VARIANTS = {
+    "16k": Variant(front_end(16_000, 1024, 256, 80), True, 20, (4, 4, 2, 2, 2, 2), True),
+    "44k": Variant(front_end(44_100, 2048, 512, 128), False, 40, (8, 4, 2, 2, 2, 2), False),
+}
+
+
+class MMAudio(AudioCodec):
+    """The codec of MMAudio: mean of the VAE's posterior, and a waveform through BigVGAN; always in float32.
+
+    Each file may be the authors' (`v1-16.pth` and `best_netG.pt`; `v1-44.pth` and `bigvgan_generator.pt`) or a folder
+    as diffusers saves one. Neither is looked at before it is needed, so that a model can be built where they are not.
+
+    Args:
+        variant: sample rate of the codec.
+        vae: file or folder of the mel VAE.
+        vocoder: file or folder of the vocoder.
+        scale: what latents are multiplied by. The VAE keeps them near unit variance, and Ovi trains on them as they
+            are; Kandinsky 6 scales those of 44k by 0.417. Latents of another scale are another codec's.
+
+    Raises:
+        ValueError: for a scale that is not positive; from the methods, where a file is absent or not what it should be.
+    """
+
+    def __init__(
+        self, variant: Literal["16k", "44k"], vae: str | Path, vocoder: str | Path, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scale is {scale:g}; latents are multiplied by a positive number")
+        self.variant, self.scale = variant, scale
+        self.vae_source, self.vocoder_source = vae, vocoder
+        self.layout = VARIANTS[variant]
+        self.samples = FRAMES * self.layout.mel.hop  # a latent
+        self.channels, self.sample_rate = self.layout.channels, self.layout.mel.sample_rate
+        self.latent_rate = self.sample_rate / self.samples
+        self.vae: Frozen[MMAudioAutoencoder] = Frozen(self._load_vae)
+        self.vocoder: Frozen[MMAudioVocoder] = Frozen(self._load_vocoder)
+
+    @property
+    def identity(self) -> str:
+        """Of the encoder's weights as they are stored, so the same weights raw and fused count as two codecs."""
+        source, layout = find(self.vae_source, VAE), self.layout
+        settings = (*astuple(layout.mel), layout.log10, FLOOR, self.scale)
+        return f"mmaudio-{self.variant}-{encoder_digest(source, settings, stamp(source))}"
+
+    def unload(self) -> None:
+        self.vae.unload()
+        self.vocoder.unload()
+
+    @torch.no_grad()
+    def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
+        if length < 1:
+            raise ValueError(f"{length} audio latents are asked for; the codec makes 1 or more")
+        with torch.autocast(audio.device.type, enabled=False):
+            # The caller's count decides, never the waveform's own: 5 s at 16 kHz are 156 whole latents, and the paper's
+            # grid may ask for 157. A negative pad cuts.
+            audio = F.pad(audio.float(), (0, length * self.samples - audio.shape[1]))
+            moments = self.vae.on(audio.device).encode(self.layout.log_mel(audio))
+            return moments[:, : self.channels] * self.scale  # the other half is the log-variance
+
+    @torch.no_grad()
+    def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
+        if z.shape[1] != self.channels:
+            raise ValueError(f"audio latents have {z.shape[1]} channels; the codec has {self.channels}")
+        with torch.autocast(z.device.type, enabled=False):
+            mel = self.vae.on(z.device).decode(z.float() / self.scale)
+            return self.vocoder.on(z.device)(mel, return_dict=False)[0][:, 0]
+
+    def _load_vae(self, device: torch.device) -> MMAudioAutoencoder:
+        source = find(self.vae_source, VAE)
+        return mel_vae(read_vae(source, device), self.layout, source)
+
+    def _load_vocoder(self, device: torch.device) -> MMAudioVocoder:
+        source = find(self.vocoder_source, VOCODER)
+        return bigvgan(read_vocoder(source, device), self.layout, source)
+
+
+# Networks
+
+
+def mel_vae(state: dict[str, Tensor], layout: Variant, source: Path) -> MMAudioAutoencoder:
+    """The VAE with these weights, its filters fused; its width is what they say.
+
+    Raises:
+        ValueError: where they are another variant's, or not those of such a VAE.
+    """
+    from diffusers.models.autoencoders.autoencoder_mmaudio import MMAudioAutoencoder
+
+    width, bands, _ = shape(state, "encoder.conv_in.weight", source)
+    channels = shape(state, "encoder.conv_out.weight", source)[0] // 2
+    if (bands, channels) != (layout.mel.bands, layout.channels):
+        raise ValueError(
+            f"{source} has {bands} mel bands and {channels} channels; "
+            f"the variant has {layout.mel.bands} and {layout.channels}"
+        )
+    with torch.device("meta"):
+        network = MMAudioAutoencoder(bands, channels, width, MULTIPLIERS, LAYERS)
+    fill(network, fused(state, source), source)
+    return network
+
+
+def bigvgan(state: dict[str, Tensor], layout: Variant, source: Path) -> MMAudioVocoder:
+    """The vocoder with these weights; its width is what they say.
+
+    Raises:
+        ValueError: where they are another variant's, or not those of such a vocoder.
+    """
+    from diffusers.models.autoencoders.mmaudio_vocoder import MMAudioVocoder
+
+    width, bands, _ = shape(state, "conv_pre.weight", source)
+    last = shape(state, "conv_post.weight", source)[1]
+    bias = "conv_post.bias" in state
+    if (bands, bias) != (layout.mel.bands, layout.bias):
+        kind = {True: "BigVGAN v1 (a bias in conv_post)", False: "BigVGAN v2 (no bias in conv_post)"}
+        raise ValueError(
+            f"{source} is {kind[bias]} for {bands} mel bands; the variant needs {kind[layout.bias]} for "
+            f"{layout.mel.bands}"
+        )
+    kernels = tuple(2 * rate for rate in layout.rates)
+    with torch.device("meta"):
+        network = MMAudioVocoder(bands, width, layout.rates, kernels)
+        if bias:
+            network.conv_post = TanhConv(last, 1, 7, padding=3)
+    fill(network, state, source)
+    return network
+
+
+class TanhConv(nn.Conv1d):
+    """Last layer of BigVGAN v1. diffusers' vocoder, which is v2, clamps what follows, and tanh passes unchanged."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).tanh()
+
+
+# Files
+
+
+def read_vae(source: Path, device: torch.device) -> dict[str, Tensor]:
+    """The VAE's tensors under the authors' names; diffusers has them below `vae.`, with a front end that we do not use.
+
+    Raises:
+        ValueError: as of `tensors`.
+    """
+    state = {name.removeprefix("vae."): x for name, x in tensors(source) if not name.startswith("mel_converter.")}
+    return {name: tensor.to(device, torch.float32) for name, tensor in state.items()}
+
+
+@lru_cache(maxsize=8)
+def encoder_digest(source: Path, settings: tuple[Any, ...], stamp: object) -> str:
+    """Of what decides which latents a sound has; `stamp` changes with the file."""
+    names = ("encoder.", "data_")
+    state = {k: x for k, x in tensors(source, lambda name: name.removeprefix("vae.").startswith(names))}
+    return digest({name.removeprefix("vae."): tensor for name, tensor in state.items()}, *settings)
+
+
+def read_vocoder(source: Path, device: torch.device) -> dict[str, Tensor]:
+    """The vocoder's tensors, its weight normalisation multiplied out.
+
+    Both spellings of torch's are known, `weight_g` and `weight_v` as well as `parametrizations.weight.original0` and
+    `original1`, and weights that have none left.
+
+    Raises:
+        ValueError: as of `tensors`; where one of a pair is missing.
+    """
+    state = {}
+    for name, tensor in tensors(source):
+        for i, half in enumerate("gv"):
+            name = name.replace(f".parametrizations.weight.original{i}", f".weight_{half}")
+        state[name] = tensor.to(device, torch.float32)
+    for layer in sorted({name[:-2] for name in state if name.endswith((".weight_g", ".weight_v"))}):
+        lacking = {f"{layer}_g", f"{layer}_v"} - state.keys()
+        if lacking:
+            raise ValueError(f"{source} lacks {lacking.pop()}, one half of a normalised weight")
+        state[layer] = torch._weight_norm(state.pop(f"{layer}_v"), state.pop(f"{layer}_g"), 0)
+    return state
+
+
+def fused(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """Weights with EDM2's normalisation multiplied into them, once.
+
+    The authors publish raw filters, of elements near 1; fusing makes every filter's norm 1. What a file holds shows in
+    these norms, as neither its name nor its layout tell: fused files keep the names of raw ones. Fusing once more
+    would not be noticed: it shrinks a filter of 1,152 weights by 0.3 %, at each of some fifty layers.
+
+    Raises:
+        ValueError: where some layers are fused and some are not.
+    """
+    filters = {name: tensor for name, tensor in state.items() if tensor.ndim == 3 and name.endswith(".weight")}
+    # The median, so that a filter that died in training (norm 0, raw or fused) does not decide.
+    done = {k for k, x in filters.items() if abs(float(x.float().flatten(1).norm(dim=1).median()) - 1) < UNIT}
+    if len(done) == len(filters):
+        return state
+    if done:
+        raise ValueError(
+            f"{source} has EDM2's normalisation fused into {len(done)} of {len(filters)} layers ({min(done)} is, "
+            f"{min(filters.keys() - done)} is not); take the authors' file"
+        )
+    return state | {name: fuse(tensor) for name, tensor in filters.items()}
+
+
+def fuse(weight: Float[Tensor, "o i k"]) -> Float[Tensor, "o i k"]:
+    """Filters of norm 1 but for EPS: what EDM2's magnitude-preserving layer makes of raw ones (Karras et al. 2024)."""
+    weight = weight.float()
+    rms = weight.square().mean((1, 2), keepdim=True).sqrt()
+    return weight / (EPS + rms) / math.sqrt(weight[0].numel())
+
+
+def shape(state: dict[str, Tensor], name: str, source: Path) -> tuple[int, ...]:
+    """Of a layer's filters, which tell what the file is."""
+    if name not in state or state[name].ndim != 3:
+        raise ValueError(f"{source} has no convolution {name}, so it is not the part of MMAudio that belongs here")
+    return tuple(state[name].shape)

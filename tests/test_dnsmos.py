@@ -48,7 +48,20 @@ def test_a_short_sound_is_doubled_until_it_fills_a_window() -> None:
     assert windows(np.ones(1, np.float32)).all()
 
 
-@pytest.mark.parametrize(("seconds", "count"), [(9.01, 1), (10.0, 1), (10.99, 1), (11.0, 2), (12.5, 3), (30.0, 21)])
+@pytest.mark.parametrize("samples", [1, 1000, 72_079, 72_080, 144_159, 144_161, 160_001, 192_000, 300_000, 560_000])
+def test_windows_are_those_of_the_references_loop(samples: int) -> None:
+    sound = audio = np.arange(samples, dtype=np.float32)
+    while len(audio) < int(9.01 * 16_000):
+        audio = np.append(audio, audio)
+    kept = []
+    for i in range(int(np.floor(len(audio) / 16_000) - 9.01) + 1):
+        piece = audio[int(i * 16_000) : int((i + 9.01) * 16_000)]
+        if len(piece) >= int(9.01 * 16_000):
+            kept.append(piece)
+    np.testing.assert_array_equal(windows(sound), kept)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(9.01, 1), (10.0, 1), (10.99, 1), (11.0, 2), (12.5, 3), (16.0, 7)])
 def test_windows_come_every_second(seconds: float, count: int) -> None:
     sound = np.arange(int(seconds * RATE), dtype=np.float32)
     found = windows(sound)

@@ -24,7 +24,8 @@ from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.vad import open_session
 
 RATE = 16_000
-WINDOW = 144_160  # 9.01 s
+SECONDS = 9.01  # of a window
+WINDOW = 144_160  # its samples
 FFT, HOP, BANDS = 321, 160, 120
 # From the P.835 network's outputs, in its order, to ratings: the polynomials of the DNS-Challenge's dnsmos_local.py,
 # highest power first.
@@ -70,9 +71,12 @@ class DNSMOS(Metric):
         p835, p808 = (files.sha256(path) for path in self.paths)
         return {
             "sample_rate": RATE,
-            "window_seconds": WINDOW / RATE,
+            "sound": "mono, torchaudio's resampling",
+            "window_seconds": SECONDS,
             "hop_seconds": 1.0,
-            "short_clips": "repeated",
+            "windows": "the mean over them; those that begin at 7 to 23 s left out, as the reference's rounding does",
+            "short_clips": "doubled until they fill a window",
+            "model": "not personalised",
             "weights": {"p835": p835, "p808": p808},
         }
 
@@ -109,11 +113,13 @@ def rate(p835: Any, p808: Any, sounds: Float32[np.ndarray, "n 144160"]) -> dict[
 def windows(sound: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, "n 144160"]:
     """Windows of 9.01 s, one each second; a short sound is doubled until it fills one.
 
-    The reference counts whole seconds only, so a second window comes with 11.0 s, not with 10.01.
+    The reference counts whole seconds only, so a second window comes with 11.0 s, not with 10.01. Of a sound of 17 s or
+    more, repetitions included, it leaves out those that begin at 7 to 23 s: rounding makes them a sample too short.
     """
     sound = np.tile(sound, 2 ** max(0, ceil(log2(WINDOW / len(sound)))))
-    count = int(len(sound) // RATE - WINDOW / RATE) + 1
-    return np.stack([sound[i * RATE : i * RATE + WINDOW] for i in range(count)])
+    count = int(len(sound) // RATE - SECONDS) + 1
+    whole = [i for i in range(count) if int((i + SECONDS) * RATE) - i * RATE >= WINDOW]
+    return np.stack([sound[i * RATE : i * RATE + WINDOW] for i in whole])
 
 
 def log_mel(sound: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, "f 120"]:

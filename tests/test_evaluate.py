@@ -115,6 +115,23 @@ MISTAKES = {
     "there is no --reference folder gone": ["--videos", "clips", "--reference", "gone"],
     "two systems are called 'clips'": ["--videos", "clips", "--methods", "clips=clips"],
     "--limit is 0; it must be 1 at least": ["--videos", "clips", "--limit", "0"],
+    "--steps is 0; it must be 1 at least": ["--ckpt", "--steps", "0"],
+    "--embed-mb is nan; it must be 0 at least": ["--videos", "clips", "--embed-mb", "nan"],
+    "--metrics names none; there are: ": ["--videos", "clips", "--metrics", ""],
+    "--weights is yunet; it must be NAME=FILE": ["--videos", "clips", "--weights", "yunet"],
+    "--out: nothing is given": ["--videos", "clips", "-o", ""],
+    "--videos: nothing is given": ["--videos", ""],
+    "rows.jsonl is a file; results need a folder": ["--videos", "clips", "--metrics", "mouth", "-o", "rows.jsonl"],
+    "no system can be called 'ceiling'": ["--methods", "ceiling=clips", "--reference", "clips"],
+    "rows.jsonl has a prompt for 'c0', which the test set does not know": [
+        "--ckpt",
+        "--testset",
+        "world",
+        "--give",
+        "text",
+        "--prompts",
+        "rows.jsonl",
+    ],
 }
 
 
@@ -123,6 +140,54 @@ def test_a_mistake_is_one_sentence(sentence, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder.parent)
     assert sentence in told(capsys, *MISTAKES[sentence])
     assert sorted(p.name for p in folder.parent.iterdir()) == ["clips", "rows.jsonl"], "nothing was written"
+
+
+PROTOCOLS = {
+    "metric av_align must have init_args": "av_align: 5",
+    "metric av_align must have init_args: {...}, and": "av_align: {height: 24}",
+    "there is no metric '1'": "1: {}",
+    "metric av_align, height: it must be int, not 'abc'": "av_align: {init_args: {height: abc}}",
+    "metric av_align is ccl.evaluation.metrics.AVAlign, not os.system": "av_align: {class_path: os.system}",
+    "is no YAML of metrics: could not determine a constructor": "av_align: !!python/object:os.system {}",
+    "holds no keys": "",
+}
+
+
+@pytest.mark.parametrize("sentence", PROTOCOLS)
+def test_a_protocol_that_cannot_be_is_one_sentence(sentence, folder, tmp_path, capsys):
+    (file := tmp_path / "own.yaml").write_text(PROTOCOLS[sentence] + "\n")
+    said = told(capsys, "--videos", folder, "--protocol", file, "-o", tmp_path / "out")
+    assert str(file) in said and sentence in said and not (tmp_path / "out").exists()
+
+
+def test_brackets_in_names_are_no_markup(folder, tmp_path, capsys):
+    out = tmp_path / "[bold]out[/red]"
+    argv = ["--methods", f"[/red]a={folder}", "--metrics", "mouth,mouth", "-o", str(out)]
+    assert cli.main(["evaluate", *argv]) == 0
+    assert str(out / "report.html") in capsys.readouterr().out
+    assert len((out / "scores.jsonl").read_text().splitlines()) == 5 * len(METRICS["mouth"].columns)
+
+
+def test_a_full_disk_names_the_file(folder, tmp_path, monkeypatch, capsys):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    said = told(capsys, "--videos", folder, "--metrics", "colours", "-o", tmp_path / "out")
+    assert said == f"ccl: {tmp_path / 'out/scores.jsonl'}: No space left on device"
+
+
+def test_a_folder_of_other_peoples_files_is_scored(folder, tmp_path):
+    (folder / "c0.json").write_text("[1, 2]")
+    (folder / "c1.json").write_text("{")
+    (folder / "x.json").mkdir()
+    (folder / "sub.mp4").mkdir()
+    (folder / "._c0.mp4").write_bytes(b"of a Mac")
+    shutil.copy(folder / "c0.mp4", folder / "Big Clip.MP4")
+    assert cli.main(["evaluate", "--videos", str(folder), "--metrics", "mouth", "-o", str(tmp_path / "out")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in rows} == {"Big Clip", "c0", "c1", "c2", "c3", "c4"}
+    assert next(row for row in rows if row["id"] == "Big Clip")["reason"] is None
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path):

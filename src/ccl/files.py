@@ -24,7 +24,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:  # a full disk does not say where
-        error.filename = str(path) if error.errno else error.filename
+        if error.errno and error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,12 @@ def evaluate(argv: list[str]) -> int:
     from rich.console import Console
 
     from ccl.evaluation import CEILING, report, score, table, weights
+    from ccl.evaluation.store import alone
 
     for pair in args.weights:
-        name, _, file = pair.partition("=")
+        name, sign, file = pair.partition("=")
+        if not (name and sign and file):
+            raise UsageError(f"--weights is {pair}; it must be NAME=FILE")
         try:
             weights.use(name, file)
         except ValueError as error:
@@ -38,24 +41,31 @@ def evaluate(argv: list[str]) -> int:
     testset = testset_of(args.testset) if args.testset else default_testset(args.ckpt) if args.ckpt else None
     rows = limited(testset.rows() if testset else rows_of(list(methods.values())), args.limit)
     metrics = metrics_of(args, rows)  # what is wrong with the command line is told before the work
+    made: list[Row] = []
     if args.ckpt:
         assert testset is not None
+        made = rows_to_make(args, testset)
         out = args.out or (Path("scores") if args.ckpt == SHIPPED else home_of(args.ckpt)) / "evaluation" / testset.name
         methods = {args.name or home_of(args.ckpt).name: out / "clips"}
-        generate(args, testset, out / "clips")
     else:
         out = args.out or (next(iter(methods.values())) / "scores" if len(methods) == 1 else Path("scores"))
-    if args.reference:
-        methods[CEILING] = args.reference
-    console = Console()
-    with bar("scoring") as progress:
-        results = score(methods, rows, metrics, out, reference=CEILING if args.reference else None, progress=progress)
+    if CEILING in methods:
+        raise UsageError(f"no system can be called '{CEILING}': that is what tables call true clips, --reference DIR")
+    truth = CEILING if args.reference else None
     beside = published() if args.published or (testset is not None and testset.name == PAPER) else None
-    table.write(results, out, published=beside)
-    report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside)
+    with alone(out):
+        if args.ckpt:
+            generate(args, made, out / "clips")
+        if args.reference:
+            methods[CEILING] = args.reference
+        with bar("scoring") as progress:
+            results = score(methods, rows, metrics, out, reference=truth, progress=progress)
+        table.write(results, out, published=beside)
+        report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside)
+    console = Console()
     table.show(results, console, published=beside)
     for name in ("table.md", "report.html", "scores.jsonl"):
-        console.print(str(out / name), highlight=False, soft_wrap=True)
+        console.print(str(out / name), highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
@@ -77,15 +87,16 @@ def parse(argv: list[str]) -> Namespace:
         type=Path,
         help="make the test set's clips first, with this run, .ckpt or model folder; no value: what ships",
     )
-    what.add_argument("--videos", type=Path, help="a folder of clips, ID.mp4 for the rows of the test set")
+    what.add_argument("--videos", type=_path, help="a folder of clips, ID.mp4 for the rows of the test set")
     what.add_argument(
         "--methods", action="append", default=[], metavar="NAME=DIR", help="several systems in one table; repeatable"
     )
     what.add_argument(
         "--testset",
+        type=_text,
         help=f"{PAPER}, {WORLD}, a .jsonl file or a folder of them (with --ckpt the model's own; else all clips)",
     )
-    what.add_argument("--reference", type=Path, help="folder of true clips under the same names: ceiling, FVD")
+    what.add_argument("--reference", type=_path, help="folder of true clips under the same names: ceiling, FVD")
     what.add_argument("--limit", type=int, help="the first N rows of each subset alone")
     how = parser.add_argument_group("how")
     how.add_argument("--metrics", nargs="+", metavar="NAME", help="these alone, comma or space between (all that fit)")
@@ -109,7 +120,7 @@ def parse(argv: list[str]) -> Namespace:
     )
     made.add_argument("--prompts", type=Path, help="JSONL of id and prompt, in place of the test set's own")
     result = parser.add_argument_group("results")
-    result.add_argument("-o", "--out", type=Path, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)")
+    result.add_argument("-o", "--out", type=_path, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)")
     result.add_argument("--published", action="store_true", help="the paper's numbers beside, whatever the test set")
     result.add_argument("--embed-mb", type=float, default=100.0, help="of clips inside report.html (%(default)g)")
     args = parser.parse(argv)
@@ -121,12 +132,24 @@ def parse(argv: list[str]) -> Namespace:
     for flag in ("name", "steps", "give", "prompts"):
         if getattr(args, flag) and not args.ckpt:
             parser.error(f"--{flag} is for the clips that --ckpt makes")
-    for flag in ("batch_size", "limit"):
+    for flag in ("batch_size", "limit", "steps"):
         if (number := getattr(args, flag)) is not None and number < 1:
             parser.error(f"--{flag.replace('_', '-')} is {number}; it must be 1 at least")
+    if not args.embed_mb >= 0:
+        parser.error(f"--embed-mb is {args.embed_mb:g}; it must be 0 at least")
     if args.reference and not args.reference.is_dir():
         raise UsageError(f"there is no --reference folder {args.reference}")
     return args
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("nothing is given")  # an unset variable, as a rule
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text))
 
 
 def methods_of(args: Namespace) -> dict[str, Path]:
@@ -173,7 +196,9 @@ def metrics_of(args: Namespace, rows: list[Row]) -> list[Metric]:
     from ccl.cli.parts import device_of
     from ccl.evaluation.metrics import METRICS
 
-    names = [name for word in args.metrics or () for name in word.split(",") if name]
+    names = list(dict.fromkeys(name for word in args.metrics or () for name in word.split(",") if name))
+    if args.metrics and not names:
+        raise UsageError(f"--metrics names none; there are: {', '.join(METRICS)}")
     for name in names:
         if name not in METRICS:
             raise UsageError(
@@ -206,17 +231,35 @@ def metrics_of(args: Namespace, rows: list[Row]) -> list[Metric]:
 def protocol_of(file: Path, known: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """init_args by metric from a YAML file. UsageError names the key that does not belong."""
     from ccl.cli.errors import compose
+    from ccl.cli.parts import build
 
-    compose(file)
+    try:
+        compose(file)
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{file} is no YAML of metrics: {' '.join(str(error).split())[:160]}") from error
     found: dict[str, dict[str, Any]] = {}
-    for name, node in yaml.safe_load(file.read_text()).items():
+    for name, node in tree.items():
         if name not in known:
-            raise UsageError(f"{file}: there is no metric '{name}'{did_you_mean(name, known)}")
-        settings = (node or {}).get("init_args") or {}
-        takes = inspect.signature(known[name]).parameters
+            raise UsageError(f"{file}: there is no metric '{name}'{did_you_mean(str(name), known)}")
+        node = {} if node is None else node
+        settings = (node.get("init_args") or {}) if isinstance(node, dict) else None
+        if not isinstance(settings, dict) or node.keys() - {"class_path", "init_args"}:
+            raise UsageError(f"{file}: metric {name} must have init_args: {{...}}, and class_path at most beside them")
+        cls = known[name]
+        if node.get("class_path") not in (None, path := f"ccl.evaluation.metrics.{cls.__name__}"):
+            raise UsageError(f"{file}: metric {name} is {path}, not {node['class_path']}")
+        takes = inspect.signature(cls).parameters
         for key in settings:
             if key not in takes:
-                raise UsageError(f"{file}: metric {name} has no '{key}'{did_you_mean(key, takes)}")
+                raise UsageError(f"{file}: metric {name} has no '{key}'{did_you_mean(str(key), takes)}")
+        try:
+            build(cls, {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": settings}, str(file))
+        except UsageError as error:
+            key, _, what = str(error).rpartition('Parser key "')[2].partition('": ')
+            raise UsageError(
+                f"{file}: metric {name}, {key}: {what}" if what else f"{file}: metric {name}: {error}"
+            ) from error
         found[name] = settings
     return found
 
@@ -241,13 +284,10 @@ def home_of(ckpt: Path) -> Path:
     return ckpt
 
 
-def generate(args: Namespace, testset: TestSet, folder: Path) -> None:
-    """Make the test set's clips; what is finished is skipped."""
+def rows_to_make(args: Namespace, testset: TestSet) -> list[Row]:
+    """The test set's rows with what is given of their media, and with --prompts in place of their own."""
     from dataclasses import replace
 
-    from ccl.cli.parts import device_of
-    from ccl.generate import generate_files
-    from ccl.pipeline import Pipeline
     from ccl.rows import read_rows
 
     give = tuple(args.give or (("image",) if testset.name == PAPER else ("text",)))
@@ -258,7 +298,24 @@ def generate(args: Namespace, testset: TestSet, folder: Path) -> None:
         raise UsageError(f"{error}{hint}") from error
     if args.prompts:
         refined = {row.id: row.prompt for row in read_rows(args.prompts, give=())}
+        if strange := refined.keys() - {row.id for row in testset.rows()}:
+            raise UsageError(f"{args.prompts} has a prompt for '{min(strange)}', which the test set does not know")
         rows = [replace(row, prompt=refined.get(row.id, row.prompt)) for row in rows]
+    return rows
+
+
+def generate(args: Namespace, rows: list[Row], folder: Path) -> None:
+    """Make the clips; what is finished is skipped."""
+    from ccl.cli.parts import device_of
+    from ccl.generate import generate_files
+    from ccl.pipeline import Pipeline
+
     pipe = Pipeline.load(args.ckpt, device=device_of(args.device))
     with bar("generating") as progress:
-        generate_files(pipe, rows, folder, steps=args.steps, seed=args.seed, progress=progress)
+        try:
+            generate_files(pipe, rows, folder, steps=args.steps, seed=args.seed, progress=progress)
+        except ValueError as error:
+            text = str(error)
+            if "was made with another" not in text:
+                raise
+            raise ValueError(f"{text.split('; choose')[0]}; give another folder with -o, or remove {folder}") from error

@@ -49,6 +49,8 @@ def alone(out: Path) -> Iterator[None]:
     Raises:
         ValueError: another process is at work there.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; results need a folder")
     out.mkdir(parents=True, exist_ok=True)
     here = out.resolve()
     if here in _HELD:

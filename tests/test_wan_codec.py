@@ -134,7 +134,7 @@ def test_an_image_is_a_video_of_one_frame(vae, folder):
 def test_a_folder_of_the_vae_alone_and_both_layouts_give_the_same_latents(folder, release):
     video = pictures(5)
     z = [WanVideo(path).encode(video) for path in (folder, folder / "vae", release, release / ORIGINAL)]
-    assert all(torch.equal(z[0], other) for other in z[1:])
+    assert all(relative(z[0], other) < 1e-6 for other in z[1:])
 
 
 def test_names_go_to_wans_layout_and_back(vae, folder, release):

@@ -339,6 +339,7 @@ def test_the_protocol_states_every_convention(weight_file: Path, tracked: list[f
     protocol = metric.protocol()
     assert json.loads(json.dumps(protocol)) == protocol
     assert protocol["detector"] == "s3fd"
+    assert protocol["faces"] == "at 0.25 of the size, score above 0.9"
     assert protocol["min_track"] == 20
     assert protocol["tracks"] == "best"
     assert protocol["weights"] == {name: weights.sha256(weight_file) for name in ("syncnet", "s3fd")}

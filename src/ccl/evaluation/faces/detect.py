@@ -28,6 +28,12 @@ YUNET_SIDE = 640  # pixels of the longer side, larger pictures are reduced: YuNe
 YUNET_CONFIDENCE = 0.8  # its scores are lower than S3FD's: .85 to .95 on faces, up to .7 elsewhere
 YUNET_OVERLAP = 0.3
 
+# What the boxes depend on beside the file, for tables.
+CONVENTIONS = {
+    "s3fd": f"at {S3FD_SCALE} of the size, score above {S3FD_CONFIDENCE}",
+    "yunet": f"longer side at most {YUNET_SIDE}, score above {YUNET_CONFIDENCE}",
+}
+
 
 def detect(
     pictures: UInt8[np.ndarray, "t h w 3"], name: Literal["s3fd", "yunet"], path: Path, device: str

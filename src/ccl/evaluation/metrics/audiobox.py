@@ -118,7 +118,7 @@ class AudioBox(Metric):
     def protocol(self) -> dict[str, Any]:
         return {
             "model": "audiobox-aesthetics",
-            "sound": f"mono, {RATE} Hz",
+            "sound": f"mono, {RATE} Hz by torchaudio's resampling",
             "windows": "10 s, end to end, the last padded and masked; mean weighted by length",
             "precision": self.compute_precision,
             "weights": weights.sha256(weights.locate("audiobox", self.file)),

@@ -57,7 +57,7 @@ class AVAlign(Metric):
 
     def protocol(self) -> dict[str, Any]:
         return {
-            "onsets": f"librosa 0.11 onset_detect defaults, {SAMPLE_RATE} Hz mono",
+            "onsets": f"librosa 0.11 onset_detect defaults, {SAMPLE_RATE} Hz mono by a polyphase filter",
             "flow": "mean Farneback flow at the file's own frame rate, maxima of 0.1 pixels or more",
             "height": self.height or "native",
             "match": "one to one, in order, closer than one picture; intersection over union",

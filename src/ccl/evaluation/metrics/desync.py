@@ -147,7 +147,7 @@ class DeSync(Metric):
         whole = "the whole clip, as far as both streams last"
         return {
             "video": "25 fps, shorter side 224 bicubic antialiased, centre crop",
-            "audio": "mono, 16 kHz",
+            "audio": "mono, 16 kHz by torchaudio's resampling",
             "seconds": whole if self.seconds is None else self.seconds,
             "windows": f"first and last {SEGMENTS} segments ({SHORTEST} s)",
             "shortest": SHORTEST,

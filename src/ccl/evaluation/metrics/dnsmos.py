@@ -71,7 +71,7 @@ class DNSMOS(Metric):
         p835, p808 = (files.sha256(path) for path in self.paths)
         return {
             "sample_rate": RATE,
-            "sound": "mono, torchaudio's resampling",
+            "sound": "mono by torchaudio's resampling",
             "window_seconds": SECONDS,
             "hop_seconds": 1.0,
             "windows": "the mean over them; those that begin at 7 to 23 s left out, as the reference's rounding does",

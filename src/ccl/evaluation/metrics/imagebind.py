@@ -140,7 +140,7 @@ class IBScore(Metric):
             "model": "imagebind_huge",
             "convention": self.convention,
             "pictures": f"{pictures[self.convention]}, 3 crops",
-            "sound": f"mono, {RATE} Hz, 3 clips of 2 s from the first to the last that fits",
+            "sound": f"mono, {RATE} Hz by torchaudio's resampling, 3 clips of 2 s from the first to the last that fits",
             "score": "cosine of mean embeddings",
             "precision": self.precision,
             "licence": "weights CC-BY-NC-SA 4.0, not for commercial use",

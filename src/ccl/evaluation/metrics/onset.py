@@ -59,7 +59,7 @@ class Onset(Metric):
 
     def protocol(self) -> dict[str, Any]:
         return {
-            "onsets": f"librosa 0.11 onset_detect, delta {DELTA}, {SAMPLE_RATE} Hz mono",
+            "onsets": f"librosa 0.11 onset_detect, delta {DELTA}, {SAMPLE_RATE} Hz mono by torchaudio's resampling",
             "tolerance": self.tolerance,
             "rule": "CondFoleyGen predict_onset.py; of two weaker neighbours within 50 ms the later one stays",
             "precision": {

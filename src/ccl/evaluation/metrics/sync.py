@@ -172,9 +172,11 @@ class SyncNet(Metric):
         conventions = {key: value for key, value in asdict(self.settings).items() if key != "device"}
         return conventions | {
             "fps": f"{FPS}, constant, not re-encoded",
-            "sound": f"mono, {RATE} Hz, 16 bit, not re-encoded",
+            "sound": f"mono, {RATE} Hz by torchaudio's resampling (ffmpeg's upstream), 16 bit, not re-encoded",
             "mfcc": "python_speech_features 0.6",
             "detector": detector,
+            "faces": faces.CONVENTIONS[detector],
+            "shots": "PySceneDetect's ContentDetector, defaults",
             "tracks": "the one that speaks most (Light-ASD)" if self.active_speaker else self.tracks,
             "vshift": VSHIFT,
             "edges": "zero padding, in the means",

@@ -22,7 +22,17 @@ from jaxtyping import Float32
 from ccl.evaluation import weights as files
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
-from ccl.evaluation.recogniser import RATE, Precision, dimensions, language_of, locate, quiet, transcribe
+from ccl.evaluation.recogniser import (
+    LIKELY,
+    NO_SPEECH,
+    RATE,
+    Precision,
+    dimensions,
+    language_of,
+    locate,
+    quiet,
+    transcribe,
+)
 from ccl.evaluation.vad import VAD
 
 # Written without spaces between words, so letters are counted (CER): the Whisper paper's list, and Cantonese and Khmer.
@@ -101,7 +111,9 @@ class WER(Metric):
 
         return {
             "recogniser": f"openai-whisper {whisper.__version__}, {self.path.stem}",
-            "decoding": "greedy, temperature 0, task transcribe, windows of 30 s without text of the one before",
+            "decoding": "greedy, temperature 0, the row's language, windows of 30 s without text of the one before",
+            "silence": f"windows of no-speech above {NO_SPEECH} and mean log-probability up to {LIKELY} are dropped",
+            "sound": f"mono, {RATE} Hz by torchaudio's resampling (ffmpeg's upstream)",
             "precision": self.precision,
             "normaliser": "Whisper's, English or basic; words without letter or digit are dropped",
             "letters_not_words": sorted(UNSPACED),

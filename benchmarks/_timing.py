@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def turns(runs: Mapping[str, Callable[[], object]], rounds: int, *, cpu: bool = False) -> dict[str, list[float]]:
+def turns(
+    runs: Mapping[str, Callable[[], object]], rounds: int, *, cpu: bool = False, warm: bool = False
+) -> dict[str, list[float]]:
     """Seconds of each run in each round, after one round to warm up; the order is reversed every other round.
 
     Args:
         runs: what to time.
         rounds: how often.
         cpu: count this process's own seconds instead of the wall's; meaningful with one thread on a busy machine.
+        warm: all has run before.
     """
     clock = time.process_time if cpu else time.perf_counter
-    for run in runs.values():
+    for run in () if warm else runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(rounds):

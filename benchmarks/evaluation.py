@@ -9,7 +9,7 @@ run takes with few clips and with many.
 
 --data names a folder with clips/ and weights/ as CCL_TEST_DATA has it. Networks whose published weights are not there
 get random ones of the right shapes, which cost the same. Without --data: clips of the talking world, 48 x 48, and the
-metrics whose weights are here. --large adds Synchformer (0.95 GB) and ImageBind (2.9 GB), minutes each.
+metrics whose weights are here. --large adds Synchformer (0.95 GB) and ImageBind (2.9 GB), in one round: minutes a clip.
 """
 
 from __future__ import annotations
@@ -53,6 +53,15 @@ GIVEN = {  # weights by the name of their file in --data's weights/
     "whisper-tiny.en": "whisper-tiny.en.pt",
     "yunet": "face_detection_yunet_2026may.onnx",
     "light_asd": "light_asd_ava.pt",
+}
+NETWORKS = {  # by metric, whose published weights no folder of test data has
+    "sync": ["syncnet"],
+    "sync-speaker": ["syncnet"],
+    "sync-s3fd": ["syncnet", "s3fd"],
+    "audiobox": ["audiobox"],
+    "fvd": ["i3d"],
+    "desync": ["synchformer"],
+    "ib": ["imagebind"],
 }
 Cases = dict[str, Metric]
 
@@ -110,16 +119,16 @@ def random_weights(name: str, folder: Path) -> Path:
     return file
 
 
-def choose_weights(data: Path, temporary: Path, large: bool) -> dict[str, Path]:
-    """Name every network's file for this process; what is not published here is drawn."""
+def choose_weights(data: Path, temporary: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Name the files of these metrics' networks for this process; what is not published here is drawn."""
     chosen = {name: data / "weights" / file for name, file in GIVEN.items() if (data / "weights" / file).is_file()}
-    for name in ("syncnet", "s3fd", "audiobox", "i3d", *(("synchformer", "imagebind") if large else ())):
+    for name in dict.fromkeys(network for metric in names for network in NETWORKS.get(metric, ())):
         published = data / "weights" / files.TABLE[name].file
         if published.is_file():
             chosen[name] = published
         elif not files.present(name):
             chosen[name] = random_weights(name, temporary)
-            print(f"{name}: random weights")
+            print(f"{name}: random weights, for the published ones are not here; speed does not depend on them")
     for name, file in chosen.items():
         files.use(name, file)
     return chosen
@@ -258,7 +267,6 @@ def measure_metrics(
     print(f"\n{'metric':<18}{'decode':>9}{'detector':>10}{'network':>10}{'metric':>10}   ms a clip")
     ratios = {}
     for name, metric in metrics.items():
-        scored(metric, folder, rows[:1])  # reads the weights
         with taken_down(metric) as taken:
             results = scored(metric, folder, rows)
         runs: dict[str, Callable[[], object]] = {
@@ -271,7 +279,7 @@ def measure_metrics(
         for kind, calls in (("detector", taken.detector), ("network", taken.network)):
             if not calls.made:
                 del runs[kind]
-        seconds = turns(runs, rounds)
+        seconds = turns(runs, 1 if name in LARGE else rounds, warm=True)  # the first run above
         ratios[name] = of_parts(seconds)
         columns = ("decode", "detector", "network", "whole")
         each = (1000 * statistics.median(seconds.get(key, [0.0])) / len(rows) for key in columns)
@@ -303,7 +311,10 @@ def measure_table(
             part.detector.again()
             part.network.again()
 
-    seconds = turns({"decode": lambda: decoded(chosen, folder, rows), "parts": alone, "whole": whole}, rounds)
+    for metric in chosen:
+        metric.protocol()  # reads the weights' sums, once a process
+    runs = {"decode": lambda: decoded(chosen, folder, rows), "parts": alone, "whole": whole}
+    seconds = turns(runs, 1 if set(LARGE) & parts.keys() else rounds, warm=True)
     value = of_parts(seconds)
     each = {key: statistics.median(values) / len(rows) for key, values in seconds.items()}
     print(
@@ -320,7 +331,8 @@ def measure_precision(metrics: Mapping[str, Metric], folder: Path, rows: Sequenc
     for name in (name for name in metrics if name in PRECISE):
         results = {"fp32": scored(metrics[name], folder, rows), "bf16": scored(low[name], folder, rows)}
         pair = {"fp32": metrics[name], "bf16": low[name]}
-        seconds = turns({key: lambda m=m: scored(m, folder, rows) for key, m in pair.items()}, rounds)
+        again = {key: lambda m=m: scored(m, folder, rows) for key, m in pair.items()}
+        seconds = turns(again, 1 if name in LARGE else rounds, warm=True)
         each = {key: statistics.median(values) / len(rows) for key, values in seconds.items()}
         print(
             f"{name:<10}{each['fp32']:7.2f} s a clip, bf16 {each['bf16']:7.2f} s "
@@ -388,17 +400,13 @@ def main() -> None:
     cv2.setNumThreads(args.threads)
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
-        chosen = choose_weights(args.data, temporary, args.large) if args.data else {}
+        wanted = args.metrics.split(",") if args.metrics else [n for n in cases() if args.large or n not in LARGE]
+        chosen = choose_weights(args.data, temporary, wanted) if args.data else {}
         folder = temporary / "clips"
         folder.mkdir()
         clips = args.clips or [args.data / "clips" / clip for clip in CLIPS if args.data]
         rows = linked(clips, folder) if clips else world(8, folder)
-        wanted = args.metrics.split(",") if args.metrics else None
-        metrics = {
-            name: metric
-            for name, metric in cases().items()
-            if (name in wanted if wanted else args.large or name not in LARGE)
-        }
+        metrics = {name: metric for name, metric in cases().items() if name in wanted}
         for name, metric in list(metrics.items()):
             if reason := metric.missing():
                 print(f"{name}: left out, {reason}")

@@ -79,8 +79,9 @@ class MMAudio(AudioCodec):
         variant: sample rate of the codec.
         vae: file or folder of the mel VAE.
         vocoder: file or folder of the vocoder.
-        scale: what latents are multiplied by. The VAE keeps them near unit variance, and Ovi trains on them as they
-            are; Kandinsky 6 scales those of 44k by 0.417. Latents of another scale are another codec's.
+        scale: what latents are multiplied by, to bring them near unit variance. The files hold no such number. Ovi
+            trains on 16k latents as they are, Kandinsky 6 on those of 44k times 0.417; MMAudio's own generator
+            normalises each channel by statistics in its own checkpoint. Another scale is another codec.
 
     Raises:
         ValueError: for a scale that is not positive; from the methods, where a file is absent or not what it should be.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ccl.evaluation.exact import exact
 from ccl.evaluation.metrics import FVD, METRICS, WER, AudioBox, DeSync, IBScore, SyncNet
 from ccl.evaluation.metrics.desync import Segments, features
 from ccl.evaluation.nets import wavlm
@@ -73,3 +74,17 @@ def test_on_a_gpu_a_forward_takes_many_clips(metric: Any) -> None:
 def test_metrics_without_a_network_on_the_device_are_left_alone() -> None:
     for name in ("mouth", "av_align", "dnsmos"):
         assert METRICS[name]().batch_size == 1
+
+
+def test_float32_is_not_rounded_on_a_gpu_and_what_was_set_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with exact():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)

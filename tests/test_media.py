@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from scipy.signal import correlate
 
+from ccl import media
 from ccl.grid import Grid
 from ccl.media import (
     MediaError,
@@ -231,3 +232,61 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert [p.name for p in Path(tmp_path).iterdir()] == ["a.txt"] and path.read_text() == "old"
+
+
+# What a file may unfold to -------------------------------------------------------------------------------------------
+
+
+def written(path: Path, *, times: list[int] | None = None, sound_at: list[int] | None = None) -> Path:
+    """A film of 16 x 12 of which each picture and each block of 160 samples stands at a time of its own, in ms."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 16, 12, "bgr0"
+        video.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for index, time in enumerate(times or [0, 40]):
+            frame = av.VideoFrame.from_ndarray(np.full((12, 16, 3), 20 * index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(video.encode(frame.reformat(format="bgr0")))
+        for time in sound_at or [0]:
+            block = av.AudioFrame.from_ndarray(np.full((1, 160), 99, np.int16), format="s16", layout="mono")
+            block.sample_rate, block.pts, block.time_base = 16_000, 16 * time, Fraction(1, 16_000)
+            container.mux(audio.encode(block))
+        for stream in (video, audio):
+            container.mux(stream.encode(None))
+    return path
+
+
+GAPS = {
+    "its pictures would take": {"times": [0, 40, 10**10]},
+    "its sound would take": {"sound_at": [0, 10**9]},
+    "its sound would take [0-9,]+ GB": {"sound_at": [10**9]},
+}
+
+
+@pytest.mark.parametrize("said", GAPS)
+def test_a_gap_of_months_is_refused_before_it_is_filled(said, tmp_path):
+    path = written(tmp_path / "gap.mkv", **GAPS[said])
+    with pytest.raises(MediaError, match=said):
+        media.read_natural(path)
+
+
+def test_more_pictures_than_fit_are_refused_while_they_come(tmp_path, monkeypatch):
+    monkeypatch.setitem(media.LARGEST, "pictures", 16 * 12 * 3 * 10)
+    media.read_natural(written(tmp_path / "fits.mkv", times=[40 * i for i in range(10)]))
+    with pytest.raises(MediaError, match="its pictures would take"):
+        media.read_natural(written(tmp_path / "more.mkv", times=[40 * i for i in range(11)]))
+
+
+def test_the_first_picture_comes_alone_and_whole(tmp_path):
+    path = written(tmp_path / "film.mkv", times=[0, 40, 80])
+    first = media.first_picture(path)
+    np.testing.assert_array_equal(first, media.read_natural(path)[0].video[0])
+    assert first.shape == (12, 16, 3)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    assert media.first_picture(path).shape == (12, 16, 3), "what comes later is not looked at"
+    write_clip(Clip(None, np.zeros(1600, np.float32)), tmp_path / "sound.mp4")
+    for name, reason in (("sound.mp4", "no video stream"), ("gone.mp4", "no such file")):
+        with pytest.raises(MediaError, match=reason):
+            media.first_picture(tmp_path / name)

@@ -31,6 +31,7 @@ from ccl.types import AV, Clip
 # Sound may end this much before the picture (an encoder's last block) and is then padded with silence.
 SOUND_SLACK = 0.1
 SMALL = 480 * 480  # pixels, below which threads cost more than they save
+LARGEST = {"pictures": 8 * 2**30, "sound": 2**30}  # bytes that one file may unfold to
 _RESIZE = Interpolation.AREA
 _CONVERT = Interpolation.AREA
 
@@ -84,6 +85,11 @@ class _Fit:
         upright = (self.width, self.height) if self.turns % 2 else (self.height, self.width)
         return np.empty((count, *upright, 3), np.uint8)
 
+    @property
+    def size(self) -> int:
+        """Bytes of a picture."""
+        return 3 * self.height * self.width
+
     def __call__(self, frame: Any, out: np.ndarray) -> None:
         """Write the frame to `out` (H, W, 3), without another copy on the way."""
         frame = self.converter.reformat(frame, *self.full, "rgb24", interpolation=_RESIZE, threads=self.threads)
@@ -99,8 +105,8 @@ class _Fit:
 class _Pictures:
     """Collects the pictures of a stream, brought to the grid's rate (nearest by timestamp) and size."""
 
-    def __init__(self, stream: Any, grid: Grid | None) -> None:
-        self.stream, self.grid = stream, grid
+    def __init__(self, stream: Any, grid: Grid | None, name: str) -> None:
+        self.stream, self.grid, self.name = stream, grid, name
         self.rate = float(stream.average_rate or stream.guessed_rate or 25)
         self.unit = float(stream.time_base)
         self.fps = self.rate if grid is None else grid.fps
@@ -114,7 +120,13 @@ class _Pictures:
     @property
     def video(self) -> np.ndarray:
         """(T, H, W, 3) uint8."""
-        return self._video[0][: self.count] if self.grid else np.concatenate(self._video)
+        if self.grid:
+            return self._video[0][: self.count]
+        video = np.empty((self.count, *self._video[0].shape[1:]), np.uint8)
+        for index in range(self.count):  # one by one, so that there are never two of all
+            video[index] = self._video[index][0]
+            self._video[index] = video[index : index + 1]
+        return video
 
     def add(self, frame: Any) -> None:
         time = self.decoded / self.rate if frame.pts is None else frame.pts * self.unit
@@ -125,6 +137,10 @@ class _Pictures:
         self.decoded += 1
         self.times.append(time)
         if self.grid is None:
+            # Whoever asks for a constant rate gets pictures for a gap, too.
+            span = max(self.decoded, (time - self.times[0]) * max(self.rate, 25.0))
+            if span * (size := self._fit.size) > LARGEST["pictures"]:
+                raise MediaError(self.name, _too_large(span * size, "pictures"))
             self._video.append(self._fit.empty(1))
             self._fit(frame, self._video[-1][0])
             self.count += 1
@@ -156,8 +172,8 @@ class _Pictures:
 class _Sound:
     """Collects mono samples at the file's own rate, by timestamp."""
 
-    def __init__(self, stream: Any, grid: Grid | None, pictures: _Pictures | None) -> None:
-        self.stream, self.grid, self.pictures = stream, grid, pictures
+    def __init__(self, stream: Any, grid: Grid | None, pictures: _Pictures | None, name: str) -> None:
+        self.stream, self.grid, self.pictures, self.name = stream, grid, pictures, name
         self.rate = int(stream.codec_context.sample_rate)
         self.unit = float(stream.time_base) * self.rate
         self.chunks: list[tuple[int, np.ndarray]] = []  # position from time 0 of the file, samples
@@ -171,6 +187,8 @@ class _Sound:
             at = self.end  # jitter of coarse timestamps is no gap
         self.chunks.append((at, samples))
         self.end = at + len(samples)
+        if (size := 4 * (self.end - self.chunks[0][0])) > LARGEST["sound"]:
+            raise MediaError(self.name, _too_large(size, "sound"))
         start = self.pictures.start if self.pictures else 0.0
         if self.grid is not None and start is not None:
             self.done = self.end >= (start + self.grid.seconds + SOUND_SLACK) * self.rate
@@ -178,6 +196,8 @@ class _Sound:
     def from_time(self, start: float | None, sample_rate: int) -> np.ndarray:
         """(S,) samples at `sample_rate`, the first one at `start` seconds (None: where the sound begins)."""
         first = self.chunks[0][0] if start is None else round(start * self.rate)
+        if (size := 4 * (self.end - first)) > LARGEST["sound"]:  # a late beginning is silence, and counts
+            raise MediaError(self.name, _too_large(size, "sound"))
         out = np.zeros(max(0, self.end - first), np.float32)
         for at, samples in self.chunks:
             skip = max(0, first - at)
@@ -215,8 +235,8 @@ def read_clip(
     name = (id or "clip in memory") if isinstance(source, bytes) else str(source)
     id = id or ("" if isinstance(source, bytes) else Path(source).stem)
     with _opened(source, name) as container:
-        pictures = _Pictures(_stream(container, "video", name), grid) if require.video else None
-        sound = _Sound(_stream(container, "audio", name), grid, pictures) if require.audio else None
+        pictures = _Pictures(_stream(container, "video", name), grid, name) if require.video else None
+        sound = _Sound(_stream(container, "audio", name), grid, pictures, name) if require.audio else None
         _decode(container, pictures, sound, name)
     fps = grid.fps if grid else (pictures.fps if pictures else 25.0)
     sample_rate = grid.sample_rate if grid else sample_rate
@@ -254,8 +274,8 @@ def read_natural(path: str | Path) -> tuple[Clip, dict[str, str]]:
                 without[kind] = error.reason
         if not streams:
             raise MediaError(name, "; ".join(without.values()))
-        pictures = _Pictures(streams["video"], None) if "video" in streams else None
-        sound = _Sound(streams["audio"], None, None) if "audio" in streams else None
+        pictures = _Pictures(streams["video"], None, name) if "video" in streams else None
+        sound = _Sound(streams["audio"], None, None, name) if "audio" in streams else None
         _decode(container, pictures, sound, name)
     fps, rate, video, times, audio = 25.0, 16_000, None, None, None
     if pictures is not None:
@@ -267,6 +287,25 @@ def read_natural(path: str | Path) -> tuple[Clip, dict[str, str]]:
         rate = sound.rate
         audio = np.clip(sound.from_time(pictures.start if pictures else None, rate), -1, 1)
     return Clip(video, audio, fps, rate, id=Path(path).stem, times=times), without
+
+
+def first_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+    """A file's first picture, upright, at its own size; nothing else is decoded. MediaError where there is none."""
+    name = str(path)
+    with _opened(path, name) as container:
+        stream = _stream(container, "video", name)
+        stream.codec_context.thread_type = "NONE"  # with threads, several pictures are decoded before one comes
+        try:
+            for frame in container.decode(stream):
+                fit = _Fit(frame, None, float(stream.sample_aspect_ratio or 1))
+                if fit.size > LARGEST["pictures"]:
+                    raise MediaError(name, _too_large(fit.size, "pictures"))
+                out = fit.empty(1)
+                fit(frame, out[0])
+                return out[0]
+        except av.error.FFmpegError as error:
+            raise MediaError(name, _reason(error, "is corrupt or truncated")) from error
+    raise MediaError(name, "its video stream holds no picture")
 
 
 def read_audio(source: str | Path | bytes, sample_rate: int = 16_000) -> Float32[np.ndarray, " s"]:
@@ -374,6 +413,10 @@ def _mono(frame: Any) -> np.ndarray:
 def _fit_length(audio: np.ndarray, length: int) -> np.ndarray:
     """Cut, or pad with silence, to exactly `length` samples."""
     return np.ascontiguousarray(np.pad(audio[:length], (0, max(0, length - len(audio)))))
+
+
+def _too_large(size: int | float, what: str) -> str:
+    return f"its {what} would take {size / 2**30:,.0f} GB and more, {LARGEST[what] / 2**30:g} is the most that is read"
 
 
 def _reason(error: Exception, what: str) -> str:

@@ -14,12 +14,9 @@ from urllib.parse import quote
 from PIL import Image
 
 from ccl.evaluation.results import Results
-from ccl.grid import Grid
-from ccl.media import MediaError, read_clip
-from ccl.types import AV
+from ccl.media import MediaError, first_picture
 
-# The first picture of a clip, cropped to a square: the page shows small squares until a clip is played.
-POSTER = Grid(frames=1, fps=1000.0, height=240, width=240, latent_rate=16_000.0)
+POSTER = 320  # pixels of the longer side of a clip's first picture, which the page shows until the clip is played
 TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska",
     ".avi": "video/x-msvideo", ".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg", ".m4a": "audio/mp4",
@@ -111,8 +108,7 @@ def shown_clip(path: Path, name: str, folder: Path, embedded: bool) -> dict[str,
 
 def poster(path: Path) -> str:
     """The first picture as a small JPEG, in a data URI. MediaError where there is none."""
-    picture = read_clip(path, grid=POSTER, require=AV(True, False)).video
-    assert picture is not None
-    file = io.BytesIO()
-    Image.fromarray(picture[0]).save(file, "JPEG", quality=72)
+    picture, file = Image.fromarray(first_picture(path)), io.BytesIO()
+    picture.thumbnail((POSTER, POSTER), Image.Resampling.BOX, reducing_gap=2)
+    picture.save(file, "JPEG", quality=72)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

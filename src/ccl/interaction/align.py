@@ -52,12 +52,15 @@ class Directions(NamedTuple):
     v2a: Groups
 
 
-def audio_positions(grid: Grid, rescale: Rescale = "index") -> Float[Tensor, " l"]:
+def audio_positions(grid: Grid, rescale: Rescale | float = "index") -> Float[Tensor, " l"]:
     """Times of the audio tokens in units of latent frames (decision 1).
 
-    "index" is the paper's j t_v / t_a; "duration" is Ovi's j t_v / (seconds rate), 0.5 % apart; "none" leaves j.
+    "index" is the paper's j t_v / t_a; "duration" is Ovi's j t_v / (seconds rate), 0.5 % apart; "none" leaves j;
+    a number is the factor itself.
     """
     j = torch.arange(grid.t_a, dtype=torch.float64)
+    if isinstance(rescale, float):
+        return j * rescale
     if rescale == "none":
         return j
     return j * grid.t_v / (grid.t_a if rescale == "index" else grid.seconds * grid.latent_rate)

@@ -2,7 +2,18 @@
 
 from ccl.model.block import DualBlock, WanBlock
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.image import ImageDualStream, Shown
+from ccl.model.ovi import OviDualStream
 from ccl.model.prepared import Prepared
 from ccl.model.stream import StreamConfig
 
-__all__ = ["DualBlock", "DualStreamTransformer", "Prepared", "StreamConfig", "WanBlock"]
+__all__ = [
+    "DualBlock",
+    "DualStreamTransformer",
+    "ImageDualStream",
+    "OviDualStream",
+    "Prepared",
+    "Shown",
+    "StreamConfig",
+    "WanBlock",
+]

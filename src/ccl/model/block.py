@@ -6,7 +6,7 @@ Parameter names are Wan2.1's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, modulate
 from ccl.nn.rope import Rotary, rotate
 from ccl.types import AV, Route
 
-KV = tuple[Tensor, Tensor]
+KV = tuple[Tensor, ...]  # keys and values; of text and of a picture in a backbone that is shown one
 
 
 class BlockCache(NamedTuple):
@@ -76,15 +76,23 @@ class WanBlock(nn.Module):
         width: of the stream, d.
         ffn: inner width of the feed-forward network.
         head_dim: of a head.
+        text_attention: makes the attention to text from width and head_dim.
     """
 
-    def __init__(self, width: int, ffn: int, head_dim: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        ffn: int,
+        head_dim: int,
+        *,
+        text_attention: Callable[[int, int], TextAttention] = TextAttention,
+    ) -> None:
         super().__init__()
         self.modulation = nn.Parameter(torch.empty(1, 6, width))
         self.reset_parameters()
         self.self_attn = SelfAttention(width, head_dim)
         self.norm3 = LayerNorm(width)
-        self.cross_attn = TextAttention(width, head_dim)
+        self.cross_attn = text_attention(width, head_dim)
         self.ffn = nn.Sequential(Linear(width, ffn), nn.GELU("tanh"), Linear(ffn, width))
 
     def reset_parameters(self) -> None:
@@ -119,17 +127,17 @@ class DualBlock(nn.Module):
     """Both streams' blocks and their interaction: one forward each, the unit of sharding and checkpointing.
 
     Args:
-        video: block of the video stream.
-        audio: block of the audio stream.
+        video: block of the video stream, or None where the network has no such stream.
+        audio: block of the audio stream, or None.
         interaction: between the two.
     """
 
-    def __init__(self, video: WanBlock, audio: WanBlock, interaction: Interaction) -> None:
+    def __init__(self, video: WanBlock | None, audio: WanBlock | None, interaction: Interaction) -> None:
         super().__init__()
         self.video, self.audio, self.interaction = video, audio, interaction
 
     @property
-    def streams(self) -> AV[WanBlock]:
+    def streams(self) -> AV[Any]:
         return AV(self.video, self.audio)
 
     def forward(

@@ -85,12 +85,21 @@ class StreamEnds(nn.Module):
         patch: as PatchEmbedding's.
         text_dim: width of the text states.
         freq_dim: numbers of the sinusoid of a time.
+        embedding: latents to tokens; None is a PatchEmbedding of the config's channels.
     """
 
-    def __init__(self, config: StreamConfig, *, patch: int | None, text_dim: int, freq_dim: int) -> None:
+    def __init__(
+        self,
+        config: StreamConfig,
+        *,
+        patch: int | None,
+        text_dim: int,
+        freq_dim: int,
+        embedding: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         d, self.freq_dim, self.patch = config.width, freq_dim, patch
-        self.patch_embedding = PatchEmbedding(config.channels, d, patch)
+        self.patch_embedding = PatchEmbedding(config.channels, d, patch) if embedding is None else embedding
         self.text_embedding = nn.Sequential(
             Linear(text_dim, d, init="normal"), nn.GELU("tanh"), Linear(d, d, init="normal")
         )
@@ -100,7 +109,7 @@ class StreamEnds(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.patch_embedding.weight.dtype
+        return next(self.text_embedding.parameters()).dtype
 
     def times(self, t: Tensor) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f 6 d"]]:
         """(e, e0) of times in [0, 1], (b,) or (b, f), one a latent frame; float32 whatever the autocast."""

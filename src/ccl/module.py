@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -24,13 +26,14 @@ from ccl.flow import LogitNormal, TimeDistribution
 from ccl.grid import Grid
 from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters, is_adapter
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.load import load_stream, load_wan, stream_state
 from ccl.optimizer import OptimizerConfig
 from ccl.rng import generator, seed_of
 from ccl.sharded import sharded_shapes
-from ccl.sharding import WholeDraws, check_shapes, load_whole, shapes_of, shard
+from ccl.sharding import WholeDraws, check_shapes, load_whole, shapes_of, shard, spread
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text.base import TextEncoder
-from ccl.types import AV, Batch
+from ccl.types import AV, Batch, Stream
 
 
 class TrainingError(ValueError):
@@ -68,7 +71,9 @@ class JointDiffusion(LightningModule):
         text_dropout: share of clips whose prompt is dropped in both streams together: the encoded empty prompt.
         image_prob: share of clips, where video is generated, whose first latent frame is given (t2v : i2v = 1 : 1).
         seed: of the weights at step 0, of tasks, times and noise.
-        pretrained: folder of a model whose weights training starts from.
+        pretrained: whose weights training starts from: a model folder; or a Wan backbone for the video stream, or Ovi's
+            two (a file, a folder, or a repository of the hub that was fetched); or a source for each stream by its
+            name. What no source has is new.
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link).
         lora: adapters that train in the place of the streams' own weights; implies `freeze`.
         compile: compile each block of the network; changes the last bits, so keep it as it is when resuming.
@@ -91,7 +96,7 @@ class JointDiffusion(LightningModule):
         text_dropout: float = 0.1,
         image_prob: float = 0.5,
         seed: int = 0,
-        pretrained: str | None = None,
+        pretrained: str | dict[Stream, str] | None = None,
         freeze: Literal["backbones"] | None = None,
         lora: LoRA | None = None,
         compile: bool = False,
@@ -156,7 +161,9 @@ class JointDiffusion(LightningModule):
                 torch.manual_seed(seed_of("weights", "lora", self.seed))
                 initialise_adapters(net)
         if self.pretrained is not None:
-            self._load_pretrained(self.pretrained)
+            sources = self.pretrained if isinstance(self.pretrained, dict) else {None: self.pretrained}
+            for stream, source in sources.items():
+                self._load_pretrained(source, stream)
         if self.ema is not None:
             for name, average in self.ema.items():
                 copy_values(getattr(self, name), average)
@@ -164,17 +171,31 @@ class JointDiffusion(LightningModule):
             for block in net.blocks:
                 block.compile()
 
-    def _load_pretrained(self, folder: str) -> None:
-        path = Path(folder) / "model.safetensors"
-        if not path.is_file():
-            raise TrainingError(f"model.pretrained is {folder}, which holds no model.safetensors")
-        state = load_file(path)
-        if not any(name.startswith("net.") for name in state):
-            raise TrainingError(f"model.pretrained: {path} holds no weights named net.*, so it is no model of ccl")
-        for part in ("net", "text"):
-            own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-            if own:
-                load_whole(getattr(self, part), own, str(path), without=is_adapter)
+    def _load_pretrained(self, source: str, stream: Stream | None) -> None:
+        """Weights of a source into one stream, or into whatever it has."""
+        net, text = self.built
+
+        def place(parameter: Tensor, whole: Tensor) -> None:
+            parameter.copy_(spread(whole.to(parameter.dtype), parameter))
+
+        try:
+            state = own_weights(Path(source))
+            if state is None:
+                report = load_wan(net, source, stream or "video", place=place)
+            elif stream is None:
+                load_whole(
+                    net, {k[4:]: v for k, v in state.items() if k.startswith("net.")}, source, without=is_adapter
+                )
+                report = None
+            else:
+                part = stream_state({k[4:]: v for k, v in state.items() if k.startswith("net.")}, stream)
+                report = load_stream(net, part, stream, source=source, place=place)
+            if state and (words := {k[5:]: v for k, v in state.items() if k.startswith("text.")}):
+                load_whole(text, words, source)
+        except (ValueError, SafetensorError) as error:
+            raise TrainingError(f"model.pretrained: {error}") from error
+        if report is not None and self.global_rank == 0:
+            sys.stdout.write(f"{report}\n")
 
     def configure_optimizers(self) -> Any:
         net, text = self.built
@@ -338,6 +359,17 @@ class JointDiffusion(LightningModule):
         self.batches = checkpoint["batches"]
         if state := checkpoint.get("state_dict"):  # a sharded checkpoint brings its weights another way
             check_shapes(shapes_of(self.state_dict()), shapes_of(state), f"checkpoint {self.trainer.ckpt_path}")
+
+
+def own_weights(folder: Path) -> dict[str, Tensor] | None:
+    """Weights of a model folder of ours, named net.* and text.*; None where it is something else."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as opened:
+        if not any(name.startswith("net.") for name in opened.keys()):  # noqa: SIM118 - no mapping
+            return None
+    return load_file(path)
 
 
 def weighed(losses: AV[Any], task: Task) -> Tensor:

@@ -248,18 +248,35 @@ def generate(argv: list[str]) -> int:
 def export(argv: list[str]) -> int:
     parser = Parser(
         "export",
-        "Turn a run, or one checkpoint of it, into a model folder: config.yaml and the averaged weights.",
+        "Turn a run, or one checkpoint of it, into a model folder (config.yaml and the averaged weights), or write its "
+        "video stream as others read it.",
         "ccl export runs/joint -o models/joint",
         "ccl export runs/joint/checkpoints/step=000500.ckpt -o models/joint-500 --dtype float32",
+        "ccl export models/joint -o wan --format diffusers",
+        "ccl export models/joint -o wan.safetensors --format safetensors",
     )
-    parser.add_argument("run", type=Path, help="a run folder, for its last checkpoint, or a .ckpt in one")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the model folder")
+    parser.add_argument(
+        "run", type=Path, help="a run folder, for its last checkpoint, a .ckpt in one, or a model folder"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="the folder; a file for --format safetensors")
+    parser.add_argument(
+        "--format",
+        choices=("model", "diffusers", "safetensors"),
+        default="model",
+        help="model: what ccl reads, both streams; diffusers: the video stream as a WanTransformer3DModel; "
+        "safetensors: the same in one file, in Wan2.1's own names; neither holds the interaction (%(default)s)",
+    )
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="(%(default)s)")
     args = parser.parse(argv)
     import torch
 
     from ccl.model_folder import export as write
+    from ccl.model_folder import export_video
 
-    write(args.run, args.out, dtype=getattr(torch, args.dtype))
+    dtype = getattr(torch, args.dtype)
+    if args.format == "model":
+        write(args.run, args.out, dtype=dtype)
+    else:
+        export_video(args.run, args.out, layout=args.format, dtype=dtype)
     say(args.out)
     return 0

@@ -1,120 +1,218 @@
-"""Checkpoint keys, as data: Wan2.1's names, diffusers' names, and where both lie in a DualStreamTransformer.
+"""Pretrained backbones into the streams of a DualStreamTransformer, and the video stream back out.
 
-Ours are Wan2.1's behind a prefix: `blocks.3.self_attn.q.weight` is `blocks.3.video.self_attn.q.weight`, and
-`head.head.weight` is `video.head.head.weight`. The audio stream differs only in the prefix.
+Wan2.1 and Wan2.2 in their own or diffusers' names, and Ovi's two towers. What is copied is decided by names and shapes
+first, in a report, so a file that does not fit changes nothing; then tensor by tensor from the mapped file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ccl.types import Stream
-
-# diffusers' WanTransformer3DModel -> Wan2.1. Order matters where one name contains another; inside a block diffusers
-# calls norm2 the affine norm before text attention that Wan calls norm3.
-DIFFUSERS_TO_WAN: tuple[tuple[str, str], ...] = (
-    (r"^condition_embedder\.text_embedder\.linear_1\.", "text_embedding.0."),
-    (r"^condition_embedder\.text_embedder\.linear_2\.", "text_embedding.2."),
-    (r"^condition_embedder\.time_embedder\.linear_1\.", "time_embedding.0."),
-    (r"^condition_embedder\.time_embedder\.linear_2\.", "time_embedding.2."),
-    (r"^condition_embedder\.time_proj\.", "time_projection.1."),
-    (r"^proj_out\.", "head.head."),
-    (r"^scale_shift_table$", "head.modulation"),
-    (r"^(blocks\.\d+)\.scale_shift_table$", r"\1.modulation"),
-    (r"^(blocks\.\d+)\.attn1\.", r"\1.self_attn."),
-    (r"^(blocks\.\d+)\.attn2\.", r"\1.cross_attn."),
-    (r"_attn\.to_out\.0\.", "_attn.o."),
-    (r"_attn\.to_([qkv])\.", r"_attn.\1."),
-    (r"^(blocks\.\d+)\.norm2\.", r"\1.norm3."),
-    (r"^(blocks\.\d+)\.ffn\.net\.0\.proj\.", r"\1.ffn.0."),
-    (r"^(blocks\.\d+)\.ffn\.net\.2\.", r"\1.ffn.2."),
+from ccl.model.adapter import is_adapter
+from ccl.model.keys import (
+    RELEASES,
+    belongs,
+    diffusers_to_wan,
+    ours_to_wan,
+    to_ours,
+    unused,
+    wan_to_diffusers,
+    wan_to_ours,
 )
+from ccl.model.stored import Stored
+from ccl.types import STREAMS, Stream
 
-# Wan2.1 -> ours; {} is the stream.
-WAN_TO_OURS: tuple[tuple[str, str], ...] = (
-    (r"^blocks\.(\d+)\.", r"blocks.\1.{}."),
-    (r"^(?!blocks\.)", "{}."),
-)
+__all__ = [
+    "LoadReport",
+    "belongs",
+    "diffusers_to_wan",
+    "load_stream",
+    "load_wan",
+    "match",
+    "ours_to_wan",
+    "stream_state",
+    "wan_to_diffusers",
+    "wan_to_ours",
+]
 
-
-def diffusers_to_wan(key: str) -> str:
-    for pattern, name in DIFFUSERS_TO_WAN:
-        key = re.sub(pattern, name, key)
-    return key
-
-
-def wan_to_ours(key: str, stream: Stream = "video") -> str:
-    for pattern, name in WAN_TO_OURS:
-        key, hits = re.subn(pattern, name.format(stream), key)
-        if hits:
-            break
-    return key
+Shape = tuple[int, ...]
+Place = Callable[[Tensor, Tensor], Any]  # (parameter, whole tensor): copies the second into the first
 
 
-def ours_to_wan(key: str) -> str:
-    """Inverse of `wan_to_ours` for a key of either stream.
+@dataclass(frozen=True)
+class LoadReport:
+    """What a file gave to a network, by our names.
 
-    Raises:
-        ValueError: for a key of an interaction, which Wan2.1 does not have.
+    Args:
+        source: the file or folder.
+        streams: the streams that it has.
+        loaded: parameters that have its values.
+        new: parameters of other parts (the other stream, the interactions), which stay as they were.
+        missing: parameters of its streams that it lacks; an error wherever weights are loaded.
+        unexpected: its own names of what this network has no place for; an error, but for Ovi's fusion.
+        shapes: parameters whose shape differs: (in the file, in the network); an error.
     """
-    wan = re.sub(r"^(blocks\.\d+)\.(video|audio)\.", r"\1.", key)
-    wan = re.sub(r"^(video|audio)\.", "", wan)
-    if wan == key:
-        raise ValueError(f"{key} belongs to no stream")
-    return wan
+
+    source: str
+    streams: tuple[Stream, ...]
+    loaded: tuple[str, ...]
+    new: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[Shape, Shape]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source}: {len(self.loaded)} tensors of the {' and the '.join(self.streams)} stream loaded"]
+        for what, names in (
+            ("new, as initialised", self.new),
+            ("missing", self.missing),
+            ("of another shape", tuple(self.shapes)),
+            ("in the file and unused", self.unexpected),
+        ):
+            if names:
+                lines.append(f"  {what}: {len(names)} ({', '.join(f'{part} {n}' for part, n in _parts(names))})")
+        return "\n".join(lines)
+
+    def check(self) -> LoadReport:
+        """Itself, where every parameter of its streams was found.
+
+        Raises:
+            ValueError: one sentence that says what does not fit.
+        """
+        if not self.loaded and not self.shapes:
+            first = f"; its first key is {self.unexpected[0]}" if self.unexpected else ""
+            raise ValueError(f"{self.source} holds no weights of a Wan backbone{first}")
+        if other := self._other_size():
+            raise ValueError(other)
+        if self.missing:
+            raise ValueError(
+                f"{self.source}: the checkpoint lacks {len(self.missing)} keys, the first is "
+                f"{ours_to_wan(self.missing[0])}"
+            )
+        if extra := [key for key in self.unexpected if not unused(key)]:
+            raise ValueError(
+                f"{self.source}: the checkpoint has {len(extra)} keys too many, "
+                f"the first is {diffusers_to_wan(extra[0])}"
+            )
+        for key, (theirs, own) in self.shapes.items():
+            stream = next(stream for stream in self.streams if belongs(key, stream))
+            raise ValueError(
+                f"{self.source}: {ours_to_wan(key)} has shape {theirs} in the checkpoint, {own} in the {stream} stream"
+            )
+        return self
+
+    def _other_size(self) -> str:
+        """What to say where the file is of another backbone altogether, or ""."""
+        for stream in self.streams:
+            patch = self.shapes.get(f"{stream}.patch_embedding.weight")
+            if patch is None or patch[0][:2] == patch[1][:2]:
+                continue
+            common = (*self.loaded, *self.shapes)
+            sizes = [
+                (shape[0], _blocks((*common, *more)), shape[1])
+                for shape, more in zip(patch, (self.unexpected, self.missing), strict=True)
+            ]
+            theirs, own = (
+                f"{f'{RELEASES[size]}: ' if size in RELEASES else ''}{size[0]} wide, {size[1]} blocks, "
+                f"{size[2]} channels in"
+                for size in sizes
+            )
+            return f"{self.source} is another backbone ({theirs}) than the model's {stream} stream ({own})"
+        return ""
 
 
-def load_stream(net: nn.Module, state: Mapping[str, Tensor], stream: Stream = "video") -> None:
-    """Copy a Wan2.1 state dict, in Wan's or diffusers' names, into one stream of a DualStreamTransformer.
+def match(net: nn.Module, shapes: Mapping[str, Shape], source: str, stream: Stream = "video") -> LoadReport:
+    """What would be loaded, judged by names and shapes alone; the network may lie on the meta device.
 
     Args:
         net: a DualStreamTransformer.
-        state: every parameter of the stream and nothing else.
+        shapes: of every tensor of the file, by its own names, in any known layout.
+        source: what to call the file.
+        stream: whose weights they are; a file that names its towers says so itself.
+    """
+    renamed = {to_ours(key, stream): key for key in shapes}
+    streams = tuple(s for s in STREAMS if any(belongs(key, s) for key in renamed))
+    own = {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
+    asked = [name for name in own if any(belongs(name, s) for s in streams) and not is_adapter(name)]
+    found, wanted = [name for name in asked if name in renamed], set(asked)
+    return LoadReport(
+        source=source,
+        streams=streams,
+        loaded=tuple(name for name in found if shapes[renamed[name]] == own[name]),
+        new=tuple(name for name in own if name not in wanted),
+        missing=tuple(name for name in asked if name not in renamed),
+        unexpected=tuple(key for name, key in renamed.items() if name not in own),
+        shapes={name: (shapes[renamed[name]], own[name]) for name in found if shapes[renamed[name]] != own[name]},
+    )
+
+
+def load_stream(
+    net: nn.Module,
+    state: Mapping[str, Tensor],
+    stream: Stream = "video",
+    *,
+    source: str = "the state dict",
+    place: Place = Tensor.copy_,
+) -> LoadReport:
+    """Copy pretrained weights into one stream of a DualStreamTransformer, or, from a file of two towers, into both.
+
+    Args:
+        net: a DualStreamTransformer.
+        state: every parameter of the stream, in Wan's, diffusers' or Ovi's names; read one at a time.
         stream: which.
+        source: what to call it in messages.
+        place: how a whole tensor gets into a parameter, where that is not a copy (shards).
 
     Raises:
-        ValueError: naming the first key that is missing, left over or of another shape.
+        ValueError: in one sentence, what is missing, left over or of another shape. Nothing was changed then.
     """
-    renamed = {wan_to_ours(diffusers_to_wan(key), stream): value for key, value in state.items()}
-    parameters = {key: p for key, p in net.named_parameters() if belongs(key, stream)}
-    _compare(parameters.keys(), renamed.keys())
-    for key, parameter in parameters.items():
-        if parameter.shape != renamed[key].shape:
-            raise ValueError(
-                f"{ours_to_wan(key)} has shape {tuple(renamed[key].shape)} in the checkpoint, "
-                f"{tuple(parameter.shape)} in the {stream} stream"
-            )
-    for key, parameter in parameters.items():
-        parameter.data.copy_(renamed[key])
+    shape = state.shape if isinstance(state, Stored) else lambda key: tuple(state[key].shape)
+    report = match(net, {key: shape(key) for key in state}, source, stream).check()
+    renamed = {to_ours(key, stream): key for key in state}
+    parameters = dict(net.named_parameters())
+    with torch.no_grad():
+        for name in report.loaded:
+            place(parameters[name], state[renamed[name]])
+    return report
 
 
-def load_wan(net: nn.Module, path: str | Path, stream: Stream = "video") -> None:
-    """`load_stream` from a .safetensors file, or a folder of them.
+def load_wan(net: nn.Module, path: str | Path, stream: Stream = "video", *, place: Place = Tensor.copy_) -> LoadReport:
+    """`load_stream` from a file, a folder of one, of shards or of a pipeline, or a repository of the hub that is here.
 
     Raises:
-        ValueError: where there is none, or keys and shapes do not fit.
+        ValueError: in one sentence, where there is none, it is damaged, or keys and shapes do not fit.
     """
-    from safetensors.torch import load_file
+    from ccl.pretrained import find
 
-    path = Path(path)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if not files or not all(file.is_file() for file in files):
-        raise ValueError(f"{path} holds no .safetensors weights")
-    load_stream(net, {key: value for file in files for key, value in load_file(file).items()}, stream)
+    return load_stream(net, Stored(find(path, "a backbone")), stream, source=str(path), place=place)
 
 
-def belongs(key: str, stream: Stream) -> bool:
-    """Whether a parameter of ours lies in the stream."""
-    return re.match(rf"(blocks\.\d+\.)?{stream}\.", key) is not None
+def stream_state(state: Mapping[str, Tensor], stream: Stream = "video") -> dict[str, Tensor]:
+    """A stream's tensors out of a network's, in Wan2.1's names.
+
+    Args:
+        state: of a DualStreamTransformer.
+        stream: which.
+    """
+    return {ours_to_wan(key): value for key, value in state.items() if belongs(key, stream)}
 
 
-def _compare(ours: Iterable[str], theirs: Iterable[str]) -> None:
-    ours, theirs = set(ours), set(theirs)
-    if missing := sorted(ours - theirs):
-        raise ValueError(f"the checkpoint lacks {len(missing)} keys, the first is {ours_to_wan(missing[0])}")
-    if extra := sorted(theirs - ours):
-        raise ValueError(f"the checkpoint has {len(extra)} keys too many, the first is {ours_to_wan(extra[0])}")
+def _blocks(names: Iterable[str]) -> int:
+    """How many blocks the names speak of."""
+    return len({found[1] for name in names if (found := re.search(r"(?:^|\.)blocks\.(\d+)\.", name))})
+
+
+def _parts(names: Iterable[str]) -> list[tuple[str, int]]:
+    """How many of the names lie in each part: video, audio, interaction, or whatever a foreign file has."""
+    known = ("interaction", "video", "audio", "fusion")
+    return Counter(
+        next((word for word in known if re.search(rf"(^|[._]){word}\.", name)), name.split(".")[0]) for name in names
+    ).most_common()

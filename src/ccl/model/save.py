@@ -1,0 +1,136 @@
+"""The video stream of a network as others read it: a folder of diffusers' WanTransformer3DModel, or one file.
+
+What the interaction adds is not in it. The two compute the same where that is nothing: before stage 2 has moved it, or
+behind a closed gate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccl.files import MARK
+from ccl.model.keys import wan_to_diffusers
+from ccl.model.load import stream_state
+
+WEIGHTS = "diffusion_pytorch_model"  # diffusers' name for the weights in a folder
+SHARD = 5 * 10**9  # bytes; a larger network is cut
+
+
+def save_diffusers(
+    folder: str | Path, state: Mapping[str, Tensor], *, head_dim: int, dtype: torch.dtype, shard: int = SHARD
+) -> None:
+    """Write a folder that WanTransformer3DModel.from_pretrained reads, whole or not at all.
+
+    Args:
+        folder: to write; one that such a model is in is replaced.
+        state: of a DualStreamTransformer.
+        head_dim: of a head.
+        dtype: of the weights on disk.
+        shard: bytes of a file, at most.
+
+    Raises:
+        ValueError: the folder holds something else, or the network has no video stream.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    folder, wan = Path(folder), _video(state, dtype)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; --format diffusers writes a folder")
+    if folder.exists() and any(folder.iterdir()) and not _is_transformer(folder):
+        raise ValueError(f"{folder} exists and holds something else; choose another name")
+    theirs = {wan_to_diffusers(key): tensor for key, tensor in wan.items()}
+    pattern = WEIGHTS + "{suffix}.safetensors"
+    plan = split_torch_state_dict_into_shards(theirs, filename_pattern=pattern, max_shard_size=shard)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh, old = (folder.parent / f"{MARK}{os.getpid()}-{name}-{folder.name}" for name in ("new", "old"))
+    try:
+        fresh.mkdir()
+        for name, keys in plan.filename_to_tensors.items():
+            save_file({key: theirs[key] for key in keys}, fresh / name, metadata={"format": "pt"})
+        if plan.is_sharded:
+            index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+            (fresh / f"{WEIGHTS}.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        config = {"_class_name": "WanTransformer3DModel", **transformer_config(wan, head_dim)}
+        (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        for file in fresh.glob("*.safetensors"):
+            shutil.copymode(fresh / "config.json", file)  # safetensors leaves it to its owner alone
+        if folder.exists():
+            folder.replace(old)
+        fresh.replace(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def save_file_of_wan(path: str | Path, state: Mapping[str, Tensor], *, dtype: torch.dtype) -> None:
+    """Write one .safetensors file in Wan2.1's own names, whole or not at all.
+
+    Raises:
+        ValueError: the name ends otherwise, or the network has no video stream.
+    """
+    from safetensors.torch import save_file
+
+    path, wan = Path(path), _video(state, dtype)
+    if path.suffix != ".safetensors" or path.is_dir():
+        raise ValueError(f"{path} is no name for a file of weights; --format safetensors writes NAME.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{MARK}{os.getpid()}-{path.name}")
+    try:
+        fresh.touch()
+        mode = fresh.stat().st_mode
+        save_file(wan, fresh, metadata={"format": "pt"})
+        fresh.chmod(mode)  # safetensors leaves it to its owner alone
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def transformer_config(wan: Mapping[str, Tensor], head_dim: int) -> dict[str, Any]:
+    """Arguments of WanTransformer3DModel, read off the shapes.
+
+    Args:
+        wan: the video stream, in Wan2.1's names.
+        head_dim: of a head, which no shape tells.
+    """
+    width, channels, *patch = wan["patch_embedding.weight"].shape
+    shown = "img_emb.proj.0.weight" in wan
+    return {
+        "patch_size": patch,
+        "num_attention_heads": width // head_dim,
+        "attention_head_dim": head_dim,
+        "in_channels": channels,
+        "out_channels": wan["head.head.weight"].shape[0] // (patch[0] * patch[1] * patch[2]),
+        "text_dim": wan["text_embedding.0.weight"].shape[1],
+        "freq_dim": wan["time_embedding.0.weight"].shape[1],
+        "ffn_dim": wan["blocks.0.ffn.0.weight"].shape[0],
+        "num_layers": len({found[1] for key in wan if (found := re.match(r"blocks\.(\d+)\.", key))}),
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "eps": 1e-6,
+        "image_dim": wan["img_emb.proj.0.weight"].shape[0] if shown else None,
+        "added_kv_proj_dim": width if shown else None,
+        "rope_max_seq_len": 1024,
+        "pos_embed_seq_len": None,
+    }
+
+
+def _video(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    wan = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in stream_state(state).items()}
+    if not wan:
+        raise ValueError("this model has no video stream to write")
+    return wan
+
+
+def _is_transformer(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and "WanTransformer3DModel" in config.read_text()

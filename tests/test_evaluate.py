@@ -86,6 +86,14 @@ def test_several_systems_stand_in_one_table(folder, tmp_path):
     assert "ours" in table and "theirs" in table
 
 
+def test_names_and_folders_may_hold_equals_signs(folder, tmp_path):
+    (folder.parent / "a=b").symlink_to(folder)
+    argv = ["--methods", f"cfg=4={folder}", "--methods", f"x={folder.parent}/a=b", "--metrics", "colours"]
+    assert cli.main(["evaluate", *argv, "-o", str(tmp_path / "out")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()]
+    assert {row["method"] for row in rows} == {"cfg=4", "x"}
+
+
 def test_all_clips_of_a_folder_are_scored_without_a_test_set(folder, tmp_path):
     assert cli.main(["evaluate", "--videos", str(folder), "--metrics", "av_align"]) == 0
     rows = [json.loads(line) for line in (folder / "scores/scores.jsonl").read_text().splitlines()]

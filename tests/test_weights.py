@@ -149,6 +149,24 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+NO_WEIGHTS = {
+    "a pickle of a list": (lambda path: torch.save([1, 2], path), "it holds a list, not tensors by name"),
+    "text": (lambda path: path.write_text("hello"), "cannot be read as weights"),
+    "an empty file": (lambda path: path.write_bytes(b""), "0 bytes that are none"),
+    "protocol 4": (lambda path: path.write_bytes(pickle.dumps(print, protocol=4)), "could be code"),
+}
+
+
+@pytest.mark.parametrize("what", NO_WEIGHTS)
+def test_a_file_that_holds_no_weights_is_told_in_words(what, tmp_path):
+    write, sentence = NO_WEIGHTS[what]
+    write(path := tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=sentence) as told:
+        weights.read(path)
+    assert str(path) in str(told.value)
+    assert "(101)" not in str(told.value) and "PyTorch" not in str(told.value)
+
+
 def test_every_entry_says_where_it_comes_from():
     for name, known in TABLE.items():
         assert known.name == name and known.licence and (known.source or known.package)

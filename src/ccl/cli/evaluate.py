@@ -156,10 +156,12 @@ def methods_of(args: Namespace) -> dict[str, Path]:
     """Folders by the name of their system. UsageError where one is not there or a name comes twice."""
     pairs = [(args.videos.resolve().name, args.videos)] if args.videos else []
     for pair in args.methods:
-        name, sign, folder = pair.partition("=")
-        if not (name and sign and folder):
+        # A name and a folder may hold "=" themselves: the first at which a folder begins.
+        places = [place for place, sign in enumerate(pair) if sign == "=" and place and pair[place + 1 :]]
+        if not places:
             raise UsageError(f"--methods is {pair}; it must be NAME=DIR")
-        pairs.append((name, Path(folder)))
+        place = next((place for place in places if Path(pair[place + 1 :]).is_dir()), places[0])
+        pairs.append((pair[:place], Path(pair[place + 1 :])))
     methods: dict[str, Path] = {}
     for name, path in pairs:
         if not path.is_dir():

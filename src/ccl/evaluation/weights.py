@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -309,10 +311,19 @@ def read(path: str | Path) -> Mapping[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other pickles than torch's, which are refused or read all the same
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise whatever the bytes provoke
-        first = " ".join(str(error).split())[:160]
-        raise ValueError(f"{path} cannot be read as weights ({first})") from error
+        reason = " ".join(str(error).split())[:160]
+        if isinstance(error, UnpicklingError) and "Weights only load failed" in reason:
+            reason = "it holds more than tensors, which could be code, or is no such file"
+        if not reason or reason.isdigit():
+            reason = f"{path.stat().st_size:,} bytes that are none" if path.is_file() else type(error).__name__
+        raise ValueError(f"{path} cannot be read as weights ({reason})") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} cannot be read as weights (it holds a {type(found).__name__}, not tensors by name)")
+    return found
 
 
 def sha256(path: str | Path) -> str:

@@ -33,7 +33,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from _timing import ratio, turns, verdict
+from _timing import ratio, verdict
+from _timing import turns as timed
 from ccl.data.world import World
 from ccl.evaluation import DNSMOS, FVD, WER, AudioBox, AVAlign, Colours, DeSync, IBScore, Mouth, Onset, SyncNet, score
 from ccl.evaluation import weights as files
@@ -64,6 +65,13 @@ NETWORKS = {  # by metric, whose published weights no folder of test data has
     "ib": ["imagebind"],
 }
 Cases = dict[str, Metric]
+
+
+CLOCK = {"cpu": False, "warm": True}  # every run has been made once before it is timed
+
+
+def turns(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    return timed(runs, rounds, **CLOCK)
 
 
 # What is measured ----------------------------------------------------------------------------------------------------
@@ -279,7 +287,7 @@ def measure_metrics(
         for kind, calls in (("detector", taken.detector), ("network", taken.network)):
             if not calls.made:
                 del runs[kind]
-        seconds = turns(runs, 1 if name in LARGE else rounds, warm=True)  # the first run above
+        seconds = turns(runs, 1 if name in LARGE else rounds)  # the first run above
         ratios[name] = of_parts(seconds)
         columns = ("decode", "detector", "network", "whole")
         each = (1000 * statistics.median(seconds.get(key, [0.0])) / len(rows) for key in columns)
@@ -314,7 +322,7 @@ def measure_table(
     for metric in chosen:
         metric.protocol()  # reads the weights' sums, once a process
     runs = {"decode": lambda: decoded(chosen, folder, rows), "parts": alone, "whole": whole}
-    seconds = turns(runs, 1 if set(LARGE) & parts.keys() else rounds, warm=True)
+    seconds = turns(runs, 1 if set(LARGE) & parts.keys() else rounds)
     value = of_parts(seconds)
     each = {key: statistics.median(values) / len(rows) for key, values in seconds.items()}
     print(
@@ -332,7 +340,7 @@ def measure_precision(metrics: Mapping[str, Metric], folder: Path, rows: Sequenc
         results = {"fp32": scored(metrics[name], folder, rows), "bf16": scored(low[name], folder, rows)}
         pair = {"fp32": metrics[name], "bf16": low[name]}
         again = {key: lambda m=m: scored(m, folder, rows) for key, m in pair.items()}
-        seconds = turns(again, 1 if name in LARGE else rounds, warm=True)
+        seconds = turns(again, 1 if name in LARGE else rounds)
         each = {key: statistics.median(values) / len(rows) for key, values in seconds.items()}
         print(
             f"{name:<10}{each['fp32']:7.2f} s a clip, bf16 {each['bf16']:7.2f} s "
@@ -394,8 +402,10 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="Synchformer and ImageBind too")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu", action="store_true", help="count the process's seconds; for a busy machine, 1 thread")
     parser.add_argument("--only", choices=("metrics", "table", "bf16", "memory"), help="one of the four measurements")
     args = parser.parse_args()
+    CLOCK["cpu"] = args.cpu
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(args.threads)
     with tempfile.TemporaryDirectory() as name:

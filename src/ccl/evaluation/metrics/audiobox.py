@@ -59,7 +59,8 @@ class AudioBox(Metric):
         device: str = "cpu",
         chunk: int | None = None,
     ) -> None:
-        super().__init__(device)
+        super().__init__()
+        self.batch_for(device)
         self.precision, self.file, self.place = precision, weights, torch.device(device)
         self.chunk = chunk or (2 if self.place.type == "cpu" else 32)
 

@@ -87,9 +87,6 @@ class Metric(torchmetrics.Metric, ABC):
     Class attributes: `name`, short, as on the command line; `columns`; `batch_size`, how many clips `measure` takes
     together, and `gpu_batch_size`, its default on a GPU. The constructor takes conventions and weights, with defaults,
     and loads nothing: `measure` does.
-
-    Args:
-        device: where `measure` computes.
     """
 
     name: str
@@ -98,12 +95,15 @@ class Metric(torchmetrics.Metric, ABC):
     gpu_batch_size: int = 16
     full_state_update = False
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if torch.device(device).type != "cpu":
-            self.batch_size = self.gpu_batch_size
         self.add_state("values", default=[], dist_reduce_fx="cat")
         self.values: list[torch.Tensor]
+
+    def batch_for(self, device: str) -> None:
+        """Take as many clips together as the device likes; for the constructors of metrics that have one."""
+        if torch.device(device).type != "cpu":
+            self.batch_size = self.gpu_batch_size
 
     @abstractmethod
     def prepare(self, film: Film) -> Any:

@@ -72,7 +72,8 @@ class DeSync(Metric):
         device: str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
-        super().__init__(device)
+        super().__init__()
+        self.batch_for(device)
         if seconds is not None and seconds < SHORTEST:
             raise ValueError(f"DeSync needs {SHORTEST} s of a clip, {SEGMENTS} segments; seconds is {seconds}")
         self.seconds, self.file, self.place, self.precision = seconds, weights, torch.device(device), precision

@@ -54,7 +54,8 @@ class FVD(Metric):
         device: str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
-        super().__init__(device)
+        super().__init__()
+        self.batch_for(device)
         if 0 < frames < LEAST_FRAMES:
             raise ValueError(f"the I3D takes {LEAST_FRAMES} pictures at least, not {frames}")
         self.frames, self.start, self.fps = frames, start, fps

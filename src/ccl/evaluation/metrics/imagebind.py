@@ -84,7 +84,8 @@ class IBScore(Metric):
         precision: Literal["fp32", "bf16"] = "fp32",
         chunk: int | None = None,
     ) -> None:
-        super().__init__(device)
+        super().__init__()
+        self.batch_for(device)
         self.convention, self.file, self.place, self.precision = convention, weights, torch.device(device), precision
         self.chunk = chunk or (8 if self.place.type == "cpu" else 64)
 

@@ -95,7 +95,8 @@ class SyncNet(Metric):
         device: str = "cpu",
         precision: Precision = "fp32",
     ) -> None:
-        super().__init__(device)
+        super().__init__()
+        self.batch_for(device)
         self.settings = faces.Settings(
             detector=detector,
             min_track=min_track,

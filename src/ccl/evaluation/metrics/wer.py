@@ -86,7 +86,8 @@ class WER(Metric):
         gate: bool = False,
         gate_weights: str | Path | None = None,
     ) -> None:
-        super().__init__(device)
+        super().__init__()
+        self.batch_for(device)
         cpu = torch.device(device).type == "cpu"
         if cpu and precision == "fp16":
             raise ValueError("Whisper runs in fp16 on a GPU only; on a CPU choose fp32 or bf16")

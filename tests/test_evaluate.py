@@ -325,3 +325,23 @@ def test_odd_files_each_give_a_value_or_a_reason(odd, tmp_path):
     assert reason["sound", "av_align"] == "no video stream" and value["sound", "dnsmos_p808"] > 2.5
     assert 0 <= value["fps15", "av_align"] <= 1
     assert value["silent", "wer"] is not None
+
+
+PICTURES = {
+    "--images: nothing is given": ["--images", ""],
+    "--pipeline: nothing is given": ["--pipeline", ""],
+    "--out: nothing is given": ["--images", "pics", "-o", ""],
+    "of 16 to 8192 pixels a side": ["--images", "pics", "--size", "99999999x99999999"],
+    "pics lacks 1 of 1 pictures": ["--images", "pics"],
+}
+
+
+@pytest.mark.parametrize("sentence", PICTURES)
+def test_pictures_that_cannot_be_made_leave_nothing(sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "rows.jsonl").write_text(write_rows([{"id": "c0", "prompt": "p", "image_prompt": "p"}]))
+    assert cli.main(["testset", "images", "--testset", "rows.jsonl", "-o", "out", *PICTURES[sentence]]) in (1, 2)
+    error = capsys.readouterr().err.strip()
+    assert sentence in error and "\n" not in error
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pics", "rows.jsonl"]

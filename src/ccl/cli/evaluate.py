@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import yaml
 
 import ccl
 from ccl.cli.errors import UsageError, did_you_mean
-from ccl.cli.parser import Parser
+from ccl.cli.parser import Parser, path_of, text_of
 from ccl.cli.progress import bar
 from ccl.cli.testsets import PAPER, WORLD, TestSet, published, testset_of
 
@@ -87,16 +87,16 @@ def parse(argv: list[str]) -> Namespace:
         type=Path,
         help="make the test set's clips first, with this run, .ckpt or model folder; no value: what ships",
     )
-    what.add_argument("--videos", type=_path, help="a folder of clips, ID.mp4 for the rows of the test set")
+    what.add_argument("--videos", type=path_of, help="a folder of clips, ID.mp4 for the rows of the test set")
     what.add_argument(
         "--methods", action="append", default=[], metavar="NAME=DIR", help="several systems in one table; repeatable"
     )
     what.add_argument(
         "--testset",
-        type=_text,
+        type=text_of,
         help=f"{PAPER}, {WORLD}, a .jsonl file or a folder of them (with --ckpt the model's own; else all clips)",
     )
-    what.add_argument("--reference", type=_path, help="folder of true clips under the same names: ceiling, FVD")
+    what.add_argument("--reference", type=path_of, help="folder of true clips under the same names: ceiling, FVD")
     what.add_argument("--limit", type=int, help="the first N rows of each subset alone")
     how = parser.add_argument_group("how")
     how.add_argument("--metrics", nargs="+", metavar="NAME", help="these alone, comma or space between (all that fit)")
@@ -120,7 +120,9 @@ def parse(argv: list[str]) -> Namespace:
     )
     made.add_argument("--prompts", type=Path, help="JSONL of id and prompt, in place of the test set's own")
     result = parser.add_argument_group("results")
-    result.add_argument("-o", "--out", type=_path, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)")
+    result.add_argument(
+        "-o", "--out", type=path_of, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)"
+    )
     result.add_argument("--published", action="store_true", help="the paper's numbers beside, whatever the test set")
     result.add_argument("--embed-mb", type=float, default=100.0, help="of clips inside report.html (%(default)g)")
     args = parser.parse(argv)
@@ -140,16 +142,6 @@ def parse(argv: list[str]) -> Namespace:
     if args.reference and not args.reference.is_dir():
         raise UsageError(f"there is no --reference folder {args.reference}")
     return args
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise ArgumentTypeError("nothing is given")  # an unset variable, as a rule
-    return text
-
-
-def _path(text: str) -> Path:
-    return Path(_text(text))
 
 
 def methods_of(args: Namespace) -> dict[str, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ccl.cli.errors import UsageError, did_you_mean
@@ -39,3 +40,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog.removeprefix('ccl ')}: {message}; see `{self.prog} --help`")
+
+
+def text_of(given: str) -> str:
+    """A type of arguments: text that is not empty, as that of an unset variable is."""
+    if not given:
+        raise argparse.ArgumentTypeError("nothing is given")
+    return given
+
+
+def path_of(given: str) -> Path:
+    """A type of arguments: a path; an empty one is not the folder that the user happens to be in."""
+    return Path(text_of(given))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
-from pathlib import Path
 from typing import Any
 
-from ccl.cli.parser import Parser
+from ccl.cli.parser import Parser, path_of, text_of
 from ccl.cli.testsets import PAPER, TestSet, testset_of
+
+LARGEST = 8192  # pixels
 
 
 def images(argv: list[str]) -> int:
@@ -22,10 +23,16 @@ def images(argv: list[str]) -> int:
         "ccl testset images --images photos",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--pipeline", metavar="MODEL", help="a name on the Hugging Face hub, or a local folder")
-    what.add_argument("--images", type=Path, metavar="DIR", help="your own: ID.png, .jpg or .webp for every row")
-    parser.add_argument("--testset", default=PAPER, help="name, .jsonl file or folder of them (%(default)s)")
-    parser.add_argument("-o", "--out", type=Path, help="a folder that becomes a test set of its own (the test set's)")
+    what.add_argument(
+        "--pipeline", type=text_of, metavar="MODEL", help="a name on the Hugging Face hub, or a local folder"
+    )
+    what.add_argument("--images", type=path_of, metavar="DIR", help="your own: ID.png, .jpg or .webp for every row")
+    parser.add_argument(
+        "--testset", type=text_of, default=PAPER, help="name, .jsonl file or folder of them (%(default)s)"
+    )
+    parser.add_argument(
+        "-o", "--out", type=path_of, help="a folder that becomes a test set of its own (the test set's)"
+    )
     parser.add_argument("--size", type=_size, default=(640, 352), metavar="WxH", help="of the files (640x352)")
     parser.add_argument("--limit", type=int, help="the first N rows of each manifest alone")
     parser.add_argument("--overwrite", action="store_true", help="replace whatever pictures are there")
@@ -67,17 +74,17 @@ def images(argv: list[str]) -> int:
             size=args.draw_size or args.size,
             device=device_of(args.device) or best_device(),
         )
-    if not out.exists() or not out.samefile(home):
-        from ccl.files import write_whole
-
-        for file in testset.files:
-            write_whole(out / file.name, file.read_bytes())
     order: dict[str, Any] = {"size": args.size, "overwrite": args.overwrite}
     with bar("pictures") as progress:
         if painter is not None:
             draw_frames(frames, painter, out / "images", progress=progress, **order)
         else:
             take_frames(frames, args.images, out / "images", progress=progress, **order)
+    if not out.samefile(home):
+        from ccl.files import write_whole
+
+        for file in testset.files:
+            write_whole(out / file.name, file.read_bytes())
     say(out / "images")
     return 0
 
@@ -110,6 +117,6 @@ def best_device() -> str:
 
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or not all(int(side) >= 16 for side in match.groups()):
-        raise ArgumentTypeError(f"'{text}' is no size such as 640x352")
+    if not match or not all(16 <= int(side) <= LARGEST for side in match.groups()):
+        raise ArgumentTypeError(f"'{text}' is no size such as 640x352, of 16 to {LARGEST} pixels a side")
     return int(match[1]), int(match[2])

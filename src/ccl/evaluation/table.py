@@ -25,6 +25,7 @@ from ccl.evaluation.summary import Summary, summarise
 from ccl.evaluation.typeset import markdown, tex
 from ccl.files import write_whole
 
+LOG_WIDTH = 100
 SYSTEMS_ABREAST = 4  # on a console of 100 columns
 
 
@@ -90,13 +91,19 @@ def csv_text(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def show(results: Results, console: Console | None = None, published: Published | None = None) -> None:
-    """Print the table, narrow enough for 100 columns."""
+    """Print the table, narrow enough for 100 columns, which a log has, whatever rich takes it for."""
     summary, console = summarise(results), console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, LOG_WIDTH)
     if len(results.systems) < 2:
         head, rows = layout.upright(results, summary)
         table = Table(*head)
+        measure = ""
         for row in rows:
-            table.add_row(*map(escape, row))
+            if measure not in ("", row[0]) and len(results.subsets) > 1:
+                table.add_section()
+            table.add_row(*map(escape, row if row[0] != measure else ["", *row[1:]]))
+            measure = row[0]
         console.print(table)
     if len(results.systems) > 1 or published:
         places = [place for section in layout.sections(results, published) for place in section]

@@ -23,7 +23,7 @@ from ccl.model.keys import diffusers_to_wan, ours_to_wan, wan_to_diffusers, wan_
 from ccl.model.load import LoadReport, load_stream, load_wan, match
 from ccl.model.save import save_diffusers, save_file_of_wan
 from ccl.model.stored import Stored
-from test_wan_parity import alone, awake, inputs, ours, ours_i2v, relative, shown, wan, wan_i2v
+from test_wan_parity import GRID, alone, awake, inputs, ours, ours_i2v, relative, shown, wan, wan_i2v
 
 
 def original(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -419,7 +419,9 @@ def test_a_repository_that_is_not_here_names_the_command_that_fetches_it(tmp_pat
     said = refused(ours(), "Wan-AI/Wan2.1-T2V-14B-Diffusers")
     assert "ccl weights fetch wan2.1-t2v-14b" in said
     as_pipeline(wan(), tmp_path / "ccl" / "wan2.1-t2v-14b")
-    assert load_wan(ours(), "Wan-AI/Wan2.1-T2V-14B-Diffusers").missing == ()
+    for name in ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "wan2.1-t2v-14b"):
+        assert load_wan(ours(), name).missing == ()
+    assert "ccl weights fetch wan2.2-ti2v-5b" in refused(ours(), "wan2.2-ti2v-5b")
 
 
 def test_a_report_with_nothing_wrong_is_itself() -> None:
@@ -453,3 +455,31 @@ def test_training_may_start_from_a_backbone_alone_or_from_one_for_each_stream(tm
         stream = name.startswith("net.") and "interaction" not in name
         origin = source if stream and ".video." in name else fresh if "interaction" in name else stage1
         assert torch.equal(p, dict(origin.named_parameters())[name]), name
+
+
+def test_a_sharded_network_is_filled_shard_by_shard(tmp_path: Path) -> None:
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+
+    from ccl.sharding import shard, spread
+
+    theirs, net = wan(), ours()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        shard(net, init_device_mesh("cpu", (1,)), bf16=False)
+        load_wan(net, as_file(theirs, tmp_path), place=lambda p, whole: p.copy_(spread(whole, p)))
+        loaded = {name: p.full_tensor() for name, p in net.named_parameters()}
+    finally:
+        dist.destroy_process_group()
+    for key, value in original(theirs).items():
+        assert torch.equal(loaded[wan_to_ours(key)], value), key
+
+
+@torch.no_grad()
+def test_sampling_asks_for_the_picture_that_a_backbone_needs() -> None:
+    from ccl.guidance import UCG2, guided
+    from ccl.types import OPEN
+
+    net, (_, text) = ours_i2v(), inputs()
+    with pytest.raises(ValueError, match="always shown a first picture: give `image`"):
+        guided(net, {"positive": text, "negative": text}, UCG2().weights(OPEN), grid=GRID)

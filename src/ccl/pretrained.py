@@ -51,7 +51,8 @@ class Frozen(Generic[Net]):
 
 
 def find(path: str | Path, what: str) -> Path:
-    """A file or folder, or where a repository of the hub, OWNER/REPO, lies on this machine.
+    """A file or folder, or where a repository of the hub lies on this machine: OWNER/REPO, or its name in
+    `ccl weights list`.
 
     Args:
         path: as a config gives it.
@@ -63,6 +64,11 @@ def find(path: str | Path, what: str) -> Path:
     given = Path(path).expanduser()
     if given.exists():
         return given
+    if "/" not in str(path):
+        from ccl.evaluation.weights import TABLE
+
+        if (entry := TABLE.get(str(path))) is not None and entry.source and entry.source[0].startswith("hf:"):
+            path = entry.source[0].removeprefix("hf:")
     if not HUB_NAME.fullmatch(str(path)):
         raise ValueError(f"there is no file or folder {path}, given as {what}")
     from huggingface_hub import snapshot_download

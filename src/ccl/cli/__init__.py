@@ -19,6 +19,7 @@ from ccl.cli.errors import UsageError, did_you_mean, one_sentence
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("train, generate and score the embedded default, end to end", "ccl.demo", "main"),
     "fit": ("train from one or more stacked YAML files", "ccl.cli.fit", "main"),
+    "plan": ("what a config costs: parameters, FLOPs, memory a GPU, time", "ccl.cli.plan", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
     "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),
     "export": ("turn a checkpoint of a run into a model folder", "ccl.cli.verbs", "export"),

@@ -43,7 +43,8 @@ SHARED = {
     "model.tasks.*",  # the paper's five tasks
     "model.time.class_path", "model.time.init_args.mean", "model.time.init_args.std",
     "model.optimizer.eps", "model.optimizer.weight_decay", "model.optimizer.decay_steps", "model.optimizer.fused",
-    "model.text_dropout", "model.image_prob", "model.seed", "model.pretrained", "model.compile",
+    "model.text_dropout", "model.image_prob", "model.seed", "model.pretrained",
+    "model.freeze", "model.lora", "model.compile",
     "data.init_args.seed", "data.init_args.val_shards",
     "trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.log_every_n_steps",
     "trainer.max_epochs", "trainer.check_val_every_n_epoch", "trainer.num_sanity_val_steps",
@@ -131,6 +132,35 @@ def test_stage2_trains_the_papers_five_tasks() -> None:
     assert {name: Task(**{**row, "route": Route(**row["route"])}) for name, row in rows.items()} == PAPER_TASKS
 
 
+def global_batch(*files: str) -> int:
+    config = resolved(*files)
+    trainer = config["trainer"]
+    parts = (trainer["devices"], trainer["num_nodes"], trainer["accumulate_grad_batches"])
+    return math.prod((config["data"]["init_args"]["batch_size"], *parts))
+
+
+def test_stage1_is_the_audio_stream_alone_with_the_papers_numbers() -> None:
+    config = resolved(*STAGE2, "audio.yaml")
+    net = config["model"]["net"]["init_args"]
+    assert net["video"] is None and net["audio"]["width"] == 1536
+    assert net["interaction"]["class_path"].endswith("NoInteraction")
+    assert set(config["model"]["tasks"]) == {"audio"}
+    assert (config["model"]["optimizer"]["lr"], config["trainer"]["max_steps"]) == (1e-4, 160_000)
+    assert global_batch(*STAGE2, "audio.yaml") == 3200
+    node = config["model"]["net"]
+    with torch.device("meta"):
+        built = instantiate(pkgutil.resolve_name(node["class_path"]), node)
+    assert sum(p.numel() for p in built.parameters()) == 1_883_268_628  # the audio stream of stage 2
+
+
+def test_the_ablations_are_stage2_but_for_their_length_and_batch() -> None:
+    config, stage2 = flat(resolved(*STAGE2, "trainer/ablation.yaml")), flat(resolved(*STAGE2))
+    differing = {key for key in stage2 if config[key] != stage2[key]}
+    wanted = {"name", "trainer.max_steps", "trainer.accumulate_grad_batches", "trainer.val_check_interval"}
+    assert differing == wanted
+    assert (config["trainer.max_steps"], global_batch(*STAGE2, "trainer/ablation.yaml")) == (6000, 128)
+
+
 def survivors(*files: str) -> set[str]:
     """Leaves that joint.yaml spells, that a stack still has, and that are not meant to be shared."""
     stack, default = flat(resolved(*files)), flat(resolved("joint.yaml"))
@@ -172,14 +202,14 @@ def test_a_part_file_spells_every_argument() -> None:
             assert left_out == set(), f"{file.relative_to(ROOT)}, {path or 'the part'}"
 
 
-@pytest.mark.parametrize("file", OVERLAYS)
+@pytest.mark.parametrize("file", [*OVERLAYS, "audio.yaml"])
 def test_an_overlay_resolves_over_the_embedded_default(file: str) -> None:
     keys = spelled(CONFIGS / file)
     found = flat(resolved("joint.yaml", file))
     assert {key for key in keys if key not in found} == set()
 
 
-@pytest.mark.parametrize("file", ["wan14b", "wan1_3b"])
+@pytest.mark.parametrize("file", ["wan14b", "wan1_3b", "middle"])
 def test_a_model_overlay_builds_on_the_meta_device(file: str) -> None:
     node = resolved("joint.yaml", f"model/{file}.yaml")["model"]["net"]
     with torch.device("meta"):

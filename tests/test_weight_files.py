@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ccl.evaluation import AudioBox, DeSync, IBScore, SyncNet
+from ccl.evaluation import AudioBox, DeSync, IBScore, SyncNet, weights
 from ccl.evaluation.faces import detect, speaker
 from ccl.evaluation.nets import i3d
 from ccl.evaluation.nets.synchformer import Synchformer
@@ -63,3 +63,16 @@ def test_synchformer_is_read_bare_or_wrapped_and_computes_in_fp32(
     torch.save({"model": state, "epoch": 3} if prefix else state, tmp_path / "synchformer.pth")
     net = DeSync(weights=tmp_path / "synchformer.pth").network()
     assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
+
+
+def test_a_wrong_file_is_read_once_and_is_every_clips_reason(tmp_path, monkeypatch):
+    path = tmp_path / "syncnet.pth"
+    torch.save({"other": torch.zeros(3)}, path)
+    reads: list[object] = []
+    read = weights.read
+    monkeypatch.setattr(weights, "read", lambda file: reads.append(file) or read(file))
+    metric = SyncNet(weights=path)
+    results = metric.measured([object(), object(), object()])
+    assert len({result.reason for result in results}) == 1 and "syncnet.pth" in results[0].reason
+    metric.measured([object()])
+    assert len(reads) == 1

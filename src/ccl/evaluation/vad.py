@@ -99,9 +99,16 @@ class VAD:
 
 
 def open_session(path: Path, threads: int = 1) -> Any:
-    """An onnxruntime session on the CPU; one thread, for these networks are too small to share."""
+    """An onnxruntime session on the CPU; one thread, for these networks are too small to share.
+
+    Raises:
+        ValueError: the file is no model that onnxruntime reads.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own classes, of which none is public
+        raise ValueError(f"{path} is damaged, or no .onnx model") from error

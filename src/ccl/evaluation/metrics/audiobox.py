@@ -109,6 +109,9 @@ class AudioBox(Metric):
         with torch.inference_mode(False):
             return self.checkpoint.network().to(self.place)
 
+    def load(self) -> None:
+        _ = self.net
+
     def missing(self) -> str:
         try:
             _ = self.checkpoint

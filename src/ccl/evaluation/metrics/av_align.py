@@ -18,6 +18,7 @@ from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.media import resample
 
+SMALLEST = 16  # pixels, of the window of the flow and its neighbourhood
 SAMPLE_RATE = 44_100
 LEAST = 0.1  # pixels a picture: a maximum of the flow below this is no motion
 # Pyramid's factor and levels, window, iterations, neighbourhood and its sigma, flags.
@@ -38,6 +39,8 @@ class AVAlign(Metric):
 
     def __init__(self, height: int | None = None, threads: int | None = None) -> None:
         super().__init__()
+        if height is not None and height < SMALLEST:
+            raise ValueError(f"height is {height}; flow needs {SMALLEST} pixels at least")
         self.height, self.threads = height, threads
 
     def prepare(self, film: Film) -> tuple[np.ndarray, np.ndarray, float]:

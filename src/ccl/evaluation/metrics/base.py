@@ -99,6 +99,7 @@ class Metric(torchmetrics.Metric, ABC):
         super().__init__()
         self.add_state("values", default=[], dist_reduce_fx="cat")
         self.values: list[torch.Tensor]
+        self.fault: str | None = None  # why the weights cannot be read; None before they are needed
 
     def batch_for(self, device: str) -> None:
         """Take as many clips together as the device likes; for the constructors of metrics that have one."""
@@ -120,6 +121,9 @@ class Metric(torchmetrics.Metric, ABC):
     def missing(self) -> str:
         """What the metric lacks to run here (weights, a package), in one sentence with the remedy; "" if nothing."""
         return ""
+
+    def load(self) -> None:
+        """Read the weights, once, where there are any. ValueError names a file that is not theirs."""
 
     def protocol(self) -> dict[str, Any]:
         """Everything the numbers depend on, for the table's notes: conventions, detector, sha256 of weights. JSON."""
@@ -146,6 +150,14 @@ class Metric(torchmetrics.Metric, ABC):
         """`measure` in batches; where a batch fails, clip by clip, so that the fault stays with its clip."""
         results: list[Result] = []
         with torch.inference_mode(), exact():
+            if inputs and self.fault is None:
+                try:
+                    self.load()
+                    self.fault = ""
+                except Exception as error:  # a wrong file is read once, not for every clip
+                    self.fault = failed(error).reason
+            if self.fault:
+                return [Failed(self.fault)] * len(inputs)
             for start in range(0, len(inputs), self.batch_size):
                 batch = inputs[start : start + self.batch_size]
                 try:

@@ -137,6 +137,9 @@ class DeSync(Metric):
             self._loaded.append(net.to(self.place))
         return self._loaded[0]
 
+    def load(self) -> None:
+        self.network()
+
     def missing(self) -> str:
         try:
             files.locate("synchformer", self.file)

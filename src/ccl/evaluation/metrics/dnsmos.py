@@ -56,6 +56,9 @@ class DNSMOS(Metric):
         super().__init__()
         self.p835, self.p808 = p835, p808
 
+    def load(self) -> None:
+        _ = self.sessions
+
     def missing(self) -> str:
         try:
             import onnxruntime  # noqa: F401

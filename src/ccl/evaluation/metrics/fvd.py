@@ -93,6 +93,9 @@ class FVD(Metric):
             return {}
         return {"fvd": frechet(np.stack(features), np.stack(reference))}
 
+    def load(self) -> None:
+        _ = self.net
+
     def missing(self) -> str:
         try:
             files.locate("i3d", self.weights)

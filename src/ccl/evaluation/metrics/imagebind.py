@@ -125,6 +125,9 @@ class IBScore(Metric):
                 raise ValueError(f"{path} is not imagebind_huge") from error
             return net.requires_grad_(False).eval().to(self.place, torch.float32)
 
+    def load(self) -> None:
+        _ = self.net
+
     def missing(self) -> str:
         try:
             weights.locate("imagebind", self.file)

@@ -155,6 +155,9 @@ class SyncNet(Metric):
             self._towers = Towers(network, device=self.settings.device, precision=self.precision)
         return self._towers
 
+    def load(self) -> None:
+        self.towers()
+
     def missing(self) -> str:
         try:
             weights.locate("syncnet", self.file)

@@ -95,6 +95,9 @@ class WER(Metric):
         self.precision: Precision = precision or ("fp32" if cpu else "fp16")
         self.gate = VAD(gate_weights) if gate else None
 
+    def load(self) -> None:
+        _ = self.recogniser
+
     def missing(self) -> str:
         try:
             import jiwer  # noqa: F401

@@ -483,3 +483,27 @@ def test_sampling_asks_for_the_picture_that_a_backbone_needs() -> None:
     net, (_, text) = ours_i2v(), inputs()
     with pytest.raises(ValueError, match="always shown a first picture: give `image`"):
         guided(net, {"positive": text, "negative": text}, UCG2().weights(OPEN), grid=GRID)
+
+
+def test_a_stream_that_there_is_not_has_no_weights_to_start_from() -> None:
+    from fakes import make_module
+
+    with pytest.raises(ValueError, match=r"model\.pretrained has vidoe; it takes a source for video and audio"):
+        make_module(pretrained={"vidoe": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("ImageDualStream", {"image_dim": 1280, "image_tokens": 257}), ("OviDualStream", {"kernel": 7, "hidden": None})],
+)
+def test_a_config_swaps_one_kind_of_backbone_for_another(name: str, more: dict[str, Any], tmp_path: Path) -> None:
+    import yaml
+
+    from ccl.cli.fit import resolve
+
+    overlay = {"model": {"net": {"class_path": f"ccl.model.{name}", "init_args": {"rescale": 0.19676, **more}}}}
+    (tmp_path / "kind.yaml").write_text(yaml.safe_dump(overlay))
+    joint = Path(__file__).parent.parent / "configs" / "joint.yaml"
+    net = resolve(["--config", str(joint), "--config", str(tmp_path / "kind.yaml")])["model"]["net"]
+    assert net["class_path"].endswith(name) and net["init_args"].items() >= more.items()
+    assert net["init_args"]["video"]["width"] > 0 and net["init_args"]["rescale"] == 0.19676

@@ -33,7 +33,7 @@ from ccl.sharded import sharded_shapes
 from ccl.sharding import WholeDraws, check_shapes, load_whole, shapes_of, shard, spread
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text.base import TextEncoder
-from ccl.types import AV, Batch, Stream
+from ccl.types import AV, STREAMS, Batch, Stream
 
 
 class TrainingError(ValueError):
@@ -107,6 +107,8 @@ class JointDiffusion(LightningModule):
                 raise ValueError(f"model.{name} is {share:g}; it is a share, from 0 to 1")
         self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
         self.frozen = freeze is not None or lora is not None
+        if isinstance(pretrained, dict) and (unknown := pretrained.keys() - set(STREAMS)):
+            raise ValueError(f"model.pretrained has {min(unknown)}; it takes a source for {' and '.join(STREAMS)}")
         # Held in a tuple, so that a codec is neither saved, averaged, sharded nor handed to the optimizer.
         self._codec = (codec.eval().requires_grad_(False),)
         self.grid = grid

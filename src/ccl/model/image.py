@@ -135,7 +135,7 @@ class ImageDualStream(DualStreamTransformer):
     def __init__(
         self,
         *,
-        video: StreamConfig,
+        video: StreamConfig | None,  # as the base's, so that a config may swap one class for the other
         audio: StreamConfig | None,
         layers: int,
         head_dim: int,
@@ -149,10 +149,10 @@ class ImageDualStream(DualStreamTransformer):
         image_dim: int = 1280,
         image_tokens: int = 257,
     ) -> None:
-        self.image_dim, self.image_tokens = (
-            image_dim,
-            image_tokens,
-        )  # the parts below are made by the base's constructor
+        if video is None:
+            raise ValueError("video is null; this network is there to be shown a picture")
+        # Before the base's constructor, which makes the parts below.
+        self.image_dim, self.image_tokens = image_dim, image_tokens
         super().__init__(
             video=video,
             audio=audio,

@@ -119,7 +119,7 @@ def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFi
     assert left.value.code == 0
     said = capsys.readouterr().out
     assert f"usage: ccl {verb}" in said
-    assert f"ccl {verb} " in said.split("examples:")[1]
+    assert f"ccl {verb}" in said.split("examples:")[1]
 
 
 def test_a_flag_is_never_guessed_from_a_prefix() -> None:

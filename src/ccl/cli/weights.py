@@ -11,9 +11,8 @@ from ccl.cli.parser import Parser
 
 
 def list_(argv: list[str]) -> int:
-    Parser(
-        "weights list", "Files that metrics need: which are here, how large, under which licence, from where."
-    ).parse(argv)
+    what = "What metrics and backbones need: which files are here, how large, under which licence, from where."
+    Parser("weights list", what, "ccl weights list", "CCL_WEIGHTS=/data/weights ccl weights list").parse(argv)
     from rich.console import Console
     from rich.table import Table
 
@@ -69,7 +68,8 @@ def moved(shown: Any, task: Any, done: int, total: int) -> None:
 
 
 def verify(argv: list[str]) -> int:
-    Parser("weights verify", "Check size and digest of every file that is here; exit 1 where one is wrong.").parse(argv)
+    what = "Check size and digest of every file that is here; exit 1 where one is wrong."
+    Parser("weights verify", what, "ccl weights verify").parse(argv)
     from ccl.evaluation import weights
     from ccl.evaluation.fetch import fault
 

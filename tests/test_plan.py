@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,11 +232,22 @@ def said(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     yield call
 
 
-def test_the_command_prints_a_row_for_each_number_of_gpus(said: Any) -> None:
-    lines = said(*argv(), "--gpus", "1", "2", "--trainer.max_steps", "5")
-    assert [line[0] for line in lines if line and line[0].isdigit()] == ["1", "2"]
-    assert any(line[:3] == ["Training:", "5", "steps"] for line in lines)
-    assert ["text", "0.599", "M"] in lines or any(line[0] == "text" for line in lines if line)
+def test_the_guide_prints_what_the_command_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", *argv(*PAPER), "--gpus", "8", "32", "64"]) == 0
+    guide = (ROOT / "docs" / "training.md").read_text()
+    assert f"```text\n{capsys.readouterr().out}```" in guide
+
+
+def test_every_plan_of_the_guide_is_a_stack_that_resolves() -> None:
+    guide = (ROOT / "docs" / "training.md").read_text()
+    shell = dict(re.findall(r'^(DATA|STAGE1|STAGE2)="(.*)"$', guide, flags=re.M))
+    lines = re.findall(r"^ccl (?:plan|fit) (.*)$", guide, flags=re.M)
+    assert len(lines) >= 8
+    for line in lines:
+        while "$" in line:
+            line = re.sub(r"\$(\w+)", lambda found: shell[found[1]], line)
+        files = re.findall(r"--config (\S+)", line)
+        assert files[0] == "configs/joint.yaml" and all((ROOT / file).is_file() for file in files), line
 
 
 def test_the_command_says_what_adapters_leave_to_train(said: Any) -> None:

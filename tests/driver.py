@@ -26,6 +26,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 
 from ccl.callbacks import EMA, LossLog, Monitor, Preview, SaveCheckpoint, TaskRouter, Throughput  # noqa: E402
 from ccl.checkpoint import AtomicCheckpointIO  # noqa: E402
+from ccl.model.adapter import LoRA  # noqa: E402
 from ccl.run import RunFolder  # noqa: E402
 from fakes import FakeData, make_module, shard_data  # noqa: E402
 
@@ -57,6 +58,7 @@ def train(
     kill: int = -1,
     ckpt_path: str | None = None,
     preview: bool = False,
+    lora: bool = False,
 ) -> None:
     """One run; the last losses go to its losses.jsonl."""
     config = {"interaction": interaction, "workers": workers, "seed_everything": 0}
@@ -93,7 +95,8 @@ def train(
     )
     data = FakeData(size) if shards is None else shard_data(Path(shards), workers, size)
     trainer.ckpt_path = start  # as `ccl fit` does
-    trainer.fit(make_module(interaction, layers), datamodule=data, weights_only=True)
+    module = make_module(interaction, layers, lora=LoRA(rank=2) if lora else None)
+    trainer.fit(module, datamodule=data, weights_only=True)
 
 
 def fork(options: dict[str, Any], rank: int, port: int) -> int:

@@ -38,7 +38,9 @@ from fakes import (
     make_net,
     make_text,
 )
+from test_distributed import assert_same_losses
 from tiny import awake, tiny_config
+from trainings import train_all
 
 LORA = LoRA(rank=2, alpha=3.0)
 
@@ -189,7 +191,7 @@ def train(folder: Path, module: JointDiffusion, steps: int, start: str | None = 
 
 
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
-def test_a_run_with_adapters_resumes_to_the_last_bit_and_is_saved_merged(tmp_path: Path) -> None:
+def test_a_run_with_adapters_resumes_to_the_last_bit_and_leaves_the_backbones(tmp_path: Path) -> None:
     make = partial(make_module, lora=LORA)
     train(tmp_path / "whole", make(), 4)
     train(tmp_path / "cut", make(), 2)
@@ -206,6 +208,21 @@ def test_a_run_with_adapters_resumes_to_the_last_bit_and_is_saved_merged(tmp_pat
     assert all(torch.equal(before[name], states[0][f"net.{name}"]) for name in frozen)
     moved = [name for name in before if is_adapter(name) and not torch.equal(before[name], states[0][f"net.{name}"])]
     assert moved
+
+
+@pytest.mark.timeout(300)
+def test_adapters_learn_the_same_on_two_processes_sharded_or_not(tmp_path: Path) -> None:
+    common = {"lora": True, "steps": 4, "save": 100}
+    two = common | {"size": 2, "ranks": 2}
+    runs: list[dict[str, Any]] = [
+        common | {"folder": str(tmp_path / "one"), "size": 4},
+        two | {"folder": str(tmp_path / "ddp"), "strategy": "ddp"},
+        two | {"folder": str(tmp_path / "fsdp"), "strategy": "fsdp", "preview": True},
+    ]
+    train_all(tmp_path, runs)
+    for other in ("ddp", "fsdp"):
+        assert_same_losses(tmp_path / other, tmp_path / "one")
+    assert (tmp_path / "fsdp/previews/step_000004/0.mp4").is_file()  # sampled from gathered weights
 
 
 def test_a_run_with_adapters_becomes_a_model_without(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "sampling": VALUES | {"flow", "guidance"},
     "optimizer": set(),
     "sharding": set(),
-    "data": LEAVES | {"media", "codecs"},  # encoding needs a codec
+    "data": LEAVES | {"media", "codecs", "text"},  # encoding needs a codec and a text encoder
     "evaluation": LEAVES | {"media", "rows"},  # knows nothing of what made the clips
     "checkpoint": {"files"},
     "run": {"checkpoint", "files"},

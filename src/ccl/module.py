@@ -10,7 +10,7 @@ import copy
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -256,10 +256,11 @@ class JointDiffusion(LightningModule):
         net, text = self.built
         z = self.encode(batch)
         chance = self.draw(batch.prompt, z, task, index=index, rank=rank)
-        states = text(chance.prompt)
+        states = text(chance.prompt) if batch.text is None else batch.text.read(chance.prompt)
         x_t = AV.zip(flow.interpolate, z, chance.noise, chance.t)
         v = AV.zip(flow.velocity, z, chance.noise)
-        v_hat = net(x_t, chance.t, states, grid=self.grid, route=task.route, reference=task.is_reference)
+        grid = replace(self.grid, **batch.grid)
+        v_hat = net(x_t, chance.t, states, grid=grid, route=task.route, reference=task.is_reference)
         return AV.zip(loss_by_clip, v_hat, v, chance.counted)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -285,7 +286,7 @@ class JointDiffusion(LightningModule):
             return given
         with torch.autocast(self.device.type, enabled=False):
             pictures = None if given.video is None else given.video / 127.5 - 1
-            z: AV[Any] = self.codec.encode(AV(pictures, given.audio), self.grid)
+            z: AV[Any] = self.codec.encode(AV(pictures, given.audio), replace(self.grid, **batch.grid))
         return z.map(lambda x: x.float())
 
     def draw(self, prompt: list[str], z: AV[Tensor], task: Task, *, index: int, rank: int = 0) -> Draws:
@@ -348,7 +349,13 @@ class JointDiffusion(LightningModule):
     # Saving
 
     def on_fit_start(self) -> None:
-        """Refuse a sharded checkpoint of another model before it is read: one that holds more would load in silence."""
+        """Refuse data whose prompts another text encoder has encoded, and a sharded checkpoint of another model.
+
+        The latter before it is read: one that holds more would load in silence.
+        """
+        refuse = getattr(getattr(self.trainer, "datamodule", None), "refuse_text", None)
+        if refuse is not None:
+            refuse(self.built[1])
         path = self.trainer.ckpt_path
         if path is not None and Path(path).is_dir():
             check_shapes(shapes_of(self.state_dict()), sharded_shapes(Path(path)), f"checkpoint {path}")

@@ -129,6 +129,8 @@ class Batch:
         prompt: one for both streams.
         media: video (B, 3, F, H, W) uint8 and audio (B, S) float32, or None where latents are given.
         latents: normalised latents (B, C, T, ...), or None where media are given.
+        text: ccl.text.states.TextStates of the prompts, or None where they are yet to be encoded.
+        grid: what the clips' grid has otherwise than the model's, where they come from a bucket.
         task: name of the step's task, put here by the TaskRouter callback.
     """
 
@@ -136,4 +138,6 @@ class Batch:
     prompt: list[str]
     media: AV[Any] | None = None
     latents: AV[Any] | None = None
+    text: Any = None
+    grid: dict[str, Any] = field(default_factory=dict)
     task: str = ""

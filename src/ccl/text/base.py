@@ -22,5 +22,10 @@ class TextEncoder(nn.Module, ABC):
     def forward(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
         """Encode; longer prompts are cut at `length` tokens."""
 
+    @property
+    def identity(self) -> str:
+        """Names the weights of an encoder that is only used: its states may be stored. "" of one that trains."""
+        return ""
+
     def unload(self) -> None:
         """Give back the memory of weights that can be loaded again; they are when next needed. Nothing here."""

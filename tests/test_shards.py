@@ -405,8 +405,9 @@ def test_too_few_clips_for_the_readers_is_said(written):
 # Latents
 
 
-def test_latents_are_the_codecs(written, tmp_path, codec):
-    report = encode_shards(written, tmp_path / "z", codec, TINY, batch_size=3)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 2**-8), ("float16", 2**-11), ("float32", 0)])
+def test_latents_are_the_codecs(written, tmp_path, codec, dtype, tolerance):
+    report = encode_shards(written, tmp_path / "z", codec, TINY, batch_size=3, dtype=dtype)
     assert report.written == 10 and len(report.shards) == 3
     samples = list(Shards(tmp_path / "z", TINY, shuffle=0, endless=False, codec=codec.identity))
     media = collate(list(Shards(written, TINY, shuffle=0, endless=False))).media
@@ -414,7 +415,7 @@ def test_latents_are_the_codecs(written, tmp_path, codec):
     batch = collate(samples)
     assert batch.media is None and batch.latents.video.dtype == torch.float32
     for stored, z in zip(batch.latents, direct, strict=True):
-        assert stored.shape == z.shape and torch.allclose(stored, z, atol=1e-3)
+        assert stored.shape == z.shape and torch.allclose(stored, z, rtol=tolerance, atol=1e-6)
 
 
 def test_latents_of_another_codec_are_refused(written, tmp_path, codec):

@@ -1,7 +1,8 @@
 """Folders of tar shards: their index, the writer that keeps it true, and the report of what was written.
 
 index.json is written last, so a folder that has one is complete; until then index.partial.json says how far a run came.
-The same samples give the same bytes, and so the same sha256, on every machine.
+Every file appears whole or not at all. The same samples give the same bytes, and so the same sha256, on every machine.
+A folder of buckets (buckets.py) holds a folder of shards for each, and buckets.json, which is written last of all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import re
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +24,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ccl.data.filters import cause
 from ccl.data.sources import SOUND, VIDEO
+from ccl.files import replacing, write_whole
 from ccl.grid import Grid
-from ccl.media import whole_file
 
 VERSION = 1
+INDEX, PARTIAL, BUCKETS = "index.json", "index.partial.json", "buckets.json"
 Kind = Literal["media", "latents"]
 Advance = Callable[[int, int], None]
 """A progress report: clips done, clips in all."""
@@ -50,6 +54,11 @@ class Report:
     shards: list[dict[str, Any]]
     reused: bool = False
 
+    @property
+    def removed(self) -> dict[str, int]:
+        """How many clips each cause has removed, the greatest first."""
+        return dict(Counter(cause(reason) for _, reason in self.skipped).most_common())
+
     def table(self) -> Table:
         size = sum(shard["bytes"] for shard in self.shards) / 2**20
         title = f"{self.out}: {self.written} clips in {len(self.shards)} shards, {size:.1f} MiB"
@@ -65,6 +74,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.out}: {self.written} clips in {len(self.shards)} shards, {len(self.skipped)} skipped"]
+        if self.skipped:
+            lines.append("  " + ", ".join(f"{name}: {count}" for name, count in self.removed.items()))
         return "\n".join(lines + [f"  skipped {id}: {reason}" for id, reason in self.skipped])
 
 
@@ -75,6 +86,20 @@ def progress_bar(title: str) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, where the system has file locks; writes are whole in any case."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class ShardWriter:
@@ -90,7 +115,7 @@ class ShardWriter:
 
     def __init__(self, out: str | Path, settings: dict[str, Any]) -> None:
         self.out, self.settings = Path(out), settings
-        self.index_path, self._partial_path = self.out / "index.json", self.out / "index.partial.json"
+        self.index_path, self._partial_path = self.out / INDEX, self.out / PARTIAL
         self.shards: list[dict[str, Any]] = []
         self.skipped: list[tuple[str, str]] = []
         self.consumed = 0  # sources that the finished shards account for
@@ -100,21 +125,11 @@ class ShardWriter:
         self.out.mkdir(parents=True, exist_ok=True)  # told before the work where it cannot be written
 
     def _restore(self) -> None:
-        for path in (self.index_path, self._partial_path):
-            if not path.is_file():
-                continue
-            state = read_index(path)
-            if differing := settings_differ(self.settings, state["settings"]):
-                raise ValueError(
-                    f"{self.out} already holds shards made with other {', '.join(differing)}; "
-                    "choose another folder or remove that one"
-                )
+        state = begun(self.out, self.settings)
+        if state is not None:
             self.shards = state["shards"]
             self.skipped = [(id, reason) for id, reason in state["skipped"]]
-            self.consumed, self.complete = state["consumed"], path == self.index_path
-            return
-        if any(self.out.glob("*.tar")):
-            raise ValueError(f"{self.out} holds tar files but no index.json; choose an empty folder")
+            self.consumed, self.complete = state["consumed"], self.index_path.is_file()
 
     @property
     def written(self) -> int:
@@ -131,11 +146,8 @@ class ShardWriter:
     def flush(self, consumed: int) -> None:
         """Write the samples added since the last shard as one more, and note how many sources are dealt with."""
         if self._samples:
-            name = f"shard-{len(self.shards):06d}.tar"
-            with whole_file(self.out / name) as temporary:
-                temporary.write_bytes(data := _tar(self._samples))
-            digest = hashlib.sha256(data).hexdigest()
-            self.shards.append({"name": name, "samples": self.pending, "bytes": len(data), "sha256": digest})
+            path = self.out / f"shard-{len(self.shards):06d}.tar"
+            self.shards.append(write_tar(path, self._samples))
             self._samples = []
         self.consumed = consumed
         self._save(self._partial_path)
@@ -148,18 +160,86 @@ class ShardWriter:
         self.complete = True
 
     def _save(self, path: Path) -> None:
-        state = {
-            "settings": self.settings,
-            "samples": self.written,
-            "consumed": self.consumed,
-            "shards": self.shards,
-            "skipped": self.skipped,
-        }
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(state, indent=1, sort_keys=True) + "\n")
+        write_index(path, self.settings, self.shards, skipped=self.skipped, consumed=self.consumed)
 
     def report(self, reused: bool = False) -> Report:
         return Report(self.out, self.written, self.skipped, self.shards, reused)
+
+
+def begun(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The index of what lies in a folder, finished or not; None where nothing does.
+
+    Raises:
+        ValueError: it was made with other settings or of other sources, or holds foreign tar files.
+    """
+    for path in (out / INDEX, out / PARTIAL):
+        if path.is_file():
+            state = read_index(path)
+            if differing := settings_differ(settings, state["settings"]):
+                raise ValueError(
+                    f"{out} already holds shards made with other {', '.join(differing)}; "
+                    "choose another folder or remove that one"
+                )
+            return state
+    if any(out.glob("*.tar")):
+        raise ValueError(f"{out} holds tar files but no index.json; choose an empty folder")
+    return None
+
+
+def write_index(
+    path: Path,
+    settings: dict[str, Any],
+    shards: list[dict[str, Any]],
+    *,
+    skipped: list[tuple[str, str]],
+    consumed: int,
+    **more: Any,
+) -> None:
+    """An index, whole or not at all: finished under INDEX, on the way under PARTIAL; `more` is kept in it."""
+    state = {
+        "settings": settings,
+        "samples": sum(shard["samples"] for shard in shards),
+        "consumed": consumed,
+        "shards": shards,
+        "skipped": skipped,
+        **more,
+    }
+    write_whole(path, json.dumps(state, indent=1, sort_keys=True) + "\n")
+
+
+def write_tar(path: Path, samples: Sequence[tuple[str, dict[str, bytes]]]) -> dict[str, Any]:
+    """Samples, (id, files by ending), as a tar file, and its line in the index."""
+    data = _tar(samples)
+    with replacing(path) as file:
+        file.write(data)
+    return {
+        "name": path.name,
+        "samples": len(samples),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def buckets_in(folder: Path) -> list[str]:
+    """Names of the folders of shards in a folder of buckets; [""] where it is a folder of shards itself.
+
+    Raises:
+        ValueError: its buckets.json is none.
+    """
+    path = folder / BUCKETS
+    if not path.is_file():
+        return [""]
+    try:
+        names = json.loads(path.read_text())["buckets"]
+        assert names and all(isinstance(name, str) and Path(name).name == name for name in names)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f"{path} is no list of buckets") from error
+    return names
+
+
+def write_buckets(folder: Path, names: Sequence[str]) -> None:
+    """Last of all, so that a folder that has the list is complete."""
+    write_whole(folder / BUCKETS, json.dumps({"buckets": list(names)}) + "\n")
 
 
 def read_index(path: Path) -> dict[str, Any]:
@@ -223,7 +303,7 @@ def sample_files(files: dict[str, bytes], description: dict[str, Any]) -> dict[s
     return {**files, "json": dump({**description, "crc32": checksums}).encode()}
 
 
-def _tar(samples: list[tuple[str, dict[str, bytes]]]) -> bytes:
+def _tar(samples: Sequence[tuple[str, dict[str, bytes]]]) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for key, files in samples:

@@ -10,7 +10,6 @@ import hashlib
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,13 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ccl.codecs.base import Codec
-from ccl.data.archive import dump, grid_settings, progress_bar
+from ccl.data.archive import INDEX, buckets_in, dump, grid_settings, locked, progress_bar, read_index
+from ccl.data.bucketed import Buckets
 from ccl.data.make import world_sources, world_version
 from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
 from ccl.grid import Grid
+from ccl.text.base import TextEncoder
 from ccl.types import Batch
 
 ENDLESS = 10**9
@@ -32,9 +33,10 @@ ENDLESS = 10**9
 
 
 class Loader(StatefulDataLoader):
-    """An endless loader whose state holds the place of every rank."""
+    """An endless loader whose state holds the place of every rank. A dataset of buckets makes its own batches."""
 
-    def __init__(self, dataset: Shards, **options: Any) -> None:
+    def __init__(self, dataset: Shards | Buckets, **options: Any) -> None:
+        self.clips = options["batch_size"] or getattr(dataset, "batch_size", None)  # a batch
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, not ours
             super().__init__(dataset, **options)
@@ -52,13 +54,13 @@ class Loader(StatefulDataLoader):
         if _distributed():
             ranks = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(ranks, own)
-        return {"ranks": ranks, "num_workers": self.num_workers, "batch_size": self.batch_size}
+        return {"ranks": ranks, "num_workers": self.num_workers, "batch_size": self.clips}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """ValueError where the place cannot be found again, because the data were read by other numbers of readers."""
         ranks = torch.distributed.get_world_size() if _distributed() else 1
         found = {"ranks": len(state["ranks"]), "num_workers": state["num_workers"], "batch_size": state["batch_size"]}
-        wanted = {"ranks": ranks, "num_workers": self.num_workers, "batch_size": self.batch_size}
+        wanted = {"ranks": ranks, "num_workers": self.num_workers, "batch_size": self.clips}
         for name, value in wanted.items():
             if found[name] != value:
                 raise ValueError(
@@ -72,8 +74,8 @@ class ShardData(LightningDataModule):
     """Shards of clips or of latents, for training.
 
     Args:
-        shards: folder with an index.json, as `ccl shards make` or `ccl shards encode` writes it.
-        grid: of the model; the shards must agree.
+        shards: folder with an index.json, or of buckets, as `ccl shards make` or `ccl shards encode` writes it.
+        grid: of the model; the shards must agree, but for the length and size of buckets.
         codec: of the model; latents of another one are refused. Clips are encoded by the module, so not needed here.
         batch_size: clips a step and process.
         num_workers: processes that read and decode; 0 reads in the training process.
@@ -100,31 +102,43 @@ class ShardData(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         dataset = self._dataset(self.shards, shuffle=self.shuffle, endless=True)
-        return Loader(dataset, **self._options())
+        return Loader(dataset, **self._options(dataset))
 
     def val_dataloader(self) -> DataLoader | list[Any]:
         if self.val_shards is None:
             return []
-        return DataLoader(self._dataset(self.val_shards, shuffle=0, endless=False), **self._options())
+        dataset = self._dataset(self.val_shards, shuffle=0, endless=False)
+        return DataLoader(dataset, **self._options(dataset))
 
-    def _dataset(self, folder: str, *, shuffle: int, endless: bool) -> Shards:
+    def refuse_text(self, text: TextEncoder) -> None:
+        """Refuse shards whose prompts another text encoder has encoded.
+
+        Raises:
+            ValueError: one sentence.
+        """
+        for folder in filter(None, (self.shards, self.val_shards)):
+            for name in buckets_in(Path(folder)):
+                refuse_other_text(Path(folder) / name, text)
+
+    def _dataset(self, folder: str, *, shuffle: int, endless: bool) -> Shards | Buckets:
         rank, ranks = self._place()
-        return Shards(
-            folder,
-            self.grid,
-            seed=self.seed,
-            shuffle=shuffle,
-            endless=endless,
-            rank=rank,
-            ranks=ranks,
-            codec=self.codec_identity,
-        )
+        options: dict[str, Any] = {
+            "seed": self.seed,
+            "shuffle": shuffle,
+            "rank": rank,
+            "ranks": ranks,
+            "codec": self.codec_identity,
+        }
+        names = buckets_in(Path(folder))
+        if names == [""]:
+            return Shards(folder, self.grid, endless=endless, **options)
+        return Buckets(folder, names, self.grid, self.batch_size, endless=endless, options=options)
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, dataset: Shards | Buckets) -> dict[str, Any]:
         # A generator of its own: a loader's start must not move the global one.
         generator = torch.Generator().manual_seed(self.seed)
         return {
-            "batch_size": self.batch_size,
+            "batch_size": None if isinstance(dataset, Buckets) else self.batch_size,
             "num_workers": self.num_workers,
             "collate_fn": collate,
             "generator": generator,
@@ -187,7 +201,7 @@ class WorldData(ShardData):
         """Make what is not there yet; a run that was stopped goes on, and two runs at once wait for each other."""
         if all((folder / "index.json").is_file() for folder in self.folders.values()):
             return
-        with _lock(self.root):
+        with locked(self.root):
             for split, folder in self.media.items():
                 start, count = self.ranges[split]
                 sources = world_sources(self.grid, count, start=start, seed=self.seed)
@@ -200,7 +214,35 @@ class WorldData(ShardData):
                     from ccl.data.encode import encode_shards
 
                     with progress_bar(f"world: {split} latents") as advance:
-                        encode_shards(folder, self.folders[split], self.codec, self.grid, progress=advance)
+                        # Closed forms of unit variance: float16 holds them to three digits.
+                        options: dict[str, Any] = {"dtype": "float16", "progress": advance}
+                        encode_shards(folder, self.folders[split], self.codec, self.grid, **options)
+
+
+def refuse_other_text(folder: Path, text: TextEncoder) -> None:
+    """Refuse a folder of shards whose text states are of another encoder than this one.
+
+    Where the encoder's files are not on this machine, which need not have them, its shape alone can be compared.
+    """
+    stored = read_index(folder / INDEX)["settings"].get("text")
+    if stored is None:
+        return
+    found, shape = f"the text states in {folder}", (stored["length"], stored["dim"])
+    if shape != (text.length, text.dim):
+        raise ValueError(
+            f"{found} are {shape[0]} of {shape[1]} numbers a prompt, the model's text encoder gives {text.length} of "
+            f"{text.dim}; encode again"
+        )
+    try:
+        identity = text.identity
+    except ValueError:
+        return
+    if not identity:
+        raise ValueError(
+            f"{found} are of {stored['identity']}, and the model's text encoder trains; encode without --text"
+        )
+    if identity != stored["identity"]:
+        raise ValueError(f"{found} are of {stored['identity']}, the model's text encoder is {identity}; encode again")
 
 
 def _hash(*parts: object) -> str:
@@ -219,17 +261,3 @@ def _in_one_sentence(batches: Iterator[Batch]) -> Iterator[Batch]:
         if "in DataLoader worker process" not in str(error):
             raise
         raise ValueError(re.split(r"\n\w*Error: ", str(error))[-1].strip()) from None
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process, where the system has file locks; writes are whole in any case."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,27 +1,58 @@
-"""Encode shards of clips once, into shards of latents: `<id>.safetensors` (video, audio) + `<id>.json`.
+"""Encode shards of clips once, into shards of latents: `<id>.safetensors` (video, audio, text) + `<id>.json`.
 
-Latents are of about unit variance, so float16 holds them to three digits in half the space. The index carries the
-codec's identity: latents of another codec are refused by the reader.
+The unit of work is a shard: a worker reads one, writes its latents whole or not at all, and then a line about them
+beside it. A shard that has its line is never done again, one that has not is never used; when all have, the lines
+become the index. So any number of workers may be killed at any time. The index carries the identities of the codecs
+and of the text encoder: what others have encoded is refused by the reader.
+
+Text states are stored without padding, those of the empty prompt once beside the index: training needs no text encoder.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from ccl.codecs.base import Codec
-from ccl.data.archive import VERSION, Advance, Report, ShardWriter, dump, grid_settings, sample_files
-from ccl.data.shards import Sample, Shards, collate
+from ccl.data.archive import (
+    BUCKETS,
+    INDEX,
+    PARTIAL,
+    VERSION,
+    Advance,
+    Report,
+    begun,
+    buckets_in,
+    dump,
+    grid_settings,
+    locked,
+    sample_files,
+    write_buckets,
+    write_index,
+    write_tar,
+)
+from ccl.data.bucketed import of_bucket
+from ccl.data.engines import Engine, run
+from ccl.data.shards import EMPTY, Sample, Shards, collate
+from ccl.files import sweep, write_whole
 from ccl.grid import Grid
+from ccl.text.base import TextEncoder
+from ccl.text.states import valid
 from ccl.types import AV
 
-HALF_MAX = torch.finfo(torch.float16).max
+Precision = Literal["bfloat16", "float16", "float32"]
+Line = dict[str, Any]
+"""What the index says of a shard: name, samples, bytes, sha256."""
 
 
 def encode_shards(
@@ -30,70 +61,240 @@ def encode_shards(
     codec: Codec,
     grid: Grid,
     *,
+    text: TextEncoder | None = None,
+    dtype: Precision = "bfloat16",
     batch_size: int = 8,
-    device: str | torch.device = "cpu",
+    devices: Sequence[str] = ("cpu",),
+    engine: Engine = "processes",
     progress: Advance | None = None,
 ) -> Report:
-    """Encode every clip of a folder of shards; a run that was stopped goes on after its last whole shard.
+    """Encode every clip of a folder of shards, or of buckets; a run that was stopped goes on with the shards it lacks.
 
     Args:
         shards: a folder of media shards.
         out: the folder of latents, one shard for each of `shards`.
         codec: what encodes.
-        grid: of the clips.
+        grid: of the clips; the length and size of buckets are their own.
+        text: encodes the prompts; None leaves them to training.
+        dtype: of what is stored.
         batch_size: clips encoded together.
-        device: where the codec runs.
+        devices: one for each worker, such as ("cuda:0", "cuda:1"); a single one works in this process.
+        engine: where the workers are; with "ray" perhaps on other machines, which see both folders.
         progress: told clips done and clips in all.
 
     Raises:
-        ValueError: `shards` cannot be read or holds latents, `out` holds something else, a latent is not finite.
+        ValueError: `shards` cannot be read or holds latents, `out` holds something else, a latent is not finite, the
+            sound is not at the codec's rate, the text encoder trains.
     """
-    source = Shards(shards, grid, shuffle=0, endless=False)
-    if source.kind != "media":
-        raise ValueError(f"{shards} holds latents; only clips can be encoded")
-    digest = hashlib.sha256(dump([shard["sha256"] for shard in source.index["shards"]]).encode()).hexdigest()
-    settings = {
-        "version": VERSION,
-        "kind": "latents",
-        "grid": grid_settings(grid, "latents"),
-        "codec": codec.identity,
-        "sources": digest,
-    }
-    writer = ShardWriter(out, settings)
-    if writer.complete:
+    shards, out = Path(shards), Path(out)
+    if text is not None and not text.identity:
+        raise ValueError("the text encoder trains with the model, so its states cannot be stored; leave it out")
+    names = buckets_in(shards)
+    if names != [""] and (out / INDEX).is_file():
+        raise ValueError(f"{out} holds shards of one grid; choose another folder for buckets")
+    if names == [""] and (out / BUCKETS).is_file():
+        raise ValueError(f"{out} holds the buckets {', '.join(buckets_in(out))}; choose another folder for one grid")
+    order = Order(shards, out, {name: grid if not name else of_bucket(shards / name, grid) for name in names}, codec)
+    order = replace(order, text=text, dtype=dtype, batch_size=batch_size)
+    books = {name: Book(order, name) for name in names}
+    with locked(out):  # a second run waits, and then finds everything done
+        return _encode(order, books, devices, engine, progress)
+
+
+def _encode(
+    order: Order, books: dict[str, Book], devices: Sequence[str], engine: Engine, progress: Advance | None
+) -> Report:
+    lines = {name: book.restore() for name, book in books.items()}
+    total = sum(book.source.index["samples"] for book in books.values())
+    done = sum(line["samples"] for found in lines.values() for line in found.values())
+    reused = all(book.complete for book in books.values())
+    if progress:
+        progress(done, total)
+    jobs = [job for name, book in books.items() for job in book.jobs(lines[name])]
+    for name, line in run(order, jobs, devices, engine) if jobs else ():
+        lines[name][line["name"]] = line
+        done += line["samples"]
         if progress:
-            progress(writer.written, writer.written)
-        return writer.report(reused=True)
-    codec = codec.to(device).eval()
-    total, done = source.index["samples"], writer.consumed
-    for shard in source.index["shards"][len(writer.shards) :]:
-        samples = source.samples(shard["name"])
-        while chunk := list(islice(samples, batch_size)):
-            for sample, latents in zip(chunk, _encode(chunk, codec, grid), strict=True):
-                writer.add(sample["id"], _files(sample, latents, str(shards)))
-            done += len(chunk)
-            if progress:
-                progress(done, total)
-        writer.flush(done)
-    writer.finish(done)
-    return writer.report()
+            progress(done, total)
+        if len(lines[name]) == len(books[name].names):
+            books[name].finish(lines[name])
+    for name, book in books.items():
+        if not book.complete:  # all its shards were there, and only the index was not
+            book.finish(lines[name])
+    if list(books) != [""]:
+        write_buckets(order.out, list(books))
+    found = [
+        {**line, "name": (Path(name) / line["name"]).as_posix()} for name in books for line in lines[name].values()
+    ]
+    return Report(order.out, total, [], found, reused)
 
 
-@torch.no_grad()
-def _encode(samples: list[Sample], codec: Codec, grid: Grid) -> Iterator[AV[Tensor]]:
-    media = collate(samples).media
-    assert media is not None
-    device = next((p.device for p in codec.buffers()), torch.device("cpu"))
-    pictures = media.video.to(device).float() / 127.5 - 1
-    latents = codec.encode(AV(pictures, media.audio.to(device)), grid)
-    assert latents.video is not None and latents.audio is not None
-    return (AV(video, audio) for video, audio in zip(latents.video, latents.audio, strict=True))
+@dataclass(frozen=True)
+class Order:
+    """What a worker must know; it goes to other processes before any weight is read.
+
+    Args:
+        shards: a folder of media shards or of buckets.
+        out: the folder of latents.
+        grids: of each bucket by name; of a plain folder by "".
+        codec: what encodes.
+        text: encodes the prompts.
+        dtype: of what is stored.
+        batch_size: clips encoded together.
+    """
+
+    shards: Path
+    out: Path
+    grids: dict[str, Grid]
+    codec: Codec
+    text: TextEncoder | None = None
+    dtype: Precision = "bfloat16"
+    batch_size: int = 8
+
+    def __call__(self, device: str) -> Encoder:
+        return Encoder(self, device)
 
 
-def _files(sample: Sample, latents: AV[Tensor], shards: str) -> dict[str, bytes]:
-    for stream, z in zip(latents._fields, latents, strict=True):
-        if not bool((z.abs() < HALF_MAX).all()):
-            raise ValueError(f"clip {sample['id']} of {shards}: its {stream} latents are not finite in float16")
-    tensors = {"video": latents.video, "audio": latents.audio}
-    data = save_safetensors({name: z.half().cpu().contiguous() for name, z in tensors.items()})
-    return sample_files({"safetensors": data}, {"id": sample["id"], "prompt": sample["prompt"]})
+class Book:
+    """What is finished of one folder of latents, and what is not.
+
+    Args:
+        order: of the whole.
+        name: of the bucket; "" of a plain folder.
+    """
+
+    def __init__(self, order: Order, name: str) -> None:
+        self.name, self.out, self.text = name, order.out / name, order.text
+        self.source = source = Shards(order.shards / name, order.grids[name], shuffle=0, endless=False)
+        if source.kind != "media":
+            raise ValueError(f"{source.folder} holds latents; only clips can be encoded")
+        grid, codec = order.grids[name], order.codec
+        if grid.sample_rate != codec.audio.sample_rate:
+            raise ValueError(
+                f"the sound in {source.folder} has {grid.sample_rate} Hz, and the audio codec takes "
+                f"{codec.audio.sample_rate}; make the shards with --sample-rate {codec.audio.sample_rate}"
+            )
+        digest = hashlib.sha256(dump([shard["sha256"] for shard in source.index["shards"]]).encode()).hexdigest()
+        self.settings: dict[str, Any] = {
+            "version": VERSION,
+            "kind": "latents",
+            "grid": grid_settings(grid, "latents"),
+            "codec": codec.identity,
+            "dtype": order.dtype,
+            "sources": digest,
+        }
+        if self.text is not None:
+            self.settings["text"] = {
+                "identity": self.text.identity, "length": self.text.length, "dim": self.text.dim
+            }  # fmt: skip
+        self.complete = False
+
+    @property
+    def names(self) -> list[str]:
+        """Of all shards, in order."""
+        return [shard["name"] for shard in self.source.index["shards"]]
+
+    def restore(self) -> dict[str, Line]:
+        """Lines of the shards that are finished; the folder is begun if it was not."""
+        state = begun(self.out, self.settings)
+        self.out.mkdir(parents=True, exist_ok=True)  # told before the work where it cannot be written
+        self.complete = (self.out / INDEX).is_file()
+        if state is None:
+            write_index(self.out / PARTIAL, self.settings, [], skipped=[], consumed=0)
+            return {}
+        if self.complete:
+            return {line["name"]: line for line in state["shards"]}
+        sweep(self.out)
+        lines = {name: finished(self.out / name) for name in self.names}
+        return {name: line for name, line in lines.items() if line is not None}
+
+    def jobs(self, lines: dict[str, Line]) -> list[tuple[str, str]]:
+        """(bucket, shard) of those that are not finished."""
+        return [] if self.complete else [(self.name, name) for name in self.names if name not in lines]
+
+    def finish(self, lines: dict[str, Line]) -> None:
+        """The lines become the index."""
+        more = {}
+        if self.text is not None:
+            more = {"empty": {"crc32": zlib.crc32((self.out / EMPTY).read_bytes())}}
+        shards = [lines[name] for name in self.names]
+        samples = sum(line["samples"] for line in shards)
+        write_index(self.out / INDEX, self.settings, shards, skipped=[], consumed=samples, **more)
+        for name in self.names:
+            line_path(self.out / name).unlink(missing_ok=True)
+        (self.out / PARTIAL).unlink(missing_ok=True)
+        self.complete = True
+
+
+class Encoder:
+    """A worker: codecs and text encoder on one device.
+
+    Args:
+        order: what to encode, and how.
+        device: where.
+    """
+
+    def __init__(self, order: Order, device: str) -> None:
+        self.order, self.device = order, torch.device(device)
+        self.dtype: torch.dtype = getattr(torch, order.dtype)
+        self.codec = order.codec.to(self.device).eval()
+        self.text = None if order.text is None else order.text.to(self.device).eval()
+
+    def __call__(self, job: tuple[str, str]) -> tuple[str, Line]:
+        """Encode one shard, (bucket, name), unless it is finished; the bucket and the shard's line."""
+        bucket, name = job
+        path = self.order.out / bucket / name
+        if (line := finished(path)) is None:
+            self._write_empty(path.with_name(EMPTY))
+            source = Shards(self.order.shards / bucket, self.order.grids[bucket], shuffle=0, endless=False)
+            line = write_tar(path, list(self._samples(source, name)))
+            write_whole(line_path(path), json.dumps(line))
+        return bucket, line
+
+    def _write_empty(self, path: Path) -> None:
+        if self.text is not None and not path.is_file():
+            write_whole(path, save_safetensors({"text": self._states([""])[0]}))
+
+    @torch.no_grad()
+    def _samples(self, source: Shards, name: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+        samples = source.samples(name)
+        while chunk := list(islice(samples, self.order.batch_size)):
+            texts = [None] * len(chunk) if self.text is None else self._states([one["prompt"] for one in chunk])
+            for sample, latents, text in zip(chunk, self._latents(chunk, source.grid), texts, strict=True):
+                yield sample["id"], self._files(sample, latents, text, source.folder)
+
+    def _latents(self, samples: list[Sample], grid: Grid) -> Iterator[AV[Tensor]]:
+        media = collate(samples).media
+        assert media is not None
+        pictures = media.video.to(self.device).float() / 127.5 - 1
+        latents = self.codec.encode(AV(pictures, media.audio.to(self.device)), grid)
+        assert latents.video is not None and latents.audio is not None
+        return (AV(video, audio) for video, audio in zip(latents.video, latents.audio, strict=True))
+
+    @torch.no_grad()
+    def _states(self, prompts: list[str]) -> list[Tensor]:
+        assert self.text is not None
+        return [valid(states).to("cpu", self.dtype).contiguous() for states in self.text(prompts)]
+
+    def _files(self, sample: Sample, latents: AV[Tensor], text: Tensor | None, folder: Path) -> dict[str, bytes]:
+        tensors = {**latents._asdict(), **({} if text is None else {"text": text})}
+        for name, values in tensors.items():
+            if not bool((values.abs() <= torch.finfo(self.dtype).max).all()):
+                what = "text states" if name == "text" else f"{name} latents"
+                raise ValueError(f"clip {sample['id']} of {folder}: its {what} are not finite in {self.order.dtype}")
+        data = save_safetensors({name: z.to("cpu", self.dtype).contiguous() for name, z in tensors.items()})
+        return sample_files({"safetensors": data}, {"id": sample["id"], "prompt": sample["prompt"]})
+
+
+def line_path(shard: Path) -> Path:
+    """Of the line about a shard, until it stands in the index."""
+    return shard.with_suffix(".line.json")
+
+
+def finished(shard: Path) -> Line | None:
+    """The line about a shard, if it is finished."""
+    try:
+        line = json.loads(line_path(shard).read_text())
+        return line if shard.stat().st_size == line["bytes"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ccl.data.archive import Report, progress_bar
 from ccl.data.sources import Source
@@ -14,6 +15,7 @@ from ccl.grid import Grid
 
 if TYPE_CHECKING:
     from ccl.codecs.base import Codec
+    from ccl.text.base import TextEncoder
 
 
 def shards_world(
@@ -65,18 +67,32 @@ def world_version() -> str:
 
 
 def shards_encode(
-    shards: str | Path, out: str | Path, *, codec: Codec, grid: Grid | None = None, device: str = "cpu"
+    shards: str | Path,
+    out: str | Path,
+    *,
+    codec: Codec,
+    grid: Grid | None = None,
+    text: TextEncoder | None = None,
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+    batch_size: int = 8,
+    devices: Sequence[str] = ("cpu",),
+    engine: Literal["processes", "ray"] = "processes",
 ) -> Report:
-    """What `ccl shards encode` does: clips encoded once, so that training skips the codec.
+    """What `ccl shards encode` does: clips encoded once, so that training skips the codecs and the text encoder.
 
     Args:
         shards: a folder of media shards.
         out: where the latents go.
         codec: what encodes.
         grid: of the clips.
-        device: where the codec runs.
+        text: encodes the prompts; None leaves them to training.
+        dtype: of what is stored.
+        batch_size: clips encoded together.
+        devices: one for each worker.
+        engine: processes of this machine, or a cluster of Ray.
     """
     from ccl.data.encode import encode_shards
 
+    how: dict[str, Any] = {"text": text, "dtype": dtype, "batch_size": batch_size, "devices": devices, "engine": engine}
     with progress_bar(f"latents of {Path(shards).name}") as advance:
-        return encode_shards(shards, out, codec, grid or Grid(), device=device, progress=advance)
+        return encode_shards(shards, out, codec, grid or Grid(), **how, progress=advance)

@@ -24,10 +24,13 @@ from ccl.data.archive import grid_settings, read_index
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
 from ccl.rng import seed_of
+from ccl.text.states import TextStates
 from ccl.types import AV, Batch
 
 Sample = dict[str, Any]
-"""id, prompt, and either video (F, H, W, 3) uint8 and audio (S,) float32, or latents AV((C, t_v, h, w), (C, t_a))."""
+"""id, prompt, and either video (F, H, W, 3) uint8 and audio (S,) float32, or latents AV((C, t_v, h, w), (C, t_a)) and,
+where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket."""
+EMPTY = "empty.safetensors"  # beside the index: states of the empty prompt
 
 
 class Shards(IterableDataset[Sample]):
@@ -64,8 +67,19 @@ class Shards(IterableDataset[Sample]):
         self.index = read_index(self.folder / "index.json")
         self.kind: str = self.index["settings"]["kind"]
         self._check(codec)
+        self.text: dict[str, Any] | None = self.index["settings"].get("text")
+        self._empty = None if self.text is None else self._read_empty()
         self.epoch, self.n = 0, 0
         self._resuming = False
+
+    def _read_empty(self) -> Tensor:
+        path = self.folder / EMPTY
+        if not path.is_file():
+            raise ValueError(f"{path}, the states of the empty prompt, is missing; encode again")
+        data = path.read_bytes()
+        if zlib.crc32(data) != self.index["empty"]["crc32"]:
+            raise ValueError(f"{path} is corrupt (its checksum differs)")
+        return load_safetensors(data)["text"]
 
     def _check(self, codec: str | None) -> None:
         settings = self.index["settings"]
@@ -172,6 +186,8 @@ class Shards(IterableDataset[Sample]):
         sample: Sample = {"id": id, "prompt": prompt}
         if self.kind == "latents":
             tensors = load_safetensors(raw[ending])
+            if self.text is not None and self._empty is not None:
+                sample["text"] = TextStates([tensors["text"]], self._empty, self.text["length"])
             return {**sample, "latents": AV(tensors["video"], tensors["audio"])}
         try:
             clip = read_clip(raw[ending], grid=self.grid, prompt=prompt, id=id)
@@ -197,15 +213,18 @@ def _shuffled(samples: Iterator[Sample], size: int, rng: Random) -> Iterator[Sam
 def collate(samples: list[Sample]) -> Batch:
     """Samples to a batch: media video (B, 3, F, H, W) uint8 and audio (B, S), or latents (B, C, T, ...) float32."""
     ids, prompts = [s["id"] for s in samples], [s["prompt"] for s in samples]
+    text = TextStates.gathered([s["text"] for s in samples]) if "text" in samples[0] else None
+    grid = samples[0].get("grid", {})
     if "latents" in samples[0]:
         pairs = [s["latents"] for s in samples]
-        return Batch(ids, prompts, latents=AV(_stack([p.video for p in pairs]), _stack([p.audio for p in pairs])))
+        latents = AV(_stack([p.video for p in pairs]), _stack([p.audio for p in pairs]))
+        return Batch(ids, prompts, latents=latents, text=text, grid=grid)
     frames, height, width, _ = samples[0]["video"].shape
     video = np.empty((len(samples), 3, frames, height, width), np.uint8)
     for row, sample in zip(video, samples, strict=True):  # one copy, by numpy, the fastest of five ways tried
         row[...] = rearrange(sample["video"], "f h w c -> c f h w")
     audio = np.stack([sample["audio"] for sample in samples])
-    return Batch(ids, prompts, media=AV(torch.from_numpy(video), torch.from_numpy(audio)))
+    return Batch(ids, prompts, media=AV(torch.from_numpy(video), torch.from_numpy(audio)), grid=grid)
 
 
 def _stack(latents: list[Tensor]) -> Tensor:

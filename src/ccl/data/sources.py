@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from ccl.data.buckets import read_into_bucket
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
 from ccl.types import Clip
@@ -44,7 +45,27 @@ class Source:
     fingerprint: str = ""
 
 
-def folder_sources(folder: str | Path, captions: str | Path | None = None, *, grid: Grid | None = None) -> list[Source]:
+@runtime_checkable
+class Listener(Protocol):
+    """Hears what is said; handed in, for it needs a network."""
+
+    @property
+    def version(self) -> str:
+        """All that its words depend on, as a hash of its weights."""
+        ...
+
+    def prompt(self, clip: Clip) -> str:
+        """A prompt of what is said in a clip, the words in double quotes; "" where nothing is."""
+        ...
+
+
+def folder_sources(
+    folder: str | Path,
+    captions: str | Path | None = None,
+    *,
+    grid: Grid | Sequence[Grid] | None = None,
+    need_captions: bool = True,
+) -> list[Source]:
     """All media files in a folder and the folders in it, by name.
 
     Args:
@@ -52,7 +73,8 @@ def folder_sources(folder: str | Path, captions: str | Path | None = None, *, gr
         captions: a .csv file with a header, or a .jsonl file, with `file` (relative to the folder) and `prompt`; a
             video it does not name is skipped by the writer. Without it a prompt is the text of `<name>.txt` beside the
             video, or empty.
-        grid: what the clips are brought to.
+        grid: what the clips are brought to; of several, the nearest that a clip fills.
+        need_captions: whether a video that `captions` does not name is skipped; else its prompt is empty.
 
     Raises:
         ValueError: no folder, no media in it, or a bad line in the captions, with its number.
@@ -67,12 +89,14 @@ def folder_sources(folder: str | Path, captions: str | Path | None = None, *, gr
     sources = []
     for path in paths:
         name = path.relative_to(folder).as_posix()
-        prompt = _sidecar(path) if prompts is None else prompts.get(name)
+        prompt = _sidecar(path) if prompts is None else prompts.get(name, None if need_captions else "")
         size = path.stat().st_size if path.exists() else 0
         if prompt is None:
             load: Callable[[], Clip] = partial(_uncaptioned, name, str(captions))
-        else:
+        elif isinstance(grid, Grid | None):
             load = partial(read_clip, path, grid=grid or Grid(), prompt=prompt, id=name)
+        else:
+            load = partial(read_into_bucket, path, grids=list(grid), prompt=prompt, id=name)
         sources.append(Source(name, load, json.dumps([size, prompt])))
     return sources
 

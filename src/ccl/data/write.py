@@ -1,7 +1,8 @@
 """Clips to WebDataset shards: `<id>.mp4` + `<id>.json` in tar files, by as many processes as are wanted.
 
 The same sources give the same bytes on every machine. A shard appears whole or not at all; a run that was stopped goes
-on after the last shard it finished. What cannot be used is listed with its reason.
+on after the last shard it finished. What cannot be used, or a filter removes, is listed with its reason. With several
+grids, each has a folder of shards of its own (buckets.py).
 """
 
 from __future__ import annotations
@@ -12,22 +13,28 @@ import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ccl.data.archive import (
+    BUCKETS,
     VERSION,
     Advance,
     Report,
     ShardWriter,
+    buckets_in,
     dump,
     grid_settings,
     progress_bar,
     safe_keys,
     sample_files,
+    write_buckets,
 )
-from ccl.data.sources import Loadable, Source, folder_sources
+from ccl.data.buckets import bucket_name
+from ccl.data.filters import Filter
+from ccl.data.sources import Listener, Loadable, Source, folder_sources
 from ccl.grid import Grid
 from ccl.media import MediaError, write_clip
 from ccl.types import Clip
@@ -38,11 +45,13 @@ __all__ = ["Report", "Source", "folder_sources", "progress_bar", "shards_make", 
 def write_shards(
     sources: Iterable[Loadable],
     out: str | Path,
-    grid: Grid,
+    grid: Grid | Sequence[Grid],
     *,
     strict: bool = False,
     shard_size: int = 256,
     workers: int = 0,
+    filters: Sequence[Filter] = (),
+    listener: Listener | None = None,
     progress: Advance | None = None,
 ) -> Report:
     """Write clips as mp4 into tar shards.
@@ -50,10 +59,13 @@ def write_shards(
     Args:
         sources: of the clips, in order.
         out: a folder; shards that are there already are used again if made of the same sources and settings.
-        grid: what every clip must have; one longer or of another size is refused, never changed in silence.
+        grid: what every clip must have; one longer or of another size is refused, never changed in silence. Of several,
+            a clip goes into the folder of the one that it has.
         strict: fail on the first clip that cannot be used, instead of listing it.
         shard_size: clips a tar file.
         workers: processes that make clips; 0 works in this one.
+        filters: asked in turn, until one has something against the clip.
+        listener: hears what is said in clips without a prompt.
         progress: told after each source.
 
     Raises:
@@ -61,31 +73,67 @@ def write_shards(
     """
     if shard_size < 1 or workers < 0:
         raise ValueError(f"shards of {shard_size} clips by {workers} processes cannot be: at least 1, and 0")
-    sources = list(sources)
-    writer = ShardWriter(out, media_settings(sources, grid, shard_size))
-    if writer.complete:
-        _complain(writer.skipped, strict)
+    sources, out = list(sources), Path(out)
+    several = not isinstance(grid, Grid)
+    grids: dict[str, Grid] = {bucket_name(one): one for one in grid} if several else {"": grid}  # type: ignore[union-attr,dict-item]
+    _refuse_other_kind(out, several)
+    extra: dict[str, Any] = {"buckets": list(grids)} if several else {}
+    extra |= {"filters": [repr(one) for one in filters]} if filters else {}
+    extra |= {"listener": listener.version} if listener else {}
+    writers = {
+        name: ShardWriter(out / name, media_settings(sources, one, shard_size) | extra) for name, one in grids.items()
+    }
+    # One that never came to a shard of its own knows of no source.
+    start = min((writer.consumed, writer.skipped) for writer in writers.values())
+    consumed, skipped = start[0], list(start[1])
+    for writer in writers.values():
+        writer.skipped = skipped
+    if all(writer.complete for writer in writers.values()):
+        _complain(skipped, strict)
+        if several:
+            write_buckets(out, [name for name, writer in writers.items() if writer.written])
         if progress:
             progress(len(sources), len(sources))
-        return writer.report(reused=True)
+        return _report(out, writers, skipped, reused=True)
     keys = safe_keys([source.id for source in sources])
-    todo = range(writer.consumed, len(sources))
-    made = _in_order(partial(_make, sources, keys, grid), todo, workers)
-    for index, (files, reason) in zip(todo, made, strict=True):
+    todo = range(consumed, len(sources))
+    made = _in_order(partial(_make, sources, keys, grids, filters, listener), todo, workers)
+    for index, (bucket, files, reason) in zip(todo, made, strict=True):
         if files is None:
-            writer.skipped.append((sources[index].id, reason))
-            _complain(writer.skipped, strict)
-        else:
+            skipped.append((sources[index].id, reason))
+            _complain(skipped, strict)
+        elif index >= (writer := writers[bucket]).consumed:  # else it is in a shard that was finished before
             writer.add(keys[index], files)
-        if writer.pending >= shard_size:
-            writer.flush(index + 1)
+            if writer.pending >= shard_size:
+                writer.flush(index + 1)
         if progress:
             progress(index + 1, len(sources))
-    if not writer.written and not writer.pending:
-        first = "; the first: {}: {}".format(*writer.skipped[0]) if writer.skipped else ""
+    if not any(writer.written or writer.pending for writer in writers.values()):
+        first = "; the first: {}: {}".format(*skipped[0]) if skipped else ""
         raise ValueError(f"none of the {len(sources)} clips for {out} can be used{first}")
-    writer.finish(len(sources))
-    return writer.report()
+    for writer in writers.values():
+        if not writer.complete:
+            writer.finish(len(sources))
+    if several:
+        write_buckets(out, [name for name, writer in writers.items() if writer.written])
+    return _report(out, writers, skipped)
+
+
+def _report(out: Path, writers: dict[str, ShardWriter], skipped: list[tuple[str, str]], reused: bool = False) -> Report:
+    shards = [
+        {**shard, "name": (Path(name) / shard["name"]).as_posix()}
+        for name, writer in writers.items()
+        for shard in writer.shards
+    ]
+    return Report(out, sum(writer.written for writer in writers.values()), skipped, shards, reused)
+
+
+def _refuse_other_kind(out: Path, several: bool) -> None:
+    """Shards and folders of shards do not go into one folder."""
+    if several and ((out / "index.json").is_file() or any(out.glob("*.tar"))):
+        raise ValueError(f"{out} holds shards of one grid; choose another folder for buckets")
+    if not several and (out / BUCKETS).is_file():
+        raise ValueError(f"{out} holds the buckets {', '.join(buckets_in(out))}; choose another folder for one grid")
 
 
 def shards_make(
@@ -93,10 +141,12 @@ def shards_make(
     out: str | Path,
     *,
     captions: str | Path | None = None,
-    grid: Grid | None = None,
+    grid: Grid | Sequence[Grid] | None = None,
     strict: bool = False,
     shard_size: int = 256,
     workers: int = 0,
+    filters: Sequence[Filter] = (),
+    listener: Listener | None = None,
 ) -> Report:
     """What `ccl shards make` does: a folder of own videos to shards, with a progress bar.
 
@@ -104,15 +154,18 @@ def shards_make(
         folder: searched with all folders in it.
         out: where the shards go.
         captions: a .csv or .jsonl file with `file` and `prompt`; without it, `<name>.txt` beside `<name>.mp4`.
-        grid: rate, size and length that clips are brought to.
+        grid: rate, size and length that clips are brought to; of several, the nearest that a clip fills.
         strict: fail on the first clip that cannot be used.
         shard_size: clips a tar file.
         workers: processes that read and write clips.
+        filters: which clips to leave out, beside those that cannot be used.
+        listener: hears what is said in clips without a caption, which becomes their prompt.
     """
     grid = grid or Grid()
-    sources = folder_sources(folder, captions, grid=grid)
+    sources = folder_sources(folder, captions, grid=grid, need_captions=listener is None)
+    options: dict[str, Any] = {"strict": strict, "shard_size": shard_size, "workers": workers}
     with progress_bar(f"shards of {Path(folder).name}") as advance:
-        return write_shards(sources, out, grid, strict=strict, shard_size=shard_size, workers=workers, progress=advance)
+        return write_shards(sources, out, grid, **options, filters=filters, listener=listener, progress=advance)
 
 
 def media_settings(sources: Sequence[Loadable], grid: Grid, shard_size: int) -> dict[str, Any]:
@@ -130,33 +183,49 @@ def media_settings(sources: Sequence[Loadable], grid: Grid, shard_size: int) -> 
 
 
 def _make(
-    sources: Sequence[Loadable], keys: Sequence[str], grid: Grid, index: int
-) -> tuple[dict[str, bytes] | None, str]:
-    """The files of a source's sample, or why there are none."""
+    sources: Sequence[Loadable],
+    keys: Sequence[str],
+    grids: dict[str, Grid],
+    filters: Sequence[Filter],
+    listener: Listener | None,
+    index: int,
+) -> tuple[str, dict[str, bytes] | None, str]:
+    """Bucket and files of a source's sample, or why there are none."""
     try:
         clip = sources[index].load()
-        _check(clip, grid)
+        bucket = _bucket(clip, grids)
+        for one in filters:
+            if found := one(clip):
+                return "", None, f"{one.name}: {found}"
+        if listener is not None and not clip.prompt:
+            clip = replace(clip, prompt=listener.prompt(clip))
         file = io.BytesIO()
         write_clip(clip, file)
     except MediaError as error:
-        return None, error.reason
+        return "", None, error.reason
     except OSError as error:
-        return None, str(error)
+        return "", None, str(error)
     description = {"id": keys[index], "source": sources[index].id, "prompt": clip.prompt, "meta": clip.meta}
-    return sample_files({"mp4": file.getvalue()}, description), ""
+    return bucket, sample_files({"mp4": file.getvalue()}, description), ""
 
 
-def _check(clip: Clip, grid: Grid) -> None:
+def _bucket(clip: Clip, grids: dict[str, Grid]) -> str:
+    """Which grid a clip has."""
     if clip.video is None:
         raise MediaError(clip.id, "no video stream")
     if clip.audio is None:
         raise MediaError(clip.id, "no audio stream")
+    name, grid = next(iter(grids.items()))
+    if len(grids) > 1:
+        shape = "x".join(map(str, clip.video.shape[:3]))
+        name, grid = (shape, grids[shape]) if shape in grids else (name, grid)
     wanted = (grid.frames, grid.height, grid.width, 3)
     if clip.video.shape != wanted or clip.fps != grid.fps:
         raise MediaError(clip.id, f"video is {clip.video.shape} at {clip.fps:g} fps, not {wanted} at {grid.fps:g}")
     if len(clip.audio) != grid.samples or clip.sample_rate != grid.sample_rate:
         have = f"{len(clip.audio)} samples at {clip.sample_rate} Hz"
         raise MediaError(clip.id, f"sound has {have}, not {grid.samples} at {grid.sample_rate}")
+    return name
 
 
 def _complain(skipped: list[tuple[str, str]], strict: bool) -> None:

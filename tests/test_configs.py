@@ -14,12 +14,15 @@ import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningCLI
 
 from ccl.cli.errors import UsageError
-from ccl.cli.fit import FitCLI, classes, resolve
+from ccl.cli.fit import FitCLI, resolve
+from ccl.evaluation.weights import TABLE
 from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.interaction import TARP, Interaction
+from ccl.pretrained import classes, missing
 from ccl.run import leaves
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.types import OPEN, Route
@@ -178,12 +181,41 @@ def test_a_forgotten_override_is_caught() -> None:
     assert {"model.optimizer.lr", "model.optimizer.lr_cross", "trainer.max_steps", "trainer.precision"} <= survived
 
 
-def test_what_this_version_lacks_is_named_in_one_sentence() -> None:
+def test_weights_that_are_not_here_are_told_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence with every name, where the config has it, and the command that fetches all."""
+    monkeypatch.setenv("CCL_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path), Path("runs").mkdir()
+    monkeypatch.setattr(LightningCLI, "instantiate_classes", lambda self: pytest.fail("was built"))
     argv = [arg for file in STAGE2 for arg in ("--config", str(CONFIGS / file))]
     with pytest.raises(UsageError) as told:
-        FitCLI(argv)
-    for name in ("model.text (umt5-xxl)", "codec.video (wan2.1-vae)", "codec.audio (mmaudio-16k)"):
-        assert name in str(told.value)
+        FitCLI([*argv, "--model.pretrained.video", "wan2.1-i2v-14b", "--model.pretrained.audio", "runs/none"])
+    words = str(told.value)
+    assert "wan2.1-t2v-14b (model.text.init_args.path and codec.video.init_args.path)" in words
+    assert "mmaudio-best-netg (codec.audio.init_args.vocoder)" in words
+    assert "runs/none (model.pretrained.audio)" in words
+    assert "`ccl weights fetch wan2.1-t2v-14b mmaudio-v1-16 mmaudio-best-netg wan2.1-i2v-14b` fetches" in words
+    assert "\n" not in words and str(tmp_path) not in words
+
+
+def test_weights_that_are_here_are_found_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CCL_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    config = resolved(*STAGE2)
+    for name in ("wan2.1-t2v-14b", "v1-16.pth"):
+        (tmp_path / name).mkdir()
+    assert "best-netg" in missing(config) and "wan2.1" not in missing(config) and "v1-16" not in missing(config)
+    (tmp_path / "best_netG.pt").touch()
+    assert missing(config) == ""
+
+
+def test_no_config_names_a_place_on_a_machine() -> None:
+    for file in sorted(CONFIGS.rglob("*.yaml")):
+        for path, cls, args in classes(yaml.safe_load(file.read_text())):
+            named = [args[name] for name in getattr(cls, "sources", ()) if args[name] is not None]
+            assert set(named) <= set(TABLE), f"{file.relative_to(ROOT)}, {path}"
 
 
 # Every file

@@ -7,10 +7,8 @@ the codec are written once and handed to both the model and the data. What a run
 from __future__ import annotations
 
 import logging
-import pkgutil
 import sys
 import warnings
-from collections.abc import Iterator
 from contextlib import chdir
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +26,7 @@ from ccl.cli.errors import UsageError, compose, explain, innermost_options
 from ccl.codecs.base import Codec
 from ccl.grid import Grid
 from ccl.module import JointDiffusion
+from ccl.pretrained import missing
 from ccl.run import RunFolder
 from ccl.sampling import Sampling
 
@@ -101,7 +100,8 @@ class FitCLI(LightningCLI):
                 Grid(**self.config["grid"].as_dict())
             except ValueError as error:  # told here in its own words, before the parser wraps them
                 raise UsageError(str(error)) from error
-            refuse_absent(self.config.as_dict())
+            if lacking := missing(self.resolved()):  # told before anything large is built
+                raise UsageError(lacking)
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -152,32 +152,6 @@ def config_files(argv: list[str] | tuple[str, ...]) -> list[Path]:
     """The `--config` files of a command line, in order."""
     files = [value for flag, value in pairwise(argv) if flag in ("--config", "-c")]
     return [Path(file) for file in files + [arg.partition("=")[2] for arg in argv if arg.startswith("--config=")]]
-
-
-def classes(config: Any, path: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Every class_path of a config: (dotted path, the class, its init_args)."""
-    if isinstance(config, dict):
-        if isinstance(config.get("class_path"), str):
-            yield path, pkgutil.resolve_name(config["class_path"]), config.get("init_args") or {}
-        for key, value in config.items():
-            yield from classes(value, f"{path}.{key}".strip("."))
-    elif isinstance(config, list):
-        for index, value in enumerate(config):
-            yield from classes(value, f"{path}.{index}")
-
-
-def refuse_absent(config: dict[str, Any]) -> None:
-    """Say what a stack needs that this version does not have, before anything is built.
-
-    Raises:
-        UsageError: naming every key and what belongs there.
-    """
-    absent = [f"{path} ({args['name']})" for path, cls, args in classes(config) if getattr(cls, "absent", False)]
-    if absent:
-        raise UsageError(
-            f"this stack resolves but cannot train yet, as this version of ccl does not have {', '.join(absent)}; "
-            "--print_config shows what it adds up to"
-        )
 
 
 def resolve(argv: list[str]) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class LTX2Audio(AudioCodec):
         ValueError: from the methods, where a folder is absent or not what it should be.
     """
 
+    sources = ("vae", "vocoder")
     channels = 128
     sample_rate = 24_000
     latent_rate = 25.0

@@ -77,8 +77,8 @@ class MMAudio(AudioCodec):
 
     Args:
         variant: sample rate of the codec.
-        vae: file or folder of the mel VAE.
-        vocoder: file or folder of the vocoder.
+        vae: file or folder of the mel VAE, or a name of `ccl weights list`.
+        vocoder: the same of the vocoder.
         scale: what latents are multiplied by, to bring them near unit variance. The files hold no such number. Ovi
             trains on 16k latents as they are, Kandinsky 6 on those of 44k times 0.417; MMAudio's own generator
             normalises each channel by statistics in its own checkpoint. Another scale is another codec.
@@ -86,6 +86,8 @@ class MMAudio(AudioCodec):
     Raises:
         ValueError: for a scale that is not positive; from the methods, where a file is absent or not what it should be.
     """
+
+    sources = ("vae", "vocoder")
 
     def __init__(
         self, variant: Literal["16k", "44k"], vae: str | Path, vocoder: str | Path, scale: float = 1.0

@@ -38,7 +38,7 @@ class WanVideo(VideoCodec):
 
     Args:
         path: a folder in diffusers' layout (the VAE's own, or a pipeline's with vae/ in it), a folder of Wan's own
-            release or its Wan2.1_VAE.pth, or OWNER/REPO of the hub.
+            release or its Wan2.1_VAE.pth, a name of `ccl weights list`, or OWNER/REPO of the hub.
         channels: of its latents.
         stride_time: pictures a latent frame.
         stride_space: pixels a latent pixel.
@@ -51,6 +51,8 @@ class WanVideo(VideoCodec):
         ValueError: `clips` is not positive. When first used: there are no such weights, or not of these channels and
             strides; one sentence.
     """
+
+    sources = ("path",)
 
     def __init__(
         self,

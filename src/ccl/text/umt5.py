@@ -52,7 +52,8 @@ class UMT5(TextEncoder):
 
     Args:
         path: a pipeline's folder in diffusers' layout (text_encoder/ and tokenizer/ in it), a folder with both
-            together, a folder of Wan's own release or its .pth file, or OWNER/REPO of the hub.
+            together, a folder of Wan's own release or its .pth file, a name of `ccl weights list`, or OWNER/REPO of the
+            hub.
         tokenizer: folder of the tokenizer, where it does not lie with the weights.
         dim: width of a state.
         length: states of a prompt, the end token included; a longer prompt is cut.
@@ -64,6 +65,7 @@ class UMT5(TextEncoder):
             tokenizer, or they are of another width; one sentence.
     """
 
+    sources = ("path", "tokenizer")
     _place: Tensor
 
     def __init__(

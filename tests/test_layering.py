@@ -41,8 +41,10 @@ MIDDLE: dict[str, set[str]] = {
     "module": VALUES | {"codecs", "flow", "model", "optimizer", "sharded", "sharding", "tasks", "text"},
     "sharded": {"checkpoint"},
     "plan": VALUES | {"guidance", "model", "nn", "tasks"},
-    "model_folder": VALUES | {"checkpoint", "codecs", "files", "model", "sampling", "sharded", "sharding", "text"},
-    "pipeline": VALUES | {"codecs", "guidance", "media", "model_folder", "rows", "sampling", "tasks", "text"},
+    "model_folder": VALUES
+    | {"checkpoint", "codecs", "files", "model", "pretrained", "sampling", "sharded", "sharding", "text"},
+    "pipeline": VALUES
+    | {"codecs", "guidance", "media", "model_folder", "pretrained", "rows", "sampling", "tasks", "text"},
     "generate": VALUES | {"__version__", "files", "guidance", "pipeline", "rows"},
     "callbacks": VALUES | {"checkpoint", "files", "guidance", "media", "pipeline", "tasks"},
 }

@@ -37,6 +37,7 @@ def generate_files(
     seed: int = 0,
     resume: bool = True,
     progress: Report | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> list[Path]:
     """Make a clip of every row, in batches of rows that are given the same stream.
 
@@ -51,9 +52,11 @@ def generate_files(
         seed: rows without a seed of their own take one from this and their id.
         resume: skip rows whose clip is finished; else make all anew.
         progress: called with (solver steps done, of how many, id of the last clip) over the whole run.
+        share: (r, n): make only every n-th batch, from the r-th on, as one of n processes that share a folder. Together
+            they make what one process makes, to the last byte; none needs to know of the others.
 
     Returns:
-        The clips' paths, in the order of the rows.
+        The clips' paths, in the order of the rows; those of a share alone.
 
     Raises:
         ValueError: two ids become one file name; a clip in the folder was made with other settings.
@@ -63,9 +66,18 @@ def generate_files(
     paths = {row.id: out / f"{name}{suffix}" for row, name in zip(rows, file_names(rows), strict=True)}
     settings = describe(pipe, wanted, guidance, steps)
     records = {row.id: {**describe_row(row), **settings} for row in rows}
-    todo = [row for row in rows if not (resume and finished(paths[row.id], records[row.id]))]
 
-    batches = list(in_batches(todo, batch_size))
+    def unfinished(some: Sequence[Row]) -> list[Row]:
+        return [row for row in some if not (resume and finished(paths[row.id], records[row.id]))]
+
+    rank, ranks = share
+    if ranks == 1:
+        batches = list(in_batches(unfinished(rows), batch_size))
+    else:  # cut before it is looked at what is finished: other processes are at work, and all must cut alike
+        own = list(in_batches(rows, batch_size))[rank::ranks]
+        batches = [batch for some in own if (batch := unfinished(some))]
+        paths = {row.id: paths[row.id] for some in own for row in some}
+    pipe.remember([text for batch in batches for row in batch for text in (row.prompt, row.negative)])
     per_batch = settings["steps"]
     for number, batch in enumerate(batches):
 

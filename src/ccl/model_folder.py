@@ -18,15 +18,16 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccl.codecs.base import Codec
 from ccl.files import MARK, write_whole
 from ccl.grid import Grid
 from ccl.model.adapter import LoRA, merge
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.pretrained import missing
 from ccl.sampling import Sampling
-from ccl.sharding import load_whole
+from ccl.sharding import check_shapes, load_whole, shapes_of
 from ccl.text.base import TextEncoder
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
@@ -75,12 +76,14 @@ def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tens
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_model(path: str | Path | None = None) -> Model:
+def load_model(path: str | Path | None = None, *, half: bool = False) -> Model:
     """Build and fill a model, on the CPU in float32.
 
     Args:
         path: a model folder, a run folder (its last checkpoint) or a .ckpt in one; None is the one
             that ships with the package.
+        half: keep the matrices of the network's blocks in bfloat16: autocast makes the same of them, and they take half
+            the memory.
 
     Raises:
         ValueError: one sentence that names the file, and the key where the weights do not fit.
@@ -92,19 +95,40 @@ def load_model(path: str | Path | None = None) -> Model:
             )
         path = SHIPPED
     config, state, source = read_source(path)
-    model = build(config, source)
-    model.provenance.setdefault("weights_sha256", sha256(Path(source)))
+    if lacking := missing(config):
+        raise ValueError(lacking)
+    model = build(config, source, empty=True)
+    if "weights_sha256" not in model.provenance:
+        model.provenance["weights_sha256"] = sha256(Path(source))
     model.provenance["config_sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    for part in ("net", "text"):
-        own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-        load_whole(getattr(model, part), own, source)
+    for name, part in (("net", model.net), ("text", model.text)):
+        own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        if name == "net":
+            fill_net(model.net, own, source, half=half)
+        else:
+            load_whole(part, own, source)
     return model
+
+
+def fill_net(net: DualStreamTransformer, state: dict[str, Tensor], source: str, *, half: bool) -> None:
+    """Give a network on the meta device its weights, one at a time and none twice: `state` is emptied.
+
+    Raises:
+        ValueError: naming the first key that is missing, unknown or of another shape, and `source`.
+    """
+    check_shapes(shapes_of(net.state_dict()), shapes_of(state), source)
+    for path, module in net.named_modules():
+        matrices = half and path.startswith("blocks.") and isinstance(module, nn.Linear | nn.Conv1d)
+        dtype = torch.bfloat16 if matrices else torch.float32
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            tensor = state.pop(f"{path}.{name}" if path else name)
+            setattr(module, name, nn.Parameter(tensor.to(dtype), parameter.requires_grad))
 
 
 def export(source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
     """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`."""
     config, state, _ = read_source(source)
-    model = build(config, str(source))
+    model = build(config, str(source), empty=True)
     config["provenance"] = {**config.get("provenance", {}), "codec": model.codec.identity}
     save_model(folder, config, {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()})
 
@@ -221,12 +245,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     return {k: v for k, v in {**state, **average}.items() if k.startswith(("net.", "text."))}, step
 
 
-def build(config: dict[str, Any], source: str) -> Model:
-    """Instantiate the parts that a config names."""
+def build(config: dict[str, Any], source: str, *, empty: bool = False) -> Model:
+    """Instantiate the parts that a config names; an `empty` network lies on the meta device."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--net", type=DualStreamTransformer)
+    parser, nets = ArgumentParser(exit_on_error=False), ArgumentParser(exit_on_error=False)
+    nets.add_argument("--net", type=DualStreamTransformer)
     parser.add_argument("--text", type=TextEncoder)
     parser.add_argument("--codec", type=Codec)
     parser.add_argument("--grid", type=Grid)
@@ -237,14 +261,17 @@ def build(config: dict[str, Any], source: str) -> Model:
     if config.get("sampling"):
         given["sampling"] = config["sampling"]
     try:
+        node = nets.parse_object({"net": given.pop("net")})
         parts = parser.instantiate_classes(parser.parse_object(given))
+        with torch.device("meta" if empty else "cpu"):
+            net = nets.instantiate_classes(node).net
     except (ArgumentError, ValueError, TypeError) as error:
         raise ValueError(f"{source}: its config does not give a model: {' '.join(str(error).split())[:400]}") from error
     provenance = dict(config.get("provenance") or {})
     identity = provenance.get("codec")
     if identity and identity != parts.codec.identity:
         raise ValueError(f"{source} was trained with the codec {identity}, but its config gives {parts.codec.identity}")
-    return Model(parts.net, parts.text, parts.codec, parts.grid, parts.sampling, provenance)
+    return Model(net, parts.text, parts.codec, parts.grid, parts.sampling, provenance)
 
 
 def sha256(path: Path) -> str:

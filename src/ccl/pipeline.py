@@ -2,6 +2,9 @@
 
 One route for every generation task: joint from text, from text and a first picture, a2v (sound given), v2a (pictures
 given), video or sound alone. A clip depends on its own row and seed, not on its batch. B clips, T latent frames.
+
+Network, text encoder and codecs work one after the other. With `offload` only the one at work is on the device: states
+of prompts are kept, so that the text encoder comes once for a whole list of rows.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
@@ -20,11 +24,13 @@ from torch.distributed.fsdp import FSDPModule
 from ccl.codecs.base import Codec
 from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance, guided
+from ccl.pretrained import Precision
 from ccl.rng import generator
 from ccl.rows import Row
 from ccl.sampling import Progress, solve, times
 from ccl.tasks import generation_route
 from ccl.text.base import TextEncoder
+from ccl.text.states import valid
 from ccl.types import AV, STREAMS, Clip, Stream
 
 
@@ -41,6 +47,9 @@ class Pipeline:
         solver: "euler", "heun" or "unipc".
         shift: moves the solver's times towards noise.
         provenance: where the weights come from, written beside every clip.
+        device: where everything works; None is where the network is.
+        half: autocast to bfloat16 on a CPU too; on a GPU that is always so.
+        offload: hold on the device only what is at work, and decode clip by clip, in pieces along time.
     """
 
     def __init__(
@@ -55,26 +64,49 @@ class Pipeline:
         solver: str = "euler",
         shift: float = 1.0,
         provenance: dict[str, Any] | None = None,
+        device: str | torch.device | None = None,
+        half: bool = False,
+        offload: bool = False,
     ) -> None:
         self.net, self.text, self.codec, self.grid = net, text, codec, grid
+        self._device = None if device is None else torch.device(device)
+        self.half, self.offload = half, offload
+        self._states: dict[str, Tensor] = {}  # of prompts, on the CPU, without the zeros after them; offload alone
         self.guidance: Guidance = UCG2() if guidance is None else guidance
         self.steps, self.solver, self.shift = steps, solver, shift
         self.provenance = provenance or {}
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, device: str | torch.device | None = None) -> Pipeline:
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: Precision = "float32",
+        offload: bool = False,
+    ) -> Pipeline:
         """A model folder, a run folder or a .ckpt in one; None is the checkpoint that ships with the package.
+
+        Args:
+            path: of the model.
+            device: None is the GPU where there is one.
+            dtype: of the matrices of the network's blocks, nearly all of its memory. In bfloat16 they take half of it,
+                and a clip is to the last bit what autocast makes of float32: the rest stays as it is.
+            offload: hold on the device only what is at work, for models that do not fit beside umT5 and the codecs.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.
         """
         from ccl.model_folder import load_model
 
-        model = load_model(path)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        half = dtype == "bfloat16"
+        model = load_model(path, half=half)
+        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         for part in (model.net, model.text, model.codec):
-            part.to(device).eval().requires_grad_(False)
-        settings = vars(model.sampling)
+            if part is not model.net or not offload:
+                part.to(device)
+            part.eval().requires_grad_(False)
+        settings = {**vars(model.sampling), "device": device, "half": half, "offload": offload}
         return cls(model.net, model.text, model.codec, model.grid, **settings, provenance=model.provenance)
 
     def __call__(
@@ -133,10 +165,14 @@ class Pipeline:
         media = [self.read(row) for row in rows]
         noise = self.noise([row.seed or 0 for row in rows], present)
         clean, mask = self.conditions(media, noise)
+        self.remember([text for row in rows for text in (row.prompt, row.negative)])
+        if self.offload:
+            self.codec.unload()
+            self.net.to(self.device)
         with self.autocast():
             texts = {
-                "positive": self.text([row.prompt for row in rows]),
-                "negative": self.text([row.negative for row in rows]),
+                "positive": self.states([row.prompt for row in rows]),
+                "negative": self.states([row.negative for row in rows]),
             }
             rule = (self.guidance if guidance is None else guidance).weights(generation_route(given, wanted))
             cached = not isinstance(self.net, FSDPModule)
@@ -148,7 +184,7 @@ class Pipeline:
 
         schedule = times(self.steps if steps is None else steps, self.shift)
         z = solve(cast, noise, schedule, solver=self.solver, clean=clean, mask=mask, progress=progress)
-        decoded = self.codec.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
+        decoded = self.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
         return [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
 
     @torch.no_grad()
@@ -156,7 +192,7 @@ class Pipeline:
         """The row's true clip, encoded and decoded: the best that a model of this codec can do."""
         media: AV[Any] = AV(self._frames(row.reference), self._sound(row.reference))
         z: AV[Any] = AV(*(self._encode(stream, x)[None] for stream, x in zip(STREAMS, media, strict=True)))
-        return self.clip(row, 0, self.codec.decode(z), media, AV(True, True))
+        return self.clip(row, 0, self.decode(z), media, AV(True, True))
 
     def read(self, row: Row) -> AV[Any]:
         """What is given, as media: video (F, H, W, 3) uint8, of one frame for a first image, and audio (S,) float32."""
@@ -184,9 +220,44 @@ class Pipeline:
         held = [self._held(stream, media, x) for stream, x in zip(STREAMS, like, strict=True)]
         return AV(*(pair[0] for pair in held)), AV(*(pair[1] for pair in held))
 
+    @torch.no_grad()
+    def remember(self, prompts: Sequence[str]) -> None:
+        """With `offload`: encode what is not remembered yet, alone on the device. To be called with all prompts of a
+        list of rows, so that the text encoder comes only once; otherwise it does nothing."""
+        lacking = [text for text in dict.fromkeys(prompts) if text not in self._states] if self.offload else []
+        if not lacking:
+            return
+        self.net.to("cpu")
+        for text in lacking:
+            with self.autocast():
+                states = self.text([text])[0]
+            self._states[text] = valid(states).cpu()
+        self.text.unload()
+
+    def states(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
+        """Of the text encoder, or as they were remembered."""
+        if not self.offload:
+            return self.text(prompts)
+        rows = [self._states[text] for text in prompts]
+        return torch.stack([F.pad(x, (0, 0, 0, self.text.length - len(x))) for x in rows]).to(self.device)
+
+    def decode(self, z: AV[Tensor | None]) -> AV[Any]:
+        """Pictures of each clip, (F, H, W, 3) uint8, and sound, (S,) float32, on the CPU; None where there are none."""
+        if not self.offload:
+            video, audio = self.codec.decode(z)
+            return AV(None if video is None else [to_frames(x) for x in video], None if audio is None else [*audio])
+        # One clip at a time, one piece of it at a time: of long clips the device never holds the pictures.
+        pictures = None if z.video is None else [self._stream(x[None]) for x in z.video]
+        sounds = None if z.audio is None else [self.codec.audio.decode(x[None])[0] for x in z.audio]
+        self.codec.unload()
+        return AV(pictures, sounds)
+
+    def _stream(self, z: Float[Tensor, "1 c t h w"]) -> UInt8[np.ndarray, "f hp wp 3"]:
+        return np.concatenate([to_frames(piece[0]) for piece in self.codec.video.stream(z)])
+
     def clip(self, row: Row, i: int, decoded: AV[Any], given: AV[Any], wanted: AV[bool]) -> Clip:
         """Row i of a decoded batch as a clip; a stream that was given whole comes back as it was given."""
-        video, audio = given if decoded.video is None else AV(to_frames(decoded.video[i]), given.audio)
+        video, audio = given if decoded.video is None else AV(decoded.video[i], given.audio)
         if decoded.audio is not None:
             audio = fit(decoded.audio[i].float().cpu().numpy(), self.grid.samples)
         return Clip(
@@ -200,11 +271,12 @@ class Pipeline:
 
     @property
     def device(self) -> torch.device:
-        return next(self.net.parameters()).device
+        return next(self.net.parameters()).device if self._device is None else self._device
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where there is a GPU."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda")
+        """bfloat16 where there is a GPU, or where it is asked for."""
+        enabled = self.half or self.device.type == "cuda"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
     def _held(self, stream: Stream, media: list[AV[Any]], like: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         given = {row: getattr(m, stream) for row, m in enumerate(media) if getattr(m, stream) is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,12 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from ccl import guidance
 from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
-from ccl.codecs import Codec, EmbeddedAudio, EmbeddedVideo
-from ccl.data.archive import read_index
 from ccl.evaluation.score import SUFFIXES
-from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.rows import Row
 from ccl.types import Scale
 
+PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # torchrun's variables, and a lone process's values
 RULES = {
     "none": guidance.NoGuidance,
     "text_cfg": guidance.TextCFG,
@@ -62,27 +61,6 @@ def guidance_of(name: str | None, scale: list[float] | None, modal: list[float] 
         ) from error
 
 
-def codec_and_grid(files: list[Path], shards: Path) -> tuple[Codec, Grid]:
-    """Codec and grid of stacked configs of `ccl fit`; without any, the embedded codecs and the shards' own grid."""
-    if not files:
-        settings = read_index(shards / "index.json")["settings"]
-        return Codec(EmbeddedVideo(), EmbeddedAudio()), Grid(**settings["grid"])
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Grid, "grid")
-    parser.add_class_arguments(Codec, "codec", sub_configs=True)
-    config: Any = None
-    for file in files:
-        compose(file)
-        tree = yaml.safe_load(file.read_text())
-        try:
-            part = {key: tree[key] for key in ("grid", "codec") if key in tree}
-            config = parser.parse_object(part, config, _skip_validation=file != files[-1])
-        except ArgumentError as error:
-            raise UsageError(f"{file}: {plain_words(str(error))}") from error
-    built = parser.instantiate_classes(config)
-    return built.codec, built.grid
-
-
 def rows_of(folder: Path) -> list[Row]:
     """A row for each clip of a folder, with the prompt of the record that lies beside it, if one does.
 
@@ -116,6 +94,23 @@ def device_of(name: str | None) -> str | None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"--device is {name}, which this machine or this torch does not have") from error
     return name
+
+
+def share_of(device: str | None) -> tuple[tuple[int, int], str | None]:
+    """Which of how many processes this is, as torchrun says it, and its own GPU where it works on one.
+
+    Raises:
+        UsageError: RANK and WORLD_SIZE do not fit each other; there are fewer GPUs than processes on this machine.
+    """
+    rank, size, local = (int(os.environ.get(name, usual)) for name, usual in PLACE)
+    if not 0 <= rank < size:
+        raise UsageError(f"RANK is {rank} and WORLD_SIZE {size}; a rank is from 0 to the size less 1")
+    if size > 1 and device in (None, "cuda") and torch.cuda.is_available():
+        if local >= torch.cuda.device_count():
+            raise UsageError(f"this is process {local} of this machine, which has {torch.cuda.device_count()} GPUs")
+        device = f"cuda:{local}"
+        torch.cuda.set_device(device)
+    return (rank, size), device
 
 
 def build(base: type, node: Any, where: str) -> Any:

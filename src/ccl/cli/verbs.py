@@ -1,11 +1,12 @@
 """Verbs that take options instead of YAML: each parses, imports its machinery and calls it.
 
-The work itself lives with its owner: ccl.data (shards), ccl.pipeline (generate, export), ccl.evaluation, ccl.codecs.
+The work itself lives with its owner: ccl.pipeline (generate, export), ccl.evaluation, ccl.codecs.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,92 +34,6 @@ def grid_of(args: Any) -> Grid:
         return Grid(frames=args.frames, fps=args.fps, height=args.height, width=args.width)
     except ValueError as error:
         raise UsageError(str(error).replace("grid.", "--")) from error
-
-
-def shards_make(argv: list[str]) -> int:
-    parser = Parser(
-        "shards make",
-        "Write WebDataset shards from a folder of own videos: brought to one rate, size and length, 16 kHz mono.",
-        "ccl shards make videos -o data/mine --captions videos/captions.csv",
-        "ccl shards make videos -o data/paper --frames 81 --fps 16 --height 352 --width 640 --workers 8",
-    )
-    parser.add_argument("folder", type=Path, help="searched with all folders in it")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the shards and their index.json")
-    parser.add_argument(
-        "--captions", type=Path, help=".csv or .jsonl with `file` and `prompt`; without it, NAME.txt beside NAME.mp4"
-    )
-    parser.add_argument("--strict", action="store_true", help="fail on the first clip that cannot be used")
-    parser.add_argument("--shard-size", type=int, default=256, help="clips a tar file (%(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 works in this one")
-    add_grid(parser)
-    args = parser.parse(argv)
-    grid = grid_of(args)
-    from ccl.data.write import shards_make as make
-
-    report = make(
-        args.folder,
-        args.out,
-        captions=args.captions,
-        grid=grid,
-        strict=args.strict,
-        shard_size=args.shard_size,
-        workers=args.workers,
-    )
-    say(report)
-    return 0
-
-
-def shards_world(argv: list[str]) -> int:
-    parser = Parser(
-        "shards world",
-        "Write shards of the embedded talking world, by the writer that `ccl shards make` uses.",
-        "ccl shards world -o data/world-test --split test --clips 200",
-        "ccl shards world -o data/mine --clips 4000 --seed 1 --workers 2",
-    )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the shards and their index.json")
-    parser.add_argument("--clips", type=int, default=1024, help="how many (%(default)s)")
-    parser.add_argument("--start", type=int, default=0, help="index of the first (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another world (%(default)s)")
-    parser.add_argument("--split", choices=("train", "test"), default="train", help="the test split has 200 clips")
-    parser.add_argument("--shard-size", type=int, default=256, help="clips a tar file (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0 works in this one (%(default)s)")
-    add_grid(parser)
-    args = parser.parse(argv)
-    grid = grid_of(args)
-    from ccl.data.make import shards_world as make
-
-    report = make(
-        args.out,
-        clips=args.clips,
-        start=args.start,
-        seed=args.seed,
-        split=args.split,
-        grid=grid,
-        shard_size=args.shard_size,
-        workers=args.workers,
-    )
-    say(report)
-    return 0
-
-
-def shards_encode(argv: list[str]) -> int:
-    parser = Parser(
-        "shards encode",
-        "Encode the clips of shards once, so that training skips the codec. Without --config: the embedded codecs.",
-        "ccl shards encode data/mine -o data/mine-latents",
-        "ccl shards encode data/mine -o data/mine-latents --config configs/joint.yaml --device cuda",
-    )
-    parser.add_argument("shards", type=Path, help="a folder of media shards")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the latents")
-    parser.add_argument("--config", type=Path, action="append", help="config of `ccl fit`, for its codec; may repeat")
-    parser.add_argument("--device", default="cpu", help="where the codec runs (%(default)s)")
-    args = parser.parse(argv)
-    from ccl.cli.parts import codec_and_grid
-    from ccl.data.make import shards_encode as encode
-
-    codec, grid = codec_and_grid(args.config or [], args.shards)
-    say(encode(args.shards, args.out, codec=codec, grid=grid, device=args.device))
-    return 0
 
 
 def testset(argv: list[str]) -> int:
@@ -177,6 +92,7 @@ def generate(argv: list[str]) -> int:
         """ccl generate --prompt 'a woman with red hair says "good morning"' -o out.mp4""",
         "ccl generate --ckpt runs/joint/checkpoints/last.ckpt --prompts prompts.jsonl -o out",
         """ccl generate --prompt 'a man speaks' --audio voice.wav --guidance ucg3 --scale 4 3 -o a2v.mp4""",
+        "torchrun --nproc-per-node 8 --no-python ccl generate --prompts rows.jsonl -o out --dtype bfloat16 --offload",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="one for both streams")
@@ -205,6 +121,10 @@ def generate(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="clips made together (%(default)s)")
     parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
+    )
+    parser.add_argument("--offload", action="store_true", help="hold on the GPU only the part that is at work")
     parser.add_argument("--overwrite", action="store_true", help="for --prompts: make finished clips anew")
     args = parser.parse(argv)
     given: dict[str, Any] = {name: str(path) for name in ("image", "audio", "video") if (path := getattr(args, name))}
@@ -220,7 +140,7 @@ def generate(argv: list[str]) -> int:
             parser.error(f"-o is {out}; a clip is an .mp4, or with --only audio a .wav")
     elif out.exists() and not out.is_dir():
         parser.error(f"-o is {out}, a file; --prompts needs a folder")
-    from ccl.cli.parts import device_of, guidance_of
+    from ccl.cli.parts import device_of, guidance_of, share_of
     from ccl.generate import generate_file, generate_files
     from ccl.pipeline import Pipeline
     from ccl.rows import Row, read_rows
@@ -232,16 +152,21 @@ def generate(argv: list[str]) -> int:
         "steps": args.steps,
     }
     rows = read_rows(args.prompts, give=args.give) if args.prompts else []
-    pipe = Pipeline.load(args.ckpt, device=device_of(args.device))
+    share, device = share_of(device_of(args.device))
+    if args.prompt is not None and share[0]:
+        return 0  # one clip is one process's work
+    pipe = Pipeline.load(args.ckpt, device=device, dtype=args.dtype, offload=args.offload)
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
-    with bar("generating") as progress:
+    with bar("generating") if share[0] == 0 else nullcontext() as progress:
         if args.prompt is not None:
             row = Row(out.stem, args.prompt, args.negative, seed=args.seed, **given)
             generate_file(pipe, row, out, progress=progress, **settings)
         else:
             order: dict[str, Any] = {"batch_size": args.batch_size, "seed": args.seed, "resume": not args.overwrite}
+            order["share"] = share
             generate_files(pipe, rows, out, **order, progress=progress, **settings)
-    say(out)
+    if share[0] == 0:
+        say(out)
     return 0
 
 

@@ -1,0 +1,123 @@
+"""What `ccl shards encode` encodes with: parts of a config of `ccl fit`, or of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import chdir
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
+from ccl.cli.parts import build, device_of
+from ccl.codecs import AudioCodec, Codec, EmbeddedAudio, EmbeddedVideo, VideoCodec
+from ccl.data.archive import buckets_in, read_index
+from ccl.grid import Grid
+from ccl.text import TextEncoder
+
+# Short names of the classes.
+NAMES = {
+    "EmbeddedAudio": "ccl.codecs.EmbeddedAudio",
+    "EmbeddedVideo": "ccl.codecs.EmbeddedVideo",
+    "LTX2Audio": "ccl.codecs.ltx2.LTX2Audio",
+    "MMAudio": "ccl.codecs.mmaudio.MMAudio",
+    "UMT5": "ccl.text.umt5.UMT5",
+    "WanVideo": "ccl.codecs.wan.WanVideo",
+}
+
+
+def encoders(
+    files: list[Path], given: Mapping[str, str | None], shards: Path
+) -> tuple[Codec, TextEncoder | None, Grid]:
+    """Codecs, text encoder and grid.
+
+    Args:
+        files: stacked configs of `ccl fit`; without any, the embedded codecs and the shards' own grid.
+        given: "video", "audio" and "text" of the command line, which take the place of the config's; or None.
+        shards: of clips; the length and size of a bucket are its own.
+
+    Returns:
+        Codecs, a text encoder whose states may be stored, if there is one, and the grid.
+
+    Raises:
+        UsageError: in one sentence, where a part cannot be built.
+    """
+    own = read_index(shards / buckets_in(shards)[0] / "index.json")["settings"]["grid"]
+    codec, text, grid = configured(files) if files else (Codec(EmbeddedVideo(), EmbeddedAudio()), None, None)
+    bases = {"video": VideoCodec, "audio": AudioCodec, "text": TextEncoder}
+    parts = {name: build(bases[name], part(value, f"--{name}"), f"--{name}") for name, value in given.items() if value}
+    codec = Codec(parts.get("video", codec.video), parts.get("audio", codec.audio))
+    if "text" in parts and not parts["text"].identity:
+        raise UsageError("--text: this text encoder trains with the model, so its states cannot be stored")
+    text = parts.get("text", text if text is not None and text.identity else None)
+    if grid is None:
+        rates: dict[str, Any] = {"latent_rate": codec.audio.latent_rate, "stride_time": codec.video.stride_time}
+        grid = Grid(**own, **rates, stride_space=codec.video.stride_space)
+    if buckets_in(shards) != [""]:
+        grid = replace(grid, **{name: own[name] for name in ("frames", "fps", "height", "width")})
+    return codec, text, grid
+
+
+def part(text: str, where: str) -> Any:
+    """class_path and init_args of `Name`, `Name {key: value}` or a YAML file."""
+    if text.endswith((".yaml", ".yml")):
+        compose(Path(text))
+        return yaml.safe_load(Path(text).read_text())
+    name, _, arguments = text.partition(" ")
+    if name not in NAMES and "." not in name:
+        raise UsageError(
+            f"{where}: there is no class '{name}'{did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}"
+        )
+    try:
+        values = yaml.safe_load(arguments) if arguments.strip() else {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: {arguments.strip()} is no mapping such as {{path: wan2.1-t2v-1.3b}}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: {arguments.strip()} is no mapping such as {{path: wan2.1-t2v-1.3b}}")
+    return {"class_path": NAMES.get(name, name), "init_args": values}
+
+
+def configured(files: list[Path]) -> tuple[Codec, TextEncoder | None, Grid]:
+    """Codecs, text encoder and grid of stacked configs of `ccl fit`."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Grid, "grid")
+    parser.add_class_arguments(Codec, "codec", sub_configs=True)
+    parser.add_argument("--text", type=TextEncoder | None, default=None)
+    config: Any = None
+    for file in files:
+        compose(file)
+        tree = yaml.safe_load(file.read_text())
+        found = {key: tree[key] for key in ("grid", "codec") if key in tree}
+        if (text := (tree.get("model") or {}).get("text")) is not None:
+            found["text"] = text
+        try:
+            with chdir(file.parent):  # as `ccl fit` reads the names of part files
+                config = parser.parse_object(found, config, _skip_validation=file != files[-1])
+        except ArgumentError as error:
+            raise UsageError(f"{file}: {plain_words(str(error))}") from error
+    built = parser.instantiate_classes(config)
+    return built.codec, built.text, built.grid
+
+
+def devices_of(names: list[str], workers: int | None, *, here: bool) -> list[str]:
+    """A device for each worker; `cuda` alone is the machine's GPUs in turn.
+
+    Args:
+        names: of the command line.
+        workers: how many; one for each name where it is None.
+        here: whether the workers are on this machine, so that its devices can be looked at.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    if not here:
+        return [names[i % len(names)] for i in range(workers or len(names))]
+    for name in names:
+        device_of(name)
+    if names == ["cuda"]:
+        names = [f"cuda:{i}" for i in range(torch.cuda.device_count())][: workers or 1]
+    return [names[i % len(names)] for i in range(workers or len(names))]

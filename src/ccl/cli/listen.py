@@ -1,0 +1,97 @@
+"""Networks that judge or hear clips while shards are made: silero-vad, SyncNet, Whisper; of the extra `eval`.
+
+They are loaded by each process that works, when it meets its first clip.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ccl.cli.errors import UsageError
+from ccl.data.filters import Least
+from ccl.evaluation import recogniser
+from ccl.evaluation.metrics.base import Measured
+from ccl.evaluation.metrics.sync import SyncNet
+from ccl.evaluation.metrics.wer import WER
+from ccl.evaluation.vad import RATE, VAD
+from ccl.evaluation.weights import sha256
+from ccl.media import resample
+from ccl.types import Clip
+
+
+class Whisper:
+    """Hears what is said in clips that have no caption.
+
+    Args:
+        model: size of Whisper or path of its file.
+        language: that is spoken.
+        device: where it runs.
+
+    Raises:
+        UsageError: it cannot run here; says what is missing.
+    """
+
+    def __init__(self, model: str, language: str = "en", device: str = "cpu") -> None:
+        self.wer = WER(model, device=device)
+        if reason := self.wer.missing():
+            raise UsageError(f"--transcribe: {reason.removeprefix('the word error rate ')}")
+        try:
+            self.language = recogniser.language_of(language, self.wer.dims)
+        except ValueError as error:
+            raise UsageError(f"--language: {error}") from error
+
+    @property
+    def version(self) -> str:
+        return f"whisper-{self.language}-{self.wer.precision}-{sha256(self.wer.path)[:12]}"
+
+    def prompt(self, clip: Clip) -> str:
+        """`Someone says "..."`: the words in double quotes, as prompts have them."""
+        sound = sound_of(clip)
+        words = recogniser.transcribe(self.network, [sound], self.language, precision=self.wer.precision)[0]
+        words = " ".join(words.replace('"', "").split())
+        return f'Someone says "{words}"' if words else ""
+
+    @cached_property
+    def network(self) -> Any:
+        return self.wer.recogniser
+
+
+def speech(share: float) -> Least:
+    """A filter of clips in which too little is speech."""
+    if not 0 <= share <= 1:
+        raise UsageError(f"--speech is {share:g}; it is a share, from 0 to 1")
+    vad = VAD()
+    if reason := vad.missing():
+        raise UsageError(f"--speech: {reason}")
+    return Least("speech", lambda clip: vad.share(sound_of(clip)), share, vad.protocol()["weights"][:12])
+
+
+def lips(confidence: float, device: str = "cpu") -> Least:
+    """A filter of clips whose lips do not go with the voice, or that show no face."""
+    sync = SyncNet(device=device)
+    if reason := sync.missing():
+        raise UsageError(f"--lips: {reason}")
+
+    def score(clip: Clip) -> float:
+        (result,) = sync.score([clip])
+        if not isinstance(result, Measured):
+            raise ValueError(result.reason)
+        return result.values["sync_c"]
+
+    return Least("lips", score, confidence, sha256_of(sync.protocol()))
+
+
+def sound_of(clip: Clip) -> np.ndarray:
+    """Of a clip, at the rate of speech networks."""
+    assert clip.audio is not None
+    return clip.audio if clip.sample_rate == RATE else resample(clip.audio, clip.sample_rate, RATE)
+
+
+def sha256_of(protocol: dict[str, Any]) -> str:
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True, default=str).encode()).hexdigest()[:12]

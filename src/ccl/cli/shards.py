@@ -1,0 +1,170 @@
+"""`ccl shards make`, `world` and `encode`: own videos, or the embedded world, to shards of clips, and those to latents.
+
+The work lives in ccl.data; networks that it must not know of (who speaks, what is said) are handed to it from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ccl.cli.errors import UsageError
+from ccl.cli.parser import Parser
+from ccl.cli.verbs import add_grid, grid_of, say
+
+
+def make(argv: list[str]) -> int:
+    parser = Parser(
+        "shards make",
+        "Write WebDataset shards from a folder of own videos: brought to one rate, size and length, mono.",
+        "ccl shards make videos -o data/mine --captions videos/captions.csv",
+        "ccl shards make videos -o data/paper --frames 81 --fps 16 --height 352 --width 640 --workers 8",
+        "ccl shards make videos -o data/mine --filters silent cuts --speech 0.2 --transcribe large-v3",
+        "ccl shards make videos -o data/mixed --fps 16 --buckets 81x352x640 81x640x352 49x352x640",
+    )
+    parser.add_argument("folder", type=Path, help="searched with all folders in it")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the shards and their index.json")
+    parser.add_argument(
+        "--captions", type=Path, help=".csv or .jsonl with `file` and `prompt`; without it, NAME.txt beside NAME.mp4"
+    )
+    parser.add_argument(
+        "--transcribe",
+        metavar="MODEL",
+        help="clips without a caption get what Whisper of this size or file hears as their prompt, in double quotes",
+    )
+    parser.add_argument("--language", default="en", help="that is spoken, for --transcribe (%(default)s)")
+    parser.add_argument(
+        "--filters", nargs="+", choices=("silent", "cuts"), default=[], help="leave out clips in which nothing is "
+        "heard, or that cut to another scene; what is mute, too short or corrupt is left out in any case"
+    )  # fmt: skip
+    parser.add_argument("--speech", type=float, metavar="SHARE", help="of the sound that must be speech (silero-vad)")
+    parser.add_argument("--lips", type=float, metavar="SYNC_C", help="SyncNet's confidence that a clip must have")
+    parser.add_argument("--device", default="cpu", help="of --transcribe and --lips (%(default)s)")
+    parser.add_argument("--strict", action="store_true", help="fail on the first clip that cannot be used")
+    parser.add_argument("--shard-size", type=int, default=256, help="clips a tar file (%(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 works in this one")
+    parser.add_argument(
+        "--buckets",
+        nargs="+",
+        metavar="FRAMESxHEIGHTxWIDTH",
+        help="several lengths and sizes: a clip goes into the bucket nearest in shape, the longest that it fills",
+    )
+    parser.add_argument("--sample-rate", type=int, default=16_000, help="Hz that the audio codec takes (%(default)s)")
+    add_grid(parser)
+    args = parser.parse(argv)
+    grid: Any = replace(grid_of(args), sample_rate=args.sample_rate)
+    if args.buckets:
+        from ccl.data.buckets import parse_buckets
+
+        try:
+            grid = parse_buckets(args.buckets, grid)
+        except ValueError as error:
+            raise UsageError(f"--buckets: {error}") from error
+    from ccl.data.filters import Cuts, Filter, Silent
+    from ccl.data.write import shards_make
+
+    kinds: dict[str, Filter] = {"silent": Silent(), "cuts": Cuts()}
+    filters = [kinds[name] for name in dict.fromkeys(args.filters)]
+    listener = None
+    if args.speech is not None or args.lips is not None or args.transcribe is not None:
+        from ccl.cli import listen
+
+        if args.speech is not None:
+            filters.append(listen.speech(args.speech))
+        if args.lips is not None:
+            filters.append(listen.lips(args.lips, args.device))
+        if args.transcribe is not None:
+            listener = listen.Whisper(args.transcribe, args.language, args.device)
+    how: dict[str, Any] = {"strict": args.strict, "shard_size": args.shard_size, "workers": args.workers}
+    made = shards_make(
+        args.folder, args.out, captions=args.captions, grid=grid, filters=filters, listener=listener, **how
+    )
+    say(made)
+    return 0
+
+
+def world(argv: list[str]) -> int:
+    parser = Parser(
+        "shards world",
+        "Write shards of the embedded talking world, by the writer that `ccl shards make` uses.",
+        "ccl shards world -o data/world-test --split test --clips 200",
+        "ccl shards world -o data/mine --clips 4000 --seed 1 --workers 2",
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the shards and their index.json")
+    parser.add_argument("--clips", type=int, default=1024, help="how many (%(default)s)")
+    parser.add_argument("--start", type=int, default=0, help="index of the first (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another world (%(default)s)")
+    parser.add_argument("--split", choices=("train", "test"), default="train", help="the test split has 200 clips")
+    parser.add_argument("--shard-size", type=int, default=256, help="clips a tar file (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes; 0 works in this one (%(default)s)")
+    add_grid(parser)
+    args = parser.parse(argv)
+    grid = grid_of(args)
+    from ccl.data.make import shards_world
+
+    report = shards_world(
+        args.out,
+        clips=args.clips,
+        start=args.start,
+        seed=args.seed,
+        split=args.split,
+        grid=grid,
+        shard_size=args.shard_size,
+        workers=args.workers,
+    )
+    say(report)
+    return 0
+
+
+def encode(argv: list[str]) -> int:
+    parser = Parser(
+        "shards encode",
+        "Encode the clips and prompts of shards once, so that training needs neither codecs nor text encoder. A run "
+        "that was stopped goes on with the shards it lacks. Without any part: the embedded codecs.",
+        "ccl shards encode data/mine -o data/mine-latents",
+        "ccl shards encode data/paper -o data/latents --config configs/joint.yaml --config configs/model/wan14b.yaml "
+        "--device cuda --workers 8",
+        "ccl shards encode data/paper -o data/latents --video-codec 'WanVideo {path: wan2.1-t2v-1.3b}' "
+        "--audio-codec 'MMAudio {variant: 16k, vae: mmaudio-v1-16, vocoder: mmaudio-best-netg}' "
+        "--text 'UMT5 {path: wan2.1-t2v-1.3b}'",
+    )
+    part = "a class and its arguments, or a YAML file with class_path and init_args"
+    parser.add_argument("shards", type=Path, help="a folder of media shards, or of buckets")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the latents")
+    parser.add_argument("--config", type=Path, action="append", help="config of `ccl fit`, for its parts; may repeat")
+    parser.add_argument("--video-codec", metavar="CODEC", help=part)
+    parser.add_argument("--audio-codec", metavar="CODEC", help="the same")
+    parser.add_argument("--text", metavar="ENCODER", help="the same, of a text encoder that does not train")
+    parser.add_argument("--no-text", action="store_true", help="leave prompts to training, whatever --config says")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        default="bfloat16",
+        help="of what is stored (%(default)s)",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="clips encoded together (%(default)s)")
+    parser.add_argument(
+        "--device",
+        nargs="+",
+        default=["cpu"],
+        help="a worker for each: cuda:0 cuda:1; with --workers, `cuda` counts up",
+    )
+    parser.add_argument("--workers", type=int, help="processes, each with its own shards (one for each --device)")
+    parser.add_argument(
+        "--engine", choices=("processes", "ray"), default="processes", help="ray: on the cluster of RAY_ADDRESS"
+    )
+    args = parser.parse(argv)
+    if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
+        parser.error("--batch-size and --workers are at least 1")
+    from ccl.cli.encoders import devices_of, encoders
+    from ccl.data.make import shards_encode
+
+    given = {"video": args.video_codec, "audio": args.audio_codec, "text": args.text}
+    codec, text, grid = encoders(args.config or [], given, args.shards)
+    if args.no_text:
+        text = None
+    devices = devices_of(args.device, args.workers, here=args.engine == "processes")
+    how: dict[str, Any] = {"dtype": args.dtype, "batch_size": args.batch_size, "engine": args.engine}
+    say(shards_encode(args.shards, args.out, codec=codec, grid=grid, text=text, devices=devices, **how))
+    return 0

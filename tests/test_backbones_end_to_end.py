@@ -18,10 +18,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import load_file
 
 from ccl import cli
-from ccl.evaluation.weights import TABLE
 from ccl.grid import Grid
 from ccl.media import read_clip
 from ccl.model.load import stream_state
+from ccl.weights import TABLE
 from test_mmaudio import normalised, vae_state, vocoder_state
 from test_umt5 import encoder, save_tokenizer
 from tiny_clips import tiny_folder

@@ -18,7 +18,6 @@ from lightning.pytorch.cli import LightningCLI
 
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import FitCLI, resolve
-from ccl.evaluation.weights import TABLE
 from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.interaction import TARP, Interaction
@@ -26,6 +25,7 @@ from ccl.pretrained import classes, missing
 from ccl.run import leaves
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.types import OPEN, Route
+from ccl.weights import TABLE
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

@@ -24,7 +24,9 @@ ALLOWED: dict[str, set[str]] = {
     "guidance": VALUES,
     "interaction": VALUES | {"nn"},
     "model": VALUES | {"files", "interaction", "nn", "pretrained"},
-    "pretrained": {"evaluation"},  # its table of weights, when a repository of the hub is named
+    "weights": set(),
+    "fetch": {"weights"},
+    "pretrained": {"weights"},
     "text": VALUES | {"pretrained"},
     "codecs": VALUES | {"files", "pretrained"},
     "media": VALUES | {"files"},
@@ -32,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "optimizer": set(),
     "sharding": set(),
     "data": LEAVES | {"media", "codecs", "text"},  # encoding needs a codec and a text encoder
-    "evaluation": LEAVES | {"media", "rows"},  # knows nothing of what made the clips
+    "evaluation": LEAVES | {"media", "rows", "weights"},  # knows nothing of what made the clips
     "checkpoint": {"files"},
     "run": {"checkpoint", "files"},
 }

@@ -13,7 +13,8 @@ import pytest
 import torch
 from python_speech_features import mfcc as psf_mfcc
 
-from ccl.evaluation import faces, weights
+from ccl import weights
+from ccl.evaluation import faces
 from ccl.evaluation.dsp.mfcc import mfcc
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics import sync

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ccl.evaluation import AudioBox, DeSync, IBScore, SyncNet, weights
+from ccl import weights
+from ccl.evaluation import AudioBox, DeSync, IBScore, SyncNet
 from ccl.evaluation.faces import detect, speaker
 from ccl.evaluation.nets import i3d
 from ccl.evaluation.nets.synchformer import Synchformer

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ccl import weights
 from ccl.cli import main
-from ccl.evaluation import weights
-from ccl.evaluation.fetch import fault, fetch
-from ccl.evaluation.weights import TABLE, MissingWeights, Weights
+from ccl.fetch import fault, fetch
+from ccl.weights import TABLE, MissingWeights, Weights
 
 DATA = bytes(range(256)) * 20_000
 SHA = f"sha256:{hashlib.sha256(DATA).hexdigest()}"

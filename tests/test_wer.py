@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccl.evaluation import weights
+from ccl import weights
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics import wer
 from ccl.evaluation.metrics.base import Failed, Measured

@@ -76,7 +76,7 @@ def search(path: str | Path) -> Path | None:
     given = Path(path).expanduser()
     if given.exists():
         return given
-    from ccl.evaluation.weights import cache
+    from ccl.weights import cache
 
     name = str(path)
     if (entry := _entry(name)) is not None:
@@ -150,14 +150,14 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
 
 def _entry(name: str) -> Any:
     """The line of the table of weights that a name, or a repository of the hub, stands for."""
-    from ccl.evaluation.weights import TABLE
+    from ccl.weights import TABLE
 
     found = TABLE.get(name)
     return found or next((entry for entry in TABLE.values() if f"hf:{name}" in entry.source), None)
 
 
 def _nearest(name: str) -> str:
-    from ccl.evaluation.weights import TABLE
+    from ccl.weights import TABLE
 
     near = difflib.get_close_matches(name, TABLE, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""

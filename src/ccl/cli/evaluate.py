@@ -26,7 +26,8 @@ def evaluate(argv: list[str]) -> int:
     args = parse(argv)
     from rich.console import Console
 
-    from ccl.evaluation import CEILING, report, score, table, weights
+    from ccl import weights
+    from ccl.evaluation import CEILING, report, score, table
     from ccl.evaluation.store import alone
 
     for pair in args.weights:

@@ -17,9 +17,9 @@ from ccl.evaluation.metrics.base import Measured
 from ccl.evaluation.metrics.sync import SyncNet
 from ccl.evaluation.metrics.wer import WER
 from ccl.evaluation.vad import RATE, VAD
-from ccl.evaluation.weights import sha256
 from ccl.media import resample
 from ccl.types import Clip
+from ccl.weights import sha256
 
 
 class Whisper:

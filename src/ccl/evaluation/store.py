@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ccl.evaluation import weights
+from ccl import weights
 from ccl.evaluation.metrics.base import Failed, Measured, Metric, Result
 from ccl.files import replacing, sweep, write_whole
 from ccl.rows import Row, file_names, write_rows

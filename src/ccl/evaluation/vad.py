@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ccl.evaluation import weights as files
+from ccl import weights as files
 
 RATE = 16_000
 WINDOW, CONTEXT = 512, 64  # samples: judged, and of the window before, which the network reads first

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from ccl.evaluation import weights as files
+from ccl import weights as files
 from ccl.evaluation.nets.light_asd import LightASD
 
 SIDE = 112  # of the crop's middle

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
-from ccl.evaluation import faces, weights
+from ccl import weights
+from ccl.evaluation import faces
 from ccl.evaluation.dsp.mfcc import mfcc
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric

@@ -156,7 +156,7 @@ def load(path: str | Path) -> InceptionI3d:
     net = InceptionI3d()
     try:
         if Path(path).suffix == ".safetensors":
-            from ccl.evaluation import weights
+            from ccl import weights
 
             state: Mapping[str, Any] = weights.read(path)
         else:

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from ccl.evaluation.weights import Weights, cache, size
+from ccl.weights import Weights, cache, size
 
 BLOCK = 1 << 20
 HUB = "https://huggingface.co"

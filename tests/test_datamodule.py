@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,10 @@ import torch
 import ccl.data.datamodule as datamodule
 from ccl.codecs.base import Codec
 from ccl.data import ShardData, WorldData, encode_shards, write_shards
+from ccl.module import JointDiffusion
+from ccl.tasks import PAPER_TASKS
 from ccl.types import Batch
+from fakes import make_codec, make_net, make_text
 from test_shards import FakeAudio, FakeVideo
 from tiny_clips import TINY, tiny_sources
 
@@ -149,3 +154,78 @@ def test_world_is_made_once_and_found_again(small_world, tmp_path, monkeypatch, 
 def test_world_with_latents_needs_a_codec():
     with pytest.raises(ValueError, match="latents: true needs a codec"):
         WorldData(TINY)
+
+
+# Buckets
+
+
+@pytest.fixture(scope="module")
+def buckets(tmp_path_factory) -> str:
+    """5 clips of one shape and 9 of another."""
+    out = tmp_path_factory.mktemp("buckets") / "clips"
+    grids = [replace(TINY, width=32), replace(TINY, frames=13)]
+    few, many = tiny_sources(5, grids[0]), [replace(s, id=f"long-{s.id}") for s in tiny_sources(9, grids[1])]
+    write_shards([*few, *many], out, grids, shard_size=3)
+    return str(out)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_buckets_resume_bit_for_bit(buckets, num_workers):
+    def loader():
+        return ShardData(buckets, TINY, batch_size=2, num_workers=num_workers, shuffle=4).train_dataloader()
+
+    whole = take(iter(loader()), 14)
+    for stop in (3, 8):
+        first = loader()
+        iterator = iter(first)
+        assert all(map(same, take(iterator, stop), whole))
+        state = first.state_dict()
+        del iterator, first
+        second = loader()
+        second.load_state_dict(state)
+        assert all(map(same, take(iter(second), 14 - stop), whole[stop:]))
+
+
+def test_a_batch_is_of_one_bucket_and_knows_its_grid(buckets):
+    batches = take(iter(ShardData(buckets, TINY, batch_size=2).train_dataloader()), 60)
+    shapes = Counter(tuple(batch.media.video.shape) for batch in batches)
+    assert shapes.keys() == {(2, 3, 9, 16, 32), (2, 3, 13, 16, 16)}
+    assert 0.4 < shapes[2, 3, 13, 16, 16] / 60 < 0.9  # of 9 in 14 clips
+    for batch in batches:
+        grid = replace(TINY, **batch.grid)
+        assert batch.media.video.shape[2:] == (grid.frames, grid.height, grid.width)
+
+
+def test_ranks_draw_the_same_bucket_and_other_clips(buckets, monkeypatch):
+    def batches(rank: int) -> list[Batch]:
+        data = ShardData(buckets, TINY, batch_size=1, num_workers=0)
+        monkeypatch.setattr(data, "_place", lambda: (rank, 2))
+        return take(iter(data.train_dataloader()), 12)
+
+    for a, b in zip(batches(0), batches(1), strict=True):
+        assert a.grid == b.grid and a.id != b.id
+
+
+def test_validation_reads_every_bucket_once(buckets):
+    loader = ShardData(buckets, TINY, batch_size=2, val_shards=buckets).val_dataloader()
+    assert [len(batch.id) for batch in loader] == [2, 2, 1, 2, 2, 2, 2, 1]
+
+
+def test_a_place_in_other_buckets_cannot_be_taken(buckets, shards):
+    state = ShardData(shards, TINY, batch_size=2).train_dataloader().state_dict()
+    loader = ShardData(buckets, TINY, batch_size=2).train_dataloader()
+    loader.load_state_dict(state)
+    with pytest.raises(ValueError, match="place is in other buckets"):
+        next(iter(loader))
+
+
+def test_losses_follow_the_grid_of_a_batch(buckets):
+    """Clips of a bucket, in a model whose own grid is another, learn as in a model of the bucket's grid."""
+    grids = {(9, 16, 32): replace(TINY, width=32), (13, 16, 16): replace(TINY, frames=13)}
+    for batch in take(iter(ShardData(buckets, TINY, batch_size=2).train_dataloader()), 6):
+        losses = []
+        for own, extra in ((TINY, batch.grid), (grids[tuple(batch.media.video.shape[2:])], {})):
+            module = JointDiffusion(make_net, make_text, make_codec(), own)
+            module.configure_model()
+            losses.append(module.losses(replace(batch, grid=extra), PAPER_TASKS["joint"], index=0))
+        assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))

@@ -291,11 +291,12 @@ def odd(tmp_path_factory) -> Path:
     (folder / "truncated.mp4").write_bytes(talk[: len(talk) // 2])
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("this is no film")
-    shutil.copy(clips / "condfoley_hitting_bag.mp4", folder / "fps15.mp4")
     shutil.copy(clips / "jfk.flac", folder / "sound.flac")
     from ccl.media import read_clip
 
     film = read_clip(clips / "versebench_syncnet_1.mp4")
+    blows = read_clip(clips / "condfoley_hitting_bag.mp4")
+    replace(blows, video=blows.video[:45, ::4, ::4][:, :84, :150], id="fps15").save(folder / "fps15.mp4")
     small = film.video[:, ::4, ::4][:, :120, :192]
     Clip(small[:1], film.audio[:640], film.fps, id="one").save(folder / "one_picture.mp4")
     Clip(small[:100], film.audio[:64_000], film.fps, id="four").save(folder / "four_seconds.mp4")

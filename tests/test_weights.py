@@ -124,16 +124,19 @@ def test_missing_weights_name_size_licence_and_command(tmp_path, monkeypatch):
     assert weights.locate("imagebind") == tmp_path / TABLE["imagebind"].file
 
 
-def test_a_file_given_by_hand_goes_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "_USED", {})
+def test_a_file_given_by_hand_goes_first_for_a_while(tmp_path, monkeypatch):
+    monkeypatch.setenv("CCL_WEIGHTS", str(tmp_path))
     own = tmp_path / "own.pth"
     own.write_bytes(b"")
-    weights.use("syncnet", own)
-    assert weights.locate("syncnet") == own
-    with pytest.raises(ValueError, match="did you mean 'syncnet'"):
-        weights.use("sincnet", own)
-    with pytest.raises(ValueError, match="there is no file"):
-        weights.use("syncnet", tmp_path / "gone")
+    with weights.for_a_while():
+        weights.use("syncnet", own)
+        assert weights.locate("syncnet") == own
+        with pytest.raises(ValueError, match="did you mean 'syncnet'"):
+            weights.use("sincnet", own)
+        with pytest.raises(ValueError, match="there is no file"):
+            weights.use("syncnet", tmp_path / "gone")
+    with pytest.raises(MissingWeights):
+        weights.locate("syncnet")
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
@@ -179,9 +182,7 @@ def test_a_repository_is_there_when_all_of_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: io.BytesIO())
     fail = True
-    with pytest.raises(
-        ValueError, match=rf"someone/big on another machine and put it at {tmp_path}/big"
-    ):
+    with pytest.raises(ValueError, match=rf"someone/big on another machine and put it at {tmp_path}/big"):
         fetch(entry, folder=tmp_path)
     assert not (tmp_path / "big").exists() and (tmp_path / "big.part").is_dir()
     fail = False

@@ -10,7 +10,8 @@ import difflib
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -229,7 +230,7 @@ TABLE: dict[str, Weights] = {
 }
 
 
-_USED: dict[str, Path] = {}  # files named by hand, for the whole process
+_USED: dict[str, Path] = {}  # files named by hand
 
 
 def use(name: str, file: str | Path) -> None:
@@ -245,6 +246,17 @@ def use(name: str, file: str | Path) -> None:
     if not Path(file).is_file():
         raise ValueError(f"there is no file {file}, given as the weights of {name}")
     _USED[name] = Path(file)
+
+
+@contextmanager
+def for_a_while() -> Iterator[None]:
+    """What `use` names inside is forgotten at the end."""
+    before = dict(_USED)
+    try:
+        yield
+    finally:
+        _USED.clear()
+        _USED.update(before)
 
 
 def locate(name: str, given: str | Path | None = None) -> Path:

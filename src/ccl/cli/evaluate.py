@@ -24,20 +24,28 @@ if TYPE_CHECKING:
 
 def evaluate(argv: list[str]) -> int:
     args = parse(argv)
+    from ccl import weights
+
+    with weights.for_a_while():
+        for pair in args.weights:
+            name, sign, file = pair.partition("=")
+            if not (name and sign and file):
+                raise UsageError(f"--weights is {pair}; it must be NAME=FILE")
+            try:
+                weights.use(name, file)
+            except ValueError as error:
+                raise UsageError(f"--weights {pair}: {error}") from error
+        run(args)
+    return 0
+
+
+def run(args: Namespace) -> None:
+    """Make the clips where a checkpoint is given, score them, write and show."""
     from rich.console import Console
 
-    from ccl import weights
     from ccl.evaluation import CEILING, report, score, table
     from ccl.evaluation.store import alone
 
-    for pair in args.weights:
-        name, sign, file = pair.partition("=")
-        if not (name and sign and file):
-            raise UsageError(f"--weights is {pair}; it must be NAME=FILE")
-        try:
-            weights.use(name, file)
-        except ValueError as error:
-            raise UsageError(f"--weights {pair}: {error}") from error
     methods = methods_of(args)
     testset = testset_of(args.testset) if args.testset else default_testset(args.ckpt) if args.ckpt else None
     rows = limited(testset.rows() if testset else rows_of(list(methods.values())), args.limit)
@@ -67,7 +75,6 @@ def evaluate(argv: list[str]) -> int:
     table.show(results, console, published=beside)
     for name in ("table.md", "report.html", "scores.jsonl"):
         console.print(str(out / name), highlight=False, soft_wrap=True, markup=False)
-    return 0
 
 
 def parse(argv: list[str]) -> Namespace:

@@ -345,6 +345,59 @@ def test_a_tiny_folder_goes_from_videos_to_latents(tmp_path, capsys):
     assert batch.latents.map(lambda z: tuple(z.shape)) == AV((3, 16, 3, 2, 2), (3, 40, 11)) and batch.text is None
 
 
+# Training
+
+
+FIT = """
+grid: {frames: 9, height: 16, width: 16}
+codec:
+  video: {class_path: tiny_encoders.MeanVideo}
+  audio: {class_path: tiny_encoders.MeanAudio}
+model:
+  net:
+    init_args:
+      video: {width: 64, ffn: 64, channels: 4}
+      audio: {width: 32, ffn: 32, channels: 6}
+      layers: 1
+      text_dim: 8
+  optimizer: {schedule: constant}
+  text: {class_path: tiny_encoders.FrozenText, init_args: {name: frozen-1}}
+data:
+  class_path: ccl.data.ShardData
+  init_args: {shards: SHARDS, batch_size: 2}
+trainer:
+  callbacks:
+    - class_path: ccl.callbacks.TaskRouter
+    - class_path: ccl.callbacks.LossLog
+    - class_path: ccl.callbacks.SaveCheckpoint
+  max_steps: 2
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+
+
+def test_fit_reads_stored_states_and_refuses_those_of_another_encoder(whole, tmp_path, capsys):
+    (tmp_path / "fit.yaml").write_text(FIT.replace("SHARDS", str(whole)))
+    (tmp_path / "other.yaml").write_text("model: {text: {init_args: {name: frozen-2}}}")
+    # An encoder whose weights are nowhere: the shards have what it would say.
+    away = "model: {text: {class_path: ccl.text.umt5.UMT5, init_args: {path: nowhere, dim: 8, length: 6}}}"
+    (tmp_path / "away.yaml").write_text(away)
+    joint = str(Path(__file__).parent.parent / "configs/joint.yaml")
+
+    def fit(name: str, *configs: str) -> int:
+        stack = [flag for file in configs for flag in ("--config", str(tmp_path / file))]
+        return cli.main(["fit", "--config", joint, *stack, "--runs_dir", str(tmp_path), "--name", name])
+
+    assert fit("a", "fit.yaml") == 0 and fit("b", "fit.yaml", "away.yaml") == 0
+    assert (tmp_path / "a/losses.jsonl").read_text() == (tmp_path / "b/losses.jsonl").read_text() != ""
+    capsys.readouterr()
+    assert fit("c", "fit.yaml", "other.yaml") == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == (
+        f"ccl: the text states in {whole} are of frozen-1, the model's text encoder is frozen-2; encode again"
+    )
+
+
 @pytest.mark.slow
 def test_a_ray_cluster_whose_worker_is_killed_leaves_what_one_run_leaves(clips, whole, tmp_path):
     pytest.importorskip("ray.data")

@@ -24,6 +24,7 @@ from ccl.callbacks import StepProgress
 from ccl.checkpoint import AtomicCheckpointIO
 from ccl.cli.errors import UsageError, compose, explain, innermost_options
 from ccl.codecs.base import Codec
+from ccl.data.archive import has_states
 from ccl.grid import Grid
 from ccl.module import JointDiffusion
 from ccl.pretrained import missing
@@ -100,7 +101,10 @@ class FitCLI(LightningCLI):
                 Grid(**self.config["grid"].as_dict())
             except ValueError as error:  # told here in its own words, before the parser wraps them
                 raise UsageError(str(error)) from error
-            if lacking := missing(self.resolved()):  # told before anything large is built
+            needed = self.resolved()
+            if (shards := (needed["data"].get("init_args") or {}).get("shards")) and has_states(shards):
+                needed["model"]["text"] = None  # prompts come encoded: its weights need not be here
+            if lacking := missing(needed):  # told before anything large is built
                 raise UsageError(lacking)
             super().instantiate_classes()
 

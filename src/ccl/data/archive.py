@@ -237,6 +237,15 @@ def buckets_in(folder: Path) -> list[str]:
     return names
 
 
+def has_states(folder: str | Path) -> bool:
+    """Whether the shards hold their prompts encoded; not where there are none to read."""
+    folder = Path(folder)
+    try:
+        return "text" in read_index(folder / buckets_in(folder)[0] / INDEX)["settings"]
+    except ValueError:
+        return False
+
+
 def write_buckets(folder: Path, names: Sequence[str]) -> None:
     """Last of all, so that a folder that has the list is complete."""
     write_whole(folder / BUCKETS, json.dumps({"buckets": list(names)}) + "\n")

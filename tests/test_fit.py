@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -226,8 +227,8 @@ def test_a_demo_goes_all_the_way_and_once_more_only_measures(
     assert "joint: pictures and sound from the prompt" in said and "a2v: pictures for a given sound" in said
     made = {path: path.stat().st_mtime_ns for path in (folder / "demo").rglob("*.mp4")}
     assert len(made) == 4 * 4  # true, through the codec, joint, a2v
-    table = json.loads((folder / "demo" / "scores" / "a2v" / "table.json").read_text())
-    assert {line["measure"] for line in table["lines"]} == {"mouth", "mouth_found", "colours"}
+    with (folder / "demo" / "scores" / "a2v" / "summary.csv").open() as file:
+        assert {line["column"] for line in csv.DictReader(file)} >= {"mouth", "colours"}
 
     assert cli.main(argv) == 0
     assert "is trained already" in capsys.readouterr().out

@@ -14,11 +14,11 @@ import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -207,17 +207,31 @@ def write_index(
     write_whole(path, json.dumps(state, indent=1, sort_keys=True) + "\n")
 
 
-def write_tar(path: Path, samples: Sequence[tuple[str, dict[str, bytes]]]) -> dict[str, Any]:
-    """Samples, (id, files by ending), as a tar file, and its line in the index."""
-    data = _tar(samples)
+def write_tar(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> dict[str, Any]:
+    """Samples, (id, files by ending), as a tar file, written as they come; its line in the index."""
+    count = 0
     with replacing(path) as file:
-        file.write(data)
-    return {
-        "name": path.name,
-        "samples": len(samples),
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-    }
+        hashing: Any = _Hashing(file)  # of a file it has what tarfile calls when it writes
+        with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
+            for key, files in samples:
+                count += 1
+                for ending, data in sorted(files.items()):
+                    info = tarfile.TarInfo(f"{key}.{ending}")  # its time and owner are 0: equal clips, equal bytes
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return {"name": path.name, "samples": count, "bytes": hashing.size, "sha256": hashing.digest.hexdigest()}
+
+
+class _Hashing:
+    """Counts and hashes what is written to a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.size, self.digest = file, 0, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self.file.write(data)
 
 
 def buckets_in(folder: Path) -> list[str]:
@@ -310,14 +324,3 @@ def sample_files(files: dict[str, bytes], description: dict[str, Any]) -> dict[s
     """A sample's files and its json, which holds a checksum of each: flipped bits would decode to other pictures."""
     checksums = {ending: zlib.crc32(data) for ending, data in files.items()}
     return {**files, "json": dump({**description, "crc32": checksums}).encode()}
-
-
-def _tar(samples: Sequence[tuple[str, dict[str, bytes]]]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for key, files in samples:
-            for ending, data in sorted(files.items()):
-                info = tarfile.TarInfo(f"{key}.{ending}")  # its time and owner are 0: equal clips, equal bytes
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return file.getvalue()

@@ -247,7 +247,7 @@ class Encoder:
         if (line := finished(path)) is None:
             self._write_empty(path.with_name(EMPTY))
             source = Shards(self.order.shards / bucket, self.order.grids[bucket], shuffle=0, endless=False)
-            line = write_tar(path, list(self._samples(source, name)))
+            line = write_tar(path, self._samples(source, name))
             write_whole(line_path(path), json.dumps(line))
         return bucket, line
 

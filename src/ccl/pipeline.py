@@ -3,8 +3,9 @@
 One route for every generation task: joint from text, from text and a first picture, a2v (sound given), v2a (pictures
 given), video or sound alone. A clip depends on its own row and seed, not on its batch. B clips, T latent frames.
 
-Network, text encoder and codecs work one after the other. With `offload` only the one at work is on the device: states
-of prompts are kept, so that the text encoder comes once for a whole list of rows.
+Text encoder, network and codecs work one after the other. With `offload` the network waits on the CPU until prompts are
+encoded, and then stays; the others are on the device only while they work. States of prompts are kept, so that the text
+encoder comes once for a whole list of rows.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Pipeline:
         provenance: where the weights come from, written beside every clip.
         device: where everything works; None is where the network is.
         half: autocast to bfloat16 on a CPU too; on a GPU that is always so.
-        offload: hold on the device only what is at work, and decode clip by clip, in pieces along time.
+        offload: text encoder and codecs are on the device only while they work, the first before the network is;
+            decode clip by clip, in pieces along time.
     """
 
     def __init__(
@@ -92,7 +94,8 @@ class Pipeline:
             device: None is the GPU where there is one.
             dtype: of the matrices of the network's blocks, nearly all of its memory. In bfloat16 they take half of it,
                 and a clip is to the last bit what autocast makes of float32: the rest stays as it is.
-            offload: hold on the device only what is at work, for models that do not fit beside umT5 and the codecs.
+            offload: text encoder and codecs are on the device only while they work, the first before the network is: for
+                models that do not fit beside umT5.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.

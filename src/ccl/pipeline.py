@@ -94,8 +94,8 @@ class Pipeline:
             device: None is the GPU where there is one.
             dtype: of the matrices of the network's blocks, nearly all of its memory. In bfloat16 they take half of it,
                 and a clip is to the last bit what autocast makes of float32: the rest stays as it is.
-            offload: text encoder and codecs are on the device only while they work, the first before the network is: for
-                models that do not fit beside umT5.
+            offload: text encoder and codecs are on the device only while they work, the first before the network is;
+                for models that do not fit beside umT5.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.

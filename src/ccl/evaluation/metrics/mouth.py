@@ -144,8 +144,11 @@ def shifted(curve: Float[np.ndarray, " t"], loudness: Float[np.ndarray, " t"], l
     return correlate(curve[max(0, -late) :][:frames], loudness[max(0, late) :][:frames])
 
 
-def table(pairs: Sequence[Pair]) -> Float[np.ndarray, "n n"]:
-    """`correlate` of every clip's opening with every clip's envelope, all cut to the shortest clip's length."""
+def table(pairs: Sequence[np.ndarray]) -> Float[np.ndarray, "n n"]:
+    """`correlate` of every clip's opening with every clip's envelope, all cut to the shortest clip's length.
+
+    Each pair is (2, T) with a T of its own.
+    """
     frames = min((pair.shape[1] for pair in pairs), default=0)
     curves, loudness = (np.stack([pair[row, :frames] for pair in pairs]) for row in (0, 1))
     moves = (curves.std(1) >= _STILL) & np.array([found(curve) for curve in curves])
@@ -157,18 +160,18 @@ def table(pairs: Sequence[Pair]) -> Float[np.ndarray, "n n"]:
     return curves @ loudness.T
 
 
-def shuffled(pairs: Sequence[Pair], seed: int = 0) -> Float[np.ndarray, " n"]:
+def shuffled(pairs: Sequence[np.ndarray], seed: int = 0) -> Float[np.ndarray, " n"]:
     """The measure of each clip's pictures with another clip's sound."""
     return table(pairs)[np.arange(len(pairs)), derangement(len(pairs), seed)]
 
 
-def floor(pairs: Sequence[Pair], seed: int = 0, rounds: int = 8) -> float:
+def floor(pairs: Sequence[np.ndarray], seed: int = 0, rounds: int = 8) -> float:
     """What the measure gives by chance: its mean over `rounds` shufflings of the sound between the clips."""
     partners = np.array([derangement(len(pairs), seed + k) for k in range(rounds)])
     return float(table(pairs)[np.arange(len(pairs)), partners].mean())
 
 
-def p_value(pairs: Sequence[Pair], seed: int = 0, rounds: int = 2000) -> float:
+def p_value(pairs: Sequence[np.ndarray], seed: int = 0, rounds: int = 2000) -> float:
     """One-sided permutation test, true pairs against shuffled: how often a shuffling's mean is as high as the true one.
 
     The smallest value it can give is 1 / (rounds + 1).

@@ -28,7 +28,7 @@ from ccl.callbacks import EMA, LossLog, Monitor, Preview, SaveCheckpoint, TaskRo
 from ccl.checkpoint import AtomicCheckpointIO  # noqa: E402
 from ccl.model.adapter import LoRA  # noqa: E402
 from ccl.run import RunFolder  # noqa: E402
-from fakes import FakeData, make_module, shard_data  # noqa: E402
+from fakes import FakeData, make_module, model_config, shard_data  # noqa: E402
 
 
 class Kill(Callback):
@@ -61,7 +61,7 @@ def train(
     lora: bool = False,
 ) -> None:
     """One run; the last losses go to its losses.jsonl."""
-    config = {"interaction": interaction, "workers": workers, "seed_everything": 0}
+    config = {**model_config(interaction, layers), "workers": workers, "seed_everything": 0}
     run = RunFolder(Path(folder).name, Path(folder).parent)
     start = run.open(config, ckpt_path)
     sharded = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1)

@@ -91,6 +91,29 @@ def make_net(kind: str = "cca", layers: int = 2) -> DualStreamTransformer:
     )
 
 
+def model_config(kind: str = "cca", layers: int = 2) -> dict[str, Any]:
+    """What a run's config.yaml says of make_net, make_text, make_codec and GRID."""
+    align = {"class_path": "ccl.interaction.TARP", "init_args": {"centre": "proportional"}}
+    own = {} if kind == "gate" else {"num_context_audio": 2, "num_context_video": 3}
+    name = "Gate" if kind == "gate" else "CCA"
+    net = {
+        "video": {"width": 16, "ffn": 32, "channels": CHANNELS.video},
+        "audio": {"width": 8, "ffn": 16, "channels": CHANNELS.audio},
+        "interaction": {"class_path": f"ccl.interaction.{name}", "init_args": {"align": align, **own}},
+        **{"layers": layers, "head_dim": 8, "text_dim": 8, "freq_dim": 16},
+    }
+    text = {"dim": 8, "length": 6, "layers": 1, "heads": 2, "buckets": 64}
+    return {
+        "model": {
+            "net": {"class_path": "ccl.model.DualStreamTransformer", "init_args": net},
+            "text": {"class_path": "ccl.text.EmbeddedText", "init_args": text},
+        },
+        "codec": {"video": {"class_path": "fakes.TinyVideo"}, "audio": {"class_path": "fakes.TinyAudio"}},
+        "grid": {"frames": GRID.frames, "height": GRID.height, "width": GRID.width},
+        "sampling": {"steps": 2},
+    }
+
+
 def make_text() -> EmbeddedText:
     return EmbeddedText(dim=8, length=6, layers=1, heads=2, buckets=64)
 

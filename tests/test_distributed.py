@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from fakes import make_shards
-from trainings import losses, train_all
+from ccl import cli
+from ccl.media import read_clip
+from ccl.sharded import read_sharded
+from fakes import GRID, make_net, make_shards, make_text
+from trainings import differences, losses, train_all
 
 
 def assert_same_losses(folder: Path, other: Path) -> None:
@@ -40,7 +46,7 @@ def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_pa
 
 
 @pytest.mark.timeout(300)
-def test_a_sharded_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
+def test_a_sharded_run_resumes_to_the_last_bit_and_is_gathered_into_one_file_that_makes_clips(tmp_path: Path) -> None:
     common = {"shards": str(make_shards(tmp_path)), "ranks": 2, "strategy": "fsdp", "size": 2, "steps": 5, "layers": 1}
     killed = common | {"folder": str(tmp_path / "killed")}
     runs = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 4}, killed | {"ckpt_path": "last"}]
@@ -50,14 +56,28 @@ def test_a_sharded_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     assert all((folder / "complete").is_file() for folder in folders)
     assert_same_shards(*folders)
 
+    # What was trained by two becomes one file, the same from either, and clips.
+    for name in ("whole", "killed"):
+        assert (
+            cli.main(["export", str(tmp_path / name), "-o", str(tmp_path / f"{name}-model"), "--dtype", "float32"]) == 0
+        )
+    weights, others = (load_file(tmp_path / f"{name}-model/model.safetensors") for name in ("whole", "killed"))
+    assert weights.keys() == {f"{part}.{k}" for part, net in parts().items() for k in net.state_dict()}
+    assert differences(weights, others) == []
+    averages = read_sharded(folders[0].resolve())
+    assert all(torch.equal(value, averages.get(f"ema.{name}")) for name, value in weights.items())
+    prompts = ["--prompt", 'a man says "word 1"', "--device", "cpu", "-o", str(tmp_path / "clip.mp4")]
+    assert cli.main(["generate", "--ckpt", str(tmp_path / "killed-model"), *prompts]) == 0
+    clip = read_clip(tmp_path / "clip.mp4")
+    assert clip.video.shape == (GRID.frames, GRID.height, GRID.width, 3) and len(clip.audio) == GRID.samples
+
+
+def parts() -> dict[str, torch.nn.Module]:
+    return {"net": make_net(layers=1), "text": make_text()}
+
 
 def assert_same_shards(folder: Path, other: Path) -> None:
     """Weights, averages and moments of two sharded checkpoints are the same to the last bit."""
-    import torch
-    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-
-    from trainings import differences
-
     states = []
     for path in (folder, other):
         dcp_to_torch_save(path.resolve(), path.resolve().with_suffix(".pt"))

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "pretrained": {"weights"},
     "text": VALUES | {"pretrained"},
     "codecs": VALUES | {"files", "pretrained"},
+    "image": VALUES | {"codecs", "model", "pretrained"},  # what a network is shown of a picture
     "media": VALUES | {"files"},
     "sampling": VALUES | {"flow", "guidance"},
     "optimizer": set(),
@@ -40,13 +41,25 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Where the parts meet.
 MIDDLE: dict[str, set[str]] = {
-    "module": VALUES | {"codecs", "flow", "model", "optimizer", "sharded", "sharding", "tasks", "text"},
+    "module": VALUES | {"codecs", "flow", "image", "model", "optimizer", "sharded", "sharding", "tasks", "text"},
     "sharded": {"checkpoint"},
     "plan": VALUES | {"guidance", "model", "nn", "tasks"},
     "model_folder": VALUES
-    | {"checkpoint", "codecs", "files", "model", "pretrained", "sampling", "sharded", "sharding", "text"},
+    | {"checkpoint", "codecs", "files", "image", "model", "pretrained", "sampling", "sharded", "sharding", "text"},
     "pipeline": VALUES
-    | {"codecs", "guidance", "media", "model_folder", "pretrained", "rows", "sampling", "tasks", "text"},
+    | {
+        "codecs",
+        "guidance",
+        "image",
+        "media",
+        "model",
+        "model_folder",
+        "pretrained",
+        "rows",
+        "sampling",
+        "tasks",
+        "text",
+    },
     "generate": VALUES | {"__version__", "files", "guidance", "pipeline", "rows"},
     "callbacks": VALUES | {"checkpoint", "files", "guidance", "media", "pipeline", "tasks"},
 }

@@ -1,5 +1,7 @@
 """A model on disk: a folder of config.yaml (net, text, codec, grid, sampling, provenance) and model.safetensors.
 
+A network that is shown a first picture has an `image` in its config too, the encoder of it.
+
 A checkpoint of a run (runs/x/checkpoints/last.ckpt, with runs/x/config.yaml) is read the same way, its averaged
 weights first. Nothing is unpickled but tensors. Keys are net.* and text.*; codecs are named with their identity.
 """
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from ccl.codecs.base import Codec
 from ccl.files import MARK, write_whole
 from ccl.grid import Grid
+from ccl.image import ImageEncoder
 from ccl.model.adapter import LoRA, merge
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.pretrained import missing
@@ -44,6 +47,7 @@ class Model:
     grid: Grid
     sampling: Sampling
     provenance: dict[str, Any]
+    image: ImageEncoder | None = None
 
 
 def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
@@ -209,6 +213,7 @@ def from_run(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "net": model["net"],
         "text": model["text"],
+        **({"image": model["image"]} if model.get("image") else {}),
         "codec": codec if "class_path" in codec else {"class_path": "ccl.codecs.Codec", "init_args": codec},
         "grid": config["grid"],
         "sampling": config.get("sampling") or model.get("sampling") or {},
@@ -255,11 +260,11 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False) -> Model:
     parser.add_argument("--codec", type=Codec)
     parser.add_argument("--grid", type=Grid)
     parser.add_argument("--sampling", type=Sampling)
+    parser.add_argument("--image", type=ImageEncoder)
     given = {key: config.get(key) for key in ("net", "text", "codec", "grid")}
     if lacking := [key for key, value in given.items() if value is None]:
         raise ValueError(f"{source}: its config has no {lacking[0]}")
-    if config.get("sampling"):
-        given["sampling"] = config["sampling"]
+    given |= {key: config[key] for key in ("sampling", "image") if config.get(key)}
     try:
         node = nets.parse_object({"net": given.pop("net")})
         parts = parser.instantiate_classes(parser.parse_object(given))
@@ -271,7 +276,7 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False) -> Model:
     identity = provenance.get("codec")
     if identity and identity != parts.codec.identity:
         raise ValueError(f"{source} was trained with the codec {identity}, but its config gives {parts.codec.identity}")
-    return Model(net, parts.text, parts.codec, parts.grid, parts.sampling, provenance)
+    return Model(net, parts.text, parts.codec, parts.grid, parts.sampling, provenance, parts.image)
 
 
 def sha256(path: Path) -> str:

@@ -25,6 +25,9 @@ from torch.distributed.fsdp import FSDPModule
 from ccl.codecs.base import Codec
 from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance, guided
+from ccl.image import ImageEncoder
+from ccl.image.first import show
+from ccl.model.image import Shown
 from ccl.pretrained import Precision
 from ccl.rng import generator
 from ccl.rows import Row
@@ -52,6 +55,7 @@ class Pipeline:
         half: autocast to bfloat16 on a CPU too; on a GPU that is always so.
         offload: text encoder and codecs are on the device only while they work, the first before the network is;
             decode clip by clip, in pieces along time.
+        image: encoder of the first picture, of a network that is shown one.
     """
 
     def __init__(
@@ -69,10 +73,11 @@ class Pipeline:
         device: str | torch.device | None = None,
         half: bool = False,
         offload: bool = False,
+        image: ImageEncoder | None = None,
     ) -> None:
         self.net, self.text, self.codec, self.grid = net, text, codec, grid
         self._device = None if device is None else torch.device(device)
-        self.half, self.offload = half, offload
+        self.half, self.offload, self.image = half, offload, image
         self._states: dict[str, Tensor] = {}  # of prompts, on the CPU, without the zeros after them; offload alone
         self.guidance: Guidance = UCG2() if guidance is None else guidance
         self.steps, self.solver, self.shift = steps, solver, shift
@@ -109,7 +114,7 @@ class Pipeline:
             if part is not model.net or not offload:
                 part.to(device)
             part.eval().requires_grad_(False)
-        settings = {**vars(model.sampling), "device": device, "half": half, "offload": offload}
+        settings = {**vars(model.sampling), "device": device, "half": half, "offload": offload, "image": model.image}
         return cls(model.net, model.text, model.codec, model.grid, **settings, provenance=model.provenance)
 
     def __call__(
@@ -167,7 +172,10 @@ class Pipeline:
 
         media = [self.read(row) for row in rows]
         noise = self.noise([row.seed or 0 for row in rows], present)
-        clean, mask = self.conditions(media, noise)
+        shown = self.shown(rows, media) if self.net.shown and present.video else None
+        # A picture that is shown so is no latent frame of the clip's: those are all generated, or all given.
+        held = [AV(None, x.audio) if shown and row.image is not None else x for row, x in zip(rows, media, strict=True)]
+        clean, mask = self.conditions(held, noise)
         self.remember([text for row in rows for text in (row.prompt, row.negative)])
         if self.offload:
             self.codec.unload()
@@ -178,8 +186,10 @@ class Pipeline:
                 "negative": self.states([row.negative for row in rows]),
             }
             rule = (self.guidance if guidance is None else guidance).weights(generation_route(given, wanted))
-            cached = not isinstance(self.net, FSDPModule)
-            velocity = guided(self.net, texts, rule, grid=self.grid, generated=generated, cached=cached)
+            # Sound alone needs no picture, but it cannot be prepared without.
+            cached = not isinstance(self.net, FSDPModule) and not (self.net.shown and shown is None)
+            settings: dict[str, Any] = {"grid": self.grid, "generated": generated, "cached": cached, "image": shown}
+            velocity = guided(self.net, texts, rule, **settings)
 
         def cast(x: AV[Any], t: AV[Any]) -> AV[Any]:
             with self.autocast():  # the network alone: the solver's arithmetic stays in float32
@@ -222,6 +232,26 @@ class Pipeline:
         """
         held = [self._held(stream, media, x) for stream, x in zip(STREAMS, like, strict=True)]
         return AV(*(pair[0] for pair in held)), AV(*(pair[1] for pair in held))
+
+    def shown(self, rows: Sequence[Row], media: list[AV[Any]]) -> Shown:
+        """The first picture of each row, as a network of Wan2.1-I2V's kind is shown it; of given pictures, the first.
+
+        Raises:
+            ValueError: a row has none, or the model has no encoder of it.
+        """
+        if lacking := [row.id for row, x in zip(rows, media, strict=True) if x.video is None]:
+            raise ValueError(f"{lacking[0]}: this network is always shown a first picture: give `image`")
+        if self.image is None:
+            raise ValueError(
+                "this network is shown a first picture, but the model's config has no encoder of it, `image`"
+            )
+        each = []
+        for x in media:  # one at a time, so that a clip does not depend on its batch
+            picture = torch.tensor(x.video[:1], device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            each.append(show(picture, self.grid.frames, self.codec.video, self.image))
+        if self.offload:
+            self.image.unload()
+        return Shown(torch.cat([one.latents for one in each]), torch.cat([one.states for one in each]))
 
     @torch.no_grad()
     def remember(self, prompts: Sequence[str]) -> None:

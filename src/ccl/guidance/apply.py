@@ -29,6 +29,7 @@ def guided(
     generated: AV[bool] = AV(True, True),
     batched: bool = True,
     cached: bool = True,
+    image: Any = None,
 ) -> NetVelocity:
     """The velocity (x, t) -> sum over passes of weight * net(x, t, text of the pass, route of the pass).
 
@@ -42,18 +43,20 @@ def guided(
         batched: all passes in one forward of P*B clips; else one after another, which needs less memory.
         cached: compute keys and values of text and context tokens once, here, not at every step. Needs the network's
             own parameters at hand, so not under FSDP.
+        image: the first pictures, in every pass, of a network that is shown them.
     """
     used = {key: w for key, w in weights.items() if any(g and abs(x) > 1e-9 for g, x in zip(generated, w, strict=True))}
     groups = [list(used)] if batched else [[key] for key in used]
     states = [torch.cat([texts[key.text] for key in group]) for group in groups]
+    shown = {} if image is None else {"image": image}
     if cached:
-        states = [net.prepare(group) for group in states]
+        states, shown = [net.prepare(group, **shown) for group in states], {}
 
     def velocity(x: AV[Any], t: AV[Any]) -> AV[Any]:
         total = x.map(lambda z: torch.zeros_like(z, dtype=torch.float32))
         for group, text in zip(groups, states, strict=True):
             routes = [key.route for key in group]
-            v = net(tiled(x, len(group)), tiled(t, len(group)), text, grid=grid, route=routes)
+            v = net(tiled(x, len(group)), tiled(t, len(group)), text, grid=grid, route=routes, **shown)
             scales = AV(*([used[key][i] if generated[i] else 0.0 for key in group] for i in range(2)))
             total = AV.zip(lambda a, b: a + b, total, AV.zip(weighted, v, scales))
         return total

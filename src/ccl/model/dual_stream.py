@@ -49,6 +49,8 @@ class DualStreamTransformer(nn.Module):
         ValueError: where a width does not divide into heads, or there are no layers, or no streams.
     """
 
+    shown = False  # whether it takes `image`, a first picture, wherever there is video
+
     def __init__(
         self,
         *,

@@ -132,6 +132,8 @@ class ImageDualStream(DualStreamTransformer):
         image_tokens: how many there are.
     """
 
+    shown = True
+
     def __init__(
         self,
         *,

@@ -47,7 +47,7 @@ SHARED = {
     "model.time.class_path", "model.time.init_args.mean", "model.time.init_args.std",
     "model.optimizer.eps", "model.optimizer.weight_decay", "model.optimizer.decay_steps", "model.optimizer.fused",
     "model.text_dropout", "model.image_prob", "model.seed", "model.pretrained",
-    "model.freeze", "model.lora", "model.compile",
+    "model.freeze", "model.lora", "model.image", "model.compile",
     "data.init_args.seed", "data.init_args.val_shards",
     "trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.log_every_n_steps",
     "trainer.max_epochs", "trainer.check_val_every_n_epoch", "trainer.num_sanity_val_steps",
@@ -241,7 +241,7 @@ def test_an_overlay_resolves_over_the_embedded_default(file: str) -> None:
     assert {key for key in keys if key not in found} == set()
 
 
-@pytest.mark.parametrize("file", ["wan14b", "wan1_3b", "middle"])
+@pytest.mark.parametrize("file", ["wan14b", "wan14b_i2v", "wan1_3b", "middle"])
 def test_a_model_overlay_builds_on_the_meta_device(file: str) -> None:
     node = resolved("joint.yaml", f"model/{file}.yaml")["model"]["net"]
     with torch.device("meta"):

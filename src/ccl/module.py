@@ -24,8 +24,11 @@ from ccl import flow
 from ccl.codecs.base import Codec
 from ccl.flow import LogitNormal, TimeDistribution
 from ccl.grid import Grid
+from ccl.image import ImageEncoder
+from ccl.image.first import show
 from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters, is_adapter
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.image import Shown
 from ccl.model.load import load_stream, load_wan, stream_state
 from ccl.optimizer import OptimizerConfig
 from ccl.rng import generator, seed_of
@@ -76,6 +79,8 @@ class JointDiffusion(LightningModule):
             name. What no source has is new.
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link).
         lora: adapters that train in the place of the streams' own weights; implies `freeze`.
+        image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so
+            `image_prob` has no say, and all latent frames are generated and count.
         compile: compile each block of the network; changes the last bits, so keep it as it is when resuming.
     """
 
@@ -99,6 +104,7 @@ class JointDiffusion(LightningModule):
         pretrained: str | dict[Stream, str] | None = None,
         freeze: Literal["backbones"] | None = None,
         lora: LoRA | None = None,
+        image: ImageEncoder | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -111,6 +117,7 @@ class JointDiffusion(LightningModule):
             raise ValueError(f"model.pretrained has {min(unknown)}; it takes a source for {' and '.join(STREAMS)}")
         # Held in a tuple, so that a codec is neither saved, averaged, sharded nor handed to the optimizer.
         self._codec = (codec.eval().requires_grad_(False),)
+        self._image = (image,)
         self.grid = grid
         self.tasks = PAPER_TASKS if tasks is None else tasks
         self.time = LogitNormal() if time is None else time
@@ -124,6 +131,10 @@ class JointDiffusion(LightningModule):
     @property
     def codec(self) -> Codec:
         return self._codec[0].to(self.device)
+
+    @property
+    def image(self) -> ImageEncoder | None:
+        return self._image[0]
 
     def setup(self, stage: str) -> None:
         # A run without clips to validate on is as intended; Lightning would warn of it every time.
@@ -143,6 +154,10 @@ class JointDiffusion(LightningModule):
             text = self._factories[1]()
             with torch.device("cpu" if mesh is None else "meta"):
                 net = self._factories[0]()
+            if net.shown and self.image is None:
+                raise TrainingError(
+                    "model.net is always shown a first picture, so model.image must be an encoder of it"
+                )
             self.net, self.text = net, text
             if self.frozen:
                 freeze_backbones(net, text)
@@ -260,7 +275,8 @@ class JointDiffusion(LightningModule):
         x_t = AV.zip(flow.interpolate, z, chance.noise, chance.t)
         v = AV.zip(flow.velocity, z, chance.noise)
         grid = replace(self.grid, **batch.grid)
-        v_hat = net(x_t, chance.t, states, grid=grid, route=task.route, reference=task.is_reference)
+        shown = {"image": self.show(batch)} if net.shown and z.video is not None else {}
+        v_hat = net(x_t, chance.t, states, grid=grid, route=task.route, reference=task.is_reference, **shown)
         return AV.zip(loss_by_clip, v_hat, v, chance.counted)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -288,6 +304,22 @@ class JointDiffusion(LightningModule):
             pictures = None if given.video is None else given.video / 127.5 - 1
             z: AV[Any] = self.codec.encode(AV(pictures, given.audio), replace(self.grid, **batch.grid))
         return z.map(lambda x: x.float())
+
+    @torch.no_grad()
+    def show(self, batch: Batch) -> Shown:
+        """First pictures of the batch's clips, as a network of Wan2.1-I2V's kind is shown them.
+
+        Raises:
+            TrainingError: the clips are latents, which hold no pictures.
+        """
+        if batch.media is None or self.image is None:
+            raise TrainingError(
+                f"clips {', '.join(batch.id)} are latents, but this network is shown each clip's first picture: train "
+                "it on shards of media (`ccl shards make`), not on encoded ones"
+            )
+        with torch.autocast(self.device.type, enabled=False):
+            pictures: Tensor = batch.media.video[:, :, 0].float() / 127.5 - 1
+            return show(pictures, batch.media.video.shape[2], self.codec.video, self.image)
 
     def draw(self, prompt: list[str], z: AV[Tensor], task: Task, *, index: int, rank: int = 0) -> Draws:
         """Times, noise, dropped prompts and given first frames of one batch.
@@ -317,7 +349,8 @@ class JointDiffusion(LightningModule):
         drawn = AV.zip(lambda times, given: times * 0 if given else times, drawn, task.is_reference)
         counted = z.map(lambda x: torch.ones(x.shape[0], x.shape[2], device=self.device))
         # Decisions 17 and 24: a given first frame is clean and uncounted.
-        if any(image) and z.video is not None and not task.is_reference.video:
+        held = any(image) and z.video is not None and not task.is_reference.video
+        if held and not self.built[0].shown:
             moving = torch.ones_like(counted.video)
             moving[:, 0] = 1 - torch.tensor(image, dtype=torch.float32, device=self.device)
             drawn = AV(drawn.video[:, None] * moving, drawn.audio)

@@ -53,6 +53,11 @@ class Preview(Callback):
         self.guidance, self.solver, self.shift, self.seed = guidance, solver, shift, seed
         self._step = 0
 
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.prompts and getattr(pl_module.net, "shown", False):
+            rank_zero_warn("there are no previews: this network is shown a first picture, and a prompt has none")
+            self.prompts = []
+
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self._step = trainer.global_step
 

@@ -18,8 +18,11 @@ import pytest
 from ccl import cli
 from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
+from ccl.model_folder import save_model
+from ccl.pipeline import Pipeline
 from ccl.rows import Row, write_rows
 from ccl.types import Clip
+from tiny import tiny_config, tiny_pipeline
 from tiny_clips import tiny_clip
 
 PROMPT = 'A man with black hair and a green shirt in front of a blue wall says "hello"'
@@ -86,6 +89,32 @@ def test_several_systems_stand_in_one_table(folder, tmp_path):
     assert "ours" in table and "theirs" in table
 
 
+def test_a_checkpoint_that_does_not_fit_as_it_is_makes_the_clips_that_generate_makes(tmp_path, monkeypatch):
+    folder, rows = tmp_path / "model", tmp_path / "rows.jsonl"
+    whole = tiny_pipeline()
+    parts = {"net": whole.net, "text": whole.text}
+    save_model(
+        folder, tiny_config(), {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
+    )
+    rows.write_text(write_rows(ROWS[:2]))
+    loaded, load = [], Pipeline.load
+
+    def spy(*args, **how):
+        loaded.append((how["dtype"], how["offload"]))
+        return load(*args, **how)
+
+    monkeypatch.setattr(Pipeline, "load", spy)
+    fits = ["--dtype", "bfloat16", "--offload", "--device", "cpu"]
+    argv = ["--testset", str(rows), "--give", "text", "--metrics", "av_align", "-o", str(tmp_path / "out"), *fits]
+    assert cli.main(["evaluate", "--ckpt", str(folder), *argv]) == 0
+    made = ["--prompts", str(rows), "--give", "text", "-o", str(tmp_path / "made"), *fits]
+    assert cli.main(["generate", "--ckpt", str(folder), *made]) == 0
+    assert loaded == [("bfloat16", True)] * 2
+    for row in ROWS[:2]:
+        name = f"{row['id']}.mp4"
+        assert (tmp_path / "out/clips" / name).read_bytes() == (tmp_path / "made" / name).read_bytes()
+
+
 def test_names_and_folders_may_hold_equals_signs(folder, tmp_path):
     (folder.parent / "a=b").symlink_to(folder)
     argv = ["--methods", f"cfg=4={folder}", "--methods", f"x={folder.parent}/a=b", "--metrics", "colours"]
@@ -118,6 +147,8 @@ MISTAKES = {
     "there are no weights called 'yunt', did you mean 'yunet'?": ["--videos", "clips", "--weights", "yunt=x"],
     "there is no file x, given as the weights of yunet": ["--videos", "clips", "--weights", "yunet=x"],
     "--steps is for the clips that --ckpt makes": ["--videos", "clips", "--steps", "3"],
+    "--dtype is for the clips that --ckpt makes": ["--videos", "clips", "--dtype", "bfloat16"],
+    "--offload is for the clips that --ckpt makes": ["--videos", "clips", "--offload"],
     "--ckpt makes clips and --videos scores": ["--videos", "clips", "--ckpt", "clips"],
     "there is no option '--video', did you mean '--videos'?": ["--video", "clips"],
     "there is no --reference folder gone": ["--videos", "clips", "--reference", "gone"],

@@ -127,6 +127,8 @@ def parse(argv: list[str]) -> Namespace:
         help=f"these of the rows' media (image for {PAPER}, else text alone)",
     )
     made.add_argument("--prompts", type=Path, help="JSONL of id and prompt, in place of the test set's own")
+    made.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the network in memory (float32)")
+    made.add_argument("--offload", action="store_true", help="text encoder and codecs leave the GPU when done")
     result = parser.add_argument_group("results")
     result.add_argument(
         "-o", "--out", type=path_of, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)"
@@ -139,7 +141,7 @@ def parse(argv: list[str]) -> Namespace:
         parser.error("nothing to score: give --ckpt RUN, --videos DIR, or --methods NAME=DIR")
     if args.ckpt and len(given) > 1:
         parser.error(f"--ckpt makes clips and --{given[1]} scores those that are there; run them one after the other")
-    for flag in ("name", "steps", "give", "prompts"):
+    for flag in ("name", "steps", "give", "prompts", "dtype", "offload"):
         if getattr(args, flag) and not args.ckpt:
             parser.error(f"--{flag} is for the clips that --ckpt makes")
     for flag in ("batch_size", "limit", "steps"):
@@ -312,7 +314,8 @@ def generate(args: Namespace, rows: list[Row], folder: Path) -> None:
     from ccl.generate import generate_files
     from ccl.pipeline import Pipeline
 
-    pipe = Pipeline.load(args.ckpt, device=device_of(args.device))
+    how = {"dtype": args.dtype or "float32", "offload": args.offload}
+    pipe = Pipeline.load(args.ckpt, device=device_of(args.device), **how)
     with bar("generating") as progress:
         try:
             generate_files(pipe, rows, folder, steps=args.steps, seed=args.seed, progress=progress)

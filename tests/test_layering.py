@@ -41,7 +41,8 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Where the parts meet.
 MIDDLE: dict[str, set[str]] = {
-    "module": VALUES | {"codecs", "flow", "image", "model", "optimizer", "sharded", "sharding", "tasks", "text"},
+    "module": VALUES
+    | {"codecs", "flow", "image", "model", "model_folder", "optimizer", "sharded", "sharding", "tasks", "text"},
     "sharded": {"checkpoint"},
     "plan": VALUES | {"guidance", "model", "nn", "tasks"},
     "model_folder": VALUES

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning import Callback, Trainer
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from ccl.module import JointDiffusion, TrainingError, loss_by_clip
 from ccl.optimizer import OptimizerConfig
 from ccl.tasks import PAPER_TASKS
 from ccl.types import AV, Batch
-from fakes import CHANNELS, GRID, FakeData, make_batch, make_module, make_net
+from fakes import CHANNELS, GRID, FakeData, make_batch, make_module, make_net, model_config
 
 JOINT, SINGLE, A2V, V2A = (PAPER_TASKS[name] for name in ("joint", "single", "a2v", "v2a"))
 
@@ -240,6 +241,30 @@ def test_training_may_start_from_a_models_weights(tmp_path: Path, module: JointD
     started = make_module(pretrained=str(tmp_path))
     started.configure_model()
     assert all(torch.equal(a, b) for a, b in zip(started.parameters(), other.parameters(), strict=True))
+
+
+def test_training_may_start_from_a_runs_averaged_weights(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text(yaml.safe_dump(model_config()))
+    for step, seed in ((4, 7), (8, 9)):
+        other = make_module(seed=seed)
+        other.configure_model()
+        average = {f"ema.{name}": value + 1 for name, value in other.state_dict().items() if name.startswith("net.")}
+        checkpoint = {"state_dict": {**other.state_dict(), **average}, "global_step": step}
+        torch.save(checkpoint, run / f"checkpoints/step={step:06d}.ckpt")
+    for source in (run, run / "checkpoints/step=000008.ckpt"):
+        started = make_module(pretrained=str(source))
+        started.configure_model()
+        assert started.net is not None and other.net is not None and started.text is not None
+        assert all(torch.equal(a, b + 1) for a, b in zip(started.net.parameters(), other.net.parameters(), strict=True))
+    started = make_module(pretrained={"audio": str(run)})
+    started.configure_model()
+    assert torch.equal(started.net.audio.head.head.weight, other.net.audio.head.head.weight + 1)
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(TrainingError, match=r"model\.pretrained: there is no checkpoint in"):
+        make_module(pretrained=str(run)).configure_model()
 
 
 def test_parameter_groups_have_the_papers_rates(module: JointDiffusion) -> None:

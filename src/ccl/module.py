@@ -30,6 +30,7 @@ from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters, is_ad
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
 from ccl.model.load import load_stream, load_wan, stream_state
+from ccl.model_folder import CONFIG, WEIGHTS, read_source
 from ccl.optimizer import OptimizerConfig
 from ccl.rng import generator, seed_of
 from ccl.sharded import sharded_shapes
@@ -74,9 +75,9 @@ class JointDiffusion(LightningModule):
         text_dropout: share of clips whose prompt is dropped in both streams together: the encoded empty prompt.
         image_prob: share of clips, where video is generated, whose first latent frame is given (t2v : i2v = 1 : 1).
         seed: of the weights at step 0, of tasks, times and noise.
-        pretrained: whose weights training starts from: a model folder; or a Wan backbone for the video stream, or Ovi's
-            two (a file, a folder, or a repository of the hub that was fetched); or a source for each stream by its
-            name. What no source has is new.
+        pretrained: whose weights training starts from: a model folder; or a run folder, for its last checkpoint, or
+            a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two (a file, a folder, or a
+            repository of the hub that was fetched); or a source for each stream by its name. What no source has is new.
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link).
         lora: adapters that train in the place of the streams' own weights; implies `freeze`.
         image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so
@@ -403,9 +404,15 @@ class JointDiffusion(LightningModule):
             check_shapes(shapes_of(self.state_dict()), shapes_of(state), f"checkpoint {self.trainer.ckpt_path}")
 
 
-def own_weights(folder: Path) -> dict[str, Tensor] | None:
-    """Weights of a model folder of ours, named net.* and text.*; None where it is something else."""
-    path = folder / "model.safetensors"
+def own_weights(source: Path) -> dict[str, Tensor] | None:
+    """Weights of a model folder of ours, or the averaged ones of a run's checkpoint (of a run folder the last).
+
+    They are named net.* and text.*; None where it is something else.
+    """
+    in_run = source.suffix == ".ckpt" and any((place / CONFIG).is_file() for place in source.absolute().parents[:2])
+    if in_run or (source / "checkpoints").is_dir():
+        return read_source(source)[1]
+    path = source / WEIGHTS
     if not path.is_file():
         return None
     with safe_open(path, framework="pt") as opened:

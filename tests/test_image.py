@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,11 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
+from ccl import plan
+from ccl.callbacks.preview import Preview
 from ccl.codecs.wan import WanVideo
 from ccl.grid import Grid
 from ccl.image.clip import CLIPVision
@@ -24,7 +27,7 @@ from ccl.module import JointDiffusion, TrainingError
 from ccl.pipeline import Pipeline
 from ccl.rows import Row
 from ccl.tasks import PAPER_TASKS
-from ccl.types import AV, Batch
+from ccl.types import AV, OPEN, Batch
 from fakes import CHANNELS, GRID, interaction, make_batch, make_codec, make_text
 from tiny import awake, tiny_config
 
@@ -238,12 +241,11 @@ def test_a_run_hands_its_encoder_to_the_model_that_is_exported(folder: Path) -> 
 # Training
 
 
-def module(folder: Path | None, **more: Any) -> JointDiffusion:
-    net = partial(
-        ImageDualStream,
+def network(layers: int = 1) -> ImageDualStream:
+    return ImageDualStream(
         video=StreamConfig(width=16, ffn=32, channels=CHANNELS.video),
         audio=StreamConfig(width=8, ffn=16, channels=CHANNELS.audio),
-        layers=1,
+        layers=layers,
         head_dim=8,
         text_dim=8,
         interaction=interaction,
@@ -251,8 +253,11 @@ def module(folder: Path | None, **more: Any) -> JointDiffusion:
         image_dim=DIM,
         image_tokens=TOKENS,
     )
+
+
+def module(folder: Path | None, **more: Any) -> JointDiffusion:
     image = None if folder is None else encoder(folder)
-    built = JointDiffusion(net, make_text, make_codec(), GRID, image=image, **more)
+    built = JointDiffusion(network, make_text, make_codec(), GRID, image=image, **more)
     built.configure_model()
     return built
 
@@ -293,3 +298,21 @@ def test_training_on_latents_or_without_an_encoder_is_refused_in_a_sentence(fold
     task = next(iter(PAPER_TASKS.values()))
     with pytest.raises(TrainingError, match="are latents, but this network is shown each clip's first picture"):
         module(folder).losses(make_batch(0, range(2)), task, index=0)
+
+
+def test_previews_of_prompts_alone_are_left_out_with_a_word() -> None:
+    preview = Preview(["a bird"], every=1)
+    with pytest.warns(UserWarning, match="there are no previews: this network is shown a first picture"):
+        preview.on_fit_start(None, SimpleNamespace(net=network()))
+    assert preview.prompts == []
+
+
+def test_a_plan_counts_what_the_picture_costs() -> None:
+    net = network(layers=2)
+    for part in net.modules():
+        if hasattr(part, "backend"):
+            part.backend = "naive"
+    with FlopCounterMode(display=False) as counter:
+        net(*plan.inputs(net, GRID, 2, 6), grid=GRID, **plan.picture(net, GRID, 2))
+    planned = plan.total(plan.forward_flops(network, 2, GRID, OPEN, text=6, batch=2))
+    assert planned == pytest.approx(counter.get_total_flops(), rel=1e-3)

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ccl.grid import Grid
 from ccl.guidance.base import Guidance
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.image import ImageDualStream, Shown, beside
 from ccl.nn.layers import _RMS
 from ccl.tasks import Task
 from ccl.types import AV, STREAMS, Route
@@ -116,7 +117,7 @@ def forward_flops(make: Make, layers: int, grid: Grid, route: Route, *, text: in
         batch: clips.
     """
     with faked(make, 1, grid) as net, torch.no_grad(), counting() as counter:
-        net(*inputs(net, grid, batch, text), grid=grid, route=route)
+        net(*inputs(net, grid, batch, text), grid=grid, route=route, **picture(net, grid, batch))
     return grown(by_part(counter), layers)
 
 
@@ -236,7 +237,7 @@ def activations(
                     p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
             args = inputs(net, grid, batch, text)
             with Live(net.parameters()) as live:
-                v = net(*args, grid=grid, route=open_route(net))
+                v = net(*args, grid=grid, route=open_route(net), **picture(net, grid, batch))
                 torch.autograd.backward([sum(x.square().mean() for x in v if x is not None)])
             return live.peak
 
@@ -288,7 +289,7 @@ def clip(
             routes[:] = [each.route for each in guidance.weights(open_route(net))]
             x, t, states = inputs(net, grid, len(routes), text)
             with Live(net.parameters()) as live, counting() as counter:
-                prepared = net.prepare(states)
+                prepared = net.prepare(states, **picture(net, grid, len(routes)))
                 once = counter.get_total_flops()
                 net(x, t, prepared, grid=grid, route=routes)
             return live.peak, counter.get_total_flops() - once
@@ -387,6 +388,14 @@ def inputs(net: DualStreamTransformer, grid: Grid, batch: int, text: int) -> tup
     x: AV[Any] = AV.zip(lambda ends, c, shape: torch.empty(batch, c, *shape), net.ends, net.channels, shapes)
     t: AV[Any] = AV.zip(lambda ends, n: torch.empty(batch, n), net.ends, AV(grid.t_v, 1))
     return x, t, torch.empty(batch, text, net.text_dim)
+
+
+def picture(net: DualStreamTransformer, grid: Grid, batch: int) -> dict[str, Any]:
+    """The first pictures, for a network that is shown them."""
+    if not isinstance(net, ImageDualStream):
+        return {}
+    latents = torch.empty(batch, net.channels.video, grid.t_v, grid.latent_height, grid.latent_width)
+    return {"image": Shown(beside(latents), torch.empty(batch, net.image_tokens, net.image_dim))}
 
 
 def open_route(net: DualStreamTransformer) -> Route:

@@ -133,7 +133,8 @@ def export(source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch
     """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`."""
     config, state, _ = read_source(source)
     model = build(config, str(source), empty=True)
-    config["provenance"] = {**config.get("provenance", {}), "codec": model.codec.identity}
+    if None not in (known := model.codec.known):  # else what the run was trained on stays
+        config["provenance"] = {**config.get("provenance", {}), "codec": "+".join(map(str, known))}
     save_model(folder, config, {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()})
 
 
@@ -274,7 +275,7 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False) -> Model:
         raise ValueError(f"{source}: its config does not give a model: {' '.join(str(error).split())[:400]}") from error
     provenance = dict(config.get("provenance") or {})
     identity = provenance.get("codec")
-    if identity and identity != parts.codec.identity:
+    if identity and None not in parts.codec.known and identity != parts.codec.identity:
         raise ValueError(f"{source} was trained with the codec {identity}, but its config gives {parts.codec.identity}")
     return Model(net, parts.text, parts.codec, parts.grid, parts.sampling, provenance, parts.image)
 

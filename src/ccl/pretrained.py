@@ -28,6 +28,10 @@ NESTED = ("generator", "state_dict")  # where a file of torch.save may hold its 
 STEMS = ("diffusion_pytorch_model", "model")  # as diffusers and transformers call their weights
 
 
+class Absent(ValueError):  # noqa: N818 - a fact more than an error
+    """Weights that a config names are not on this machine; the message is one sentence."""
+
+
 class Frozen(Generic[Net]):
     """A network that is loaded when it is first called for.
 
@@ -60,15 +64,15 @@ def find(path: str | Path, what: str) -> Path:
         what: for the message, as "Wan's VAE".
 
     Raises:
-        ValueError: there is none; weights of a known name are to be fetched first.
+        Absent: there is none; weights of a known name are to be fetched first.
     """
     found = search(path)
     if found is not None:
         return found
     fetch = command([str(path)])
     if not fetch:
-        raise ValueError(f"there is no file or folder {path}, given as {what}{_nearest(str(path))}")
-    raise ValueError(f"{what} is {path}, which is not on this machine: `{fetch}`, or name a folder")
+        raise Absent(f"there is no file or folder {path}, given as {what}{_nearest(str(path))}")
+    raise Absent(f"{what} is {path}, which is not on this machine: `{fetch}`, or name a folder")
 
 
 def search(path: str | Path) -> Path | None:

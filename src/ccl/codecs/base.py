@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl.grid import Grid
+from ccl.pretrained import Absent
 from ccl.types import AV
 
 
@@ -100,3 +101,15 @@ class Codec(nn.Module):
     @property
     def identity(self) -> str:
         return f"{self.video.identity}+{self.audio.identity}"
+
+    @property
+    def known(self) -> AV[str | None]:
+        """Identity of each; None where its weights are not on this machine, as they need not be to read latents."""
+
+        def one(codec: VideoCodec | AudioCodec) -> str | None:
+            try:
+                return codec.identity
+            except Absent:
+                return None
+
+        return AV(one(self.video), one(self.audio))

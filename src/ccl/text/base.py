@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ccl.pretrained import Absent
+
 
 class TextEncoder(nn.Module, ABC):
     """Prompts to states of a fixed length, zeros after the last token, as Wan2.1 feeds them.
@@ -26,6 +28,14 @@ class TextEncoder(nn.Module, ABC):
     def identity(self) -> str:
         """Names the weights of an encoder that is only used: its states may be stored. "" of one that trains."""
         return ""
+
+    @property
+    def known(self) -> str | None:
+        """The identity; None where the weights are not on this machine."""
+        try:
+            return self.identity
+        except Absent:
+            return None
 
     def unload(self) -> None:
         """Give back the memory of weights that can be loaded again; they are when next needed. Nothing here."""

@@ -21,6 +21,7 @@ from ccl.data.shards import Shards, collate
 from ccl.data.sources import Source, folder_sources
 from ccl.data.write import Report, shards_make, write_shards
 from ccl.media import write_clip
+from ccl.types import AV
 from tiny_clips import TINY, tiny_clip, tiny_folder, tiny_sources
 
 
@@ -409,7 +410,7 @@ def test_too_few_clips_for_the_readers_is_said(written):
 def test_latents_are_the_codecs(written, tmp_path, codec, dtype, tolerance):
     report = encode_shards(written, tmp_path / "z", codec, TINY, batch_size=3, dtype=dtype)
     assert report.written == 10 and len(report.shards) == 3
-    samples = list(Shards(tmp_path / "z", TINY, shuffle=0, endless=False, codec=codec.identity))
+    samples = list(Shards(tmp_path / "z", TINY, shuffle=0, endless=False, codec=codec.known))
     media = collate(list(Shards(written, TINY, shuffle=0, endless=False))).media
     direct = codec.encode(type(media)(media.video.float() / 127.5 - 1, media.audio), TINY)
     batch = collate(samples)
@@ -421,7 +422,7 @@ def test_latents_are_the_codecs(written, tmp_path, codec, dtype, tolerance):
 def test_latents_of_another_codec_are_refused(written, tmp_path, codec):
     encode_shards(written, tmp_path / "z", codec, TINY)
     with pytest.raises(ValueError, match=r"are of codec fake-video-1\+fake-audio-1, the model's is other"):
-        Shards(tmp_path / "z", TINY, codec="other")
+        Shards(tmp_path / "z", TINY, codec=AV("other", "other"))
 
 
 def test_latents_cannot_be_encoded_again(written, tmp_path, codec):

@@ -383,13 +383,14 @@ class JointDiffusion(LightningModule):
     # Saving
 
     def on_fit_start(self) -> None:
-        """Refuse data whose prompts another text encoder has encoded, and a sharded checkpoint of another model.
+        """Tell the data what is learned from them; refuse a sharded checkpoint of another model.
 
         The latter before it is read: one that holds more would load in silence.
         """
-        refuse = getattr(getattr(self.trainer, "datamodule", None), "refuse_text", None)
-        if refuse is not None:
-            refuse(self.built[1])
+        serve = getattr(getattr(self.trainer, "datamodule", None), "serve", None)
+        if serve is not None:
+            net, text = self.built
+            serve(AV(*(ends is not None for ends in net.ends)), text)
         path = self.trainer.ckpt_path
         if path is not None and Path(path).is_dir():
             check_shapes(shapes_of(self.state_dict()), sharded_shapes(Path(path)), f"checkpoint {path}")

@@ -24,7 +24,7 @@ from ccl.callbacks import StepProgress
 from ccl.checkpoint import AtomicCheckpointIO
 from ccl.cli.errors import UsageError, compose, explain, innermost_options
 from ccl.codecs.base import Codec
-from ccl.data.archive import has_states
+from ccl.data.archive import settings_of
 from ccl.grid import Grid
 from ccl.module import JointDiffusion
 from ccl.pretrained import missing
@@ -101,10 +101,7 @@ class FitCLI(LightningCLI):
                 Grid(**self.config["grid"].as_dict())
             except ValueError as error:  # told here in its own words, before the parser wraps them
                 raise UsageError(str(error)) from error
-            needed = self.resolved()
-            if (shards := (needed["data"].get("init_args") or {}).get("shards")) and has_states(shards):
-                needed["model"]["text"] = None  # prompts come encoded: its weights need not be here
-            if lacking := missing(needed):  # told before anything large is built
+            if lacking := missing(used(self.resolved())):  # told before anything large is built
                 raise UsageError(lacking)
             super().instantiate_classes()
 
@@ -128,7 +125,9 @@ class FitCLI(LightningCLI):
 
     def fit(self) -> None:
         """Open the run folder and train."""
-        start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=self.model.codec.identity)
+        known = self.model.codec.known  # not where its weights are not here: then the shards' word counts
+        codec = getattr(self.datamodule, "stored_codec", None) if None in known else "+".join(map(str, known))
+        start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=codec)
         if self.trainer.is_global_zero:
             sys.stdout.write(f"{self.summary()}\n")
             sys.stdout.flush()
@@ -150,6 +149,22 @@ class FitCLI(LightningCLI):
             f"{self.run_folder.path}: {self.trainer.max_steps} steps, global batch {batch * world * accumulate} "
             f"({batch} x {world} processes x {accumulate} accumulated){rates}"
         )
+
+
+def used(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without those parts whose weights a training never reads, since its shards hold what they would say."""
+    if any("Preview" in callback["class_path"] for callback in config["trainer"]["callbacks"] or []):
+        return config  # which makes clips
+    net = config["model"]["net"].get("init_args") or {}
+    kept = {name: part for name, part in config["codec"].items() if net.get(name, {}) is not None}
+    config = {**config, "codec": kept}
+    try:
+        settings = settings_of((config["data"].get("init_args") or {})["shards"])
+    except (KeyError, ValueError):  # no shards, or none to read: told in its place
+        return config
+    if "text" in settings:
+        config["model"] = {**config["model"], "text": None}
+    return {**config, "codec": None} if settings["kind"] == "latents" else config
 
 
 def config_files(argv: list[str] | tuple[str, ...]) -> list[Path]:

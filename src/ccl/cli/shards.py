@@ -50,6 +50,7 @@ def make(argv: list[str]) -> int:
         metavar="FRAMESxHEIGHTxWIDTH",
         help="several lengths and sizes: a clip goes into the bucket nearest in shape, the longest that it fills",
     )
+    parser.add_argument("--only", choices=("audio",), help="sound alone, of videos and files of sound, for stage 1")
     parser.add_argument("--sample-rate", type=int, default=16_000, help="Hz that the audio codec takes (%(default)s)")
     add_grid(parser)
     args = parser.parse(argv)
@@ -77,6 +78,7 @@ def make(argv: list[str]) -> int:
         if args.transcribe is not None:
             listener = listen.Whisper(args.transcribe, args.language, args.device)
     how: dict[str, Any] = {"strict": args.strict, "shard_size": args.shard_size, "workers": args.workers}
+    how["sound"] = args.only == "audio"
     made = shards_make(
         args.folder, args.out, captions=args.captions, grid=grid, filters=filters, listener=listener, **how
     )

@@ -251,13 +251,13 @@ def buckets_in(folder: Path) -> list[str]:
     return names
 
 
-def has_states(folder: str | Path) -> bool:
-    """Whether the shards hold their prompts encoded; not where there are none to read."""
-    folder = Path(folder)
-    try:
-        return "text" in read_index(folder / buckets_in(folder)[0] / INDEX)["settings"]
-    except ValueError:
-        return False
+def settings_of(folder: str | Path) -> dict[str, Any]:
+    """What the index of shards, or of their first bucket, says of them all.
+
+    Raises:
+        ValueError: there is no index, or it is none.
+    """
+    return read_index(Path(folder) / buckets_in(Path(folder))[0] / INDEX)["settings"]
 
 
 def write_buckets(folder: Path, names: Sequence[str]) -> None:

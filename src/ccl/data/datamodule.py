@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import warnings
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,14 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ccl.codecs.base import Codec
-from ccl.data.archive import INDEX, buckets_in, dump, grid_settings, locked, progress_bar, read_index
+from ccl.data.archive import INDEX, buckets_in, dump, grid_settings, locked, progress_bar, read_index, settings_of
 from ccl.data.bucketed import Buckets
 from ccl.data.make import world_sources, world_version
 from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
 from ccl.grid import Grid
 from ccl.text.base import TextEncoder
-from ccl.types import Batch
+from ccl.types import AV, Batch
 
 ENDLESS = 10**9
 """The length an endless loader claims."""
@@ -98,7 +100,8 @@ class ShardData(LightningDataModule):
         super().__init__()
         self.shards, self.val_shards, self.grid, self.seed, self.shuffle = shards, val_shards, grid, seed, shuffle
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.codec_identity = None if codec is None else codec.identity
+        self.known: AV[str | None] = AV(None, None) if codec is None else codec.known
+        self.streams: AV[bool] | None = None  # that are read; all there are, until a model says what it learns
 
     def train_dataloader(self) -> Loader:
         dataset = self._dataset(self.shards, shuffle=self.shuffle, endless=True)
@@ -109,6 +112,34 @@ class ShardData(LightningDataModule):
             return []
         dataset = self._dataset(self.val_shards, shuffle=0, endless=False)
         return DataLoader(dataset, **self._options(dataset))
+
+    def serve(self, streams: AV[bool], text: TextEncoder) -> None:
+        """Read what a model learns from: its streams alone, and prompts as its text encoder reads them.
+
+        What could not be checked, because its weights are not on this machine, is said in a line.
+
+        Raises:
+            ValueError: as `refuse_text`.
+        """
+        self.streams = streams
+        self.refuse_text(text)
+        if self.trainer is None or self.trainer.is_global_zero:
+            sys.stdout.writelines(f"{line}\n" for line in self._unchecked(streams, text))
+
+    def _unchecked(self, streams: AV[bool], text: TextEncoder) -> Iterator[str]:
+        settings = settings_of(self.shards)
+        of = "weights are not on this machine: that"
+        if settings["kind"] == "latents" and None in compress(self.known, streams):
+            yield f"the codec's {of} the latents in {self.shards} are its own ({settings['codec']}) was not checked"
+        if "text" in settings and text.known is None:
+            stored = settings["text"]["identity"]
+            yield f"the text encoder's {of} the text states in {self.shards} are its own ({stored}) was not checked"
+
+    @property
+    def stored_codec(self) -> str | None:
+        """Identity of the codecs whose latents the shards hold of both streams."""
+        settings = settings_of(self.shards)
+        return settings["codec"] if settings["kind"] == "latents" and "streams" not in settings else None
 
     def refuse_text(self, text: TextEncoder) -> None:
         """Refuse shards whose prompts another text encoder has encoded.
@@ -127,7 +158,8 @@ class ShardData(LightningDataModule):
             "shuffle": shuffle,
             "rank": rank,
             "ranks": ranks,
-            "codec": self.codec_identity,
+            "codec": self.known,
+            "streams": self.streams,
         }
         names = buckets_in(Path(folder))
         if names == [""]:
@@ -233,9 +265,8 @@ def refuse_other_text(folder: Path, text: TextEncoder) -> None:
             f"{found} are {shape[0]} of {shape[1]} numbers a prompt, the model's text encoder gives {text.length} of "
             f"{text.dim}; encode again"
         )
-    try:
-        identity = text.identity
-    except ValueError:
+    identity = text.known
+    if identity is None:
         return
     if not identity:
         raise ValueError(

@@ -15,7 +15,7 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ from ccl.files import sweep, write_whole
 from ccl.grid import Grid
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
-from ccl.types import AV
+from ccl.types import AV, STREAMS
 
 Precision = Literal["bfloat16", "float16", "float32"]
 Line = dict[str, Any]
@@ -174,15 +174,18 @@ class Book:
                 f"the sound in {source.folder} has {grid.sample_rate} Hz, and the audio codec takes "
                 f"{codec.audio.sample_rate}; make the shards with --sample-rate {codec.audio.sample_rate}"
             )
+        identity = codec.identity if all(source.held) else (codec.video if source.held.video else codec.audio).identity
         digest = hashlib.sha256(dump([shard["sha256"] for shard in source.index["shards"]]).encode()).hexdigest()
         self.settings: dict[str, Any] = {
             "version": VERSION,
             "kind": "latents",
             "grid": grid_settings(grid, "latents"),
-            "codec": codec.identity,
+            "codec": identity,
             "dtype": order.dtype,
             "sources": digest,
         }
+        if not all(source.held):
+            self.settings["streams"] = list(compress(STREAMS, source.held))
         if self.text is not None:
             self.settings["text"] = {
                 "identity": self.text.identity, "length": self.text.length, "dim": self.text.dim
@@ -213,7 +216,8 @@ class Book:
         return [] if self.complete else [(self.name, name) for name in self.names if name not in lines]
 
     def finish(self, lines: dict[str, Line]) -> None:
-        """The lines become the index."""
+        """The lines become the index. What a worker that died left half-written goes: another has done its work."""
+        sweep(self.out)
         more = {}
         if self.text is not None:
             more = {"empty": {"crc32": zlib.crc32((self.out / EMPTY).read_bytes())}}
@@ -266,10 +270,11 @@ class Encoder:
     def _latents(self, samples: list[Sample], grid: Grid) -> Iterator[AV[Tensor]]:
         media = collate(samples).media
         assert media is not None
-        pictures = media.video.to(self.device).float() / 127.5 - 1
-        latents = self.codec.encode(AV(pictures, media.audio.to(self.device)), grid)
-        assert latents.video is not None and latents.audio is not None
-        return (AV(video, audio) for video, audio in zip(latents.video, latents.audio, strict=True))
+        given: AV[Any] = media.map(lambda x: x.to(self.device))
+        pictures = None if given.video is None else given.video.float() / 127.5 - 1
+        latents: AV[Any] = self.codec.encode(AV(pictures, given.audio), grid)
+        columns = ([None] * len(samples) if z is None else z for z in latents)
+        return (AV(video, audio) for video, audio in zip(*columns, strict=True))
 
     @torch.no_grad()
     def _states(self, prompts: list[str]) -> list[Tensor]:
@@ -277,7 +282,7 @@ class Encoder:
         return [valid(states).to("cpu", self.dtype).contiguous() for states in self.text(prompts)]
 
     def _files(self, sample: Sample, latents: AV[Tensor], text: Tensor | None, folder: Path) -> dict[str, bytes]:
-        tensors = {**latents._asdict(), **({} if text is None else {"text": text})}
+        tensors = {name: z for name, z in {**latents._asdict(), "text": text}.items() if z is not None}
         for name, values in tensors.items():
             if not bool((values.abs() <= torch.finfo(self.dtype).max).all()):
                 what = "text states" if name == "text" else f"{name} latents"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,11 +26,13 @@ from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
 from ccl.rng import seed_of
 from ccl.text.states import TextStates
-from ccl.types import AV, Batch
+from ccl.types import AV, STREAMS, Batch
 
 Sample = dict[str, Any]
 """id, prompt, and either video (F, H, W, 3) uint8 and audio (S,) float32, or latents AV((C, t_v, h, w), (C, t_a)) and,
-where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket."""
+where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket. A stream that is not read
+is None."""
+OF_PICTURES = ("height", "width", "stride_time", "stride_space")  # of a grid; sound knows nothing of them
 EMPTY = "empty.safetensors"  # beside the index: states of the empty prompt
 
 
@@ -44,10 +47,13 @@ class Shards(IterableDataset[Sample]):
         endless: go on with the next epoch; else stop after one, with as many samples in every part.
         rank: of this process among `ranks`.
         ranks: training processes, each of which reads its own part.
-        codec: identity of the codec whose latents are wanted; checked where the shards hold latents.
+        codec: identities of the codecs whose latents are wanted; checked where the shards hold latents, and where they
+            are known.
+        streams: that are read, the other being neither decoded nor in a sample; None is what the shards hold.
 
     Raises:
-        ValueError: naming what is wrong: the folder, a missing shard, another grid, latents of another codec.
+        ValueError: naming what is wrong: the folder, a missing shard, another grid, latents of another codec, a stream
+            that the shards do not hold.
     """
 
     def __init__(
@@ -60,12 +66,15 @@ class Shards(IterableDataset[Sample]):
         endless: bool = True,
         rank: int = 0,
         ranks: int = 1,
-        codec: str | None = None,
+        codec: AV[str | None] = AV(None, None),
+        streams: AV[bool] | None = None,
     ) -> None:
         self.folder, self.grid, self.seed, self.shuffle, self.endless = Path(folder), grid, seed, shuffle, endless
         self.rank, self.ranks = rank, ranks
         self.index = read_index(self.folder / "index.json")
         self.kind: str = self.index["settings"]["kind"]
+        self.held = held(self.index)
+        self.streams = self.held if streams is None else streams
         self._check(codec)
         self.text: dict[str, Any] | None = self.index["settings"].get("text")
         self._empty = None if self.text is None else self._read_empty()
@@ -81,10 +90,17 @@ class Shards(IterableDataset[Sample]):
             raise ValueError(f"{path} is corrupt (its checksum differs)")
         return load_safetensors(data)["text"]
 
-    def _check(self, codec: str | None) -> None:
+    def _check(self, codec: AV[str | None]) -> None:
         settings = self.index["settings"]
+        for stream, asked, there in zip(STREAMS, self.streams, self.held, strict=True):
+            if asked and not there:
+                raise ValueError(
+                    f"the shards in {self.folder} hold no {stream}, and the model learns {stream}; train on others"
+                )
         wanted, found = grid_settings(self.grid, settings["kind"]), settings["grid"]
-        if other := [name for name, value in wanted.items() if found[name] != value]:
+        # Of pictures that are not read, their number and rate are the length of the sound, and their size is nothing.
+        unseen = () if self.streams.video else OF_PICTURES
+        if other := [name for name, value in wanted.items() if found[name] != value and name not in unseen]:
             have = ", ".join(f"grid.{name} {found[name]:g}" for name in other)
             model = ", ".join(f"{wanted[name]:g}" for name in other)
             flags = " ".join(f"--grid.{name} {found[name]:g}" for name in other)
@@ -92,9 +108,11 @@ class Shards(IterableDataset[Sample]):
                 f"the shards in {self.folder} have {have}, the model {model}; train with {flags}, "
                 "or make shards for this model"
             )
-        if self.kind == "latents" and codec is not None and settings["codec"] != codec:
+        codec = AV.zip(lambda name, read: name if read else None, codec, self.streams)
+        if self.kind == "latents" and not is_of(settings["codec"], self.held, codec):
+            model = "+".join(name for name in codec if name is not None)
             raise ValueError(
-                f"the latents in {self.folder} are of codec {settings['codec']}, the model's is {codec}; encode again"
+                f"the latents in {self.folder} are of codec {settings['codec']}, the model's is {model}; encode again"
             )
         for shard in self.index["shards"]:
             path = self.folder / shard["name"]
@@ -188,12 +206,37 @@ class Shards(IterableDataset[Sample]):
             tensors = load_safetensors(raw[ending])
             if self.text is not None and self._empty is not None:
                 sample["text"] = TextStates([tensors["text"]], self._empty, self.text["length"])
-            return {**sample, "latents": AV(tensors["video"], tensors["audio"])}
+            return {
+                **sample,
+                "latents": AV.zip(lambda name, read: tensors[name] if read else None, AV(*STREAMS), self.streams),
+            }
         try:
-            clip = read_clip(raw[ending], grid=self.grid, prompt=prompt, id=id)
+            clip = read_clip(raw[ending], grid=self.grid, prompt=prompt, id=id, require=self.streams)
         except MediaError as error:
             raise ValueError(f"{where}: its mp4 {error.reason}") from error
         return {**sample, "video": clip.video, "audio": clip.audio}
+
+
+def held(index: dict[str, Any]) -> AV[bool]:
+    """The streams that shards hold, by their index."""
+    names = index["settings"].get("streams", STREAMS)
+    return AV(*(stream in names for stream in STREAMS))
+
+
+def is_of(stored: str, streams: AV[bool], codec: AV[str | None]) -> bool:
+    """Whether latents may be of these codecs, as far as they are known.
+
+    Args:
+        stored: identity that the index names: "video+audio", or that of the one stream which the shards hold.
+        streams: that the shards hold.
+        codec: identities; None is unknown, or not read.
+    """
+    if not all(streams):
+        return next(iter(compress(codec, streams))) in (None, stored)
+    if None not in codec:
+        return stored == "+".join(map(str, codec))
+    video, audio = codec
+    return stored.startswith(f"{video}+" if video else "") and stored.endswith(f"+{audio}" if audio else "")
 
 
 def _shuffled(samples: Iterator[Sample], size: int, rng: Random) -> Iterator[Sample]:
@@ -217,14 +260,17 @@ def collate(samples: list[Sample]) -> Batch:
     grid = samples[0].get("grid", {})
     if "latents" in samples[0]:
         pairs = [s["latents"] for s in samples]
-        latents = AV(_stack([p.video for p in pairs]), _stack([p.audio for p in pairs]))
+        latents = AV(*(None if column[0] is None else _stack(list(column)) for column in zip(*pairs, strict=True)))
         return Batch(ids, prompts, latents=latents, text=text, grid=grid)
-    frames, height, width, _ = samples[0]["video"].shape
-    video = np.empty((len(samples), 3, frames, height, width), np.uint8)
-    for row, sample in zip(video, samples, strict=True):  # one copy, by numpy, the fastest of five ways tried
-        row[...] = rearrange(sample["video"], "f h w c -> c f h w")
-    audio = np.stack([sample["audio"] for sample in samples])
-    return Batch(ids, prompts, media=AV(torch.from_numpy(video), torch.from_numpy(audio)), grid=grid)
+    video = audio = None
+    if samples[0]["video"] is not None:
+        frames, height, width, _ = samples[0]["video"].shape
+        video = np.empty((len(samples), 3, frames, height, width), np.uint8)
+        for row, sample in zip(video, samples, strict=True):  # one copy, by numpy, the fastest of five ways tried
+            row[...] = rearrange(sample["video"], "f h w c -> c f h w")
+    if samples[0]["audio"] is not None:
+        audio = np.stack([sample["audio"] for sample in samples])
+    return Batch(ids, prompts, media=AV(video, audio).map(torch.from_numpy), grid=grid)
 
 
 def _stack(latents: list[Tensor]) -> Tensor:

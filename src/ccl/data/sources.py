@@ -13,10 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 from ccl.data.buckets import read_into_bucket
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
-from ccl.types import Clip
+from ccl.types import AV, Clip
 
 VIDEO = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
-# Sound alone makes no clip, but is listed as skipped instead of passed over in silence.
+# Sound alone makes no clip, unless nothing else is asked for, but is listed as skipped, not passed over in silence.
 SOUND = {".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"}
 
 
@@ -65,6 +65,7 @@ def folder_sources(
     *,
     grid: Grid | Sequence[Grid] | None = None,
     need_captions: bool = True,
+    sound: bool = False,
 ) -> list[Source]:
     """All media files in a folder and the folders in it, by name.
 
@@ -75,6 +76,7 @@ def folder_sources(
             video, or empty.
         grid: what the clips are brought to; of several, the nearest that a clip fills.
         need_captions: whether a video that `captions` does not name is skipped; else its prompt is empty.
+        sound: read the sound alone.
 
     Raises:
         ValueError: no folder, no media in it, or a bad line in the captions, with its number.
@@ -94,7 +96,7 @@ def folder_sources(
         if prompt is None:
             load: Callable[[], Clip] = partial(_uncaptioned, name, str(captions))
         elif isinstance(grid, Grid | None):
-            load = partial(read_clip, path, grid=grid or Grid(), prompt=prompt, id=name)
+            load = partial(read_clip, path, grid=grid or Grid(), prompt=prompt, id=name, require=AV(not sound, True))
         else:
             load = partial(read_into_bucket, path, grids=list(grid), prompt=prompt, id=name)
         sources.append(Source(name, load, json.dumps([size, prompt])))

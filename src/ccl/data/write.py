@@ -41,6 +41,8 @@ from ccl.types import Clip
 
 __all__ = ["Report", "Source", "folder_sources", "progress_bar", "shards_make", "write_shards"]
 
+OF_PICTURES = ("cuts", "lips")  # filters
+
 
 def write_shards(
     sources: Iterable[Loadable],
@@ -53,6 +55,7 @@ def write_shards(
     filters: Sequence[Filter] = (),
     listener: Listener | None = None,
     progress: Advance | None = None,
+    sound: bool = False,
 ) -> Report:
     """Write clips as mp4 into tar shards.
 
@@ -67,10 +70,16 @@ def write_shards(
         filters: asked in turn, until one has something against the clip.
         listener: hears what is said in clips without a prompt.
         progress: told after each source.
+        sound: write sound alone, as long as the grid's clips: for a model without a video stream.
 
     Raises:
-        ValueError: with `strict`, a clip that cannot be used; or none can; or `out` holds something else.
+        ValueError: with `strict`, a clip that cannot be used; or none can; or `out` holds something else; or sound
+            alone is to go into buckets of pictures, or to be judged by its pictures.
     """
+    if sound and not isinstance(grid, Grid):
+        raise ValueError("sound alone has no size to sort it into buckets by; make one folder of shards")
+    if sound and any(one.name in OF_PICTURES for one in filters):
+        raise ValueError(f"sound alone cannot be filtered by {' or '.join(OF_PICTURES)}, which look at pictures")
     if shard_size < 1 or workers < 0:
         raise ValueError(f"shards of {shard_size} clips by {workers} processes cannot be: at least 1, and 0")
     sources, out = list(sources), Path(out)
@@ -80,6 +89,7 @@ def write_shards(
     extra: dict[str, Any] = {"buckets": list(grids)} if several else {}
     extra |= {"filters": [repr(one) for one in filters]} if filters else {}
     extra |= {"listener": listener.version} if listener else {}
+    extra |= {"streams": ["audio"]} if sound else {}
     writers = {
         name: ShardWriter(out / name, media_settings(sources, one, shard_size) | extra) for name, one in grids.items()
     }
@@ -97,7 +107,7 @@ def write_shards(
         return _report(out, writers, skipped, reused=True)
     keys = safe_keys([source.id for source in sources])
     todo = range(consumed, len(sources))
-    made = _in_order(partial(_make, sources, keys, grids, filters, listener), todo, workers)
+    made = _in_order(partial(_make, sources, keys, grids, filters, listener, sound), todo, workers)
     for index, (bucket, files, reason) in zip(todo, made, strict=True):
         if files is None:
             skipped.append((sources[index].id, reason))
@@ -147,6 +157,7 @@ def shards_make(
     workers: int = 0,
     filters: Sequence[Filter] = (),
     listener: Listener | None = None,
+    sound: bool = False,
 ) -> Report:
     """What `ccl shards make` does: a folder of own videos to shards, with a progress bar.
 
@@ -160,10 +171,11 @@ def shards_make(
         workers: processes that read and write clips.
         filters: which clips to leave out, beside those that cannot be used.
         listener: hears what is said in clips without a caption, which becomes their prompt.
+        sound: of videos and of files of sound, take the sound alone.
     """
     grid = grid or Grid()
-    sources = folder_sources(folder, captions, grid=grid, need_captions=listener is None)
-    options: dict[str, Any] = {"strict": strict, "shard_size": shard_size, "workers": workers}
+    sources = folder_sources(folder, captions, grid=grid, need_captions=listener is None, sound=sound)
+    options: dict[str, Any] = {"strict": strict, "shard_size": shard_size, "workers": workers, "sound": sound}
     with progress_bar(f"shards of {Path(folder).name}") as advance:
         return write_shards(sources, out, grid, **options, filters=filters, listener=listener, progress=advance)
 
@@ -188,12 +200,15 @@ def _make(
     grids: dict[str, Grid],
     filters: Sequence[Filter],
     listener: Listener | None,
+    sound: bool,
     index: int,
 ) -> tuple[str, dict[str, bytes] | None, str]:
     """Bucket and files of a source's sample, or why there are none."""
     try:
         clip = sources[index].load()
-        bucket = _bucket(clip, grids)
+        if sound:
+            clip = replace(clip, video=None, times=None)
+        bucket = _bucket(clip, grids, sound)
         for one in filters:
             if found := one(clip):
                 return "", None, f"{one.name}: {found}"
@@ -209,18 +224,18 @@ def _make(
     return bucket, sample_files({"mp4": file.getvalue()}, description), ""
 
 
-def _bucket(clip: Clip, grids: dict[str, Grid]) -> str:
+def _bucket(clip: Clip, grids: dict[str, Grid], sound: bool) -> str:
     """Which grid a clip has."""
-    if clip.video is None:
+    if clip.video is None and not sound:
         raise MediaError(clip.id, "no video stream")
     if clip.audio is None:
         raise MediaError(clip.id, "no audio stream")
     name, grid = next(iter(grids.items()))
-    if len(grids) > 1:
+    if len(grids) > 1 and clip.video is not None:
         shape = "x".join(map(str, clip.video.shape[:3]))
         name, grid = (shape, grids[shape]) if shape in grids else (name, grid)
     wanted = (grid.frames, grid.height, grid.width, 3)
-    if clip.video.shape != wanted or clip.fps != grid.fps:
+    if clip.video is not None and (clip.video.shape != wanted or clip.fps != grid.fps):
         raise MediaError(clip.id, f"video is {clip.video.shape} at {clip.fps:g} fps, not {wanted} at {grid.fps:g}")
     if len(clip.audio) != grid.samples or clip.sample_rate != grid.sample_rate:
         have = f"{len(clip.audio)} samples at {clip.sample_rate} Hz"

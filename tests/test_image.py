@@ -19,26 +19,30 @@ from ccl import plan
 from ccl.callbacks.preview import Preview
 from ccl.codecs.wan import WanVideo
 from ccl.grid import Grid
+from ccl.guidance import TextCFG, guided
 from ccl.image.clip import CLIPVision
 from ccl.image.first import show
 from ccl.model import ImageDualStream, Shown, StreamConfig
+from ccl.model.load import load_stream
 from ccl.model_folder import build, from_run, save_model
 from ccl.module import JointDiffusion, TrainingError
 from ccl.pipeline import Pipeline
 from ccl.rows import Row
+from ccl.sampling import solve
 from ccl.tasks import PAPER_TASKS
-from ccl.types import AV, OPEN, Batch
+from ccl.types import AV, CLOSED, OPEN, Batch, Scale
 from fakes import CHANNELS, GRID, interaction, make_batch, make_codec, make_text
+from test_wan_parity import ours, wan
 from tiny import awake, tiny_config
 
-SIZE, DIM, TOKENS = 28, 32, 5
+SIZE, DIM, TOKENS = 32, 32, 5
 SIZES: dict[str, Any] = {
     "hidden_size": DIM,
     "intermediate_size": 48,
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
     "image_size": SIZE,
-    "patch_size": 14,
+    "patch_size": 16,
     "hidden_act": "gelu",
 }
 
@@ -137,12 +141,12 @@ def test_every_layout_of_the_encoder_gives_the_same_states(folder: Path, clip: C
 
 
 def test_an_encoder_has_no_weights_in_a_checkpoint_and_gives_its_memory_back(folder: Path) -> None:
-    ours = encoder(folder)
-    before = ours(signed(picture()))
-    assert not ours.state_dict() and not list(ours.parameters())
-    ours.unload()
-    assert ours.network.net is None
-    torch.testing.assert_close(ours(signed(picture())), before)
+    eyes = encoder(folder)
+    before = eyes(signed(picture()))
+    assert not eyes.state_dict() and not list(eyes.parameters())
+    eyes.unload()
+    assert eyes.network.net is None
+    torch.testing.assert_close(eyes(signed(picture())), before)
     assert relative(encoder(folder, dtype="bfloat16")(signed(picture())), before) < 0.02
 
 
@@ -156,6 +160,42 @@ def test_weights_that_are_none_are_told_in_a_sentence(folder: Path, tmp_path: Pa
         encoder(tmp_path)(x)
     with pytest.raises(ValueError, match="there is no file or folder"):
         encoder(tmp_path / "none")(x)
+
+
+@torch.no_grad()
+def test_latents_of_a_whole_sampling_are_diffusers(folder: Path, theirs: WanImageToVideoPipeline) -> None:
+    """Picture, CLIP, VAE, transformer, guidance and solver together."""
+    transformer = wan(32, in_channels=36, image_dim=DIM, added_kv_proj_dim=64)
+    net = ours(32, cls=ImageDualStream, image_dim=DIM, image_tokens=TOKENS)
+    load_stream(net, transformer.state_dict())
+    g = torch.Generator().manual_seed(0)
+    texts = {name: torch.randn(1, 512, 24, generator=g) for name in ("positive", "negative")}
+    image, noise = picture(SIZE, SIZE), torch.randn(1, 16, 3, 4, 4, generator=g)
+
+    pipe = WanImageToVideoPipeline(**{**theirs.components, "transformer": transformer})
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(
+        Image.fromarray(image),
+        prompt_embeds=texts["positive"],
+        negative_prompt_embeds=texts["negative"],
+        height=SIZE,
+        width=SIZE,
+        num_frames=9,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        latents=noise,
+        output_type="latent",
+    ).frames
+
+    def sampled(image: np.ndarray) -> Tensor:
+        shown = show(signed(image), 9, WanVideo(folder), encoder(folder))
+        rule = TextCFG(Scale(3.0, 3.0)).weights(CLOSED)
+        grid, generated = Grid(frames=9, height=SIZE, width=SIZE), AV(True, False)
+        velocity = guided(net, texts, rule, grid=grid, generated=generated, image=shown)
+        return solve(velocity, AV(noise, None), pipe.scheduler.sigmas, solver="euler").video
+
+    assert relative(sampled(image), expected) < 1e-4
+    assert relative(sampled(picture(SIZE, SIZE, seed=1)), expected) > 1e-2
 
 
 # Generation

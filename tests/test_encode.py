@@ -20,6 +20,7 @@ import ccl.files
 import ccl.media
 from ccl import cli
 from ccl.cli.errors import UsageError, one_sentence
+from ccl.cli.fit import used
 from ccl.codecs.base import Codec
 from ccl.data.datamodule import ShardData
 from ccl.data.encode import encode_shards
@@ -441,6 +442,24 @@ def test_fit_reads_stored_states_and_refuses_those_of_another_encoder(whole, tmp
     assert said == (
         f"ccl: the text states in {whole} are of frozen-1, the model's text encoder is frozen-2; encode again"
     )
+
+
+def test_weights_that_a_training_never_reads_need_not_be_here(clips, whole):
+    config = {"trainer": {"callbacks": []}, "codec": {"video": "V", "audio": "A"}}
+
+    def needed(net: dict, callbacks: tuple[str, ...] = (), **shards: Path) -> tuple:
+        config["model"] = {"net": {"init_args": net}, "text": "T"}
+        config["data"] = {"init_args": {name: str(folder) for name, folder in shards.items()}}
+        config["trainer"] = {"callbacks": [{"class_path": name} for name in callbacks]}
+        left = used(config)
+        return left["codec"], left["model"]["text"]
+
+    both, sound = {"video": "V", "audio": "A"}, {"audio": "A"}
+    assert needed({}, shards=whole) == (None, None)
+    assert needed({}, shards=clips) == (both, "T") and needed({"video": None}, shards=clips) == (sound, "T")
+    assert needed({}, shards=whole, val_shards=clips) == (both, "T")
+    assert needed({}, ("ccl.callbacks.Preview",), shards=whole) == (both, "T")  # makes clips
+    assert needed({}, shards=Path("nowhere")) == needed({}) == (both, "T")
 
 
 # Sound alone

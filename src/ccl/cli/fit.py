@@ -158,13 +158,16 @@ def used(config: dict[str, Any]) -> dict[str, Any]:
     net = config["model"]["net"].get("init_args") or {}
     kept = {name: part for name, part in config["codec"].items() if net.get(name, {}) is not None}
     config = {**config, "codec": kept}
+    given = config["data"].get("init_args") or {}
     try:
-        settings = settings_of((config["data"].get("init_args") or {})["shards"])
-    except (KeyError, ValueError):  # no shards, or none to read: told in its place
+        found = [settings_of(given[name]) for name in ("shards", "val_shards") if given.get(name) is not None]
+    except ValueError:  # told in its place
         return config
-    if "text" in settings:
+    if found and all("text" in settings for settings in found):
         config["model"] = {**config["model"], "text": None}
-    return {**config, "codec": None} if settings["kind"] == "latents" else config
+    if found and all(settings["kind"] == "latents" for settings in found):
+        config["codec"] = None
+    return config
 
 
 def config_files(argv: list[str] | tuple[str, ...]) -> list[Path]:

@@ -127,13 +127,14 @@ class ShardData(LightningDataModule):
             sys.stdout.writelines(f"{line}\n" for line in self._unchecked(streams, text))
 
     def _unchecked(self, streams: AV[bool], text: TextEncoder) -> Iterator[str]:
-        settings = settings_of(self.shards)
         of = "weights are not on this machine: that"
-        if settings["kind"] == "latents" and None in compress(self.known, streams):
-            yield f"the codec's {of} the latents in {self.shards} are its own ({settings['codec']}) was not checked"
-        if "text" in settings and text.known is None:
-            stored = settings["text"]["identity"]
-            yield f"the text encoder's {of} the text states in {self.shards} are its own ({stored}) was not checked"
+        for folder in filter(None, (self.shards, self.val_shards)):
+            settings = settings_of(folder)
+            if settings["kind"] == "latents" and None in compress(self.known, streams):
+                yield f"the codec's {of} the latents in {folder} are its own ({settings['codec']}) was not checked"
+            if "text" in settings and text.known is None:
+                stored = settings["text"]["identity"]
+                yield f"the text encoder's {of} the text states in {folder} are its own ({stored}) was not checked"
 
     @property
     def stored_codec(self) -> str | None:

@@ -68,10 +68,10 @@ def test_a_folder_becomes_scores_tables_and_a_page(folder, tmp_path, capsys):
     assert found["c0", "colours"]["value"] == found["c3", "colours"]["value"] == 1.0
     assert found["c3", "mouth"]["reason"] == "no audio stream"
     assert "no media file" in found["c4", "mouth"]["reason"]
-    assert found["c5", "colours"]["reason"] == "c5.mp4 is missing"
+    assert found["c5", "colours"]["reason"] == "there is no such clip"
     for name in ("table.md", "table.csv", "table.tex", "report.html"):
         assert "clips" in (out / name).read_text(), name
-    assert "c5.mp4 is missing" in (out / "report.html").read_text()
+    assert "there is no such clip" in (out / "report.html").read_text()
     assert str(out / "report.html") in capsys.readouterr().out
     with (out / "table.csv").open() as file:
         (line,) = csv.DictReader(file)

@@ -174,7 +174,7 @@ def find(method: str, folder: Path, rows: Sequence[Row]) -> Iterator[Item]:
         file = made.get(row.id, name)
         found = sorted(there.get(file, ()), key=lambda path: (order[path.suffix.lower()], path.name))
         found = [path for path in found if path.is_file()] if file == name or file not in own else []
-        yield Item(method, row, found[0]) if found else Item(method, row, None, f"{file}.mp4 is missing")
+        yield Item(method, row, found[0]) if found else Item(method, row, None, MISSING)
 
 
 def protocol_of(metric: Metric) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ccl.evaluation.store import Item, Store, alone
 from ccl.media import MediaError
 from ccl.rows import Row, file_names
 
+MISSING = "there is no such clip"  # the same words for all, so that tables can count them
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".wav", ".flac")
 Progress = Callable[[int, int, str], None]  # (done, of how many, what is being done)
 

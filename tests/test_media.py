@@ -15,6 +15,7 @@ from PIL import Image
 from scipy.signal import correlate
 
 from ccl import media
+from ccl.files import replacing_path
 from ccl.grid import Grid
 from ccl.media import (
     MediaError,
@@ -23,7 +24,6 @@ from ccl.media import (
     read_clip,
     read_image,
     resample,
-    whole_file,
     write_clip,
     write_png,
     write_wav,
@@ -228,7 +228,7 @@ def test_empty_or_infinite_clip_is_refused():
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), whole_file(path) as temporary:
+    with pytest.raises(RuntimeError), replacing_path(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert [p.name for p in Path(tmp_path).iterdir()] == ["a.txt"] and path.read_text() == "old"

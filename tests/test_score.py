@@ -15,7 +15,7 @@ import pytest
 from ccl.evaluation.film import Film, Unscorable, constant_rate
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.score import score
-from ccl.evaluation.store import alone
+from ccl.files import one_writer
 from ccl.rows import Row
 from ccl.types import Clip
 
@@ -347,13 +347,13 @@ def test_one_run_at_a_time_writes_into_a_folder(folder, tmp_path):
 
     (tmp_path / "out").mkdir()
     with (tmp_path / "out/.lock").open("w") as other:
-        other.write("4711")
+        other.write("4711 on host")
         other.flush()
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"out is being written by another run \(process 4711\); wait for it"):
+        with pytest.raises(ValueError, match=r"out is being written by another process \(4711 on host\); wait for it"):
             run(folder, [Loudness()], tmp_path / "out")
         assert [p.name for p in (tmp_path / "out").iterdir()] == [".lock"]
-    with alone(tmp_path / "out"):
+    with one_writer(tmp_path / "out"):
         run(folder, [Loudness()], tmp_path / "out")
 
 

@@ -1,34 +1,73 @@
-"""Files written whole or not at all: a temporary file beside the target, synced, then renamed over it."""
+"""Files written whole or not at all, by one writer a folder, and read with their name in whatever goes wrong.
+
+A file is made beside its target under a name that begins with MARK, synced, then renamed over it. What a kill leaves
+under such names is swept by the next writer, who holds the folder's lock: nobody else can be at work there.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from shutil import rmtree
 from typing import IO
 
 MARK = ".partial-"
+LOCK = ".lock"
+# Trouble of the machine, whatever file it is met at: a full disk or quota, too many open files, no memory, a bad disk.
+MACHINE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.EIO, errno.EROFS, errno.ESTALE, errno.EAGAIN),
+}
+
+
+class FileError(ValueError):
+    """A file that cannot be used; the message is one sentence that begins with its name."""
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` for what is not yet whole: nobody else's, on any machine that shares the disk."""
+    host = "".join(letter for letter in socket.gethostname() if letter.isalnum())[:16]
+    # The end of the name keeps its suffix; the whole of a long one would not fit the 255 bytes of a name.
+    return path.with_name(f"{MARK}{host}-{os.getpid()}-{secrets.token_hex(4)}-{path.name[-40:]}")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write; it takes the place of `path` when the block ends, and is gone where the block raises."""
+def replacing_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` when the block ends, synced, and is gone where the block raises.
+
+    For what is written by a library that wants a name; `replacing` gives an open file.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{MARK}{os.getpid()}-{path.name}")
+    partial = temporary(path)
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        yield partial
+        sync(partial)
+        partial.replace(path)
+        sync(path.parent)
     except OSError as error:  # a full disk does not say where
-        if error.errno and error.filename in (None, str(temporary)):
+        if error.errno and error.filename in (None, str(partial)):
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file to write; it takes the place of `path` when the block ends, and is gone where the block raises."""
+    with replacing_path(path) as partial, partial.open("wb") as file:
+        yield file
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -38,16 +77,150 @@ def write_whole(path: Path, content: str | bytes) -> None:
         file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a kill left half-written; only for the one process that writes here."""
-    for leftover in folder.glob(f"{MARK}*"):
-        leftover.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename outlive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's bytes, or the names in a folder, outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left half-written, files and folders; for the one writer of a folder alone."""
+    for leftover in folder.glob(f"{MARK}*"):
+        if leftover.is_dir() and not leftover.is_symlink():
+            rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+_HELD: dict[Path, IO[str]] = {}
+
+
+@contextmanager
+def one_writer(folder: Path, otherwise: str = "wait for it, or choose another folder") -> Iterator[None]:
+    """Keep other processes from writing in a folder, which is made where it is not there.
+
+    A kill of any kind lets them in again. A process may take what it holds a second time.
+
+    Args:
+        folder: to write in.
+        otherwise: what the other one's user may do, for the message.
+
+    Raises:
+        FileError: another process is at work there, or the name is a file's.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileError(f"{folder} is a file, and a folder is needed")
+    folder.mkdir(parents=True, exist_ok=True)
+    here = folder.resolve()
+    if here in _HELD:
+        yield
+        return
+    import fcntl
+
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            who = file.read(80).strip()
+            raise FileError(
+                f"{folder} is being written by another process{f' ({who})' if who else ''}; {otherwise}"
+            ) from error
+        except OSError:
+            pass  # a file system that knows no locks
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        _HELD[here] = file
+        try:
+            yield
+        finally:
+            _HELD.pop(here, None)
+
+
+def _release_in_child() -> None:
+    """A forked worker shares its parent's lock; were it to keep it, a killed parent's folder would stay locked."""
+    for file in _HELD.values():
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, file.fileno())  # not closed: the number would go to another file, which Python then closes
+        os.close(nothing)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def reading(path: str | Path, what: str) -> Iterator[None]:
+    """Whatever goes wrong while a file is read, in one sentence that begins with the file's name.
+
+    Bytes of unknown origin make parsers raise nearly anything, torch's even what is no Exception.
+
+    Args:
+        path: of the file.
+        what: it should be, as "a checkpoint", for the message.
+
+    Raises:
+        FileError: what went wrong, with the file's name.
+        OSError, MemoryError: the machine's trouble, which says nothing of the file.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, FileError):
+        raise
+    except BaseException as error:
+        if isinstance(error, OSError) and (error.strerror or machine_trouble(error)):
+            error.filename = error.filename or str(path)
+            raise
+        said = " ".join(str(error).split())
+        if isinstance(error, ValueError) and str(path) in said:
+            raise  # it names the file already
+        said = f"it lacks {said}" if isinstance(error, KeyError) else said[:200]
+        raise FileError(f"{path} cannot be read as {what} ({said or type(error).__name__})") from error
+
+
+def machine_trouble(error: BaseException) -> bool:
+    """Whether an error is the machine's (disk, memory, open files) and says nothing of the file it was met at.
+
+    What follows from it must never be stored as a result of that file.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno in MACHINE):
+            return True
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
+    return False
+
+
+def plain_name(name: object, where: object) -> str:
+    """A name that a file gives for another one beside it: it must be a plain name, so that nothing outside is touched.
+
+    Args:
+        name: as found in a file.
+        where: it was found, for the message.
+
+    Raises:
+        FileError: it is no text, is empty, hidden or too long, or leads to another folder.
+    """
+    plain = isinstance(name, str) and 0 < len(name.encode(errors="replace")) <= 255 and not name.startswith(".")
+    if not plain or any(letter in "/\\" or not letter.isprintable() for letter in str(name)):
+        raise FileError(f"{where} names {str(name)[:80]!r}, which is not a plain file name")
+    return str(name)
+
+
+def sha256(path: str | Path) -> str:
+    """Of a file's bytes; computed once while size and time of the file are the same."""
+    stat = Path(path).stat()
+    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: str, size: int, changed: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

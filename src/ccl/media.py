@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import wave
 from collections.abc import Iterator
 from fractions import Fraction
@@ -25,6 +24,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ccl.files import replacing_path
 from ccl.grid import Grid
 from ccl.types import AV, Clip
 
@@ -45,19 +45,6 @@ class MediaError(ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:  # it travels between the processes of a loader
         return MediaError, (self.name, self.reason)
-
-
-@contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and is removed when it does not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
@@ -456,14 +443,14 @@ def write_clip(
             raise MediaError(target, "a clip without sound cannot become a wav file")
         write_wav(target, clip.audio, clip.sample_rate)
         return
-    with whole_file(target) as path:
+    with replacing_path(target) as path:
         _encode(clip, path, str(target), crf, audio_bitrate)
 
 
 def write_wav(path: str | Path, audio: Float32[np.ndarray, " s"], sample_rate: int = 16_000) -> None:
     """Mono 16-bit PCM; samples beyond [-1, 1] are clipped."""
     pcm = np.round(np.clip(audio, -1, 1) * 32767).astype("<i2")
-    with whole_file(path) as temporary, wave.open(str(temporary), "wb") as file:
+    with replacing_path(path) as temporary, wave.open(str(temporary), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(sample_rate)
@@ -472,7 +459,7 @@ def write_wav(path: str | Path, audio: Float32[np.ndarray, " s"], sample_rate: i
 
 def write_png(path: str | Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:
     """An RGB picture, lossless."""
-    with whole_file(path) as temporary:
+    with replacing_path(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
 
 

@@ -7,19 +7,19 @@ never unpickled: safetensors, or torch.load with weights_only=True.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+
+from ccl.files import sha256 as sha256
 
 
 class MissingWeights(ValueError):  # noqa: N818 - a state of the machine, told in one sentence
@@ -336,15 +336,3 @@ def read(path: str | Path) -> Mapping[str, Any]:
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} cannot be read as weights (it holds a {type(found).__name__}, not tensors by name)")
     return found
-
-
-def sha256(path: str | Path) -> str:
-    """Of the file's bytes; once for each state of the file in a process."""
-    stat = Path(path).stat()
-    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

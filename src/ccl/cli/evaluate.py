@@ -44,7 +44,8 @@ def run(args: Namespace) -> None:
     from rich.console import Console
 
     from ccl.evaluation import CEILING, report, score, table
-    from ccl.evaluation.store import alone
+    from ccl.evaluation.score import ELSEWHERE
+    from ccl.files import one_writer
 
     methods = methods_of(args)
     testset = testset_of(args.testset) if args.testset else default_testset(args.ckpt) if args.ckpt else None
@@ -62,7 +63,7 @@ def run(args: Namespace) -> None:
         raise UsageError(f"no system can be called '{CEILING}': that is what tables call true clips, --reference DIR")
     truth = CEILING if args.reference else None
     beside = published() if args.published or (testset is not None and testset.name == PAPER) else None
-    with alone(out):
+    with one_writer(out, ELSEWHERE):
         if args.ckpt:
             generate(args, made, out / "clips")
         if args.reference:

@@ -17,11 +17,13 @@ from typing import Any
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
 from ccl.evaluation.results import ALL, MEAN, Results
-from ccl.evaluation.store import Item, Store, alone
+from ccl.evaluation.store import Item, Store
+from ccl.files import one_writer
 from ccl.media import MediaError
 from ccl.rows import Row, file_names
 
 MISSING = "there is no such clip"  # the same words for all, so that tables can count them
+ELSEWHERE = "wait for it, or give another folder with -o"
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".wav", ".flac")
 Progress = Callable[[int, int, str], None]  # (done, of how many, what is being done)
 
@@ -69,7 +71,7 @@ def score(
         if progress is not None:
             progress(done, total, text)
 
-    with alone(Path(out)):
+    with one_writer(Path(out), ELSEWHERE):
         store = Store(Path(out), every, protocol, metrics)
         for metric in metrics:
             if reason := protocol[metric.name].get("missing"):

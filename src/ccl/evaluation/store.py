@@ -12,7 +12,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,47 +36,6 @@ class Item:
     row: Row
     path: Path | None
     missing: str = ""
-
-
-_HELD: set[Path] = set()
-
-
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Keep other processes out of a folder of results; a kill of any kind lets them in again.
-
-    Raises:
-        ValueError: another process is at work there.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; results need a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    here = out.resolve()
-    if here in _HELD:
-        yield
-        return
-    import fcntl
-
-    with (out / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            who = file.read(40).strip()
-            raise ValueError(
-                f"{out} is being written by another run{f' (process {who})' if who else ''}; "
-                "wait for it, or give another folder with -o"
-            ) from error
-        except OSError:
-            pass  # a file system that knows no locks
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        _HELD.add(here)
-        try:
-            yield
-        finally:
-            _HELD.discard(here)
 
 
 class Store:

@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 
 from ccl.data.world.world import TEST_PAIRS, Subset, World
+from ccl.files import replacing_path
 from ccl.grid import Grid
-from ccl.media import whole_file, write_clip, write_png, write_wav
+from ccl.media import write_clip, write_png, write_wav
 
 SUBSETS: tuple[Subset, Subset] = ("easy", "hard")
 
@@ -63,6 +64,6 @@ def write_testset(
                 write_wav(folder / "audio" / f"{name}.wav", clip.audio, clip.sample_rate)
             if clips:
                 write_clip(clip, folder / "clips" / f"{name}.mp4")
-        with whole_file(manifest) as path:
+        with replacing_path(manifest) as path:
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return manifests

@@ -1,0 +1,129 @@
+"""Files whole or not at all, one writer a folder, and names in whatever goes wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccl.files import (
+    MARK,
+    FileError,
+    machine_trouble,
+    one_writer,
+    plain_name,
+    reading,
+    replacing,
+    replacing_path,
+    sha256,
+    sweep,
+    write_whole,
+)
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_whole(path, "one")
+    with pytest.raises(RuntimeError), replacing(path) as file:
+        file.write(b"two")
+        raise RuntimeError
+    assert path.read_text() == "one" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_name_as_long_as_a_system_takes_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".mp4")
+    with replacing_path(path) as partial:
+        assert partial.suffix == ".mp4" and partial.name.startswith(MARK)
+        partial.write_bytes(b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_temporary_names_are_nobody_elses(tmp_path: Path) -> None:
+    with replacing_path(tmp_path / "a") as one, replacing_path(tmp_path / "a") as other:
+        assert one != other
+        one.touch(), other.touch()
+
+
+def test_sweeping_removes_files_and_folders_of_a_kill(tmp_path: Path) -> None:
+    (tmp_path / f"{MARK}1-new-model").mkdir()
+    (tmp_path / f"{MARK}1-new-model/weights").touch()
+    (tmp_path / f"{MARK}1-a.tar").touch()
+    (tmp_path / f"{MARK}link").symlink_to(tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_killed_writer_lets_the_next_one_in_though_its_worker_lives(tmp_path: Path) -> None:
+    program = f"""
+import os, time
+from pathlib import Path
+from ccl.files import one_writer
+with one_writer(Path({str(tmp_path)!r})):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            with (
+                pytest.raises(FileError, match=rf"written by another process \({parent.pid} on "),
+                one_writer(tmp_path),
+            ):
+                pass
+            parent.kill()
+            parent.wait()
+            os.kill(child, 0)  # still alive
+            with one_writer(tmp_path), one_writer(tmp_path):
+                pass
+        finally:
+            os.kill(child, 9)
+            parent.kill()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a"), TypeError("no"), RuntimeError(""), BaseExceptionGroup("x", [OSError()])]
+)
+def test_whatever_a_reader_raises_names_the_file(error: BaseException) -> None:
+    with pytest.raises(FileError, match=r"^f\.json cannot be read as a record \(\S"), reading("f.json", "a record"):
+        raise error
+
+
+def test_an_error_that_names_the_file_is_left_as_it_is() -> None:
+    with pytest.raises(ValueError, match=r"^f\.json, line 2: no$"), reading("f.json", "a record"):
+        raise ValueError("f.json, line 2: no")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), MemoryError()])
+def test_the_machines_trouble_is_not_the_files(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, reading("f.json", "a record"):
+        raise error
+    assert machine_trouble(raised.value)
+    wrapped = ValueError("clip cannot be read")
+    wrapped.__cause__ = error
+    assert machine_trouble(wrapped) and not machine_trouble(FileNotFoundError(errno.ENOENT, "no"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/x", "a/b", "a\\b", "..", ".", "", ".hidden", "a\0b", "a\nb", "x" * 256, 7, None]
+)
+def test_names_from_files_are_plain(name: object) -> None:
+    with pytest.raises(FileError, match=r"^index\.json names .* not a plain file name$"):
+        plain_name(name, "index.json")
+    assert plain_name("000 ü.tar", "index.json") == "000 ü.tar"
+
+
+def test_sums_follow_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    first = sha256(tmp_path / "a")
+    assert first == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "a").write_bytes(b"abcd")
+    assert sha256(tmp_path / "a") != first

@@ -160,7 +160,7 @@ MISTAKES = {
     "--weights is yunet; it must be NAME=FILE": ["--videos", "clips", "--weights", "yunet"],
     "--out: nothing is given": ["--videos", "clips", "-o", ""],
     "--videos: nothing is given": ["--videos", ""],
-    "rows.jsonl is a file; results need a folder": ["--videos", "clips", "--metrics", "mouth", "-o", "rows.jsonl"],
+    "rows.jsonl is a file, and a folder is needed": ["--videos", "clips", "--metrics", "mouth", "-o", "rows.jsonl"],
     "no system can be called 'ceiling'": ["--methods", "ceiling=clips", "--reference", "clips"],
     "rows.jsonl has a prompt for 'c0', which the test set does not know": [
         "--ckpt",

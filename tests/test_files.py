@@ -113,6 +113,20 @@ def test_the_machines_trouble_is_not_the_files(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("out of memory"),
+        KeyError("CUDA error"),
+        OSError(errno.ENOENT, "no", "out of memory.mp4"),
+        TypeError(),
+    ],
+)
+def test_what_quotes_a_user_is_not_the_machines_trouble(error: Exception) -> None:
+    assert not machine_trouble(error)
+    assert machine_trouble(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+@pytest.mark.parametrize(
     "name", ["../x", "/x", "a/b", "a\\b", "..", ".", "", ".hidden", "a\0b", "a\nb", "x" * 256, 7, None]
 )
 def test_names_from_files_are_plain(name: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -25,6 +26,13 @@ MACHINE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.EIO, errno.EROFS, errno.ESTALE, errno.EAGAIN),
 }
+# The same, as libraries say it that have errors of their own, without a number.
+TROUBLE = re.compile(
+    r"can't start new thread|out of memory|not enough memory|can't allocate memory|Cannot allocate memory|bad_?alloc"
+    r"|Insufficient memory|CUDA error|CU\w+_STATUS_\w+|No space left on device|Too many open files"
+    r"|unable to open shared memory|died with <Signals|terminated abruptly|killed by signal",
+    re.IGNORECASE,
+)
 
 
 class FileError(ValueError):
@@ -186,13 +194,18 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
 
 
 def machine_trouble(error: BaseException) -> bool:
-    """Whether an error is the machine's (disk, memory, open files) and says nothing of the file it was met at.
+    """Whether an error is the machine's (disk, memory, open files, a GPU, a process that was killed) and says nothing
+    of the file it was met at.
 
     What follows from it must never be stored as a result of that file.
     """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno in MACHINE):
+            return True
+        # A ValueError is somebody's judgement of a value, a LookupError names a key: both may quote what a user wrote.
+        numbered = isinstance(seen, OSError) and seen.errno is not None
+        if not (numbered or isinstance(seen, ValueError | LookupError)) and TROUBLE.search(str(seen)):
             return True
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return False

@@ -3,6 +3,10 @@
 A film is decoded once for all metrics, gives each what it needs and is dropped; a metric's network runs when a batch is
 full. Batches are cut by position in the test set, so that a run that was killed and goes on forms the very same ones
 and ends with the very same numbers.
+
+What can go wrong is of three kinds. A clip's fault is a row with the reason, and stays. A metric's (weights, a package)
+is told once, and its clips are scored when it can run. The machine's (disk, memory, open files) ends the run in a
+sentence, and nothing is kept of the clip it was met at.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +23,7 @@ from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
 from ccl.evaluation.results import ALL, MEAN, Results
 from ccl.evaluation.store import Item, Store
-from ccl.files import one_writer
-from ccl.media import MediaError
+from ccl.files import machine_trouble, one_writer
 from ccl.rows import Row, file_names
 
 MISSING = "there is no such clip"  # the same words for all, so that tables can count them
@@ -75,10 +79,13 @@ def score(
         store = Store(Path(out), every, protocol, metrics)
         for metric in metrics:
             if reason := protocol[metric.name].get("missing"):
-                lacking = Failed(reason)
-                store.add(metric, [(item, lacking) for item in every], only_new=True)
+                store.lack(metric, reason, every)
         for group in items.values():
             score_group(group, run, store, tick)
+        for metric in run:
+            if metric.fault:  # met on the way
+                store.lack(metric, metric.fault, every)
+                protocol[metric.name] = {"missing": metric.fault}
         store.finish(every)
         return Results(
             rows=store.rows_of(every),
@@ -87,7 +94,7 @@ def score(
             pooled=pooled(items, metrics, store, reference),
             protocol=protocol,
             clips={(i.method, i.row.id): i.path for i in every if i.path is not None},
-            causes={name: causes(Path(folder)) for name, folder in methods.items()},
+            causes={name: causes(group) for name, group in items.items()},
         )
 
 
@@ -111,12 +118,16 @@ def score_group(
         for metric in metrics:
             if position not in todo[metric.name]:
                 continue
-            tick(0, f"{item.row.id}: {metric.name}")
-            waiting[metric.name].append((item, prepared(metric, film)))
-            last = max(todo[metric.name]) == position or (position + 1) % metric.batch_size == 0
+            at = f"{item.row.id}: {metric.name}"
+            tick(0, at)
+            with naming(at):
+                waiting[metric.name].append((item, prepared(metric, film)))
+                last = max(todo[metric.name]) == position or (position + 1) % metric.batch_size == 0
+                results = measured(metric, waiting[metric.name]) if last else []
             if last:
-                store.add(metric, measured(metric, waiting[metric.name]))
-                tick(len(waiting[metric.name]), f"{item.row.id}: {metric.name}")
+                if not metric.fault:
+                    store.add(metric, results)
+                tick(len(results), at)
                 waiting[metric.name] = []
 
 
@@ -137,9 +148,8 @@ def read(item: Item) -> Film | Failed:
     if item.path is None:
         return Failed(item.missing)
     try:
-        return Film.read(item.path, item.row)
-    except MediaError as error:
-        return Failed(error.reason)
+        with naming(f"{item.path}"):
+            return Film.read(item.path, item.row)
     except Exception as error:  # whatever a decoder stumbles over, the other clips go on
         return failed(error)
 
@@ -148,16 +158,38 @@ def prepared(metric: Metric, film: Film | Failed) -> Any:
     """What the metric takes from the film, or the reason why there is nothing."""
     if isinstance(film, Failed):
         return film
+    if metric.fault:
+        return Failed(metric.fault)
     try:
         return metric.prepare(film)
     except Exception as error:  # one clip's trouble is a row, not a crash
-        return failed(error)
+        return metric.failed(error)
 
 
 def measured(metric: Metric, batch: Sequence[tuple[Item, Any]]) -> list[tuple[Item, Result]]:
     """Run the network on those of a batch that have inputs; results in the order of the batch."""
     results = iter(metric.measured([inputs for _, inputs in batch if not isinstance(inputs, Failed)]))
     return [(item, inputs if isinstance(inputs, Failed) else next(results)) for item, inputs in batch]
+
+
+@contextmanager
+def naming(at: str) -> Iterator[None]:
+    """Put into the machine's trouble what it was met at, and how the run goes on."""
+    try:
+        yield
+    except Exception as error:
+        if not machine_trouble(error):
+            raise
+        said = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        hint = ", or with a smaller --batch-size," if "memory" in f"{type(error).__name__} {said}".lower() else ""
+        raise MachineError(
+            f"{at}: {said or 'out of memory'}; this is the machine's trouble and no result of the clip, of which "
+            f"nothing is kept: the same command{hint} goes on from here"
+        ) from error
+
+
+class MachineError(OSError):
+    """The machine cannot go on; the message is one sentence that names what it was met at."""
 
 
 # What there is to score ----------------------------------------------------------------------------------------------
@@ -187,16 +219,20 @@ def protocol_of(metric: Metric) -> dict[str, Any]:
             return {"missing": reason}
         return json.loads(json.dumps(metric.protocol(), default=str))
     except Exception as error:  # weights that are none of its own, and the other metrics go on
+        if machine_trouble(error):
+            raise
         return {"missing": f"{metric.name} cannot run: {failed(error).reason}"}
 
 
-def causes(folder: Path) -> list[str]:
+def causes(items: Sequence[Item]) -> list[str]:
     """Weights and guidance from the records beside the clips, where there are any; every different one is named."""
     found: dict[str, int] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in (item.path.with_suffix(".json") for item in items if item.path is not None):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):  # whatever else lies beside the clips
+        except (OSError, ValueError, RecursionError) as error:  # none, or whatever else lies beside a clip
+            if machine_trouble(error):
+                raise
             continue
         if isinstance(record, dict) and isinstance(record.get("guidance"), dict):
             given = [key for key in ("image", "audio", "video") if record.get(key)]

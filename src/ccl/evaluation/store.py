@@ -21,7 +21,7 @@ import numpy as np
 
 from ccl import weights
 from ccl.evaluation.metrics.base import Failed, Measured, Metric, Result
-from ccl.files import replacing, sweep, write_whole
+from ccl.files import machine_trouble, replacing, sweep, write_whole
 from ccl.rows import Row, file_names, write_rows
 
 SCORING_FIELDS = ("prompt", "speech", "lang", "reference", "meta")  # of a row: what a score may depend on
@@ -84,8 +84,8 @@ class Store:
         write_whole(self.file, write_rows(list(self.rows.values())))
         # What is lacking is no protocol: what was measured before under a real one goes on standing.
         others = {name: said for name, said in old["lacking"].items() if name not in protocol}
-        state = {"metrics": {**old["metrics"], **runs}, "clips": clips, "lacking": {**others, **lacking}}
-        write_whole(self.state_file, json.dumps(state, indent=1, ensure_ascii=False))
+        self.state = {"metrics": {**old["metrics"], **runs}, "clips": clips, "lacking": {**others, **lacking}}
+        self._write_state()
 
     def has(self, metric: Metric, item: Item) -> bool:
         """Whether all of a clip's rows of a metric are there, and its feature where one goes with them."""
@@ -98,6 +98,13 @@ class Store:
             return False
         keeps = type(metric).pool is not Metric.pool and any(row and row["value"] is not None for row in rows)
         return not keeps or self._feature(metric, item) is not None
+
+    def lack(self, metric: Metric, reason: str, items: Sequence[Item]) -> None:
+        """Say of the clips without rows that the metric cannot run; they are scored as soon as it can."""
+        if self.state["lacking"].get(metric.name) != reason:
+            self.state["lacking"][metric.name] = reason
+            self._write_state()
+        self.add(metric, [(item, Failed(reason)) for item in items], only_new=True)
 
     def add(self, metric: Metric, results: Sequence[tuple[Item, Result]], *, only_new: bool = False) -> None:
         """Keep a batch: features first, then all rows in one write."""
@@ -164,6 +171,9 @@ class Store:
         for name in {path.name for path in folder.glob("*")} - stale:
             for method, id in changed:
                 self._path(name, method, id).unlink(missing_ok=True)
+
+    def _write_state(self) -> None:
+        write_whole(self.state_file, json.dumps(self.state, indent=1, ensure_ascii=False))
 
     def _state(self) -> dict[str, Any] | None:
         """What the rows follow from; None where nothing says so."""
@@ -244,7 +254,9 @@ def _digest(path: str | Path | None) -> str | None:
     """Of a file's bytes; None where none can be read, which whoever decodes it says in words."""
     try:
         return weights.sha256(path) if path is not None and Path(path).is_file() else None
-    except OSError:
+    except OSError as error:
+        if machine_trouble(error):
+            raise
         return None
 
 

@@ -20,7 +20,10 @@ import torchmetrics
 
 from ccl.evaluation.exact import exact
 from ccl.evaluation.film import Film
+from ccl.files import machine_trouble
+from ccl.rows import Row
 from ccl.types import Clip
+from ccl.weights import MissingWeights
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a clip has no numbers of this metric."""
+    """Why a clip has no numbers of this metric.
+
+    Args:
+        reason: in words, without the clip's name.
+        applicable: whether there was something to measure. False is no failure: nothing was to be spoken.
+    """
 
     reason: str
+    applicable: bool = True
 
 
 Result = Measured | Failed
@@ -99,7 +108,8 @@ class Metric(torchmetrics.Metric, ABC):
         super().__init__()
         self.add_state("values", default=[], dist_reduce_fx="cat")
         self.values: list[torch.Tensor]
-        self.fault: str | None = None  # why the weights cannot be read; None before they are needed
+        # Why it cannot run, whatever the clip: weights that cannot be read, a package; None before they are needed.
+        self.fault: str | None = None
 
     def batch_for(self, device: str) -> None:
         """Take as many clips together as the device likes; for the constructors of metrics that have one."""
@@ -118,6 +128,15 @@ class Metric(torchmetrics.Metric, ABC):
     def measure(self, inputs: Sequence[Any]) -> list[Measured]:
         """Numbers for a batch of what `prepare` gave; under inference mode."""
 
+    def inapplicable(self, row: Row, *, spoken: bool) -> str:
+        """Why a row of a test set has nothing for this metric to measure, which is no failure; "" where it has.
+
+        Args:
+            row: of the test set.
+            spoken: whether any row of the test set says what is to be spoken.
+        """
+        return ""
+
     def missing(self) -> str:
         """What the metric lacks to run here (weights, a package), in one sentence with the remedy; "" if nothing."""
         return ""
@@ -134,7 +153,7 @@ class Metric(torchmetrics.Metric, ABC):
         return {}
 
     def score(self, sources: Iterable[Film | Clip | str | Path]) -> list[Result]:
-        """A result for each clip, in order; never raises for a clip's sake."""
+        """A result for each clip, in order; never raises for a clip's sake, but for the machine's."""
         results: list[Result | None] = []
         inputs: list[Any] = []
         for source in sources:
@@ -142,7 +161,7 @@ class Metric(torchmetrics.Metric, ABC):
                 inputs.append(self.prepare(Film.of(source)))
                 results.append(None)
             except Exception as error:  # one clip's trouble is a row, not a crash
-                results.append(failed(error))
+                results.append(self.failed(error))
         measured = iter(self.measured(inputs))
         return [next(measured) if result is None else result for result in results]
 
@@ -156,15 +175,24 @@ class Metric(torchmetrics.Metric, ABC):
                     self.fault = ""
                 except Exception as error:  # a wrong file is read once, not for every clip
                     self.fault = failed(error).reason
-            if self.fault:
-                return [Failed(self.fault)] * len(inputs)
             for start in range(0, len(inputs), self.batch_size):
                 batch = inputs[start : start + self.batch_size]
+                if self.fault:
+                    results += [Failed(self.fault)] * len(batch)
+                    continue
                 try:
                     results += self.measure(batch)
                 except Exception as error:
-                    results += [failed(error)] if len(batch) == 1 else [self.measured([one])[0] for one in batch]
+                    fault = self.failed(error)
+                    results += [fault] if len(batch) == 1 else [self.measured([one])[0] for one in batch]
         return results
+
+    def failed(self, error: Exception) -> Failed:
+        """As the function of this name; what is no clip's fault, a package or weights, is the metric's from here on."""
+        result = failed(error)
+        if isinstance(error, ImportError | MissingWeights):
+            self.fault = result.reason
+        return result
 
     # torchmetrics ---------------------------------------------------------------------------------------------------
 
@@ -195,7 +223,13 @@ class Metric(torchmetrics.Metric, ABC):
 
 
 def failed(error: Exception) -> Failed:
-    """The reason in words; an error nobody foresaw keeps its type, for it may be a bug."""
+    """The reason in words; an error nobody foresaw keeps its type, for it may be a bug.
+
+    Raises:
+        Exception: the very error, where it is the machine's trouble: no clip is to have it as its result.
+    """
+    if machine_trouble(error):
+        raise error
     foreseen = isinstance(error, ValueError)
     text = " ".join(str(error).split())
     return Failed(

@@ -5,7 +5,7 @@ CONFIG ?= configs/joint.yaml
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow evaluate smoke fit checkpoint lint types bench gate
+.PHONY: help setup demo test slow evaluate smoke fit checkpoint lint types bench gate faults
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -24,6 +24,10 @@ test: lint types ## install, lint, type-check and test, under 8 minutes
 
 slow: .venv/.installed ## the proofs that take long, on real clips and weights in CCL_TEST_DATA
 	OMP_NUM_THREADS=2 $(BIN)/pytest -m slow --durations 0 --timeout 1200
+
+SEED ?= 0
+faults: .venv/.installed ## kill commands and damage their inputs, by a seed: ten minutes; make faults SEED=7
+	$(BIN)/python tests/faults --seed $(SEED)
 
 smoke: .venv/.installed ## the whole way at a tiny size, about a minute
 	$(BIN)/ccl demo --smoke

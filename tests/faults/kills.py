@@ -1,0 +1,215 @@
+"""Kills: after one at any moment the same command goes on, and ends with what an undisturbed one leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from faults.process import Outcome, run
+from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, copy
+
+FSDP = "lightning.pytorch.strategies.ModelParallelStrategy"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A command that is killed.
+
+    Args:
+        name: in the table.
+        command: without `ccl`.
+        needs: what of the world it begins from.
+        leaves: the folder it writes.
+        look: what an undisturbed command leaves in that folder, as a table of comparable values.
+        again: what the command is called with to go on, in addition.
+        ranks: processes that train together.
+    """
+
+    name: str
+    command: str
+    needs: tuple[str, ...]
+    leaves: str
+    look: Callable[[Path], dict[str, Any]]
+    again: str = ""
+    ranks: int = 1
+
+
+@dataclass
+class Tally:
+    """Of one target: kills that hit, and what went wrong after which."""
+
+    kills: int = 0
+    rounds: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    """Every file by its sum; the lock says who wrote last and does not count."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def trained(folder: Path) -> dict[str, Any]:
+    """Losses, and every leaf of the last checkpoint."""
+    from trainings import flat
+
+    found: dict[str, Any] = {
+        "losses": [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+    }
+    found["checkpoints"] = sorted(path.name for path in (folder / "checkpoints").glob("*.ckpt"))
+    last = folder / "checkpoints/last.ckpt"
+    if last.is_dir():
+        from ccl.sharded import read_sharded
+
+        leaves: dict[str, Any] = dict(read_sharded(last.resolve()))
+    else:
+        leaves = flat(torch.load(last, weights_only=True))
+    for name, leaf in leaves.items():
+        found[name] = hashlib.sha256(leaf.numpy().tobytes()).hexdigest() if isinstance(leaf, torch.Tensor) else leaf
+    return found
+
+
+def clips_of(folder: Path) -> dict[str, Any]:
+    """Clips as they are decoded, and their records but for the clips' own sums: an encoder may differ in a byte."""
+    from ccl.media import read_natural
+
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
+        if path.suffix == ".mp4":
+            clip, _ = read_natural(path)
+            pictures, sound = np.asarray(clip.video), np.asarray(clip.audio)
+            found[path.name] = hashlib.sha256(pictures.tobytes() + sound.tobytes()).hexdigest()
+        else:
+            record = json.loads(path.read_text())
+            found[path.name] = {
+                key: record.get(key) for key in ("id", "prompt", "seed", "weights", "steps", "guidance")
+            }
+    return found
+
+
+def scored(folder: Path) -> dict[str, Any]:
+    """Rows of scores in any order, and the table in numbers."""
+    rows = sorted((folder / "scores.jsonl").read_text().splitlines())
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {"rows": rows, "csv": (folder / "table.csv").read_text(), "files": names}
+
+
+LAST = "--ckpt_path last"
+RUN = f"{FIT} --name killed"
+TWO = (
+    f"--trainer.strategy {FSDP} --trainer.strategy.data_parallel_size 2 --trainer.strategy.tensor_parallel_size 1 "
+    "--trainer.strategy.save_distributed_checkpoint true --trainer.devices 2 --trainer.accelerator cpu "
+    "--data.init_args.batch_size 1"
+)
+OWN, RAW, SHARDS = ("small.yaml", "latents"), ("clips", "captions.csv"), ("shards", "small.yaml")
+TARGETS = (
+    Target("fit", RUN, OWN, "runs/killed", trained, LAST),
+    Target("fit, 2 workers", f"{RUN} --data.init_args.num_workers 2", OWN, "runs/killed", trained, LAST),
+    Target("fit, 2 batches a step", f"{RUN} --trainer.accumulate_grad_batches 2", OWN, "runs/killed", trained, LAST),
+    Target("fit, FSDP2 on 2 processes", f"{RUN} {TWO}", OWN, "runs/killed", trained, LAST, ranks=2),
+    Target("shards make", MAKE, RAW, "out", bytes_of),
+    Target("shards make, 2 workers", f"{MAKE} --workers 2", RAW, "out", bytes_of),
+    Target("shards encode", ENCODE, SHARDS, "out", bytes_of),
+    Target("shards encode, 2 workers", f"{ENCODE} --workers 2", SHARDS, "out", bytes_of),
+    Target("generate", GENERATE, ("model", "rows.jsonl"), "out", clips_of),
+    Target("evaluate", EVALUATE, ("made",), "out", scored),
+    Target("export", EXPORT, ("runs",), "out", bytes_of),
+)
+
+
+def campaign(
+    world: Path,
+    folder: Path,
+    seed: int,
+    rounds: int,
+    told: Callable[[str, Tally], None] = lambda name, tally: None,
+    only: str = "",
+) -> dict[str, Tally]:
+    """Kill every target in `rounds` fresh folders, up to three times in each; tallies by target.
+
+    Args:
+        world: made by `faults.world.make`.
+        folder: to work in.
+        seed: of the moments.
+        rounds: fresh folders a target.
+        told: hears each tally when it is whole.
+        only: targets whose name begins so.
+    """
+    tallies = {}
+    for target in (target for target in TARGETS if target.name.startswith(only)):
+        tallies[target.name] = tally = Tally()
+        whole = copy(world, folder / "whole", *target.needs)
+        undisturbed = run(target.command, whole, ranks=target.ranks)
+        if undisturbed.status:
+            tally.faults.append(f"undisturbed: {undisturbed.errors[-300:]}")
+            told(target.name, tally)
+            continue
+        right = target.look(whole / target.leaves)
+        for number in range(rounds):
+            rng = random.Random(f"{seed} {target.name} {number}")
+            tally.rounds += 1
+            place = copy(world, folder / "killed", *target.needs)
+            history: list[str] = []
+            fault = _round(target, place, rng, undisturbed, right, history, tally)
+            if fault:
+                tally.faults.append(f"round {number}, killed {', '.join(history)}: {fault}")
+        told(target.name, tally)
+    return tallies
+
+
+def _round(
+    target: Target,
+    place: Path,
+    rng: random.Random,
+    undisturbed: Outcome,
+    right: dict[str, Any],
+    history: list[str],
+    tally: Tally,
+) -> str:
+    """One folder: kills, then the command once more to its end. What is wrong, or nothing."""
+    begun = False
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        moment: dict[str, Any] = {"after": rng.uniform(0, 1.1 * undisturbed.seconds)}
+        if rng.random() < 0.7 and target.ranks == 1:
+            moment = {"at_change": rng.randrange(undisturbed.changes)}
+        ended = run(f"{target.command} {target.again if begun else ''}", place, ranks=target.ranks, **moment)
+        history.append(" ".join(f"{key} {value:.6g}" for key, value in moment.items()))
+        if fault := _wrong(ended):
+            return fault
+        if ended.status == 0:
+            break  # it ended before the moment came
+        if ended.status > 0:
+            return f"was refused before it was killed: {ended.errors[-300:]}"
+        tally.kills += 1
+        begun = begun or (place / target.leaves).exists()
+    ended = run(f"{target.command} {target.again if begun else ''}", place, ranks=target.ranks)
+    if fault := _wrong(ended):
+        return fault
+    if ended.status:
+        return f"does not go on{f' with {target.again}' if begun and target.again else ''}: {ended.errors[-300:]}"
+    found = target.look(place / target.leaves)
+    if other := [key for key in {**right, **found} if right.get(key) != found.get(key)]:
+        return f"ends with other values than an undisturbed one: {', '.join(map(str, other[:5]))}"
+    left = [path for path in (*place.rglob(".partial-*"), *(place / "tmp").iterdir())]
+    if left:
+        return f"leaves {', '.join(str(path.relative_to(place)) for path in left[:5])}"
+    return ""
+
+
+def _wrong(ended: Outcome) -> str:
+    """What no ending may have."""
+    if ended.late:
+        return "never ends"
+    if ended.orphans:
+        return f"leaves {ended.orphans} processes at work"
+    if "Traceback (most recent call last)" in ended.said or "shows the traceback" in ended.said:
+        return f"shows a traceback: {ended.errors[-400:]}"
+    return ""

@@ -30,7 +30,9 @@ def main() -> int:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="ccl-faults-") as folder:
         start = world.make(Path(folder, "world"))
-        print(f"seed {args.seed}\n\n| killed | kills | folders | faults |\n|---|---|---|---|", flush=True)
+        print(
+            f"seed {args.seed}\n\n| killed | kills | full disks | folders | faults |\n|---|---|---|---|---|", flush=True
+        )
         killed = kills.campaign(start, Path(folder), args.seed, args.rounds, _killed, args.only)
         print("\n| damaged | used | refused in words | faults |\n|---|---|---|---|", flush=True)
         damaged = mutants.campaign(start, Path(folder), args.seed, args.mutants, _damaged, args.only)
@@ -40,14 +42,17 @@ def main() -> int:
     print(f"\n{sum(tally.kills for tally in killed.values())} kills, {total} damaged inputs, {len(faults)} faults")
     print("\n".join(faults))
     if args.out:
-        counts = {name: {"kills": tally.kills, "folders": tally.rounds} for name, tally in killed.items()}
+        counts = {
+            name: {"kills": tally.kills, "full disks": tally.full, "folders": tally.rounds}
+            for name, tally in killed.items()
+        }
         counts |= {name: dict(tally.ends) for name, tally in damaged.items()}
         args.out.write_text(json.dumps({"seed": args.seed, "counts": counts, "faults": faults}, indent=1))
     return 1 if faults else 0
 
 
 def _killed(name: str, tally: kills.Tally) -> None:
-    print(f"| {name} | {tally.kills} | {tally.rounds} | {len(tally.faults)} |", flush=True)
+    print(f"| {name} | {tally.kills} | {tally.full} | {tally.rounds} | {len(tally.faults)} |", flush=True)
 
 
 def _damaged(name: str, tally: mutants.Tally) -> None:

@@ -1,9 +1,11 @@
-"""Kills: after one at any moment the same command goes on, and ends with what an undisturbed one leaves."""
+"""Kills and full disks: after any the same command goes on, and ends with what an undisturbed one leaves."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,9 +46,10 @@ class Target:
 
 @dataclass
 class Tally:
-    """Of one target: kills that hit, and what went wrong after which."""
+    """Of one target: kills that hit, disks that were full, and what went wrong after which."""
 
     kills: int = 0
+    full: int = 0
     rounds: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -177,30 +180,36 @@ def _round(
     """One folder: kills, then the command once more to its end. What is wrong, or nothing."""
     begun = False
     for _ in range(rng.choice((1, 1, 2, 3))):
-        moment: dict[str, Any] = {"after": rng.uniform(0, 1.1 * undisturbed.seconds)}
-        if rng.random() < 0.7 and target.ranks == 1:
-            moment = {"at_change": rng.randrange(undisturbed.changes)}
+        way = "after" if target.ranks > 1 else rng.choice(("after", "at_change", "at_change", "full_at"))
+        draw = rng.uniform(0, 1.1 * undisturbed.seconds) if way == "after" else rng.randrange(undisturbed.changes)
+        moment: dict[str, Any] = {way: draw}
         ended = run(f"{target.command} {target.again if begun else ''}", place, ranks=target.ranks, **moment)
         history.append(" ".join(f"{key} {value:.6g}" for key, value in moment.items()))
         if fault := _wrong(ended):
             return fault
         if ended.status == 0:
             break  # it ended before the moment came
-        if ended.status > 0:
+        if way == "full_at" and ended.status > 0 and os.strerror(errno.ENOSPC) in ended.errors:
+            tally.full += 1
+        elif ended.status > 0:
             return f"was refused before it was killed: {ended.errors[-300:]}"
-        tally.kills += 1
+        else:
+            tally.kills += 1
         begun = begun or (place / target.leaves).exists()
     ended = run(f"{target.command} {target.again if begun else ''}", place, ranks=target.ranks)
     if fault := _wrong(ended):
         return fault
     if ended.status:
         return f"does not go on{f' with {target.again}' if begun and target.again else ''}: {ended.errors[-300:]}"
-    found = target.look(place / target.leaves)
-    if other := [key for key in {**right, **found} if right.get(key) != found.get(key)]:
-        return f"ends with other values than an undisturbed one: {', '.join(map(str, other[:5]))}"
     left = [path for path in (*place.rglob(".partial-*"), *(place / "tmp").iterdir())]
     if left:
         return f"leaves {', '.join(str(path.relative_to(place)) for path in left[:5])}"
+    try:
+        found = target.look(place / target.leaves)
+    except Exception as error:
+        return f"leaves what cannot be read: {error}"
+    if other := [key for key in {**right, **found} if right.get(key) != found.get(key)]:
+        return f"ends with other values than an undisturbed one: {', '.join(map(str, other[:5]))}"
     return ""
 
 

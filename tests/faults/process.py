@@ -1,12 +1,14 @@
 """Commands of `ccl` in processes forked from this one: imports, which cost more than most commands, are paid once.
 
 A process can be killed at a moment of the clock, or just before the n-th time it changes a file: an audit hook counts
-those, so that a moment between two renames is as likely as any other and comes again with the same seed.
+those, so that a moment between two renames is as likely as any other and comes again with the same seed. The same hook
+can fill the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import resource
@@ -78,6 +80,7 @@ def run(
     timeout: float = 120,
     at_change: int | None = None,
     after: float | None = None,
+    full_at: int | None = None,
     ranks: int = 1,
 ) -> Outcome:
     """Run a command line in a folder.
@@ -88,6 +91,7 @@ def run(
         timeout: seconds, after which it is ended.
         at_change: kill it before this change of a file, counted from 0.
         after: kill it after so many seconds.
+        full_at: from this change on the disk is full: nothing new can be made.
         ranks: processes that train together; all are killed as one.
     """
     (folder / "tmp").mkdir(exist_ok=True)
@@ -101,7 +105,7 @@ def run(
     for rank in range(ranks):
         place = {"NODE_RANK": "0", "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
         place |= {"MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-        child = _fork(command.split(), folder, at_change, place if ranks > 1 else {}, group)
+        child = _fork(command.split(), folder, at_change, full_at, place if ranks > 1 else {}, group)
         group = group or child
         children.append(child)
     late = threading.Event()
@@ -137,7 +141,14 @@ def run(
     return Outcome(status, said, said[-4000:], seconds, peak, changes, late.is_set(), orphans)
 
 
-def _fork(argv: Sequence[str], folder: Path, at_change: int | None, place: dict[str, str], group: int) -> int:
+def _fork(
+    argv: Sequence[str],
+    folder: Path,
+    at_change: int | None,
+    full_at: int | None,
+    place: dict[str, str],
+    group: int,
+) -> int:
     if child := os.fork():
         return child
     status = 1
@@ -152,7 +163,7 @@ def _fork(argv: Sequence[str], folder: Path, at_change: int | None, place: dict[
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv, sys.modules["__main__"] = ["ccl", *argv], ModuleType("__main__")  # what spawned workers import anew
-        sys.addaudithook(_counter(folder, at_change))
+        sys.addaudithook(_counter(folder, at_change, full_at))
         from ccl.cli import main
 
         status = main(list(argv))
@@ -166,7 +177,7 @@ def _fork(argv: Sequence[str], folder: Path, at_change: int | None, place: dict[
         os._exit(status)
 
 
-def _counter(folder: Path, at_change: int | None) -> Any:
+def _counter(folder: Path, at_change: int | None, full_at: int | None) -> Any:
     """A hook that notes each change of a file in `folder` by this process, which it ends before that of `at_change`."""
     here, inside = os.getpid(), str(folder.resolve())
     note = os.open(folder / "tmp/.changes", os.O_WRONLY | os.O_APPEND)
@@ -187,6 +198,8 @@ def _counter(folder: Path, at_change: int | None) -> Any:
             os.kill(here, signal.SIGKILL)
         count += 1
         os.write(note, b".")
+        if full_at is not None and count > full_at and event in ("open", "os.mkdir"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fsdecode(args[0]))
 
     return hook
 

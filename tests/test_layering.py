@@ -17,23 +17,24 @@ ALLOWED: dict[str, set[str]] = {
     "grid": set(),
     "rng": set(),
     "files": set(),
+    "formats": set(),
     "rows": LEAVES,
     "flow": set(),
     "tasks": VALUES,
     "nn": set(),
     "guidance": VALUES,
     "interaction": VALUES | {"nn"},
-    "model": VALUES | {"files", "interaction", "nn", "pretrained"},
-    "weights": {"files"},
+    "model": VALUES | {"files", "formats", "interaction", "nn", "pretrained"},
+    "weights": {"files", "formats"},
     "fetch": {"files", "weights"},
-    "pretrained": {"files", "weights"},
+    "pretrained": {"files", "formats", "weights"},
     "text": VALUES | {"pretrained"},
     "codecs": VALUES | {"files", "pretrained"},
     "image": VALUES | {"codecs", "model", "pretrained"},  # what a network is shown of a picture
     "media": VALUES | {"files"},
     "sampling": VALUES | {"flow", "guidance"},
     "optimizer": set(),
-    "sharding": set(),
+    "sharding": {"formats"},
     "data": LEAVES | {"media", "codecs", "text"},  # encoding needs a codec and a text encoder
     "evaluation": LEAVES | {"media", "rows", "weights"},  # knows nothing of what made the clips
     "checkpoint": {"files"},
@@ -46,7 +47,8 @@ MIDDLE: dict[str, set[str]] = {
     "sharded": {"checkpoint"},
     "plan": VALUES | {"guidance", "model", "nn", "tasks"},
     "model_folder": VALUES
-    | {"checkpoint", "codecs", "files", "image", "model", "pretrained", "sampling", "sharded", "sharding", "text"},
+    | {"checkpoint", "codecs", "files", "formats", "image", "model", "pretrained", "sampling"}
+    | {"sharded", "sharding", "text"},
     "pipeline": VALUES
     | {
         "codecs",

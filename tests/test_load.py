@@ -374,7 +374,7 @@ def test_a_truncated_file_is_told(tmp_path: Path) -> None:
         path = write(wan(), tmp_path)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         assert path.name in refused(ours(), path)
-    (tmp_path / "text.safetensors").write_text("<html>not found</html>")
+    (tmp_path / "text.safetensors").write_text("not found")
     assert "text.safetensors cannot be read as weights" in refused(ours(), tmp_path / "text.safetensors")
 
 
@@ -410,7 +410,7 @@ def test_a_folder_with_nothing_or_with_everything_twice_is_told(tmp_path: Path) 
     assert "there is no file or folder" in refused(ours(), tmp_path / "nowhere")
     for name in ("one", "two"):
         save_file(original(wan()), tmp_path / f"{name}.safetensors")
-    assert "in two files; name the one that is meant" in refused(ours(), tmp_path)
+    assert "more than one network, one.safetensors and two.safetensors" in refused(ours(), tmp_path)
 
 
 def test_a_repository_that_is_not_here_names_the_command_that_fetches_it(tmp_path: Path, monkeypatch: Any) -> None:

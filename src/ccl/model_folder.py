@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ccl.codecs.base import Codec
 from ccl.files import MARK, write_whole
+from ccl.formats import check_dtype, check_finite
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.model.adapter import LoRA, merge
@@ -118,14 +119,18 @@ def fill_net(net: DualStreamTransformer, state: dict[str, Tensor], source: str, 
     """Give a network on the meta device its weights, one at a time and none twice: `state` is emptied.
 
     Raises:
-        ValueError: naming the first key that is missing, unknown or of another shape, and `source`.
+        ValueError: naming the first key that is missing, unknown, of another shape, no floats or not finite, and
+            `source`.
     """
     check_shapes(shapes_of(net.state_dict()), shapes_of(state), source)
     for path, module in net.named_modules():
         matrices = half and path.startswith("blocks.") and isinstance(module, nn.Linear | nn.Conv1d)
         dtype = torch.bfloat16 if matrices else torch.float32
         for name, parameter in list(module.named_parameters(recurse=False)):
-            tensor = state.pop(f"{path}.{name}" if path else name)
+            key = f"{path}.{name}" if path else name
+            tensor = state.pop(key)
+            check_dtype(key, tensor.dtype, source)
+            check_finite(key, tensor, source)
             setattr(module, name, nn.Parameter(tensor.to(dtype), parameter.requires_grad))
 
 

@@ -20,6 +20,8 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ccl.formats import check_dtype, check_finite, foreign_file, foreign_names
+
 Precision = Literal["float32", "bfloat16"]
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -190,14 +192,17 @@ def weight_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    for stem in STEMS:
-        if (index := path / f"{stem}.safetensors.index.json").is_file():
-            names = sorted(set(read_json(index).get("weight_map", {}).values()))
-            if lacking := [name for name in names if not (path / name).is_file()]:
-                raise ValueError(f"{path} lacks {lacking[0]}, which {index.name} names")
-            return [path / name for name in names]
-        if (whole := path / f"{stem}.safetensors").is_file():
-            return [whole]
+    ends = (".safetensors.index.json", ".safetensors")
+    found = [file for stem in STEMS for end in ends if (file := path / f"{stem}{end}").is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{path} holds {found[0].name} and {found[1].name}, and only one of them is meant; remove one")
+    if found and found[0].suffix == ".safetensors":
+        return found
+    if found:
+        names = sorted(set(read_json(found[0]).get("weight_map", {}).values()))
+        if lacking := [name for name in names if not (path / name).is_file()]:
+            raise ValueError(f"{path} lacks {lacking[0]}, which {found[0].name} names")
+        return [path / name for name in names]
     raise ValueError(f"{path} holds no weights ({' or '.join(f'{stem}.safetensors' for stem in STEMS)})")
 
 
@@ -209,9 +214,11 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
         keep: which names; the others are not read.
 
     Raises:
-        ValueError: a file is damaged, of another kind, or a pickle that would run code.
+        ValueError: a file is damaged, of another kind, or a pickle that would run code; or its numbers are no floats.
     """
     for file in weight_files(path):
+        if foreign := foreign_file(file):
+            raise ValueError(f"{file} is {foreign}")
         try:
             if file.suffix == ".safetensors":
                 from safetensors import safe_open
@@ -219,7 +226,9 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
                 with safe_open(file, framework="pt") as opened:
                     names = [name for name in opened.keys() if keep(name)]  # noqa: SIM118 - no mapping, though it has keys
                     for name in names:
-                        yield name, opened.get_tensor(name)
+                        tensor = opened.get_tensor(name)
+                        check_dtype(name, tensor.dtype, file)
+                        yield name, tensor
                 continue
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         except Exception as error:  # torch and safetensors raise whatever the bytes provoke
@@ -228,17 +237,21 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
             state = next((state[name] for name in NESTED if isinstance(state.get(name), Mapping)), state)
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError(f"{file} holds no table of named tensors")
-        yield from ((name, value) for name, value in state.items() if keep(name))
+        for name in filter(keep, state):
+            check_dtype(name, state[name].dtype, file)
+            yield name, state[name]
 
 
 def fill(net: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Give a network built on the meta device its weights, each as it is: no copy is made.
 
     Raises:
-        ValueError: naming the first key that is missing, unknown or of another shape, and `source`.
+        ValueError: naming the first key that is missing, unknown, of another shape or not finite, and `source`.
     """
     own = {name: tensor.shape for name, tensor in net.state_dict().items()}
     kind = type(net).__name__
+    if foreign := foreign_names(name for name in state if name not in own):
+        raise ValueError(f"{source} is {foreign}")
     if missing := [name for name in own if name not in state]:
         raise ValueError(f"{source} lacks {len(missing)} keys of {kind}, the first is {missing[0]}")
     if unknown := [name for name in state if name not in own]:
@@ -246,6 +259,7 @@ def fill(net: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     for name, shape in own.items():
         if state[name].shape != shape:
             raise ValueError(f"{source}: {name} is {tuple(state[name].shape)}, and {tuple(shape)} in {kind}")
+        check_finite(name, state[name], source)
     net.load_state_dict(state, strict=True, assign=True)
 
 

@@ -12,6 +12,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ccl.formats import check_dtype, check_finite
+
 DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 
 
@@ -65,10 +67,14 @@ def load_whole(
         without: names of the module's own that the source need not have, and that stay as they are.
 
     Raises:
-        ValueError: naming the first key that is missing, unknown or of another shape, and `source`.
+        ValueError: naming the first key that is missing, unknown, of another shape, no floats or not finite, and
+            `source`.
     """
     own = {name: tensor for name, tensor in module.state_dict().items() if not without(name)}
     check_shapes(shapes_of(own), shapes_of(state), source)
+    for name in own:
+        check_dtype(name, state[name].dtype, source)
+        check_finite(name, state[name], source)
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(spread(state[name].to(tensor.dtype), tensor))

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from ccl.files import sha256 as sha256
+from ccl.formats import check_dtype, check_finite, foreign_file
 
 
 class MissingWeights(ValueError):  # noqa: N818 - a state of the machine, told in one sentence
@@ -315,9 +316,28 @@ def read(path: str | Path) -> Mapping[str, Any]:
     """What a file of weights holds, on the CPU; code in it is never run.
 
     Raises:
-        ValueError: it is damaged, of another kind, or a pickle that would run code.
+        ValueError: it is damaged, of another kind, or a pickle that would run code; or it holds numbers that are no
+            floats, or are not finite.
     """
     path = Path(path)
+    found = _read(path)
+    _check(found, path)
+    return found
+
+
+def _check(found: Mapping[Any, Any], path: Path) -> None:
+    """Of every tensor, at whatever depth the authors wrapped them."""
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            _check(value, path)
+        elif isinstance(value, torch.Tensor):
+            check_dtype(str(name), value.dtype, path)
+            check_finite(str(name), value, path)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if path.is_file() and (foreign := foreign_file(path)):
+        raise ValueError(f"{path} is {foreign}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

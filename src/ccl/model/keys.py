@@ -7,6 +7,7 @@ Ours are Wan2.1's behind the stream: `blocks.3.self_attn.q.weight` is `blocks.3.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from ccl.types import Stream
 
@@ -44,8 +45,13 @@ BLOCK: tuple[tuple[str, str], ...] = (
     ("ffn.2", "ffn.net.2"),
 )
 
-# What a file may put before every name.
-WRAPPERS = ("model.diffusion_model.", "module.", "_orig_mod.")
+# Where a backbone's own names begin, whatever its file puts before all of them (`model.diffusion_model.`, `module.`).
+ROOT = re.compile(
+    r"(^|\.)(?=(video_model|audio_model|blocks|patch_embedding|text_embedding|time_embedding|time_projection|img_emb|"
+    r"head|condition_embedder|proj_out|scale_shift_table)(\.|$))"
+)
+# What torch.compile, FSDP and checkpointing put into names.
+WITHIN = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # A file of two towers (Ovi) says whose a key is.
 TOWERS: tuple[tuple[str, Stream], ...] = (("video_model.", "video"), ("audio_model.", "audio"))
 # Ovi's modulation is a module with one parameter of its own name.
@@ -95,14 +101,29 @@ def ours_to_wan(key: str) -> str:
 
 def to_ours(key: str, stream: Stream = "video") -> str:
     """Our name of a key of any known layout; a file that names its towers overrides `stream`."""
-    for wrapper in WRAPPERS:
-        key = key.removeprefix(wrapper)
     for tower, of in TOWERS:
         if key.startswith(tower):
             key, stream = key.removeprefix(tower), of
     for pattern, name in OVI:
         key = re.sub(pattern, name, key)
     return wan_to_ours(diffusers_to_wan(key), stream)
+
+
+def ours_by_theirs(keys: Iterable[str], stream: Stream = "video") -> dict[str, str]:
+    """Our names of a file's keys, in any known layout; what all of them begin with is taken off first.
+
+    Raises:
+        ValueError: two keys are of one parameter.
+    """
+    bare = {key: WITHIN.sub("", key) for key in keys}
+    wrappers = {name[: found.end()] if (found := ROOT.search(name)) else "" for name in bare.values()}
+    wrapper = wrappers.pop() if len(wrappers) == 1 else ""
+    ours = {key: to_ours(name.removeprefix(wrapper), stream) for key, name in bare.items()}
+    first: dict[str, str] = {}
+    for key, name in ours.items():
+        if (other := first.setdefault(name, key)) != key:
+            raise ValueError(f"the weights hold {ours_to_wan(name)} twice, as {other} and as {key}")
+    return ours
 
 
 def belongs(key: str, stream: Stream) -> bool:

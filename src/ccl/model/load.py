@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ccl.formats import check_dtype, check_finite, foreign_names
 from ccl.model.adapter import is_adapter
 from ccl.model.keys import (
     RELEASES,
     belongs,
     diffusers_to_wan,
+    ours_by_theirs,
     ours_to_wan,
-    to_ours,
     unused,
     wan_to_diffusers,
     wan_to_ours,
@@ -87,6 +88,8 @@ class LoadReport:
         Raises:
             ValueError: one sentence that says what does not fit.
         """
+        if foreign := foreign_names(self.unexpected):
+            raise ValueError(f"{self.source} is {foreign}")
         if not self.loaded and not self.shapes:
             first = f"; its first key is {self.unexpected[0]}" if self.unexpected else ""
             raise ValueError(f"{self.source} holds no weights of a Wan backbone{first}")
@@ -137,8 +140,11 @@ def match(net: nn.Module, shapes: Mapping[str, Shape], source: str, stream: Stre
         shapes: of every tensor of the file, by its own names, in any known layout.
         source: what to call the file.
         stream: whose weights they are; a file that names its towers says so itself.
+
+    Raises:
+        ValueError: it holds a parameter twice, under two names.
     """
-    renamed = {to_ours(key, stream): key for key in shapes}
+    renamed = _theirs(shapes, stream, source)
     streams = tuple(s for s in STREAMS if any(belongs(key, s) for key in renamed))
     own = {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
     asked = [name for name in own if any(belongs(name, s) for s in streams) and not is_adapter(name)]
@@ -172,15 +178,22 @@ def load_stream(
         place: how a whole tensor gets into a parameter, where that is not a copy (shards).
 
     Raises:
-        ValueError: in one sentence, what is missing, left over or of another shape. Nothing was changed then.
+        ValueError: in one sentence, what is missing, left over, of another shape or no floats, and nothing was changed
+            then; or which tensor holds NaN or infinity, and those before it are loaded.
     """
     shape = state.shape if isinstance(state, Stored) else lambda key: tuple(state[key].shape)
+    dtype = state.dtype if isinstance(state, Stored) else lambda key: state[key].dtype
     report = match(net, {key: shape(key) for key in state}, source, stream).check()
-    renamed = {to_ours(key, stream): key for key in state}
+    renamed = _theirs(state, stream, source)
+    for name in report.loaded:
+        check_dtype(renamed[name], dtype(renamed[name]), source)
     parameters = dict(net.named_parameters())
     with torch.no_grad():
         for name in report.loaded:
-            place(parameters[name], state[renamed[name]])
+            tensor = state[renamed[name]]
+            check_finite(renamed[name], tensor, source)
+            place(parameters[name], tensor)
+            del tensor  # before the next one is read
     return report
 
 
@@ -203,6 +216,14 @@ def stream_state(state: Mapping[str, Tensor], stream: Stream = "video") -> dict[
         stream: which.
     """
     return {ours_to_wan(key): value for key, value in state.items() if belongs(key, stream)}
+
+
+def _theirs(keys: Iterable[str], stream: Stream, source: str) -> dict[str, str]:
+    """A file's own names by ours."""
+    try:
+        return {name: key for key, name in ours_by_theirs(keys, stream).items()}
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
 
 
 def _blocks(names: Iterable[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import ccl
 from ccl import cli
 from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
@@ -76,6 +79,24 @@ def test_a_folder_becomes_scores_tables_and_a_page(folder, tmp_path, capsys):
     with (out / "table.csv").open() as file:
         (line,) = csv.DictReader(file)
     assert (line["colours.mean"], line["colours.mean.scored"], line["colours.mean.failed"]) == ("1.0", "4", "2")
+
+
+def test_a_table_says_what_was_scored_with_what_and_when(folder, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    argv = ["--videos", folder, "--testset", file, "--metrics", "colours", "--device", "cpu", "-o", tmp_path / "out"]
+    assert cli.main(["evaluate", *map(str, argv), "--limit", "2"]) == 0
+    text = (tmp_path / "out/table.md").read_text()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert f"- test set: rows, rows.jsonl sha256 {digest[:16]}, the first 2 of each subset; 4 rows\n" in text
+    assert f"- ccl: {ccl.__version__}\n- device: cpu\n- date: {date.today().isoformat()}\n" in text
+
+
+def test_onsets_are_those_of_the_reference_folder(folder, tmp_path):
+    argv = ["--videos", folder, "--metrics", "onset", "--reference", folder, "-o", tmp_path / "out"]
+    assert cli.main(["evaluate", *map(str, argv)]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()]
+    found = {row["id"]: row["value"] for row in rows if row["metric"] == "onset_acc" and row["method"] == "clips"}
+    assert found["c0"] == found["c1"] == 1.0 and found["c3"] is None  # which has no sound
 
 
 def test_several_systems_stand_in_one_table(folder, tmp_path):

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from ccl import media
+from ccl.evaluation import WER, Colours, Onset, SyncNet
 from ccl.evaluation.film import Film, Unscorable, constant_rate
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.score import score
@@ -281,7 +282,7 @@ def test_methods_of_like_names_keep_their_own_numbers(folder, tmp_path):
     clip(2).save(other / "c0.mp4")
     results = score({"a b": folder, "a_b": other, "a/b": other}, ROWS[:2], [Spread()], tmp_path / "out")
     assert len(list((tmp_path / "out/features/spread").iterdir())) == 3
-    spread = {p["method"]: p["value"] for p in results.pooled if p["subset"] == "all"}
+    spread = {p["method"]: p.get("own", p["value"]) for p in results.pooled if p["subset"] == "all"}
     assert spread["a b"] == pytest.approx(0.1, abs=0.02) and spread["a_b"] == 0.0
 
 
@@ -530,3 +531,94 @@ def test_records_are_those_of_the_clips_that_were_scored(folder, tmp_path):
         (folder / name).write_text(json.dumps(record))
     found = run(folder, [Loudness()], tmp_path / "out").causes["mine"]
     assert found == ["1 clips: weights c754fe, UCG2, 20 steps of euler, from text"]
+
+
+# Nothing to measure --------------------------------------------------------------------------------------------------
+
+
+class Spoken(Loudness):
+    """Asks for speech where the test set says what is spoken."""
+
+    name = "spoken"
+    columns = (Column("spoken", "Spoken"),)
+
+    def inapplicable(self, row: Row, *, speech: bool) -> str:
+        return "nothing was to be spoken" if speech and not row.speech else ""
+
+    def measure(self, inputs: Sequence[np.ndarray]) -> list[Measured]:
+        return [Measured({"spoken": float(a.max())}) for a in inputs]
+
+
+def test_what_there_is_nothing_to_measure_in_is_apart_from_what_failed(folder, tmp_path):
+    """c1 and c5 (which is not there) have no speech; c3 is silent though it should speak."""
+    rows = [replace(row, speech="" if row.id in ("c1", "c5") else "hello") for row in ROWS]
+
+    def scored(rows: list[Row]) -> dict[str, dict]:
+        results = score({"mine": folder}, rows, [Spoken()], tmp_path / "out")
+        return {row["id"]: row for row in results.rows}
+
+    found = scored(rows)
+    assert {id for id, row in found.items() if row.get("applicable") is False} == {"c1", "c5"}
+    assert found["c1"]["reason"] == found["c5"]["reason"] == "nothing was to be spoken" and found["c1"]["value"] is None
+    assert "applicable" not in found["c3"] and found["c3"]["reason"] == "only silence"
+    # What the other rows say decides whether it applies; nothing stays of what was said before.
+    assert scored(ROWS)["c1"]["value"] is not None and scored(ROWS)["c5"]["reason"] == "there is no such clip"
+    assert scored(rows) == found
+
+
+def test_the_measures_of_speech_colours_and_references_say_where_they_do_not_apply():
+    def reason(metric: Metric, row: Row, speech: bool = True) -> str:
+        return metric.inapplicable(row, speech=speech)
+
+    mute, talk = Row("a", prompt="A drum."), Row("a", prompt='A man in a green shirt says "hello"')
+    assert reason(WER(), mute) == reason(SyncNet(), mute) == "nothing was to be spoken"
+    assert reason(WER(), talk) == reason(SyncNet(), talk) == reason(WER(), Row("a", speech="hello")) == ""
+    assert reason(SyncNet(), mute, speech=False) == "", "where no row says what is spoken, a face may be wanted"
+    assert "asks for no colour" in reason(Colours(), mute) and reason(Colours(), talk) == ""
+    assert reason(Onset(), mute) == "no reference clip to compare its onsets with"
+    assert reason(Onset(), replace(mute, reference="x.mp4")) == "" == reason(Loudness(), mute)
+
+
+def test_values_that_a_measure_leaves_out_are_named(folder, tmp_path):
+    class Half(Loudness):
+        def measure(self, inputs: Sequence[np.ndarray]) -> list[Measured]:
+            return [Measured({"average": float("nan")}) for _ in inputs]
+
+    rows = by(run(folder, [Half()], tmp_path / "out"))
+    assert rows["c0", "peak"]["reason"] == "loudness finds no 'peak' in it"
+    assert rows["c0", "average"]["reason"] == "its 'average' is nan"
+
+
+def test_sets_are_compared_on_the_clips_that_all_have(folder, tmp_path):
+    other = tmp_path / "other"
+    for i in (0, 2):
+        clip(i).save(other / f"c{i}.mp4")
+    both = score({"mine": folder, "other": other}, ROWS[:3], [Spread()], tmp_path / "out").pooled
+    alone = {
+        n: score({"m": folder}, [ROWS[i] for i in ids], [Spread()], tmp_path / f"{n}").pooled[-1]["value"]
+        for n, ids in (("common", (0, 2)), ("all", (0, 1, 2)), ("two", (0, 1)))
+    }
+    mine, theirs = ({p["subset"]: p for p in both if p["method"] == m}["easy"] for m in ("mine", "other"))
+    assert (mine["value"], mine["own"], mine["clips"], mine["scored"]) == (alone["common"], alone["all"], 2, 3)
+    assert (theirs["value"], theirs["clips"]) == (pytest.approx(alone["common"], abs=1e-6), 2) and "own" not in theirs
+    (folder / "c2.mp4").unlink()
+    (other / "c0.mp4").unlink()
+    apart = score({"mine": folder, "other": other}, ROWS[:3], [Spread()], tmp_path / "out").pooled
+    assert all(line["common"] is False for line in apart) and apart[0]["value"] == alone["two"]
+
+
+def test_onsets_are_compared_with_the_true_clips_of_the_reference(tmp_path):
+    """Two hits; the clip has the first alone: by hand half of the onsets are met, whatever the row itself names."""
+    sound = np.zeros(32_000, np.float32)
+    for at in (8_000, 24_000):
+        sound[at : at + 800] = 0.8 * np.sin(np.arange(800)) * np.linspace(1, 0, 800)
+    first = sound.copy()
+    first[16_000:] = 0
+    for folder, samples in (("true", sound), ("mine", first)):
+        Clip(np.zeros((50, 16, 16, 3), np.uint8), samples).save(tmp_path / folder / "c0.mp4")
+    methods = {"mine": tmp_path / "mine", "true": tmp_path / "true"}
+    for row in (Row("c0"), Row("c0", reference=str(tmp_path / "mine/c0.mp4"))):
+        results = score(methods, [row, Row("c1")], [Onset()], tmp_path / "out", reference="true")
+        found = {(r["method"], r["id"]): r for r in results.rows if r["metric"] == "onset_acc"}
+        assert (found["mine", "c0"]["value"], found["true", "c0"]["value"]) == (0.5, 1.0)
+        assert found["mine", "c1"]["applicable"] is False

@@ -36,7 +36,7 @@ def shown(results: Results, published=None, width: int = 100) -> str:
 def test_the_wide_table_is_in_the_order_of_the_paper():
     head, _, values, intervals, counts, *_ = cells(markdown(scored()))
     assert head == ["method", "CU ↑ mean", "WER ↓ mean", "Sync-C ↑ easy", "Sync-C ↑ hard"]
-    assert values == ["ours", "**5.15**", "**0.00%**", "**7.00**", "**7.00**"]
+    assert values == ["ours", "**5.15**", "**0.00%**", "**7.00**‡", "**7.00**"]
     assert intervals[0] == "95 %" and re.fullmatch(r"\[5\.\d\d, 5\.\d\d\]", intervals[1])
     assert counts == ["n", "4/0", "4/0", "2/0", "2/0"]
 
@@ -44,6 +44,69 @@ def test_the_wide_table_is_in_the_order_of_the_paper():
 def test_failed_clips_are_counted_beside_the_value():
     rows = cells(markdown(scored()))
     assert [row for row in rows if row[0] == "n"][1] == ["n", "4/0", "4/0", "1/1", "2/0"]
+
+
+def test_what_is_not_of_all_clips_says_so():
+    text = markdown(scored())
+    rows = cells(text)
+    assert [row for row in rows if row[0] == "all its own"] == [["all its own", "", "", "7.00 of 2, 1 common", ""]]
+    assert "‡ is of fewer clips than the method has" in text
+
+
+def without(results: Results, method: str, metric: str, ids: set[str], reason: str, **more) -> Results:
+    """The same, but these clips of a method have no value of a metric."""
+    rows = [
+        dict(row, value=None, reason=reason, **more)
+        if row["method"] == method and row["metric"].startswith(metric) and row["id"] in ids
+        else row
+        for row in results.rows
+    ]
+    return replace(results, rows=rows)
+
+
+def test_a_subset_without_a_value_is_shown_and_the_mean_says_of_which_it_is():
+    lost = without(scored(), "ovi", "cu", {"r2", "r3"}, NO_FACE)
+    head, _, ours, *rows = cells(markdown(lost))
+    assert head[1:4] == ["CU ↑ easy", "CU ↑ hard", "CU ↑ mean"]
+    assert ours[1:4] == ["**5.05**", "5.25", "**5.05**‡§"]  # (5.0 + 5.1) / 2; ours has (5.05 + 5.25) / 2 = 5.15
+    assert [row[3] for row in rows if row[0] in ("all its own", "mean of")] == ["5.15 of 4, 2 common", "easy", "easy"]
+    assert next(row for row in rows if row[0] == "ovi")[1:4] == ["4.05", "—", "4.05§"]
+    text = markdown(lost)
+    assert "| CU ↑ easy | ours | ovi | +1.00 |" in text and "| CU ↑§ | ours | ovi | +1.00 |" in text
+    assert "§ is the mean of the subsets that have a value" in text and "§" not in markdown(scored())
+    assert r"\S{}" in typeset.tex(lost, summarise(lost)) and "§" not in typeset.tex(lost, summarise(lost)).split("%")[1]
+
+
+def test_nothing_to_measure_stands_apart_from_failures():
+    apart = without(scored(("ours",)), "ours", "wer", {"r0"}, "nothing was to be spoken", applicable=False)
+    head, _, *rows = cells(markdown(apart))
+    assert head[-3:] == ["scored", "failed", "n/a"]
+    assert next(row for row in rows if row[:2] == ["WER ↓", "easy"])[-3:] == ["1", "0", "1"]
+    found = notes.notes(apart, summarise(apart))
+    assert found["Not applicable"] == ["1 clip: nothing was to be spoken (WER); ours/r0"]
+    assert "Clips without a value" not in found
+    two = without(scored(), "ours", "wer", {"r0"}, "nothing was to be spoken", applicable=False)
+    assert "3/0, 1 n/a" in markdown(two)
+
+
+def test_a_value_that_is_not_there_is_named_even_where_no_table_has_it():
+    results = scored(("ours",))
+    row = {"method": "ours", "id": "r1", "metric": "lag", "value": None, "reason": "mouth finds no 'lag' in it"}
+    some = replace(
+        results, rows=[*results.rows, row], columns=(*results.columns, Column("lag", "lag, frames", shown=False))
+    )
+    assert notes.failures(some) == ["1 clip: mouth finds no 'lag' in it (lag, frames); ours/r1"]
+
+
+def test_no_dagger_without_a_row():
+    wanting = {"Ovi": {"fvd": {"mean": 1.0}}}
+    assert "†" not in markdown(scored(), wanting) and "†" in markdown(scored(), PUBLISHED)
+
+
+def test_what_was_scored_with_what_stands_below():
+    about = {"test set": "mine, 4 rows, sha256 0123", "ccl": "0.1.0", "device": "cpu", "date": "2026-11-27"}
+    text = markdown(replace(scored(), about=about))
+    assert "- test set: mine, 4 rows, sha256 0123\n- ccl: 0.1.0\n- device: cpu\n- date: 2026-11-27\n" in text
 
 
 def test_reasons_are_counted_with_columns_and_examples():
@@ -124,7 +187,7 @@ def test_csv_holds_numbers_as_they_are(tmp_path):
     assert (
         (tmp_path / "pairs.csv")
         .read_text()
-        .startswith("a,b,subset,column,difference,low,high,p,clips\nours,ovi,easy,cu,")
+        .startswith("a,b,subset,column,difference,low,high,p,clips,subsets\nours,ovi,easy,cu,")
     )
 
 

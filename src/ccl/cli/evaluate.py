@@ -14,6 +14,7 @@ from ccl.cli.errors import UsageError, did_you_mean
 from ccl.cli.parser import Parser, path_of, text_of
 from ccl.cli.progress import bar
 from ccl.cli.testsets import PAPER, WORLD, TestSet, published, testset_of
+from ccl.files import sha256
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
 
@@ -69,7 +70,8 @@ def run(args: Namespace) -> None:
         if args.reference:
             methods[CEILING] = args.reference
         with bar("scoring") as progress:
-            results = score(methods, rows, metrics, out, reference=truth, progress=progress)
+            about = about_of(args, testset, len(rows))
+            results = score(methods, rows, metrics, out, reference=truth, about=about, progress=progress)
         table.write(results, out, published=beside)
         report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside)
     console = Console()
@@ -211,7 +213,8 @@ def metrics_of(args: Namespace, rows: list[Row]) -> list[Metric]:
             )
     if not names:
         unfit = set() if args.reference else {"fvd"}
-        unfit |= set() if any(row.reference and Path(row.reference).is_file() for row in rows) else {"onset"}
+        known = args.reference or any(row.reference and Path(row.reference).is_file() for row in rows)
+        unfit |= set() if known else {"onset"}
         unfit |= set() if any("world" in row.id for row in rows) else {"mouth", "colours"}
         names = [name for name in METRICS if name not in unfit]
     protocol = protocol_of(args.protocol, METRICS) if args.protocol else {}
@@ -273,6 +276,23 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def about_of(args: Namespace, testset: TestSet | None, rows: int) -> dict[str, str]:
+    """What tables say of the scoring itself: the test set and its hash, version, device, date."""
+    from datetime import date
+
+    import torch
+
+    from ccl.cli.parts import device_of
+
+    device = device_of(args.device) or best_device()
+    name = f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else ""
+    part = f", the first {args.limit} of each subset" if args.limit else ""
+    about = {"test set": f"{testset.said if testset else 'none, every clip of the folders'}{part}; {rows} rows"}
+    if args.prompts:
+        about["prompts"] = f"{args.prompts.name}, sha256 {sha256(args.prompts)[:16]}"
+    return about | {"ccl": ccl.__version__, "device": f"{device}{name}", "date": date.today().isoformat()}
 
 
 def default_testset(ckpt: Path) -> TestSet:

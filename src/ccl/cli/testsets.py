@@ -9,6 +9,7 @@ import yaml
 
 import ccl
 from ccl.cli.errors import UsageError, did_you_mean
+from ccl.files import sha256
 from ccl.rows import Row, read_rows
 
 WORLD, PAPER = "world", "paper"
@@ -25,6 +26,11 @@ class TestSet:
 
     name: str
     files: tuple[Path, ...]
+
+    @property
+    def said(self) -> str:
+        """Its name, and the hashes of its files."""
+        return f"{self.name}, {', '.join(f'{file.name} sha256 {sha256(file)[:16]}' for file in self.files)}"
 
     def rows(self, *, give: tuple[str, ...] = ()) -> list[Row]:
         """All rows, giving these of their media; ValueError names the file and line at fault."""

@@ -52,12 +52,13 @@ def data(
             }
             clip: dict[str, Any] = {
                 "values": {name: round(float(v), 6) for name, v in numbers.items() if v == v},
-                "why": {
+            }
+            for name, why in (("why", results.reasons), ("apart", results.inapplicable)):
+                clip[name] = {
                     c.name: reasons.setdefault(reason, len(reasons))
                     for c in columns
-                    if (reason := results.reasons.get((method, c.name), {}).get(row.id))
-                },
-            }
+                    if (reason := why.get((method, c.name), {}).get(row.id))
+                }
             if key in text:
                 clip["text"] = text[key]
             if key in found:

@@ -26,6 +26,7 @@ PAPER = (
 BEYOND = "Beyond the paper"
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 DASH = "—"
+PRINTED, COMMON, PART = "†", "‡", "§"  # marks of what is not measured here, of clips all systems have, of some subsets
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,18 @@ def paper_places(results: Results, published: Published | None = None) -> list[P
             head = f"{group}, {subset}" if split and subset != ALL else group
             places += [Place(head, subset, known[name]) for name in names if name in known]
     return places
+
+
+def with_subsets(places: Sequence[Place], summary: Summary) -> list[Place]:
+    """The same places, and before a mean that is not of all subsets each subset by itself."""
+    made = []
+    for place in places:
+        cells = {subset: cell for (_, subset, name), cell in summary.cells.items() if name == place.column.name}
+        partial = [c for (_, *at), c in summary.cells.items() if at == [place.subset, place.column.name] and c.subsets]
+        if place.subset == MEAN and partial:
+            made += [Place(place.group, subset, place.column) for subset in cells if subset != MEAN]
+        made.append(place)
+    return list(dict.fromkeys(made))
 
 
 def beyond_places(results: Results) -> list[Place]:
@@ -125,9 +138,20 @@ def bounds(column: Column, low: float, high: float, *, sign: bool = False) -> st
     return "" if low != low else f"[{number(column, low, sign=sign)}, {number(column, high, sign=sign)}]"
 
 
+def mark(cell: Cell | None) -> str:
+    """What stands at a value that is not of all clips that the method has, or not of all subsets."""
+    return "" if cell is None else COMMON * (cell.own == cell.own) + PART * bool(cell.subsets)
+
+
 def counts(cell: Cell) -> str:
-    """Clips scored / failed; nothing where no clip was asked."""
-    return f"{cell.scored}/{cell.failed}" if cell.scored or cell.failed else ""
+    """Clips scored / failed, those apart in which there was nothing to measure; nothing where no clip was asked."""
+    apart = f", {cell.inapplicable} n/a" if cell.inapplicable else ""
+    return f"{cell.scored}/{cell.failed}{apart}" if cell.scored or cell.failed or apart else ""
+
+
+def own(column: Column, cell: Cell) -> str:
+    """The value over all clips that the method has, where it stands beside that of the clips all systems have."""
+    return f"{number(column, cell.own)} of {cell.scored}, {cell.clips} common" if cell.own == cell.own else ""
 
 
 def probability(p: float) -> str:
@@ -155,21 +179,26 @@ def upright(results: Results, summary: Summary) -> tuple[list[str], list[list[st
     method, ceiling = results.systems[0] if results.systems else CEILING, CEILING in results.methods[1:]
     names = beside_names(summary)
     head = ["measure", "subset", "value", "95 %", *names, *(["ceiling"] if ceiling else []), "scored", "failed"]
+    apart = any(cell.inapplicable for cell in summary.cells.values())
+    head += ["n/a"] if apart else []
     rows = []
     for column in results.shown:
         cells = {subset: cell for (m, subset, c), cell in summary.cells.items() if (m, c) == (method, column.name)}
         for subset, cell in cells.items():
             extra = [beside(column, name, dict(cell.beside).get(name)) for name in names]
             if ceiling:
-                extra.append(number(column, summary.cells[CEILING, subset, column.name].value))
-            value, interval = number(column, cell.value), bounds(column, cell.low, cell.high)
-            rows.append([titled(column), subset, value, interval, *extra, str(cell.scored), str(cell.failed)])
+                true = summary.cells[CEILING, subset, column.name]
+                extra.append(number(column, true.value) + mark(true))
+            value, interval = number(column, cell.value) + mark(cell), bounds(column, cell.low, cell.high)
+            counted = [cell.scored, cell.failed, *([cell.inapplicable] if apart else [])]
+            rows.append([titled(column), subset, value, interval, *extra, *map(str, counted)])
     return head, rows
 
 
-def sections(results: Results, published: Published | None = None) -> list[list[Place]]:
+def sections(results: Results, summary: Summary, published: Published | None = None) -> list[list[Place]]:
     """The places of the tables that stand below each other."""
-    return [places for places in (paper_places(results, published), beyond_places(results)) if places]
+    every = (paper_places(results, published), beyond_places(results))
+    return [with_subsets(places, summary) for places in every if places]
 
 
 def below(line: Line, places: Sequence[Place]) -> list[tuple[str, list[str]]]:
@@ -179,6 +208,8 @@ def below(line: Line, places: Sequence[Place]) -> list[tuple[str, list[str]]]:
     made = [
         ("95 %", [bounds(column, cell.low, cell.high) for column, cell in pairs]),
         ("n", [counts(cell) for _, cell in pairs]),
+        ("all its own", [own(column, cell) for column, cell in pairs]),
+        ("mean of", [" + ".join(cell.subsets) for _, cell in pairs]),
         *((n, [beside(column, n, dict(cell.beside).get(n)) for column, cell in pairs]) for n in names),
     ]
     return [(name, texts) for name, texts in made if any(texts)]
@@ -186,9 +217,24 @@ def below(line: Line, places: Sequence[Place]) -> list[tuple[str, list[str]]]:
 
 def comparison(results: Results, summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Every pair of systems over the whole test set."""
-    known, subset = {column.name: column for column in results.shown}, whole(results)
+    known = {column.name: column for column in results.shown}
     head = ["measure", "a", "b", "a minus b", "95 %", "p", "clips"]
-    return head, [[titled(known[p.column]), *compared(known[p.column], p)] for p in summary.pairs if p.subset == subset]
+    return head, [[versus(known[p.column], p), *compared(known[p.column], p)] for p in told_pairs(results, summary)]
+
+
+def told_pairs(results: Results, summary: Summary) -> list[Pair]:
+    """The pairs over the whole test set; before those that are not of all subsets, those of each subset."""
+    partial = {(p.a, p.b, p.column) for p in summary.pairs if p.subsets}
+    partial |= {(p.a, p.b, p.column) for p in summary.pairs} - {
+        (p.a, p.b, p.column) for p in summary.pairs if p.subset == whole(results)
+    }
+    return [p for p in summary.pairs if p.subset == whole(results) or (p.a, p.b, p.column) in partial]
+
+
+def versus(column: Column, pair: Pair) -> str:
+    """A measure in a comparison, its subset where it is not the whole test set, a mark where that is partial."""
+    subset = f" {pair.subset}" if pair.subset not in (MEAN, ALL) else ""
+    return f"{titled(column)}{subset}{PART * bool(pair.subsets)}"
 
 
 def compared(column: Column, pair: Pair) -> list[str]:

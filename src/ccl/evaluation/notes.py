@@ -5,49 +5,77 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ccl.evaluation.layout import Published
+from ccl.evaluation.layout import COMMON, PART, PRINTED, Line, Published, lines, sections
 from ccl.evaluation.results import Results
-from ccl.evaluation.summary import LEVEL
+from ccl.evaluation.statistics import LEVEL
+from ccl.evaluation.summary import Summary
 
 REASONS, EXAMPLES, MANY = 12, 3, 4  # how many reasons, clips and columns are spelled out
 
 
-def notes(results: Results, published: Published | None = None) -> dict[str, list[str]]:
+def notes(results: Results, summary: Summary, published: Published | None = None) -> dict[str, list[str]]:
     """What stands below the table, by heading; headings without a line are left out."""
     found = {
-        "How to read it": reading(results, published),
+        "How to read it": reading(results, summary, published),
         "Not measured": [f"{name}: {sentence}" for name, sentence in results.missing.items()],
         "Clips without a value": failures(results),
+        "Not applicable": told(results, results.inapplicable),
         "Protocol": [f"{name}: {said(p)}" for name, p in results.protocol.items() if name not in results.missing and p],
         "Clips": [f"{method}: {cause}" for method, causes in results.causes.items() for cause in causes],
+        "Scored": [f"{name}: {what}" for name, what in results.about.items()],
     }
     return {heading: sentences for heading, sentences in found.items() if sentences}
 
 
-def reading(results: Results, published: Published | None) -> list[str]:
+def reading(results: Results, summary: Summary, published: Published | None) -> list[str]:
     """What the numbers of the table are."""
+    cells = list(summary.cells.values())
     made = [
         f"In brackets: {LEVEL:.0%} percentile bootstrap over the clips that have a value. "
         "n is clips scored/failed; a failed clip is left out of the value."
     ]
+    if any(cell.inapplicable for cell in cells):
+        made.append("n/a are clips in which there was nothing to measure, which is no failure.")
     if len(results.subsets) > 1:
         made.append(f"The mean is that of the values of {' and '.join(results.subsets)}.")
+    if any(cell.subsets for cell in cells):
+        made.append(f"{PART} is the mean of the subsets that have a value, and says of which; the others have none.")
     if len(results.systems) > 1:
-        made.append("Bold is the best measured value as shown; differences between systems are in the comparison.")
-    if published:
         made.append(
-            "† as printed in the paper, not measured here: its clips are not public and its protocol is not fully "
-            "known, so these rows stand beside the others and are not compared with them."
+            "Systems are measured on the clips that all of them have a value of. Bold is the best of these values as "
+            "shown; differences between systems are in the comparison."
+        )
+    if any(cell.own == cell.own for cell in cells):
+        made.append(
+            f"{COMMON} is of fewer clips than the method has, those that all systems have; the value of all its own "
+            "stands beside and is compared with nothing."
+        )
+    if any(p for line in printed_lines(results, summary, published) for p in line.cells):
+        made.append(
+            f"{PRINTED} as printed in the paper, not measured here: its clips are not public and its protocol is not "
+            "fully known, so these rows stand beside the others and are not compared with them."
         )
     return made
 
 
+def printed_lines(results: Results, summary: Summary, published: Published | None) -> list[Line]:
+    """The rows of published numbers that a table has."""
+    every = [lines(results, summary, places, published) for places in sections(results, summary, published)]
+    return [line for some in every for line in some if line.kind == "published"]
+
+
 def failures(results: Results) -> list[str]:
+    """Why clips have no value, by reason."""
+    return told(results, results.reasons)
+
+
+def told(results: Results, reasons: Mapping[tuple[str, str], Mapping[str, str]]) -> list[str]:
     """Reasons, the most frequent first, with the columns and clips they concern."""
     found: dict[str, dict[str, dict[str, None]]] = {}  # ordered sets
     lacking = set(results.missing.values())
-    titles = {column.name: column.title for column in results.columns if column.shown}
-    for (method, column), by_id in results.reasons.items():
+    titles = {column.name: column.title for column in results.columns}
+    shown = {column.title for column in results.columns if column.shown}
+    for (method, column), by_id in reasons.items():
         for id, reason in by_id.items():
             if reason in lacking:
                 continue
@@ -58,9 +86,10 @@ def failures(results: Results) -> list[str]:
     ordered = sorted(found.items(), key=lambda item: -len(item[1]["clips"]))
     made = []
     for reason, entry in ordered[:REASONS]:
-        clips, named = list(entry["clips"]), ", ".join(entry["columns"])
-        if len(entry["columns"]) > MANY:
-            named = f"{len(entry['columns'])} measures"
+        clips = list(entry["clips"])
+        # What tables do not show is named where nothing else would say which measure it is.
+        columns = [title for title in entry["columns"] if title in shown] or list(entry["columns"])
+        named = ", ".join(columns) if len(columns) <= MANY else f"{len(columns)} measures"
         which = ", ".join(clips[:EXAMPLES]) + (", ..." if len(clips) > EXAMPLES else "")
         made.append(
             f"{len(clips)} {'clip' if len(clips) == 1 else 'clips'}: {reason}"

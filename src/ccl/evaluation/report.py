@@ -47,7 +47,7 @@ def write(
         "Results": tables(results, summary, colours, published),
         "Comparison": comparison(results, summary, colours),
         "Spread": spread(results, colours),
-        "Notes": noted(results, published),
+        "Notes": noted(results, summary, published),
     }
     sections = {heading: text for heading, text in sections.items() if text}
     head = Template(asset("page.html")).substitute(
@@ -100,7 +100,7 @@ def tables(results: Results, summary: Summary, colours: Mapping[str, int], publi
     """A measure a row for one system, else a method a row."""
     made = [upright(results, summary)] if len(results.systems) < 2 else []
     if len(results.systems) > 1 or published:
-        for places in layout.sections(results, published):
+        for places in layout.sections(results, summary, published):
             made.append(wide(layout.lines(results, summary, places, published), places, colours))
     return "".join(f'<div class="scroll">{table}</div>' for table in made)
 
@@ -126,7 +126,7 @@ def wide(lines: Sequence[Line], places: Sequence[Place], colours: Mapping[str, i
     body = []
     for line in lines:
         swatch = f'<span class="swatch m{colours[line.name]}"></span>' if line.kind != "published" else ""
-        name = f"{swatch}{escape(line.name)}{'†' if line.kind == 'published' else ''}"
+        name = f"{swatch}{escape(line.name)}{layout.PRINTED if line.kind == 'published' else ''}"
         cells = "".join(
             cell_html(place, cell, is_first) for place, cell, is_first in zip(places, line.cells, first, strict=True)
         )
@@ -142,30 +142,32 @@ def cell_html(place: Place, cell: Any, is_first: bool) -> str:
     if cell is None:
         return f"<td{mark}>{layout.DASH}</td>"
     value = number(place.column, cell.value)
-    value = f"<b>{value}</b>" if cell.best else value
-    under = [layout.bounds(place.column, cell.low, cell.high), layout.counts(cell)]
+    value = (f"<b>{value}</b>" if cell.best else value) + layout.mark(cell)
+    under = [layout.bounds(place.column, cell.low, cell.high), layout.counts(cell), layout.own(place.column, cell)]
+    under += [f"of {' + '.join(cell.subsets)}"] if cell.subsets else []
     under += [f"{name} {layout.beside(place.column, name, v)}" for name, v in cell.beside]
     return f"<td{mark}>{value}{''.join(f'<small>{escape(text)}</small>' for text in under if text)}</td>"
 
 
 def comparison(results: Results, summary: Summary, colours: Mapping[str, int]) -> str:
     """Measures against pairs of systems, over the whole test set; a clear difference in the better one's colour."""
-    whole = layout.whole(results)
-    pairs = {(p.column, p.a, p.b): p for p in summary.pairs if p.subset == whole}
-    versus = list(dict.fromkeys((p.a, p.b) for p in pairs.values()))
+    told = layout.told_pairs(results, summary)
+    versus = list(dict.fromkeys((p.a, p.b) for p in told))
     if not versus:
         return ""
     head = "".join(f"<th>{escape(a)} minus {escape(b)}</th>" for a, b in versus)
     body = []
-    for column in results.shown:
-        found = [pairs.get((column.name, a, b)) for a, b in versus]
-        if not any(found):
-            continue
-        reach = max((max(abs(p.low), abs(p.high)) for p in found if p and p.low == p.low), default=0.0)
+    rows: dict[tuple[str, str], dict[tuple[str, str], Pair]] = {}
+    for p in told:
+        rows.setdefault((p.column, p.subset), {})[p.a, p.b] = p
+    known = {column.name: column for column in results.shown}
+    for (name, _), pairs in rows.items():
+        column, found = known[name], [pairs.get(two) for two in versus]
+        reach = max((max(abs(p.low), abs(p.high)) for p in pairs.values() if p.low == p.low), default=0.0)
         cells = "".join(pair_html(column, p, reach, colours) for p in found)
-        body.append(f"<tr><th>{escape(titled(column))}</th>{cells}</tr>")
+        body.append(f"<tr><th>{escape(layout.versus(column, next(iter(pairs.values()))))}</th>{cells}</tr>")
     text = (
-        "On the clips that both systems have: difference, its 95 % interval by paired bootstrap, and p by exchanging "
+        "On the clips that all systems have: difference, its 95 % interval by paired bootstrap, and p by exchanging "
         "the two within clips. In colour, that of the better system, where p is below 0.05; p is not corrected for "
         "the number of comparisons."
     )
@@ -201,9 +203,9 @@ def spread(results: Results, colours: dict[str, int]) -> str:
     return f'<p class="hint">{text}</p><div class="charts">{"".join(figures)}</div>' if figures else ""
 
 
-def noted(results: Results, published: Published | None) -> str:
+def noted(results: Results, summary: Summary, published: Published | None) -> str:
     made = [
         f"<h3>{escape(heading)}</h3><ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
-        for heading, sentences in notes(results, published).items()
+        for heading, sentences in notes(results, summary, published).items()
     ]
     return f'<div class="notes">{"".join(made)}</div>'

@@ -23,15 +23,19 @@ class Results:
 
     Args:
         rows: as in scores.jsonl, one for each method, clip and column: "method", "id", "metric" (the column's name),
-            "value" (None where there is none), "reason" (why), and "text" where a metric heard words.
+            "value" (None where there is none), "reason" (why), "applicable" (False where there was nothing to measure,
+            which is no failure), and "text" where a metric heard words.
         test: the test set; a row's subset is "easy", "hard" or "".
         columns: in the order of the tables.
         pooled: numbers of whole sets, {"method", "subset", "name", "value"}, subset "all" where the test set has none.
             `name` is a column's ("fvd"), or a column's with what stands beside its value: "mouth.shuffled" is the
             mouth measure with sounds and pictures shuffled among clips, "mouth.p" how likely chance does as well.
+            "clips" says of how many it is, "scored" how many the method has; where it has more than all systems have,
+            "own" is the number of all of them. "common" is False where the systems have no clip in common.
         protocol: by metric, every convention and the sha256 of its weights; {"missing": sentence} where it cannot run.
         clips: the files, by (method, id).
         causes: by method, sentences on what the clips follow from: weights, guidance, steps.
+        about: what tables say of the scoring itself, by name: test set and its hash, version, device, date.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -41,6 +45,7 @@ class Results:
     protocol: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     clips: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     causes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def methods(self) -> list[str]:
@@ -77,11 +82,19 @@ class Results:
 
     @cached_property
     def reasons(self) -> dict[tuple[str, str], dict[str, str]]:
-        """Why clips have no value, by (method, column) and id."""
+        """Why clips have no value though they should, by (method, column) and id."""
+        return self._reasons(applicable=True)
+
+    @cached_property
+    def inapplicable(self) -> dict[tuple[str, str], dict[str, str]]:
+        """Why there was nothing to measure, by (method, column) and id."""
+        return self._reasons(applicable=False)
+
+    def _reasons(self, *, applicable: bool) -> dict[tuple[str, str], dict[str, str]]:
         ids = {row.id for row in self.test}
         reasons: dict[tuple[str, str], dict[str, str]] = {}
         for row in self.rows:
-            if row["value"] is None and row["id"] in ids:
+            if row["value"] is None and row["id"] in ids and row.get("applicable", True) == applicable:
                 reasons.setdefault((row["method"], row["metric"]), {})[row["id"]] = row.get("reason") or "no reason"
         return reasons
 

@@ -19,9 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
 from ccl.evaluation.results import ALL, MEAN, Results
+from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store
 from ccl.files import machine_trouble, one_writer
 from ccl.rows import Row, file_names
@@ -39,6 +42,7 @@ def score(
     out: str | Path,
     *,
     reference: str | None = None,
+    about: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Results:
     """Score the clips <id>.mp4 of each method's folder against the rows of a test set.
@@ -48,7 +52,9 @@ def score(
         rows: the test set.
         metrics: what to measure.
         out: folder of scores.jsonl, state.json and features; what is there and still true is not computed again.
-        reference: the method whose clips are the true ones, for measures against a reference set (FVD).
+        reference: the method whose clips are the true ones, for measures against a reference: of the whole set (FVD),
+            or clip by clip (onsets), where they take the place of the rows' own.
+        about: what tables are to say of the scoring: name and hash of the test set, device, date.
         progress: called with (pieces done, of how many, what is being done); a piece is a clip and a metric.
 
     Returns:
@@ -64,7 +70,15 @@ def score(
         if not Path(folder).is_dir():
             raise ValueError(f"there is no folder of clips {folder} ({name})")
     items = {name: list(find(name, Path(folder), rows)) for name, folder in methods.items()}
+    if reference in items:
+        true = {item.row.id: str(item.path) for item in items[reference] if item.path is not None}
+        items = {name: [item.against(true.get(item.row.id)) for item in group] for name, group in items.items()}
     every = [item for group in items.values() for item in group]
+    speech = any(spoken(row.speech, row.prompt) for row in rows)
+
+    def apart(metric: Metric, row: Row) -> str:
+        return metric.inapplicable(row, speech=speech)
+
     protocol = {metric.name: protocol_of(metric) for metric in metrics}
     run = [metric for metric in metrics if "missing" not in protocol[metric.name]]
     total, done = len(run) * len(every), 0
@@ -76,12 +90,12 @@ def score(
             progress(done, total, text)
 
     with one_writer(Path(out), ELSEWHERE):
-        store = Store(Path(out), every, protocol, metrics)
+        store = Store(Path(out), every, protocol, metrics, apart)
         for metric in metrics:
             if reason := protocol[metric.name].get("missing"):
                 store.lack(metric, reason, every)
         for group in items.values():
-            score_group(group, run, store, tick)
+            score_group(group, run, store, apart, tick)
         for metric in run:
             if metric.fault:  # met on the way
                 store.lack(metric, metric.fault, every)
@@ -95,11 +109,16 @@ def score(
             protocol=protocol,
             clips={(i.method, i.row.id): i.path for i in every if i.path is not None},
             causes={name: causes(group) for name, group in items.items()},
+            about=about or {},
         )
 
 
 def score_group(
-    items: Sequence[Item], metrics: Sequence[Metric], store: Store, tick: Callable[[int, str], None]
+    items: Sequence[Item],
+    metrics: Sequence[Metric],
+    store: Store,
+    apart: Callable[[Metric, Row], str],
+    tick: Callable[[int, str], None],
 ) -> None:
     """Run through one method's clips once, decoding only what a metric still lacks."""
     todo: dict[str, set[int]] = {}  # by metric: positions whose batch is not whole on disk
@@ -121,7 +140,9 @@ def score_group(
             at = f"{item.row.id}: {metric.name}"
             tick(0, at)
             with naming(at):
-                waiting[metric.name].append((item, prepared(metric, film)))
+                nothing = apart(metric, item.row)
+                inputs = Failed(nothing, applicable=False) if nothing else prepared(metric, film)
+                waiting[metric.name].append((item, inputs))
                 last = max(todo[metric.name]) == position or (position + 1) % metric.batch_size == 0
                 results = measured(metric, waiting[metric.name]) if last else []
             if last:
@@ -245,28 +266,47 @@ def causes(items: Sequence[Item]) -> list[str]:
 def pooled(
     items: Mapping[str, Sequence[Item]], metrics: Sequence[Metric], store: Store, reference: str | None
 ) -> list[dict[str, Any]]:
-    """Numbers of whole sets: {"method", "subset", "name", "value"}, for each subset and for "all"."""
-    lines = []
+    """Numbers of whole sets, as `Results.pooled`, for each subset and for "all": of the clips that all systems have."""
+    lines: list[dict[str, Any]] = []
     for metric in metrics:
-        for method, group in items.items():
-            for subset in subsets(group):
-                members = [item for item in group if subset in ("all", item.row.subset)]
-                truth = [i for i in items.get(reference or "", ()) if subset in ("all", i.row.subset)]
-                features = store.features(metric, members)
-                if not features:
-                    continue
-                known = store.features(metric, truth) if truth and method != reference else None
-                own = {column.name for column in metric.columns}
-                try:
-                    numbers = metric.pool(features, known)
-                except ValueError as error:
-                    folder = store.out / "features" / metric.name
-                    fault = f"{metric.name} of the whole set: {error}; remove {folder} to start anew"
-                    raise ValueError(fault) from error
-                for key, value in numbers.items():
-                    name = key if key in own else f"{metric.columns[0].name}.{key}"
-                    lines.append({"method": method, "subset": subset, "name": name, "value": value})
+        for subset in dict.fromkeys(name for group in items.values() for name in subsets(group)):
+            features = {
+                method: store.features(metric, [i for i in group if subset in ("all", i.row.subset)])
+                for method, group in items.items()
+            }
+            systems = [set(found) for method, found in features.items() if found and method != reference]
+            common = set.intersection(*systems) if systems else set()
+            truth = list(features.get(reference or "", {}).values())
+            for method, found in features.items():
+                same = [feature for id, feature in found.items() if id in common]
+                known = truth if truth and method != reference else None
+                own = pool(metric, list(found.values()), known, store)
+                numbers = pool(metric, same, known, store) if 0 < len(same) < len(found) else own
+                for name, value in numbers.items():
+                    line = {"method": method, "subset": subset, "name": name, "value": value}
+                    line |= {"clips": len(same) or len(found), "scored": len(found)}
+                    line |= {} if common else {"common": False}
+                    lines.append(line | ({"own": own[name]} if 0 < len(same) < len(found) and name in own else {}))
     return lines
+
+
+def pool(
+    metric: Metric, features: Sequence[np.ndarray], reference: Sequence[np.ndarray] | None, store: Store
+) -> dict[str, float]:
+    """Numbers of a whole set by the names of `Results.pooled`.
+
+    Raises:
+        ValueError: the features do not fit each other; names their folder.
+    """
+    if not features:
+        return {}
+    own = {column.name for column in metric.columns}
+    try:
+        numbers = metric.pool(features, reference)
+    except ValueError as error:
+        folder = store.out / "features" / metric.name
+        raise ValueError(f"{metric.name} of the whole set: {error}; remove {folder} to start anew") from error
+    return {name if name in own else f"{metric.columns[0].name}.{name}": value for name, value in numbers.items()}
 
 
 def subsets(items: Sequence[Item]) -> list[str]:

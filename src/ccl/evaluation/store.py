@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -37,6 +37,10 @@ class Item:
     path: Path | None
     missing: str = ""
 
+    def against(self, reference: str | None) -> Item:
+        """The same with this true clip, where there is one."""
+        return self if reference is None else replace(self, row=replace(self.row, reference=reference))
+
 
 class Store:
     """The rows on disk, of which only those still true are taken over.
@@ -48,10 +52,16 @@ class Store:
         items: the clips of this run.
         protocol: by metric, what its rows follow from, or {"missing": sentence}.
         metrics: of this run.
+        apart: why a metric has nothing to measure in a row, "" where it has; rows that say otherwise do not stand.
     """
 
     def __init__(
-        self, out: Path, items: Sequence[Item], protocol: Mapping[str, dict[str, Any]], metrics: Sequence[Metric]
+        self,
+        out: Path,
+        items: Sequence[Item],
+        protocol: Mapping[str, dict[str, Any]],
+        metrics: Sequence[Metric],
+        apart: Callable[[Metric, Row], str] = lambda metric, row: "",
     ) -> None:
         self.out = out
         self.file, self.state_file = out / "scores.jsonl", out / "state.json"
@@ -63,7 +73,8 @@ class Store:
         if old is None:
             self._put_aside()
             old = {"metrics": {}, "clips": {}, "lacking": {}}
-        owner = {column.name: metric.name for metric in metrics for column in metric.columns}
+        by_column = {column.name: metric for metric in metrics for column in metric.columns}
+        by_clip = {(item.method, item.row.id): item.row for item in items}
         clips: dict[str, dict[str, str]] = {name: dict(prints) for name, prints in old["clips"].items()}
         changed: set[tuple[str, str]] = set()
         for item in items:
@@ -77,8 +88,12 @@ class Store:
         known = {(method, id) for method, prints in old["clips"].items() for id in prints}
         unmeasured = set(old["lacking"].values())
         for row in self._read():
-            clip, by = (row["method"], row["id"]), owner.get(row["metric"], row["metric"])
-            if clip in known and clip not in changed and by not in stale and row["reason"] not in unmeasured:
+            clip, metric = (row["method"], row["id"]), by_column.get(row["metric"])
+            by = metric.name if metric else row["metric"]
+            if clip not in known or clip in changed or by in stale or row["reason"] in unmeasured:
+                continue
+            nothing = "" if row.get("applicable", True) else row["reason"]
+            if metric is None or clip not in by_clip or apart(metric, by_clip[clip]) == nothing:
                 self.rows[*clip, row["metric"]] = row
         self._forget(changed, stale)
         write_whole(self.file, write_rows(list(self.rows.values())))
@@ -132,9 +147,10 @@ class Store:
             error.filename = error.filename or str(self.file)
             raise
 
-    def features(self, metric: Metric, items: Sequence[Item]) -> list[np.ndarray]:
-        """Those there are, in the order of the clips."""
-        return [f for f in (self._feature(metric, item) for item in items) if f is not None and f.size]
+    def features(self, metric: Metric, items: Sequence[Item]) -> dict[str, np.ndarray]:
+        """Those there are by id, in the order of the clips."""
+        found = {item.row.id: self._feature(metric, item) for item in items}
+        return {id: feature for id, feature in found.items() if feature is not None and feature.size}
 
     def finish(self, items: Sequence[Item]) -> None:
         """All rows in the order of the test set, whole, with those of other runs after them."""
@@ -216,7 +232,7 @@ def is_row(row: Any) -> bool:
         return False
     value, reason = row.get("value"), row.get("reason")
     if value is None:
-        return isinstance(reason, str)
+        return isinstance(reason, str) and isinstance(row.get("applicable", True), bool)
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return number and reason is None and isinstance(row.get("text", ""), str)
 
@@ -227,17 +243,19 @@ def rows_of(metric: Metric, item: Item, result: Result) -> Iterator[dict[str, An
     columns = [column.name for column in metric.columns if not column.pooled]
     if isinstance(result, Failed):
         for name in columns or [metric.name]:
-            yield {**head, "metric": name, "value": None, "reason": result.reason}
+            apart = {} if result.applicable else {"applicable": False}
+            yield {**head, "metric": name, "value": None, "reason": result.reason, **apart}
         return
     for name in columns:
         value = result.values.get(name)
         known = value is not None and bool(np.isfinite(value))
         said = {"text": result.text} if result.text and name == columns[0] else {}
+        lacking = f"{metric.name} finds no '{name}' in it" if value is None else f"its '{name}' is {value}"
         yield {
             **head,
             "metric": name,
             "value": float(value) if known and value is not None else None,
-            "reason": None if known else "this clip has no such value",
+            "reason": None if known else lacking,
             **said,
         }
 

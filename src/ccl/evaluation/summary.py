@@ -1,33 +1,26 @@
-"""From a number for each clip to numbers of a method: values, bootstrap intervals, paired comparisons.
+"""From a number for each clip to numbers of a method: values, intervals, counts, paired comparisons.
 
-Every column is a ratio of sums over clips: a mean is sum(values) / count, a corpus rate sum(errors) / sum(words); so
-one code serves both. The paper's "mean" is the mean of the subsets' values, and resampling keeps to the subsets.
+The paper's "mean" is the mean of the subsets' values, and resampling keeps to the subsets. A subset without a value is
+left out of the mean, which then says of which subsets it is.
 
-Intervals are percentile bootstrap over the clips that have a value (Efron 1979). Two methods are compared on the clips
-that both have: interval of the difference with the same resamples for both, and p by exchanging the two methods within
-clips (sign flips; Fisher 1935), exactly where there are few clips. p is not corrected for the number of comparisons.
-Draws follow from names, so that the same scores give the same table.
-
-n clips, R resamples.
+Systems beside each other are measured on the same clips: values, intervals, which is best and every comparison are over
+the clips that all of them have a value of, so that nobody gains by failing where it is hard. What a system has over all
+its own clips stands beside. One that has no value at all takes no part, and has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import combinations
-from zlib import crc32
 
 import numpy as np
-from jaxtyping import Float64
 
 from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.results import ALL, MEAN, Results
+from ccl.evaluation.statistics import NAN, RESAMPLES, Ratio, compare, interval
 
-RESAMPLES, FLIPS, EXACT = 2_000, 10_000, 12  # at most 2**EXACT exchanges are all tried
-LEVEL = 0.95
-NAN = float("nan")
+Strata = Mapping[str, Ratio]  # a method's clips by subset; of a single subset that alone
 
 
 @dataclass(frozen=True)
@@ -35,11 +28,15 @@ class Cell:
     """A method's number in a subset.
 
     Args:
-        value: NaN where there is none.
+        value: over the clips that all systems have; of one system alone over all that it has. NaN where there is none.
         low: of the 95 % interval; NaN with less than two clips, and for numbers of whole sets.
         high: of the interval.
         scored: clips with a value.
         failed: clips with a reason instead.
+        inapplicable: clips in which there was nothing to measure, which is no failure.
+        clips: that `value` is over.
+        own: the value over all clips that the method has, where those are others; else NaN.
+        subsets: that the mean is of, where others have no value; else none.
         best: no other system's number, as shown, is better; of one system alone nothing is best.
         beside: what stands beside the value, by name: "shuffled", "p".
     """
@@ -49,13 +46,17 @@ class Cell:
     high: float = NAN
     scored: int = 0
     failed: int = 0
+    inapplicable: int = 0
+    clips: int = 0
+    own: float = NAN
+    subsets: tuple[str, ...] = ()
     best: bool = False
     beside: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods on the clips that both have.
+    """Two methods on the same clips.
 
     Args:
         a: a method.
@@ -66,7 +67,8 @@ class Pair:
         low: of the difference's 95 % interval.
         high: of the interval.
         p: two-sided; of a difference as large if it did not matter which clip is whose.
-        clips: that both have.
+        clips: that all systems have; where there are none, that both have.
+        subsets: as in Cell.
     """
 
     a: str
@@ -78,6 +80,7 @@ class Pair:
     high: float
     p: float
     clips: int
+    subsets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,62 +91,146 @@ class Summary:
     pairs: list[Pair]
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """A column's clips of one subset, of which the value is sum(top) / sum(bottom)."""
-
-    top: Float64[np.ndarray, " n"]
-    bottom: Float64[np.ndarray, " n"]
-
-    @property
-    def value(self) -> float:
-        bottom = self.bottom.sum()
-        return float(self.top.sum() / bottom) if bottom else NAN
-
-    def __len__(self) -> int:
-        return len(self.top)
-
-    def resampled(self, counts: Float64[np.ndarray, "r n"]) -> Float64[np.ndarray, " r"]:
-        """The value with each clip taken as often as `counts` says."""
-        return divide(counts @ self.top, counts @ self.bottom)
-
-
 def summarise(results: Results, *, resamples: int = RESAMPLES) -> Summary:
     """Cells and pairs of all methods, subsets and shown columns."""
-    subsets = [*results.subsets, *([MEAN] if len(results.subsets) > 1 else [])]
-    cells = {
-        (method, subset, column.name): cell(results, method, subset, column, resamples)
-        for column in results.shown
-        for subset in subsets
-        for method in results.methods
-    }
+    cells: dict[tuple[str, str, str], Cell] = {}
+    pairs: list[Pair] = []
     for column in results.shown:
-        for subset in subsets:
-            numbers = {m: cells[m, subset, column.name].value for m in results.systems}
-            for method in best_of(column, numbers):
-                cells[method, subset, column.name] = replace(cells[method, subset, column.name], best=True)
-    pairs = []
-    for column in results.shown:
-        for subset in subsets:
-            for a, b in combinations(results.systems, 2):
-                strata = [paired(results, a, b, places, column) for places in _places(results, subset)]
-                if all(len(x) for x, _ in strata):
-                    pairs.append(Pair(a, b, subset, column.name, *compare(strata, subset, resamples)))
+        for subset in [*results.subsets, *([MEAN] if len(results.subsets) > 1 else [])]:
+            every = {method: strata_of(results, method, subset, column) for method in results.methods}
+            systems = {name: every[name] for name in results.systems}
+            common = common_clips(systems)
+            found = {m: cell(results, m, subset, column, every[m], common, resamples) for m in results.methods}
+            scored = any(s.there.any() for strata in systems.values() for s in strata.values())
+            if common is not None or (not scored and of_same_sets(results, column)):
+                for name in best_of(column, {name: found[name].value for name in systems}):
+                    found[name] = replace(found[name], best=True)
+            cells |= {(method, subset, column.name): one for method, one in found.items()}
+            for a, b in combinations(systems, 2):
+                two = {name: systems[name] for name in (a, b)}
+                clips = common if common is not None else common_clips(two)
+                if clips is None or not all(any(s.there.any() for s in strata.values()) for strata in two.values()):
+                    continue
+                both = {name: (systems[a][name][mask], systems[b][name][mask]) for name, mask in clips.items()}
+                both = {name: pair for name, pair in both.items() if all(x.value == x.value for x in pair)}
+                if both:
+                    numbers = compare(list(both.values()), subset, resamples)
+                    pairs.append(Pair(a, b, subset, column.name, *numbers, subsets=part_of(both, clips)))
     return Summary(cells, pairs)
 
 
-def cell(results: Results, method: str, subset: str, column: Column, resamples: int = RESAMPLES) -> Cell:
-    """One method's number in one subset, or its mean over them."""
-    strata = [ratio(results, method, places, column) for places in _places(results, subset)]
-    reasons = results.reasons.get((method, column.name), {})
-    places = [place for stratum in _places(results, subset) for place in stratum]
-    failed = sum(results.test[place].id in reasons for place in places)
-    value = float(np.mean([stratum.value for stratum in strata]))
-    low, high = interval(strata, subset, resamples)
-    scored = sum(map(len, strata))
-    if not scored and (of_set := set_value(results, method, subset, column.name)) is not None:
-        value, scored = of_set, len(places) - failed
-    return Cell(value, low, high, scored, failed, beside=beside(results, method, subset, column))
+def common_clips(systems: Mapping[str, Strata]) -> dict[str, np.ndarray] | None:
+    """(n,) bool by subset: the clips of which all systems have a value, those apart that have none at all.
+
+    None where no clip is common to them.
+    """
+    having = [strata for strata in systems.values() if any(s.there.any() for s in strata.values())]
+    if not having:
+        return None
+    common = {name: np.logical_and.reduce([strata[name].there for strata in having]) for name in having[0]}
+    return common if any(mask.any() for mask in common.values()) else None
+
+
+def cell(
+    results: Results,
+    method: str,
+    subset: str,
+    column: Column,
+    strata: Strata,
+    common: Mapping[str, np.ndarray] | None,
+    resamples: int = RESAMPLES,
+) -> Cell:
+    """One method's number in one subset, or its mean over them.
+
+    Args:
+        results: what was scored.
+        method: whose number.
+        subset: or the mean.
+        column: of the number.
+        strata: the method's clips.
+        common: those that all systems have; None takes all.
+        resamples: for the interval.
+    """
+    own = {name: s[s.there] for name, s in strata.items()}
+    same = own if common is None else {name: s[s.there & common[name]] for name, s in strata.items()}
+    scored, clips = (sum(map(len, some.values())) for some in (own, same))
+    own, same = ({name: s for name, s in some.items() if s.value == s.value} for some in (own, same))
+    ids = {results.test[place].id for name in strata for place in results.subsets[name]}
+    why = [reasons.get((method, column.name), {}) for reasons in (results.reasons, results.inapplicable)]
+    failed, inapplicable = (len(ids & found.keys()) for found in why)
+    low, high = interval(list(same.values()), subset, resamples) if same else (NAN, NAN)
+    made = Cell(mean_of(same), low, high, scored, failed, inapplicable, clips, subsets=part_of(same, strata))
+    if clips != scored:
+        made = replace(made, own=mean_of(own))
+    if not scored:
+        made = of_set(made, results, method, subset, column, len(ids) - failed - inapplicable)
+    return replace(made, beside=beside(results, method, subset, column))
+
+
+def strata_of(results: Results, method: str, subset: str, column: Column) -> Strata:
+    """A method's clips by subset, NaN where there is no value."""
+    places = results.subsets if subset == MEAN else {subset: results.subsets[subset]}
+    none = np.full(len(results.test), np.nan)
+    tops, bottoms = (results.values.get((method, name), none) for name in column.over or (column.name, column.name))
+    if column.over is None:
+        bottoms = np.where(np.isnan(tops), np.nan, 1.0)
+    lacking = np.isnan(tops) | np.isnan(bottoms)
+    tops, bottoms = (np.where(lacking, np.nan, values) for values in (tops, bottoms))
+    return {name: Ratio(tops[where], bottoms[where]) for name, where in places.items()}
+
+
+def mean_of(strata: Strata) -> float:
+    """The mean of the subsets' values; NaN of none."""
+    return float(np.mean([s.value for s in strata.values()])) if strata else NAN
+
+
+def part_of(some: Mapping[str, object], every: Mapping[str, object]) -> tuple[str, ...]:
+    """The names that there are, where they are not all."""
+    return tuple(some) if 0 < len(some) < len(every) else ()
+
+
+# Numbers of whole sets ---------------------------------------------------------------------------------------------
+
+
+def of_set(cell: Cell, results: Results, method: str, subset: str, column: Column, scored: int) -> Cell:
+    """A cell with the number of a whole set, where the column has one: of the clips that all systems have.
+
+    Args:
+        cell: with the counts.
+        results: what was scored.
+        method: whose number.
+        subset: or the mean.
+        column: of the number.
+        scored: clips, where the number does not say of how many it is.
+    """
+    every = {
+        (r["method"], r["subset"]): r for r in results.pooled if r["name"] == column.name and r["value"] is not None
+    }
+    having = {name for name, _ in every if name in results.systems}
+    wanted = list(results.subsets) if subset == MEAN else [subset]
+    own = [name for name in wanted if (method, name) in every]
+    same = [name for name in own if all((other, name) in every for other in having)] or own
+    if not own:
+        return cell
+    numbers = {name: every[method, name] for name in own}
+    value = float(np.mean([numbers[name]["value"] for name in same]))
+    whole = float(np.mean([numbers[name].get("own", numbers[name]["value"]) for name in own]))
+    counted = sum(numbers[name].get("scored", 0) for name in own) or scored
+    clips = sum(numbers[name].get("clips", 0) for name in same) or counted
+    beside = whole if clips != counted else NAN
+    return replace(
+        cell,
+        value=value,
+        scored=counted,
+        clips=clips,
+        own=beside,
+        subsets=part_of(dict.fromkeys(same), dict.fromkeys(wanted)),
+    )
+
+
+def of_same_sets(results: Results, column: Column) -> bool:
+    """Whether a column's numbers of whole sets are of the same clips for all systems."""
+    return all(row.get("common", True) for row in results.pooled if row["name"] == column.name)
 
 
 def beside(results: Results, method: str, subset: str, column: Column) -> tuple[tuple[str, float], ...]:
@@ -163,8 +250,8 @@ def set_value(results: Results, method: str, subset: str, name: str) -> float | 
     if subset == MEAN and MEAN not in found:
         if (ALL in found and "." in name) or name.endswith(".p"):  # a mean of p is no p
             return found.get(ALL)
-        numbers = [found.get(part) for part in results.subsets]
-        return None if None in numbers else float(np.mean(numbers))  # type: ignore[arg-type]
+        numbers = [found[part] for part in results.subsets if part in found]
+        return float(np.mean(numbers)) if numbers else None
     return found.get(subset)
 
 
@@ -175,108 +262,3 @@ def best_of(column: Column, values: dict[str, float]) -> list[str]:
         return []
     best = max(shown.values()) if column.better == "higher" else min(shown.values())
     return [name for name, value in shown.items() if value == best]
-
-
-# Of clips ----------------------------------------------------------------------------------------------------------
-
-
-def _places(results: Results, subset: str) -> list[list[int]]:
-    """Places of the subset's clips; for the mean a list for each subset."""
-    return list(results.subsets.values()) if subset == MEAN else [results.subsets[subset]]
-
-
-def _parts(results: Results, method: str, places: Sequence[int], column: Column) -> Ratio:
-    """Top and bottom of all clips, NaN where there is no value."""
-    none = np.full(len(results.test), np.nan)
-    if column.over is None:
-        top = results.values.get((method, column.name), none)[places]
-        return Ratio(top, np.where(np.isnan(top), np.nan, 1.0))
-    top, bottom = (results.values.get((method, name), none)[places] for name in column.over)
-    return Ratio(np.where(np.isnan(bottom), np.nan, top), np.where(np.isnan(top), np.nan, bottom))
-
-
-def ratio(results: Results, method: str, places: Sequence[int], column: Column) -> Ratio:
-    """The clips of a method that have a value."""
-    parts = _parts(results, method, places, column)
-    there = ~np.isnan(parts.top)
-    return Ratio(parts.top[there], parts.bottom[there])
-
-
-def paired(results: Results, a: str, b: str, places: Sequence[int], column: Column) -> tuple[Ratio, Ratio]:
-    """The clips of which both methods have a value."""
-    one, other = (_parts(results, method, places, column) for method in (a, b))
-    there = ~np.isnan(one.top) & ~np.isnan(other.top)
-    return Ratio(one.top[there], one.bottom[there]), Ratio(other.top[there], other.bottom[there])
-
-
-# Statistics --------------------------------------------------------------------------------------------------------
-
-
-def interval(strata: Sequence[Ratio], subset: str, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """95 % of the mean over strata of their values, clips resampled within each."""
-    if any(len(stratum) < 2 for stratum in strata):
-        return NAN, NAN
-    means = [s.resampled(draws(f"{subset} {i}", len(s), resamples)) for i, s in enumerate(strata)]
-    return percentiles(np.mean(means, axis=0))
-
-
-def compare(
-    strata: Sequence[tuple[Ratio, Ratio]], subset: str, resamples: int = RESAMPLES, flips: int = FLIPS
-) -> tuple[float, float, float, float, int]:
-    """Difference of two methods, its interval, p, and the number of clips; a pair of ratios for each stratum."""
-    difference = float(np.mean([a.value - b.value for a, b in strata]))
-    low, high = NAN, NAN
-    if all(len(a) > 1 for a, _ in strata):
-        weights = [draws(f"{subset} {i}", len(a), resamples) for i, (a, _) in enumerate(strata)]
-        differences = [a.resampled(w) - b.resampled(w) for (a, b), w in zip(strata, weights, strict=True)]
-        low, high = percentiles(np.mean(differences, axis=0))
-    return difference, low, high, exchange_p(strata, subset, flips), sum(len(a) for a, _ in strata)
-
-
-def exchange_p(strata: Sequence[tuple[Ratio, Ratio]], name: str, flips: int = FLIPS) -> float:
-    """Share of exchanges of a and b within clips that give at least the difference seen, the one seen among them."""
-    sizes = [len(a) for a, _ in strata]
-    n = sum(sizes)
-    exact = n <= EXACT
-    swaps = np.split(every(n) if exact else coins(name, -(-n // 64) * 64, flips)[:, :n], np.cumsum(sizes)[:-1], axis=1)
-    differences = []
-    for (a, b), swap in zip(strata, swaps, strict=True):
-        top, bottom = swap @ (b.top - a.top), swap @ (b.bottom - a.bottom)
-        one = divide(a.top.sum() + top, a.bottom.sum() + bottom)
-        differences.append(one - divide(b.top.sum() - top, b.bottom.sum() - bottom))
-    seen = abs(np.mean([a.value - b.value for a, b in strata]))
-    as_large = int((np.abs(np.mean(differences, axis=0)) >= seen * (1 - 1e-9) - 1e-12).sum())
-    return as_large / len(swaps[0]) if exact else (as_large + 1) / (flips + 1)
-
-
-def percentiles(values: Float64[np.ndarray, " r"]) -> tuple[float, float]:
-    """Where the middle 95 % of resamples lie; those without a value (no words drawn) left out."""
-    tail = 100 * (1 - LEVEL) / 2
-    values = values[np.isfinite(values)]
-    low, high = np.percentile(values, [tail, 100 - tail]) if len(values) else (NAN, NAN)
-    return float(low), float(high)
-
-
-def divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """NaN where nothing is divided by."""
-    return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom != 0)
-
-
-@lru_cache(maxsize=8)
-def draws(name: str, n: int, resamples: int) -> Float64[np.ndarray, "r n"]:
-    """How often each of n clips is taken in each resample, of n clips with replacement."""
-    rng = np.random.default_rng(crc32(f"resamples of {n} clips, {name}".encode()))
-    taken = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
-    return np.bincount(taken.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
-
-
-@lru_cache(maxsize=8)
-def coins(name: str, n: int, flips: int) -> Float64[np.ndarray, "r n"]:
-    """Which of up to n clips are exchanged."""
-    rng = np.random.default_rng(crc32(f"exchanges, {name}".encode()))
-    return rng.integers(0, 2, (flips, n), dtype=np.int8).astype(np.float64)
-
-
-def every(n: int) -> Float64[np.ndarray, "r n"]:
-    """All 2**n exchanges of n clips."""
-    return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)

@@ -43,7 +43,8 @@ def write(results: Results, out: str | Path, published: Published | None = None)
     summary, out = summarise(results), Path(out)
     lines = long_lines(results, summary)
     write_whole(out / "summary.csv", csv_text(lines))
-    write_whole(out / "pairs.csv", csv_text([vars(pair) for pair in summary.pairs]) if summary.pairs else "")
+    pairs = [vars(pair) | {"subsets": " + ".join(pair.subsets)} for pair in summary.pairs]
+    write_whole(out / "pairs.csv", csv_text(pairs) if pairs else "")
     write_whole(out / "table.csv", csv_text(wide_lines(results, summary, published)))
     write_whole(out / "table.md", markdown(results, summary, published))
     write_whole(out / "table.tex", tex(results, summary, published))
@@ -55,21 +56,22 @@ def long_lines(results: Results, summary: Summary) -> list[dict[str, Any]]:
     made = []
     names = layout.beside_names(summary)
     for (method, subset, column), cell in sorted(summary.cells.items(), key=lambda x: results.methods.index(x[0][0])):
-        values = {"value": cell.value, "low": cell.low, "high": cell.high}
+        values = {"value": cell.value, "low": cell.low, "high": cell.high, "own": cell.own}
         line: dict[str, Any] = {"method": method, "subset": subset, "column": column}
         line |= {k: None if v != v else v for k, v in values.items()}
-        line |= {"scored": cell.scored, "failed": cell.failed, "best": cell.best}
+        line |= {"scored": cell.scored, "failed": cell.failed, "inapplicable": cell.inapplicable, "clips": cell.clips}
+        line |= {"subsets": " + ".join(cell.subsets), "best": cell.best}
         made.append(line | {name: dict(cell.beside).get(name) for name in names})
     return made
 
 
 def wide_lines(results: Results, summary: Summary, published: Published | None) -> list[dict[str, Any]]:
     """A line for each method, as in Table 1; values unrounded, with intervals and counts after them."""
-    places = [place for section in layout.sections(results, published) for place in section]
+    places = [place for section in layout.sections(results, summary, published) for place in section]
     made = []
     for line in layout.lines(results, summary, places, published):
         row: dict[str, Any] = {"method": line.name, "kind": line.kind}
-        for key in ("value", "low", "high", "scored", "failed"):
+        for key in ("value", "low", "high", "scored", "failed", "inapplicable", "clips", "own"):
             for place, cell in zip(places, line.cells, strict=True):
                 name = f"{place.column.name}.{place.subset}" + ("" if key == "value" else f".{key}")
                 value = getattr(cell, key, None)
@@ -106,7 +108,7 @@ def show(results: Results, console: Console | None = None, published: Published 
             measure = row[0]
         console.print(table)
     if len(results.systems) > 1 or published:
-        places = [place for section in layout.sections(results, published) for place in section]
+        places = [place for section in layout.sections(results, summary, published) for place in section]
         lines = layout.lines(results, summary, places, published)
         for some in (
             [line for line in lines if line.kind != "published"],
@@ -114,7 +116,7 @@ def show(results: Results, console: Console | None = None, published: Published 
         ):
             for start in range(0, len(some), SYSTEMS_ABREAST):
                 console.print(abreast(places, some[start : start + SYSTEMS_ABREAST]))
-    for heading, sentences in notes(results, published).items():
+    for heading, sentences in notes(results, summary, published).items():
         console.print(f"[bold]{heading}[/]")
         for sentence in sentences:
             console.print(f"  {sentence}", markup=False, highlight=False)
@@ -122,7 +124,9 @@ def show(results: Results, console: Console | None = None, published: Published 
 
 def abreast(places: Sequence[Place], some: Sequence[Line]) -> Table:
     """Methods beside each other, a measure a row."""
-    table = Table("measure", "subset", *(escape(line.name) + "†" * (line.kind == "published") for line in some))
+    table = Table(
+        "measure", "subset", *(escape(line.name) + layout.PRINTED * (line.kind == "published") for line in some)
+    )
     group = ""
     for number_of, place in enumerate(places):
         if not any(line.cells[number_of] for line in some):
@@ -135,8 +139,10 @@ def abreast(places: Sequence[Place], some: Sequence[Line]) -> Table:
             cell = line.cells[number_of]
             text = number(place.column, cell.value if cell else None)
             text = f"[bold]{text}[/]" if cell and cell.best else text
+            text += layout.mark(cell)
             small = layout.counts(cell) if cell else ""
-            interval = escape(layout.bounds(place.column, cell.low, cell.high)) if cell else ""
-            texts.append("\n".join(filter(None, (f"{text}  [dim]{small}[/]" if small else text, interval))))
+            under = [layout.bounds(place.column, cell.low, cell.high), layout.own(place.column, cell)] if cell else []
+            under += [f"of {' + '.join(cell.subsets)}"] if cell and cell.subsets else []
+            texts.append("\n".join(filter(None, (f"{text}  [dim]{small}[/]" if small else text, *map(escape, under)))))
         table.add_row(place.title, place.subset, *texts)
     return table

@@ -20,12 +20,12 @@ def markdown(results: Results, summary: Summary, published: Published | None = N
     if len(results.systems) > 1 or published:
         parts += [
             wide
-            for places in layout.sections(results, published)
+            for places in layout.sections(results, summary, published)
             if (wide := md_wide(results, summary, places, published))
         ]
     if summary.pairs:
         parts.append("### Comparison of systems on the same clips\n\n" + md_table(*layout.comparison(results, summary)))
-    for heading, sentences in notes(results, published).items():
+    for heading, sentences in notes(results, summary, published).items():
         parts.append(f"### {heading}\n\n" + "".join(f"- {md_escape(sentence)}\n" for sentence in sentences))
     return "\n".join(parts)
 
@@ -35,7 +35,7 @@ def md_wide(results: Results, summary: Summary, places: Sequence[Place], publish
     head = ["method", *(f"{place.title} {place.subset}" for place in places)]
     rows: list[list[str]] = []
     for line in layout.lines(results, summary, places, published):
-        mark = "†" if line.kind == "published" else ""
+        mark = layout.PRINTED if line.kind == "published" else ""
         rows.append(
             [f"{md_escape(line.name)}{mark}", *(md_value(p, c) for p, c in zip(places, line.cells, strict=True))]
         )
@@ -45,7 +45,7 @@ def md_wide(results: Results, summary: Summary, places: Sequence[Place], publish
 
 def md_value(place: Place, cell: Cell | None) -> str:
     text = number(place.column, cell.value if cell else None)
-    return f"**{text}**" if cell and cell.best else text
+    return (f"**{text}**" if cell and cell.best else text) + layout.mark(cell)
 
 
 def md_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, escaped: bool = False) -> str:
@@ -67,15 +67,16 @@ def md_escape(text: str) -> str:
 TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$", "|": r"$|$", "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$", layout.DASH: "--", "†": r"$\dagger$",
+    "↓": r"$\downarrow$", layout.DASH: "--", layout.PRINTED: r"$\dagger$",
+    layout.COMMON: r"$\ddagger$", layout.PART: r"\S{}",
 }  # fmt: skip
 
 
 def tex(results: Results, summary: Summary, published: Published | None = None) -> str:
     """Tables for a paper, one method a row; they need booktabs."""
     head = "% Needs \\usepackage{booktabs} and, for names beyond ASCII, a Unicode engine.\n"
-    tables = [tex_table(results, summary, places, published) for places in layout.sections(results, published)]
-    below = ["% " + " ".join(s.split()) for found in notes(results, published).values() for s in found]
+    tables = [tex_table(results, summary, places, published) for places in layout.sections(results, summary, published)]
+    below = ["% " + " ".join(s.split()) for found in notes(results, summary, published).values() for s in found]
     return head + "\n".join(tables) + "\n".join(["", *below, ""])
 
 
@@ -90,7 +91,7 @@ def tex_table(results: Results, summary: Summary, places: Sequence[Place], publi
     rows = [f" & {' & '.join(spans)} \\\\", " ".join(rules)]
     rows += [" & ".join(["Method", *(tex_escape(place.title) for place in places)]) + r" \\", r"\midrule"]
     for line in layout.lines(results, summary, places, published):
-        name = tex_escape(line.name + ("†" if line.kind == "published" else ""))
+        name = tex_escape(line.name + (layout.PRINTED if line.kind == "published" else ""))
         cells = [tex_value(place, cell) for place, cell in zip(places, line.cells, strict=True)]
         rows.append(" & ".join([rf"\textit{{{name}}}" if line.kind == "published" else f"{{{name}}}", *cells]) + r" \\")
         for label, texts in layout.below(line, places):
@@ -101,7 +102,7 @@ def tex_table(results: Results, summary: Summary, places: Sequence[Place], publi
 
 def tex_value(place: Place, cell: Cell | None) -> str:
     text = tex_escape(number(place.column, cell.value if cell else None))
-    return rf"\textbf{{{text}}}" if cell and cell.best else text
+    return (rf"\textbf{{{text}}}" if cell and cell.best else text) + tex_escape(layout.mark(cell))
 
 
 def tex_escape(text: str) -> str:

@@ -128,12 +128,12 @@ class Metric(torchmetrics.Metric, ABC):
     def measure(self, inputs: Sequence[Any]) -> list[Measured]:
         """Numbers for a batch of what `prepare` gave; under inference mode."""
 
-    def inapplicable(self, row: Row, *, spoken: bool) -> str:
+    def inapplicable(self, row: Row, *, speech: bool) -> str:
         """Why a row of a test set has nothing for this metric to measure, which is no failure; "" where it has.
 
         Args:
             row: of the test set.
-            spoken: whether any row of the test set says what is to be spoken.
+            speech: whether any row of the test set says what is to be spoken.
         """
         return ""
 

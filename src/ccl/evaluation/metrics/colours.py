@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.rows import Row
 
 # The world's paints, as data/world/scene.py has them (evaluation imports nothing of data; a test compares them).
 PAINTS: dict[str, tuple[int, int, int]] = {
@@ -28,6 +29,7 @@ PAINTS: dict[str, tuple[int, int, int]] = {
 SHIRTS = ("green", "blue", "yellow", "white", "black")
 WALLS = ("blue", "green", "yellow", "grey")
 _ASKED = re.compile(r"\b(?P<colour>\w+) (?P<thing>hair|shirt|wall|room)\b")
+NONE_ASKED = "the prompt asks for no colour of a shirt or a wall"
 _NEAR = 70.0  # distance in RGB at which a pixel still counts as painted so
 
 
@@ -36,6 +38,9 @@ class Colours(Metric):
 
     name = "colours"
     columns = (Column("colours", "Colours"),)
+
+    def inapplicable(self, row: Row, *, speech: bool) -> str:
+        return "" if set(asked(row.prompt).values()) & PAINTS.keys() else NONE_ASKED
 
     def prepare(self, film: Film) -> float:
         """The share; all there is to it needs the first picture alone."""
@@ -54,13 +59,19 @@ def kept(picture: UInt8[np.ndarray, "h w 3"], prompt: str) -> float:
     Raises:
         Unscorable: it asks for none that is known.
     """
-    asked = {("wall" if m["thing"] == "room" else m["thing"]): m["colour"] for m in _ASKED.finditer(prompt)}
-    hair = asked.pop("hair", "")  # long hair reaches the shirt and must not be taken for it
-    shown = {"wall": wall(picture), "shirt": shirt(picture, but=() if hair == asked.get("shirt") else (hair,))}
-    right = [shown[thing] == colour for thing, colour in asked.items() if colour in PAINTS]
+    wanted, hair = asked(prompt), asked(prompt, "hair").get("hair", "")
+    # Long hair reaches the shirt and must not be taken for it.
+    shown = {"wall": wall(picture), "shirt": shirt(picture, but=() if hair == wanted.get("shirt") else (hair,))}
+    right = [shown[thing] == colour for thing, colour in wanted.items() if colour in PAINTS]
     if not right:
-        raise Unscorable("the prompt asks for no colour of a shirt or a wall")
+        raise Unscorable(NONE_ASKED)
     return float(np.mean(right))
+
+
+def asked(prompt: str, *things: str) -> dict[str, str]:
+    """The colours a prompt asks for, by thing: those of wall and shirt, or of these things."""
+    found = {("wall" if m["thing"] == "room" else m["thing"]): m["colour"] for m in _ASKED.finditer(prompt)}
+    return {thing: colour for thing, colour in found.items() if thing in (things or ("wall", "shirt"))}
 
 
 def wall(picture: UInt8[np.ndarray, "h w 3"]) -> str:

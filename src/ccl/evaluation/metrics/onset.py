@@ -17,6 +17,7 @@ from ccl.evaluation.dsp.onset import onsets
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.media import MediaError
+from ccl.rows import Row
 
 SAMPLE_RATE = 22_050
 DELTA = 0.3  # of the peak picking
@@ -46,10 +47,13 @@ class Onset(Metric):
         super().__init__()
         self.scoring, self.tolerance = scoring, tolerance
 
+    def inapplicable(self, row: Row, *, speech: bool) -> str:
+        return "no reference clip to compare its onsets with" if row.reference is None else ""
+
     def prepare(self, film: Film) -> tuple[np.ndarray, np.ndarray]:
         """The clip's sound and its reference's, cut to the shorter."""
-        if film.row.reference is None:
-            raise Unscorable("no reference clip to compare its onsets with")
+        if reason := self.inapplicable(film.row, speech=False):
+            raise Unscorable(reason)
         sound, true = film.sound(SAMPLE_RATE), reference_sound(film)
         length = min(len(sound), len(true))
         return sound[:length], true[:length]

@@ -24,6 +24,8 @@ from ccl.evaluation.dsp.mfcc import mfcc
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.syncnet import PICTURES, STEP, Precision, SyncNetwork, Towers
+from ccl.evaluation.speech import SILENT, spoken
+from ccl.rows import Row
 
 FPS, RATE = 25, 16_000
 VSHIFT = 15  # pictures, either way
@@ -110,6 +112,10 @@ class SyncNet(Metric):
         self.file = weights
         self.face_files = {name: Path(path) for name, path in (face_weights or {}).items()}
         self._towers: Towers | None = None
+
+    def inapplicable(self, row: Row, *, speech: bool) -> str:
+        """A test set that says what is spoken needs no face where nothing is."""
+        return SILENT if speech and not spoken(row.speech, row.prompt) else ""
 
     def prepare(self, film: Film) -> list[Talk]:
         """The film's tracks that are long enough to score."""

@@ -8,7 +8,6 @@ writes down what is likely, so it corrects bad speech a little, and invents word
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -33,12 +32,12 @@ from ccl.evaluation.recogniser import (
     quiet,
     transcribe,
 )
+from ccl.evaluation.speech import SILENT, spoken
 from ccl.evaluation.vad import VAD
+from ccl.rows import Row
 
 # Written without spaces between words, so letters are counted (CER): the Whisper paper's list, and Cantonese and Khmer.
 UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
-# Words that are spoken, in a prompt: "...", or between the speech tags of Ovi's prompts.
-QUOTED = re.compile(r'"([^"]+)"|“([^”]+)”|<S>(.+?)<E>', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -126,10 +125,13 @@ class WER(Metric):
             "weights": files.sha256(self.path),
         }
 
+    def inapplicable(self, row: Row, *, speech: bool) -> str:
+        return "" if spoken(row.speech, row.prompt) else SILENT
+
     def prepare(self, film: Film) -> Utterance:
         speech = spoken(film.row.speech, film.row.prompt)
         if not speech:
-            raise Unscorable("nothing was to be spoken")
+            raise Unscorable(SILENT)
         lang = language_of(film.row.lang, self.dims)
         if not words_of(speech, lang):
             raise Unscorable(f"nothing is left of '{speech}' after normalising")
@@ -200,8 +202,3 @@ def normaliser(lang: str) -> Callable[[str], str]:
 
     with quiet():
         return EnglishTextNormalizer() if lang == "en" else BasicTextNormalizer(split_letters=lang in UNSPACED)
-
-
-def spoken(speech: str, prompt: str) -> str:
-    """The words to be spoken: those the row names, else those that its prompt has in quotes."""
-    return speech.strip() or " ".join("".join(found) for found in QUOTED.findall(prompt))

@@ -104,22 +104,23 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
       heard.append(make("i", "", clip.text ? `\u201c${clip.text}\u201d` : "nothing"));
       said.append(heard);
     }
-    const by = new Map();
-    for (const [name, why] of Object.entries(clip.why)) {
-      const title = column[name] ? column[name].title : name;
-      by.set(why, [...(by.get(why) || []), title]);
-    }
-    if (by.size) {
-      const why = make("ul", "why");
-      by.forEach((titles, at) => {
-        const line = make("li", "", reasons[at] + " ");
-        line.append(make("span", "", titles.length > 4 ? `(${titles.length} measures)` : `(${titles.join(", ")})`));
-        why.append(line);
-      });
-      said.append(why);
-    }
+    said.append(...[["why", clip.why], ["why apart", clip.apart]].flatMap(([cls, why]) => told(cls, why)));
     node.append(frame(clip), said);
     return node;
+  }
+
+  // Reasons with the measures they concern: of what failed, or of what there was nothing to measure in.
+  function told(cls, why) {
+    const by = new Map();
+    for (const [name, at] of Object.entries(why)) by.set(at, [...(by.get(at) || []), column[name] ? column[name].title : name]);
+    if (!by.size) return [];
+    const list = make("ul", cls);
+    by.forEach((titles, at) => {
+      const line = make("li", "", reasons[at] + " ");
+      line.append(make("span", "", titles.length > 4 ? `(${titles.length} measures)` : `(${titles.join(", ")})`));
+      list.append(line);
+    });
+    return [list];
   }
 
   function scores(clip) {
@@ -129,7 +130,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
       if (v === undefined) row.classList.add("none");
       else if (bound[c.name] !== undefined && worse(c, v, bound[c.name]) <= 0) row.classList.add("bad");
       if (c.name === tools.sort.value) row.classList.add("sorted");
-      row.append(make("dt", "", c.title), make("dd", "", written(c, v)));
+      row.append(make("dt", "", c.title), make("dd", "", v === undefined && c.name in clip.apart ? "n/a" : written(c, v)));
       box.append(row);
     }
     return box;

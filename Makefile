@@ -37,7 +37,7 @@ fit: .venv/.installed ## train a config; make fit CONFIG=configs/joint.yaml
 
 SHIPPED := --config configs/joint.yaml --config configs/trainer/checkpoint.yaml
 checkpoint: .venv/.installed ## train the model that ships with the package, hours; goes on where it was stopped
-	$(BIN)/ccl fit $(SHIPPED) $(if $(wildcard runs/embedded/checkpoints/last.ckpt),--ckpt_path last) && $(BIN)/ccl export runs/embedded -o src/ccl/checkpoints/embedded
+	$(BIN)/ccl fit $(SHIPPED) --ckpt_path last && $(BIN)/ccl export runs/embedded -o src/ccl/checkpoints/embedded
 
 CKPT ?=
 evaluate: .venv/.installed ## score a checkpoint on its 200-sample test set; make evaluate CKPT=runs/joint (what ships)

@@ -35,8 +35,7 @@ def train(method: str, seed: int, args: argparse.Namespace) -> Path:
     options = [word for key, value in size.items() for word in (f"--{key}", str(value))]
     command = [Path(sys.executable).with_name("ccl"), "fit", "--config", "configs/joint.yaml", NODE, METHODS[method]]
     command += ["--name", name, "--runs_dir", str(args.runs), "--model.seed", str(seed), *options]
-    if any((args.runs / name / "checkpoints").glob("*.ckpt")):
-        command += ["--ckpt_path", "last"]
+    command += ["--ckpt_path", "last"]
     print(*command, flush=True)
     subprocess.run(command, check=True)
     return losses

@@ -37,14 +37,16 @@ ALLOWED: dict[str, set[str]] = {
     "sharding": {"formats"},
     "data": LEAVES | {"media", "codecs", "text"},  # encoding needs a codec and a text encoder
     "evaluation": LEAVES | {"media", "rows", "weights"},  # knows nothing of what made the clips
-    "checkpoint": {"files"},
+    "sums": {"files"},
+    "checkpoint": {"files", "sums"},
     "run": {"checkpoint", "files"},
 }
 # Where the parts meet.
 MIDDLE: dict[str, set[str]] = {
     "module": VALUES
-    | {"codecs", "flow", "image", "model", "model_folder", "optimizer", "sharded", "sharding", "tasks", "text"},
-    "sharded": {"checkpoint"},
+    | {"codecs", "flow", "image", "model", "model_folder", "optimizer", "sharded", "sharding", "tasks", "text"}
+    | {"checkpoint"},
+    "sharded": {"checkpoint", "files"},
     "plan": VALUES | {"guidance", "model", "nn", "tasks"},
     "model_folder": VALUES
     | {"checkpoint", "codecs", "files", "formats", "image", "model", "pretrained", "sampling"}
@@ -64,7 +66,7 @@ MIDDLE: dict[str, set[str]] = {
         "text",
     },
     "generate": VALUES | {"__version__", "files", "guidance", "pipeline", "rows"},
-    "callbacks": VALUES | {"checkpoint", "files", "guidance", "media", "pipeline", "tasks"},
+    "callbacks": VALUES | {"checkpoint", "files", "guidance", "media", "pipeline", "sharding", "sums", "tasks"},
 }
 
 # Where everything meets. Nothing may import these.

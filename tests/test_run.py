@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,7 +23,7 @@ from ccl.checkpoint import (
     load_checkpoint,
     sweep_checkpoints,
 )
-from ccl.files import replacing, write_whole
+from ccl.files import FileError, replacing, write_whole
 from ccl.run import RunError, RunFolder
 
 CONFIG: dict[str, Any] = {
@@ -90,16 +93,133 @@ def test_resuming_finds_the_last_checkpoint_and_notes_the_start(run: RunFolder) 
     ]
 
 
-def test_resuming_what_was_never_saved_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint in .* to resume from"):
-        RunFolder("new", tmp_path).open(CONFIG, "last")
+def test_going_on_with_what_was_never_saved_begins_and_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"there is no checkpoint .*nothing\.ckpt"):
         RunFolder("new", tmp_path).open(CONFIG, str(tmp_path / "nothing.ckpt"))
+    assert names(tmp_path) == []
+    for _ in range(2):  # a cluster's script gives one command each time
+        assert RunFolder("new", tmp_path).open(CONFIG, "last") is None
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [],
+        ["checkpoints/", "tensorboard/"],  # between folders and config
+        ["checkpoints/.partial-host-1-ab-step=000005.ckpt", ".partial-host-1-ab-config.yaml"],
+        ["checkpoints/step=000005.ckpt/__0_0.distcp", "config.yaml"],  # in the midst of the first sharded one
+        ["config.yaml", "run.json"],
+        ["config.yaml", "run.json", "losses.jsonl", "previews/step_000002/.partial-host-1-ab-0.mp4"],
+    ],
+)
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_without_leftovers(
+    tmp_path: Path, left: list[str]
+) -> None:
+    run = RunFolder("a", tmp_path)
+    for name in left:
+        path = run.path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            content = {"config.yaml": yaml.safe_dump(CONFIG), "run.json": '{"starts": []}'}.get(name, "half")
+            path.write_text(content)
+    begun = "losses.jsonl" in left
+    if begun or "__0_0" in str(left):
+        with pytest.raises(RunError, match=r"is taken: .* --ckpt_path last"):
+            run.open(CONFIG)
+    else:
+        assert run.open(CONFIG) is None
+    assert run.open(CONFIG, "last") is None
+    assert run.open(CONFIG, "last") is None
+    assert not list(run.path.rglob(".partial-*")) and names(run.checkpoints) == []
+    if begun:
+        with pytest.raises(RunError, match=r"lr was 0.0001 and is 0.1; set that back, or choose another --name"):
+            run.open(changed(model__optimizer__lr=0.1), "last")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.tex").touch()
+    for start in (None, "last"):
+        with pytest.raises(RunError, match=r"is taken: it holds thesis.tex and is no run"):
+            RunFolder("a", tmp_path).open(CONFIG, start)
+
+
+HOLD = """
+import sys
+from ccl.run import RunFolder
+run = RunFolder("a", sys.argv[1])
+with run.writing():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_run_at_a_time_in_a_folder_and_a_kill_lets_the_next_one_in(run: RunFolder) -> None:
+    half = run.checkpoints / ".partial-host-1-ab-step=000010.ckpt"
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path.parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdin and other.stdout
+    try:
+        assert other.stdout.readline() == "held\n"
+        half.write_bytes(b"being written")
+        for start in (None, "last"):
+            with pytest.raises(FileError, match=r"is being written by another process .*choose another --name"):
+                run.open(CONFIG, start)
+        assert half.exists()
+    finally:
+        other.kill(), other.wait()
+        other.stdin.close(), other.stdout.close()
+    assert run.open(CONFIG, "last") is not None
+    assert not half.exists()
+
+
+def test_going_back_makes_that_checkpoint_the_last_one(run: RunFolder) -> None:
+    save(run.checkpoints, 10)
+    assert run.open(CONFIG, str(run.checkpoints / "step=000005.ckpt")) is not None
+    # Killed before its next checkpoint, it goes on from there, and not from what it had turned its back on.
+    assert run.open(CONFIG, "last") == str(run.checkpoints.resolve() / "step=000005.ckpt")
+    other = RunFolder("b", run.path.parent)
+    assert other.open(CONFIG, str(run.checkpoints / "step=000010.ckpt")) is not None
+    assert names(other.checkpoints) == []
+    assert run.start("last") == run.checkpoints.resolve() / "step=000005.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "[]"),
+        ("run.json", '{"starts": 3}'),
+        ("run.json", '{"starts": [4]}'),
+        ("run.json", "{"),
+        ("run.json", b"\xff"),
+        ("config.yaml", "[1, 2"),
+        ("config.yaml", "- 1"),
+        ("config.yaml", b"\xe9"),
+    ],
+)
+def test_a_run_whose_facts_are_damaged_names_the_file(run: RunFolder, name: str, content: str | bytes) -> None:
+    path = run.path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(FileError, match=rf"{name} cannot be read as the (facts|config) of a run \("):
+        run.open(CONFIG, "last")
+
+
+def test_what_changes_the_last_bits_is_told(run: RunFolder) -> None:
+    record = run.path / "run.json"
+    assert run.open(CONFIG, "last") and run.changed == ()
+    facts = json.loads(record.read_text())
+    facts["starts"][-1]["threads"] += 1
+    facts["starts"][-1]["versions"]["torch"] = "1.0"
+    record.write_text(json.dumps(facts))
+    assert run.open(CONFIG, "last")
+    threads = torch.get_num_threads()
+    assert run.changed[0] == f"{threads} threads, not {threads + 1}" and run.changed[1].endswith(", not 1.0")
 
 
 def test_resuming_with_another_config_names_what_differs(run: RunFolder) -> None:
     other = changed(model__optimizer__lr=1e-3, data__init_args__num_workers=2)
-    with pytest.raises(RunError, match=r"lr was 0.0001 and is 0.001; .*num_workers was 0 and is 2; choose"):
+    with pytest.raises(RunError, match=r"lr was 0.0001 and is 0.001; .*num_workers was 0 and is 2; set that back, or"):
         run.open(other, "last")
     with pytest.raises(RunError, match=r"trainer.callbacks.EMA.init_args.decay was 0.9 and is 0.8"):
         run.open(changed(trainer__callbacks__0__init_args={"decay": 0.8}), "last")
@@ -116,8 +236,11 @@ def test_a_cosine_that_ends_with_the_run_fixes_its_length(tmp_path: Path) -> Non
     run = RunFolder("b", tmp_path)
     run.open(changed(model__optimizer__schedule="cosine"))
     save(run.checkpoints, 5)
-    with pytest.raises(RunError, match=r"trainer.max_steps was 10 and is 20"):
-        run.open(changed(model__optimizer__schedule="cosine", trainer__max_steps=20), "last")
+    longer = {"model__optimizer__schedule": "cosine", "trainer__max_steps": 20}
+    with pytest.raises(RunError, match=r"decay_steps was 10 and is 20; .* --name OTHER --ckpt_path .*step=000005.ckpt"):
+        run.open(changed(**longer), "last")
+    # The same curve, said in so many words.
+    assert run.open(changed(**longer, model__optimizer__decay_steps=10), "last") is not None
 
 
 def test_a_codec_that_changed_since_training_is_refused(tmp_path: Path) -> None:
@@ -186,8 +309,43 @@ def test_the_checkpoint_written_last_is_the_last_one(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, size: int) -> None:
     path = save(tmp_path, 5)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"step=000005.ckpt is damaged or no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"step=000005.ckpt (cannot be read as a checkpoint|is damaged)"):
         load_checkpoint(path)
+
+
+def test_any_flipped_bit_of_a_checkpoint_is_told_and_whatever_a_parser_raises_is_one_sentence(tmp_path: Path) -> None:
+    path = save(tmp_path, 5)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    assert torch.equal(load_checkpoint(path)["state_dict"]["x"], torch.ones(3))
+    unsealed = whole[:-73] + bytes(2)  # as checkpoints were before they had sums
+    for sealed in (True, False):
+        for place in rng.integers(0, len(unsealed), 150):
+            data = bytearray(whole if sealed else unsealed)
+            data[place] ^= 1 << rng.integers(8)
+            path.write_bytes(data)
+            try:
+                load_checkpoint(path)
+                assert not sealed, f"bit flipped at {place}"
+            except CheckpointError as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+    path.write_bytes(unsealed)
+    assert torch.equal(load_checkpoint(path)["state_dict"]["x"], torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "content", [{"state_dict": 3}, {"state_dict": {"x": 3}}, {"state_dict": {3: torch.ones(1)}}, []]
+)
+def test_a_file_of_something_else_is_no_checkpoint(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "step=000005.ckpt"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"step=000005.ckpt cannot be read as a checkpoint \(its? "):
+        load_checkpoint(path)
+
+
+def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
+    path = save(tmp_path, 5)
+    with pytest.raises(CheckpointError, match=r"no checkpoint that a training can go on from: it holds no batches"):
+        AtomicCheckpointIO().load_checkpoint(path)
 
 
 class Evil:
@@ -198,6 +356,6 @@ class Evil:
 def test_a_checkpoint_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = save(tmp_path, 5, {"state_dict": {}, "x": Evil()})
-    with pytest.raises(CheckpointError, match="is damaged or no checkpoint"):
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
         AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
     assert not (tmp_path / "evil").exists()

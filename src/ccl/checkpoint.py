@@ -1,28 +1,29 @@
 """Checkpoints that are whole or absent, and found again.
 
 In `checkpoints/` of a run folder lie `step=000500.ckpt` (a file, or with FSDP2 a folder of shards that counts once its
-marker is there) and `last.ckpt`, a link to the one written last.
+marker is there) and `last.ckpt`, a link to the one that a run goes on from. Each carries its sums (sums.py).
 """
 
 from __future__ import annotations
 
-import os
-import pickle
 import shutil
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from ccl.files import MARK, replacing, sweep, write_whole
+from ccl.files import FileError, reading, replacing_path, sweep, sync, temporary, write_whole
+from ccl.sums import check_seal, check_sums, seal, write_sums
 
 LAST = "last.ckpt"
 COMPLETE = "complete"
+# What a training needs of a checkpoint beside the weights.
+OF_TRAINING = ("batches", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(FileError):
     """A checkpoint that cannot be used; the message is one sentence that names it."""
 
 
@@ -39,8 +40,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: where it cannot be written; torch tells a full disk as a failure of its zip writer.
         """
         try:
-            with replacing(Path(path)) as file:
-                torch.save(checkpoint, file)
+            with replacing_path(path) as partial:
+                with partial.open("wb") as file:
+                    torch.save(checkpoint, file)
+                seal(partial)
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
                 f"checkpoint {path} cannot be written ({error}); is the disk full? earlier ones are as they were"
@@ -50,9 +53,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """The checkpoint, tensors and plain values only, whatever `weights_only` says.
 
         Raises:
-            CheckpointError: where the file is absent, damaged, or holds more than that.
+            CheckpointError: where the file is absent, damaged, holds more than that, or too little to go on from.
         """
-        return load_checkpoint(Path(path), map_location)
+        checkpoint = load_checkpoint(Path(path), map_location)
+        if lacking := [key for key in OF_TRAINING if key not in checkpoint]:
+            raise CheckpointError(f"{path} is no checkpoint that a training can go on from: it holds no {lacking[0]}")
+        return checkpoint
 
 
 def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -63,13 +69,16 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """
     verify(path)
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is damaged or no checkpoint; resume from another one beside it"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path} is not a checkpoint of a run: it holds no state_dict")
+        with reading(path, "a checkpoint"):
+            check_seal(path)
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+            if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+                raise ValueError("it holds no state_dict")
+            for name, tensor in checkpoint["state_dict"].items():
+                if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+                    raise ValueError(f"its state_dict holds a {type(tensor).__name__} as {name!r}")
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
     return checkpoint
 
 
@@ -105,31 +114,44 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def last_checkpoint(folder: Path) -> Path:
-    """The checkpoint written last: what `last.ckpt` links to, or else that of the highest step.
+    """The checkpoint to go on from: what `last.ckpt` links to, or else that of the highest step.
 
     Raises:
-        CheckpointError: where there is none, which would otherwise mean starting from 0 without a word.
+        CheckpointError: where there is none.
     """
     link = folder / LAST
     if link.exists() and is_complete(link):
         return link.resolve()
     whole = complete_checkpoints(folder)
     if not whole:
-        raise CheckpointError(
-            f"there is no checkpoint in {folder} to resume from; leave --ckpt_path out, with a name that is not taken"
-        )
+        raise CheckpointError(f"there is no checkpoint in {folder}: its run has not saved one yet")
     return whole[-1]
 
 
-def finish(path: Path) -> None:
-    """Mark a sharded checkpoint as whole and link `last.ckpt` to it; for one process, after all have written."""
+def finish(path: Path, sums: Mapping[str, str] | None = None) -> None:
+    """Mark a sharded checkpoint as whole and link `last.ckpt` to it; for one process, after all have written.
+
+    Args:
+        path: of the checkpoint.
+        sums: by name, of a sharded one's files.
+    """
     if path.is_dir():
-        write_whole(path / COMPLETE, "")
+        write_whole(path / COMPLETE, write_sums(sums or {}))
+    point_last(path)
+
+
+def point_last(path: Path) -> None:
+    """Make `last.ckpt` a link to a checkpoint beside it."""
     link = path.with_name(LAST)
-    temporary = path.with_name(f"{MARK}{os.getpid()}-{LAST}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(path.name)
-    temporary.replace(link)
+    partial = temporary(link)
+    partial.symlink_to(path.name)
+    partial.replace(link)
+    sync(link.parent)
+
+
+def check_parts(path: Path, *, part: int = 0, parts: int = 1) -> None:
+    """Compare a sharded checkpoint's files, or a part of them, with their sums; FileError where one differs."""
+    check_sums(path, path / COMPLETE, part=part, parts=parts)
 
 
 def remove(path: Path) -> None:

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,19 +105,17 @@ def fit(configs: Sequence[Path], runs_dir: Path, name: str, overrides: Sequence[
     from ccl.checkpoint import complete_checkpoints, step_of
     from ccl.cli import fit as verb
 
-    # A run that was stopped before its first checkpoint cannot go on, and is not overwritten.
-    names = (name if n == 1 else f"{name}-{n}" for n in count(1))
-    folder = next(f for f in (runs_dir / n for n in names) if not f.exists() or complete_checkpoints(f / "checkpoints"))
+    folder = runs_dir / name
     stack = [arg for config in configs for arg in ("--config", str(config))]
-    argv = [*stack, "--name", folder.name, "--runs_dir", str(runs_dir), "--trainer.precision", precision(), *overrides]
+    argv = [*stack, "--name", name, "--runs_dir", str(runs_dir), "--trainer.precision", precision(), *overrides]
     done = complete_checkpoints(folder / "checkpoints")
     if done:
         wanted = verb.resolve(argv)["trainer"]["max_steps"]
         if step_of(done[-1]) >= wanted:
             sys.stdout.write(f"{folder} is trained already\n")
             return folder
-        argv += ["--ckpt_path", "last"]
-    verb.main(argv)
+    if status := verb.main([*argv, "--ckpt_path", "last"]):
+        raise SystemExit(status)  # stopped by a signal, and said so
     return folder
 
 

@@ -19,8 +19,11 @@ from lightning import LightningModule
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from ccl import flow
+from ccl.checkpoint import check_parts, is_complete
 from ccl.codecs.base import Codec
 from ccl.flow import LogitNormal, TimeDistribution
 from ccl.grid import Grid
@@ -34,8 +37,8 @@ from ccl.model_folder import CONFIG, WEIGHTS, read_source
 from ccl.optimizer import OptimizerConfig
 from ccl.rng import generator, seed_of
 from ccl.sharded import sharded_shapes
-from ccl.sharding import WholeDraws, check_shapes, load_whole, shapes_of, shard, spread
-from ccl.tasks import PAPER_TASKS, Task
+from ccl.sharding import WholeDraws, check_shapes, gathered, load_whole, shapes_of, shard, spread
+from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder
 from ccl.types import AV, STREAMS, Batch, Stream
 
@@ -121,6 +124,7 @@ class JointDiffusion(LightningModule):
         self._image = (image,)
         self.grid = grid
         self.tasks = PAPER_TASKS if tasks is None else tasks
+        check(self.tasks)
         self.time = LogitNormal() if time is None else time
         self.optimizer_config = OptimizerConfig() if optimizer is None else optimizer
         self.text_dropout, self.image_prob = text_dropout, image_prob
@@ -234,7 +238,12 @@ class JointDiffusion(LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            if not torch.isfinite(norm.full_tensor() if isinstance(norm, DTensor) else norm):
+                raise TrainingError(
+                    f"the gradients are not finite at step {self.trainer.global_step}, although the loss is; nothing "
+                    "was updated in this step, and earlier checkpoints are as they were"
+                )
 
     @property
     def built(self) -> tuple[DualStreamTransformer, TextEncoder]:
@@ -393,16 +402,50 @@ class JointDiffusion(LightningModule):
             serve(AV(*(ends is not None for ends in net.ends)), text)
         path = self.trainer.ckpt_path
         if path is not None and Path(path).is_dir():
-            check_shapes(shapes_of(self.state_dict()), sharded_shapes(Path(path)), f"checkpoint {path}")
+            self._check_sharded(Path(path))
+
+    def _check_sharded(self, path: Path) -> None:
+        """Each process reads its share of the files, and all tell what any of them has found."""
+        check_shapes(shapes_of(self.state_dict()), sharded_shapes(path), f"checkpoint {path}")
+        if not is_complete(path):  # written by others than SaveCheckpoint
+            return
+        found = None
+        try:
+            check_parts(path, part=self.global_rank, parts=self.trainer.world_size)
+        except ValueError as error:
+            found = str(error)
+        if told := [sentence for sentence in gathered(found) if sentence]:
+            raise TrainingError(told[0])
+
+    def on_train_start(self) -> None:
+        """What a checkpoint of another run has brought gives way to this run's rates."""
+        for optimizer, config in zip(self.trainer.optimizers, self.trainer.lr_scheduler_configs, strict=True):
+            assert isinstance(config.scheduler, LambdaLR)
+            self.optimizer_config.impose(optimizer, config.scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["batches"] = self.batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the count of batches; refuse weights of another shape in a sentence."""
+        """Restore the count of batches; refuse in a sentence weights of another shape, and other trained ones."""
+        source = f"checkpoint {self.trainer.ckpt_path}"
         self.batches = checkpoint["batches"]
         if state := checkpoint.get("state_dict"):  # a sharded checkpoint brings its weights another way
-            check_shapes(shapes_of(self.state_dict()), shapes_of(state), f"checkpoint {self.trainer.ckpt_path}")
+            check_shapes(shapes_of(self.state_dict()), shapes_of(state), source)
+        for optimizer in checkpoint.get("optimizer_states", ()):
+            there = [(group["name"], len(group["params"])) for group in optimizer["param_groups"]]
+            net, text = self.built
+            groups = self.optimizer_config.groups([net, text], net.cross_modal_parameters())
+            if there != (here := [(group["name"], len(group["params"])) for group in groups]):
+                raise TrainingError(
+                    f"{source} was made by a training of other parameters ({counted(there)}; here {counted(here)}); "
+                    "start from its weights, with --model.pretrained in the place of --ckpt_path"
+                )
+
+
+def counted(groups: list[tuple[str, int]]) -> str:
+    """Groups of parameters and how many are in each, in words."""
+    return ", ".join(f"{number} {name}" for name, number in groups)
 
 
 def own_weights(source: Path) -> dict[str, Tensor] | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 # Kept out of weight decay beside everything of one dimension: tables that shift and scale, and context tokens.
@@ -32,6 +32,9 @@ class OptimizerConfig:
         decay_steps: optimizer step at which a cosine reaches `final`; None takes trainer.max_steps.
         final: share of the rate that a cosine ends with.
         fused: the fused kernel, where it exists.
+
+    Raises:
+        ValueError: a number that no training can be made with.
     """
 
     lr: float = 1e-5
@@ -44,6 +47,14 @@ class OptimizerConfig:
     decay_steps: int | None = None
     final: float = 0.1
     fused: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "lr_cross", "eps", "weight_decay", "final", "warmup_steps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"optimizer.{name} is {value}; it must be a number, 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas are {self.betas}; each must be in [0, 1)")
 
     def factor(self, step: int, *, max_steps: int) -> float:
         """What both rates are multiplied by at an optimizer step, counted from 0."""
@@ -67,29 +78,48 @@ class OptimizerConfig:
             raise ValueError(
                 "optimizer.schedule is cosine without an end; set optimizer.decay_steps or trainer.max_steps"
             )
+        groups = self.groups(modules, cross)
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        # The fused kernel on a CPU knows no sharded tensors.
+        fused = self.fused and not any(isinstance(p, DTensor) and p.device.type == "cpu" for p in parameters)
+        optimizer = AdamW(groups, fused=fused)
+        scheduler = LambdaLR(optimizer, partial(self.factor, max_steps=max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def groups(self, modules: Iterable[nn.Module], cross: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+        """What trains, by rate and decay, as AdamW takes it."""
         cross_ids = {id(parameter) for parameter in cross}
-        groups: dict[tuple[bool, bool], list[Tensor]] = {}
+        found: dict[tuple[bool, bool], list[Tensor]] = {}
         for module in modules:
             for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
                     decayed = parameter.ndim > 1 and not any(word in name for word in UNDECAYED)
-                    groups.setdefault((id(parameter) in cross_ids, decayed), []).append(parameter)
-        parameters = [parameter for group in groups.values() for parameter in group]
-        # The fused kernel on a CPU knows no sharded tensors.
-        fused = self.fused and not any(isinstance(p, DTensor) and p.device.type == "cpu" for p in parameters)
-        optimizer = AdamW(
-            [
-                {
-                    "params": group,
-                    "name": f"{'cross' if is_cross else 'streams'}{'' if decayed else '_undecayed'}",
-                    "lr": self.lr_cross if is_cross else self.lr,
-                    "weight_decay": self.weight_decay if decayed else 0.0,
-                }
-                for (is_cross, decayed), group in sorted(groups.items(), reverse=True)
-            ],
-            betas=self.betas,
-            eps=self.eps,
-            fused=fused,
-        )
-        scheduler = LambdaLR(optimizer, partial(self.factor, max_steps=max_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+                    found.setdefault((id(parameter) in cross_ids, decayed), []).append(parameter)
+        return [
+            {
+                "params": found[key],
+                **self.numbers(f"{'cross' if key[0] else 'streams'}{'' if key[1] else '_undecayed'}"),
+            }
+            for key in sorted(found, reverse=True)
+        ]
+
+    def numbers(self, name: str) -> dict[str, Any]:
+        """Of a group of parameters, by its name."""
+        return {
+            "name": name,
+            "lr": self.lr_cross if name.startswith("cross") else self.lr,
+            "weight_decay": 0.0 if name.endswith("_undecayed") else self.weight_decay,
+            "betas": self.betas,
+            "eps": self.eps,
+        }
+
+    def impose(self, optimizer: Optimizer, scheduler: LambdaLR) -> None:
+        """Give an optimizer that a checkpoint has filled the rates of this config.
+
+        With its moments it brings back the numbers of the run that wrote it, and this one's would be printed but not
+        used. Where they are the same, nothing changes.
+        """
+        for index, group in enumerate(optimizer.param_groups):
+            group.update(self.numbers(group["name"]))
+            scheduler.base_lrs[index] = group["initial_lr"] = base = group["lr"]
+            group["lr"] = base * scheduler.lr_lambdas[index](scheduler.last_epoch)

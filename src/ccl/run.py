@@ -1,7 +1,7 @@
 """The run folder: everything that one training leaves, fixed by its name, resumed or refused, never overwritten.
 
 config.yaml (resolved), run.json (commit, versions and seed of each start), checkpoints/, tensorboard/, previews/,
-losses.jsonl.
+losses.jsonl. One training writes in it at a time.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from ccl.checkpoint import last_checkpoint, sweep_checkpoints, verify
-from ccl.files import sweep, write_whole
+from ccl.checkpoint import CheckpointError, last_checkpoint, point_last, sweep_checkpoints, verify
+from ccl.files import LOCK, MARK, one_writer, reading, sweep, write_whole
 
 # What may differ when a run goes on. Nothing here changes a loss: what does (data, batch size, workers, devices,
 # precision, tasks, rates, EMA) must be as it was, or the rest would not be the same run.
@@ -41,6 +43,7 @@ MAY_CHANGE = (
     "trainer.callbacks.*Progress*",
     "data.init_args.prefetch*",
 )
+END = "model.optimizer.decay_steps"
 PACKAGES = ("torch", "lightning", "diffusers", "transformers", "numpy", "jsonargparse")
 
 
@@ -55,6 +58,8 @@ class RunFolder:
         name: of the run, and of its folder.
         runs_dir: where run folders lie.
     """
+
+    changed: tuple[str, ...] = ()  # facts of this machine that differ from the last start's, each a few words
 
     def __init__(self, name: str, runs_dir: str | Path = "runs") -> None:
         if name in ("", ".", "..") or Path(name).name != name:
@@ -82,43 +87,82 @@ class RunFolder:
     def losses(self) -> Path:
         return self.path / "losses.jsonl"
 
-    def open(self, config: dict[str, Any], ckpt_path: str | None = None, *, codec: str | None = None) -> str | None:
-        """Begin a run or go on with it; the checkpoint to start from, or None for a new run.
+    def start(self, ckpt_path: str | None) -> Path | None:
+        """The checkpoint that a training begins from; None is step 0.
 
-        The first process alone reads and writes the folder's facts; all find the same checkpoint.
+        "last" is step 0 where the run has not saved one yet, so that one command begins a run and goes on with it.
+
+        Args:
+            ckpt_path: None to begin, "last" to go on, or the path of a checkpoint.
+
+        Raises:
+            CheckpointError: where the checkpoint is absent or was never finished.
+        """
+        if ckpt_path is None:
+            return None
+        if ckpt_path == "last":
+            try:
+                return last_checkpoint(self.checkpoints)
+            except CheckpointError:
+                return None
+        verify(Path(ckpt_path))
+        return Path(ckpt_path)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Keeps other trainings out of the folder; for the first process alone, which is the one that writes.
+
+        Raises:
+            FileError: another one is at work there.
+        """
+        return one_writer(self.path, "wait for it, or choose another --name") if is_first_process() else nullcontext()
+
+    def open(self, config: dict[str, Any], ckpt_path: str | None = None, *, codec: str | None = None) -> str | None:
+        """Begin a run or go on with it; the checkpoint to start from, or None for step 0.
+
+        The first process alone reads and writes the folder's facts; all find the same checkpoint. Who trains then does
+        it within `writing`.
 
         Args:
             config: resolved, as plain values.
-            ckpt_path: None to begin, "last" to go on, or the path of a checkpoint.
+            ckpt_path: as of `start`.
             codec: identity of the codec, which the config does not say: a basis file may change beneath its name.
 
         Raises:
             RunError: where the folder is taken, or was made by another config or codec.
             CheckpointError: where the checkpoint is absent or was never finished.
+            FileError: where another training is at work in the folder, or a file of it is damaged.
         """
-        first = is_first_process()
-        if ckpt_path is None:
-            if first:
-                self._refuse_taken()
-                self._start(config, None, codec)
-            return None
-        path = last_checkpoint(self.checkpoints) if ckpt_path == "last" else Path(ckpt_path)
-        verify(path)
-        if first:
-            if self.config.exists():
-                self._refuse_changed(config)
-            refuse_other_codec(path, codec)
-            self._start(config, path.name, codec)
-        return str(path)
+        start = self.start(ckpt_path)  # before there is a folder
+        if is_first_process():
+            with self.writing():
+                start = self.start(ckpt_path)
+                self._refuse_foreign()
+                if ckpt_path is None:
+                    self._refuse_taken()
+                elif self.config.exists() and self.begun:
+                    self._refuse_changed(config, start)
+                if start is not None:
+                    refuse_other_codec(start, codec)
+                self._write(config, start, codec)
+        return None if start is None else str(start)
 
     def _refuse_taken(self) -> None:
         """Refuse a folder that holds anything, unless its run ended before a first step: nothing is lost there."""
-        if not self.path.exists() or not any(self.path.iterdir()) or (self.config.exists() and not self.begun):
-            return
-        resume = (
-            "resume it with --ckpt_path last" if self._holds(self.checkpoints) else "it has no checkpoint to resume"
-        )
-        raise RunError(f"run folder {self.path} is taken: {resume}, or choose another --name")
+        taken = f"run folder {self.path} is taken: "
+        if self._holds(self.checkpoints):
+            raise RunError(f"{taken}resume it with --ckpt_path last, or choose another --name")
+        if self.begun:
+            raise RunError(
+                f"{taken}its run was stopped before its first checkpoint; begin it anew with --ckpt_path last, or "
+                "choose another --name"
+            )
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a folder that is no run's; a kill between folder and config leaves nothing but what follows."""
+        own = {LOCK, "run.json", *(path.name for path in (self.checkpoints, self.tensorboard, self.previews))}
+        there = {path.name for path in self.path.iterdir() if not path.name.startswith(MARK)}
+        if not self.config.exists() and (foreign := sorted(there - own)):
+            raise RunError(f"folder {self.path} is taken: it holds {foreign[0]} and is no run; choose another --name")
 
     @property
     def begun(self) -> bool:
@@ -128,37 +172,75 @@ class RunFolder:
 
     @staticmethod
     def _holds(folder: Path) -> bool:
-        return folder.exists() and any(folder.iterdir())
+        return folder.is_dir() and any(not path.name.startswith(MARK) for path in folder.iterdir())
 
-    def _refuse_changed(self, config: dict[str, Any]) -> None:
-        saved = yaml.safe_load(self.config.read_text())
+    def _refuse_changed(self, config: dict[str, Any], start: Path | None) -> None:
+        with reading(self.config, "the config of a run"):
+            saved = yaml.safe_load(self.config.read_text())
+            if not isinstance(saved, dict):
+                raise ValueError("it holds no keys")
         if changed := list(changes(saved, plain(config))):
             shown = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in changed[:5])
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-            raise RunError(f"run {self.name} was made by another config: {shown}{more}; choose another --name")
+            other = "choose another --name"
+            if start is not None:
+                other = f"go on from it as another run: --name OTHER --ckpt_path {start}"
+            raise RunError(f"run {self.name} was made by another config: {shown}{more}; set that back, or {other}")
 
-    def _start(self, config: dict[str, Any], checkpoint: str | None, codec: str | None) -> None:
+    def _write(self, config: dict[str, Any], start: Path | None, codec: str | None) -> None:
+        """The run's facts, and a folder as it was when the checkpoint was written."""
         for folder in (self.checkpoints, self.tensorboard, self.previews):
             folder.mkdir(parents=True, exist_ok=True)
-        sweep(self.path)
+        for folder in (self.path, *self.previews.iterdir()):
+            sweep(folder)
         sweep_checkpoints(self.checkpoints)
+        if start is not None and start.resolve().parent == self.checkpoints.resolve():
+            point_last(start.resolve())  # who went back to it and is killed goes on from there
         record = self.path / "run.json"
-        starts = json.loads(record.read_text())["starts"] if record.exists() else []
-        start = {
-            "from": checkpoint,
+        starts = starts_of(record)
+        facts = {"threads": torch.get_num_threads(), "versions": versions()}
+        self.changed = tuple(differing(starts[-1], facts)) if starts and start is not None else ()
+        now = {
+            "from": start and start.name,
             "seed": config.get("seed_everything"),
             "max_steps": leaf(config, "trainer.max_steps"),
             "codec": codec,
         }
-        starts.append(start | commit() | {"versions": versions()})
-        write_whole(record, json.dumps({"name": self.name, "starts": starts}, indent=2) + "\n")
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
+        write_whole(
+            record, json.dumps({"name": self.name, "starts": [*starts, now | commit() | facts]}, indent=2) + "\n"
+        )
+
+
+def starts_of(record: Path) -> list[dict[str, Any]]:
+    """What a run.json says of each start of its run; nothing where there is none.
+
+    Raises:
+        FileError: it is none.
+    """
+    if not record.is_file():
+        return []
+    with reading(record, "the facts of a run"):
+        starts = json.loads(record.read_text())["starts"]
+        if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+            raise ValueError("its starts are no list of objects")
+    return starts
+
+
+def differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """What changes the last bits of a loss and is not as it was."""
+    if before.get("threads") not in (None, now["threads"]):
+        yield f"{now['threads']} threads, not {before['threads']}"
+    found = before.get("versions")
+    for package in ("torch", "lightning"):
+        was = found.get(package) if isinstance(found, dict) else None
+        if was not in (None, now["versions"].get(package)):
+            yield f"{package} {now['versions'].get(package)}, not {was}"
 
 
 def refuse_other_codec(checkpoint: Path, codec: str | None) -> None:
     """Refuse a checkpoint whose run was trained on latents of another codec, as far as its run.json says."""
-    record = checkpoint.absolute().parent.parent / "run.json"
-    starts = json.loads(record.read_text())["starts"] if record.is_file() else []
+    starts = starts_of(checkpoint.absolute().parent.parent / "run.json")
     known = [start["codec"] for start in starts if start.get("codec")]
     if codec and known and known[-1] != codec:
         raise RunError(
@@ -177,19 +259,18 @@ def is_first_process() -> bool:
 
 def changes(saved: Any, config: Any) -> Iterator[tuple[str, Any, Any]]:
     """The leaves in which two configs differ and may not: (dotted key, saved, now)."""
-    old, new = dict(leaves(saved)), dict(leaves(config))
-    # A cosine that ends with the run bends with it.
-    fixed = {"trainer.max_steps"} if ends_with_run(new) else set()
+    old, new = with_end(dict(leaves(saved))), with_end(dict(leaves(config)))
     for key in [*old, *(key for key in new if key not in old)]:
         before, now = old.get(key), new.get(key)
-        if before != now and (key in fixed or not any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE)):
+        if before != now and not any(fnmatch.fnmatchcase(key, pattern) for pattern in MAY_CHANGE):
             yield key, before, now
 
 
-def ends_with_run(flat: dict[str, Any]) -> bool:
-    """Whether the learning rates depend on trainer.max_steps."""
-    cosine = flat.get("model.optimizer.schedule") == "cosine"
-    return cosine and flat.get("model.optimizer.decay_steps") is None
+def with_end(flat: dict[str, Any]) -> dict[str, Any]:
+    """Leaves of a config in which a cosine that ends with the run says where that is."""
+    if flat.get("model.optimizer.schedule") == "cosine" and flat.get(END) is None:
+        return flat | {END: flat.get("trainer.max_steps")}
+    return flat
 
 
 def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,10 @@ from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, load
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
+from ccl.checkpoint import check_parts, is_complete
+from ccl.files import reading
+
+KIND = "a sharded checkpoint"
 PREFIX = "state_dict."
 ALLOWED = {
     "torch.distributed.checkpoint.metadata": {
@@ -55,9 +58,11 @@ def read_sharded(path: Path) -> dict[str, Tensor]:
         path: a folder that a sharded training wrote.
 
     Raises:
-        ValueError: one sentence, where it is damaged or no such folder.
+        FileError: one sentence, where it is damaged or no such folder.
     """
-    with told(path), warnings.catch_warnings():
+    if is_complete(path):
+        check_parts(path)
+    with reading(path, KIND), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is what is meant
         tensors = {
             PREFIX + name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries(path)
@@ -68,7 +73,7 @@ def read_sharded(path: Path) -> dict[str, Tensor]:
 
 def sharded_shapes(path: Path) -> dict[str, torch.Size]:
     """Shapes of the whole tensors by name, from the index alone; raises as `read_sharded` does."""
-    with told(path):
+    with reading(path, KIND):
         return {name: entry.size for name, entry in entries(path)}
 
 
@@ -77,12 +82,3 @@ def entries(path: Path) -> Iterator[tuple[str, TensorStorageMetadata]]:
     for name, entry in Reader(path).read_metadata().state_dict_metadata.items():
         if name.startswith(PREFIX) and isinstance(entry, TensorStorageMetadata):
             yield name.removeprefix(PREFIX), entry
-
-
-@contextmanager
-def told(path: Path) -> Iterator[None]:
-    """One sentence for whatever torch raises: it is what the bytes happen to provoke."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(f"{path} cannot be read as a sharded checkpoint: {str(error).splitlines()[0]}") from error

@@ -55,6 +55,15 @@ def shard(net: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
     fully_shard(net, **kwargs)
 
 
+def gathered(value: Any) -> list[Any]:
+    """What every process has, in the order of their ranks; all must call it."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [value]
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def load_whole(
     module: nn.Module, state: dict[str, Tensor], source: str, *, without: Callable[[str], bool] = lambda _: False
 ) -> None:

@@ -5,6 +5,8 @@ t/i2v and t2a share one step: both routes closed, so the streams train side by s
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ccl.rng import seed_of
@@ -27,6 +29,10 @@ class Task:
     reference: Stream | None = None
     shared_time: bool = False
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.prob) and self.prob >= 0):
+            raise ValueError(f"a task's prob is {self.prob}; it must be a number, 0 or more")
+
     @property
     def is_reference(self) -> AV[bool]:
         return AV(self.reference == "video", self.reference == "audio")
@@ -43,6 +49,12 @@ PAPER_TASKS: dict[str, Task] = {
     "v2a": Task(0.15, Route(a2v=False, v2a=True), reference="video"),
     "joint": Task(0.60, OPEN, shared_time=True),
 }
+
+
+def check(tasks: Mapping[str, Task]) -> None:
+    """ValueError where there is nothing to draw from."""
+    if not any(task.prob for task in tasks.values()):
+        raise ValueError("model.tasks has no task of a prob above 0, so there is nothing to train")
 
 
 def draw(tasks: dict[str, Task], seed: int, step: int) -> str:

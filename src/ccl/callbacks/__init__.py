@@ -7,6 +7,17 @@ from ccl.callbacks.preview import Preview
 from ccl.callbacks.progress import StepProgress
 from ccl.callbacks.router import TaskRouter
 from ccl.callbacks.save import SaveCheckpoint
+from ccl.callbacks.stop import StopOnSignal
 from ccl.callbacks.throughput import Throughput
 
-__all__ = ["EMA", "LossLog", "Monitor", "Preview", "SaveCheckpoint", "StepProgress", "TaskRouter", "Throughput"]
+__all__ = [
+    "EMA",
+    "LossLog",
+    "Monitor",
+    "Preview",
+    "SaveCheckpoint",
+    "StepProgress",
+    "StopOnSignal",
+    "TaskRouter",
+    "Throughput",
+]

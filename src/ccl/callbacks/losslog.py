@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from lightning import Callback
 
-from ccl.files import write_whole
+from ccl.files import plain_name, write_whole
 from ccl.types import Batch
 
 
@@ -19,10 +19,13 @@ class LossLog(Callback):
 
     Args:
         name: of the file.
+
+    Raises:
+        FileError: the name leads out of the run folder.
     """
 
     def __init__(self, name: str = "losses.jsonl") -> None:
-        self.name = name
+        self.name = plain_name(name, "LossLog")
         self._file: IO[str] | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ccl.callbacks.ema import EMA
+from ccl.callbacks.ema import EMA, local
 from ccl.checkpoint import (
     CheckpointError,
     complete_checkpoints,
@@ -18,6 +19,9 @@ from ccl.checkpoint import (
     step_of,
     sweep_checkpoints,
 )
+from ccl.files import one_writer
+from ccl.sharding import gathered
+from ccl.sums import sums_of
 from ccl.types import Batch
 
 
@@ -48,7 +52,8 @@ class SaveCheckpoint(ModelCheckpoint):
             self.dirpath = str(folder(trainer))
             if trainer.is_global_zero:
                 Path(self.dirpath).mkdir(parents=True, exist_ok=True)
-                sweep_checkpoints(Path(self.dirpath))
+                with one_writer(Path(trainer.default_root_dir)):  # nobody else's half-written checkpoint
+                    sweep_checkpoints(Path(self.dirpath))
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         # Lightning would start from 0 without a word where there is none.
@@ -65,14 +70,20 @@ class SaveCheckpoint(ModelCheckpoint):
             self.write(trainer, step)
 
     def write(self, trainer: Any, step: int) -> None:
-        """Write, mark as whole, link, prune: a kill between any two leaves a checkpoint to resume from."""
+        """Write, mark as whole, link, prune: a kill between any two leaves a checkpoint to resume from.
+
+        Raises:
+            CheckpointError: the weights are not finite; what was saved before stays the last.
+        """
+        refuse_not_finite(trainer.lightning_module, step)
         path = folder(trainer) / f"step={step:06d}.ckpt"
         if trainer.is_global_zero and path.is_dir():
             remove(path)  # shards of an earlier attempt would mix with the new ones
         trainer.strategy.barrier("before checkpoint")
         trainer.save_checkpoint(path, weights_only=False)  # ends with a barrier
+        sums = gathered(sums_of(path, trainer.global_rank)) if path.is_dir() else []  # each of what it wrote itself
         if trainer.is_global_zero:
-            finish(path)
+            finish(path, dict(item for part in sums for item in part.items()))
             self._prune(path, step)
         self.last_model_path = self.best_model_path = str(path)
 
@@ -103,6 +114,22 @@ class SaveCheckpoint(ModelCheckpoint):
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+def refuse_not_finite(module: torch.nn.Module, step: int) -> None:
+    """No checkpoint of weights that nothing can be learned from; all processes refuse together.
+
+    Raises:
+        CheckpointError: naming the first such tensor.
+    """
+    state = {name: local(tensor) for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in state.values()]).tolist()
+    bad = next((name for name, fine in zip(state, finite, strict=True) if not fine), None)
+    if found := [name for name in gathered(bad) if name]:
+        raise CheckpointError(
+            f"the weights are not finite after step {step} ({found[0]}), so they are not saved and earlier checkpoints "
+            "are as they were; go on from one of them, with a lower rate"
+        )
 
 
 def folder(trainer: Any) -> Path:

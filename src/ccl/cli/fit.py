@@ -7,9 +7,11 @@ the codec are written once and handed to both the model and the data. What a run
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
-from contextlib import chdir
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,9 +21,10 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.distributed.checkpoint.api import CheckpointException
 
-from ccl.callbacks import StepProgress
-from ccl.checkpoint import AtomicCheckpointIO
+from ccl.callbacks import StepProgress, StopOnSignal
+from ccl.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.cli.errors import UsageError, compose, explain, innermost_options
 from ccl.codecs.base import Codec
 from ccl.data.archive import settings_of
@@ -58,7 +61,7 @@ class FitCLI(LightningCLI):
     """
 
     def __init__(self, argv: list[str], *, build: bool = True) -> None:
-        self.build = build
+        self.build, self.argv = build, argv
         super().__init__(
             JointDiffusion,
             LightningDataModule,
@@ -112,9 +115,10 @@ class FitCLI(LightningCLI):
         if self.config["trainer"]["logger"] in (None, True):
             kwargs["logger"] = TensorBoardLogger(self.run_folder.tensorboard, name="", version="")
         callbacks = self.config_init["trainer"]["callbacks"] or []
-        if self.config["trainer"]["enable_progress_bar"] in (None, True):
-            own = any(isinstance(callback, ProgressBar) for callback in callbacks)
-            kwargs["callbacks"] = [*callbacks, *([] if own else [StepProgress()])]
+        self.stop = StopOnSignal()
+        own = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        shown = self.config["trainer"]["enable_progress_bar"] in (None, True) and not own
+        kwargs["callbacks"] = [*callbacks, self.stop, *([StepProgress()] if shown else [])]
         given = self.config_init["trainer"]["plugins"]
         plugins = given if isinstance(given, list) else [] if given is None else [given]
         return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
@@ -123,21 +127,46 @@ class FitCLI(LightningCLI):
         """The whole config as plain values: what the files and flags add up to."""
         return yaml.safe_load(self.parser.dump(self.config, skip_none=False))
 
-    def fit(self) -> None:
-        """Open the run folder and train."""
+    def fit(self) -> int:
+        """Open the run folder and train; the exit status."""
         known = self.model.codec.known  # not where its weights are not here: then the shards' word counts
         codec = getattr(self.datamodule, "stored_codec", None) if None in known else "+".join(map(str, known))
-        start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=codec)
-        if self.trainer.is_global_zero:
-            sys.stdout.write(f"{self.summary()}\n")
-            sys.stdout.flush()
-        try:
+        with self.run_folder.writing(), told(self.run_folder.path):
+            start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=codec)
+            if self.trainer.is_global_zero:
+                sys.stdout.write("".join(f"{line}\n" for line in self.header(start)))
+                sys.stdout.flush()
             self.trainer.ckpt_path = start  # not an argument of fit: the module looks at it before it is read
-            self.trainer.fit(self.model, datamodule=self.datamodule)
-        except SystemExit:
-            if self.trainer.interrupted:  # Lightning's way to end on Ctrl-C, with the status of a failure
-                raise KeyboardInterrupt from None
-            raise
+            try:
+                self.trainer.fit(self.model, datamodule=self.datamodule, weights_only=True)
+            except SystemExit:
+                if self.trainer.interrupted:  # Lightning's way to end on Ctrl-C, with the status of a failure
+                    raise KeyboardInterrupt from None
+                raise
+        # The first process answers for all: another one's status would make its launcher end the first.
+        return self.stopped() if self.trainer.is_global_zero else 0
+
+    def stopped(self) -> int:
+        """The exit status, with a sentence where a signal has ended the training before its last step."""
+        step = self.trainer.global_step
+        if not self.stop.received or step == self.trainer.max_steps:
+            return 0
+        saved = (self.run_folder.checkpoints / f"step={step:06d}.ckpt").exists()
+        what = "which is saved" if saved else "which is not saved, as trainer.callbacks hold no SaveCheckpoint"
+        command = shlex.join(["ccl", "fit", *without(self.argv, "--ckpt_path"), "--ckpt_path", "last"])
+        sys.stderr.write(f"ccl: stopped after step {step}, {what}; it goes on with: {command}\n")
+        return 128 + self.stop.received
+
+    def header(self, start: str | None) -> Iterator[str]:
+        """What a training is, and how it is not what might be thought."""
+        yield self.summary()
+        if start is None and self.config["ckpt_path"] is not None:
+            yield f"{self.run_folder.path} has no checkpoint yet: it begins at step 0"
+        if self.run_folder.changed:
+            yield (
+                f"since the last start there are {' and '.join(self.run_folder.changed)}: the last bits of the losses "
+                "may differ"
+            )
 
     def summary(self) -> str:
         """What is easily got wrong, in a line: the global batch above all."""
@@ -168,6 +197,32 @@ def used(config: dict[str, Any]) -> dict[str, Any]:
     if found and all(settings["kind"] == "latents" for settings in found):
         config["codec"] = None
     return config
+
+
+@contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """A full disk does not say where, and torch's error about a damaged sharded checkpoint is no Exception."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(folder)
+        raise
+    except CheckpointException as error:
+        raise CheckpointError(
+            f"the checkpoint that {folder} goes on from cannot be read ({' '.join(str(error).split())[:200]})"
+        ) from error
+
+
+def without(argv: Sequence[str], flag: str) -> list[str]:
+    """A command line without an option and its value."""
+    kept, words = [], iter(argv)
+    for word in words:
+        if word == flag:
+            next(words, None)
+        elif not word.startswith(f"{flag}="):
+            kept.append(word)
+    return kept
 
 
 def config_files(argv: list[str] | tuple[str, ...]) -> list[Path]:
@@ -207,5 +262,4 @@ def main(argv: list[str]) -> int:
         logging.getLogger(name).addFilter(quiet)
     for message in USELESS_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    FitCLI(argv).fit()
-    return 0
+    return FitCLI(argv).fit()

@@ -128,6 +128,19 @@ def test_the_page_has_what_the_tables_have(results, tmp_path):
     assert "ceiling" in page(scored(("joint", "ceiling")), tmp_path)
 
 
+def test_the_page_tells_failures_from_what_does_not_apply_and_marks_partial_values(tmp_path):
+    from test_table import without
+
+    lost = without(scored(), "ovi", "cu", {"r2", "r3"}, NO_FACE)
+    some = without(lost, "ours", "wer", {"r0"}, "nothing was to be spoken", applicable=False)
+    text = page(some, tmp_path)
+    for heading in ("CU ↑, easy", "CU ↑, hard", "CU ↑, mean"):
+        assert f">{heading}</th>" in text
+    assert "<b>5.05</b>‡§" in text and "<small>5.15 of 4, 2 common</small><small>of easy</small>" in text
+    clip = data_of(text)["samples"][0]["clips"][0]
+    assert clip["why"] == {} and data_of(text)["reasons"][clip["apart"]["wer"]] == "nothing was to be spoken"
+
+
 def test_nothing_scored_still_makes_a_page(tmp_path):
     assert "no clips beside these scores" in page(Results([], [], ()), tmp_path)
 
@@ -142,6 +155,7 @@ def test_axes_have_round_ticks_within_what_they_show():
 def test_every_clip_is_a_dot():
     column = scored(count=40).columns[0]
     picture = charts.strips(scored(count=40), column, {"ours": 0, "ovi": 1})
+    assert picture.index('class="median"') < picture.index('class="dots"'), "or clips of one value hide behind the tick"
     assert sum(d.count("M") for d in re.findall(r'class="dots" d="([^"]*)"', picture)) == 80
 
 
@@ -193,6 +207,17 @@ def test_samples_are_sorted_and_filtered(tmp_path):
     told = dict(re.findall(r'data-(best|hard|none|failed|find)="([^"]*)"', re.search("<body[^>]*>", dom)[0]))
     assert told == {"best": "r59", "hard": "r30", "none": "", "failed": "r0", "find": "r17"}
     assert dom.count('<article class="sample"') == 40  # twenty at a time
+
+
+@needs_browser
+def test_what_does_not_apply_is_no_dash(tmp_path):
+    from test_table import without
+
+    path = tmp_path / "out" / "report.html"
+    page(without(scored(), "ours", "wer", {"r0"}, "nothing was to be spoken", applicable=False), tmp_path)
+    dom = browse(path, tmp_path / "profile", "--dump-dom")
+    assert dom.count("<dd>n/a</dd>") == 1 and 'class="why apart"><li>nothing was to be spoken <span>(WER)' in dom
+    assert dom.count('<ul class="why">') == 1  # the face that ovi's r0 lacks
 
 
 @needs_browser

@@ -36,10 +36,11 @@ class Place:
     group: str
     subset: str
     column: Column
+    one_of: bool = False  # of several subsets under one heading, which the title must tell apart
 
     @property
     def title(self) -> str:
-        return titled(self.column)
+        return f"{titled(self.column)}, {self.subset}" if self.one_of else titled(self.column)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def with_subsets(places: Sequence[Place], summary: Summary) -> list[Place]:
         cells = {subset: cell for (_, subset, name), cell in summary.cells.items() if name == place.column.name}
         partial = [c for (_, *at), c in summary.cells.items() if at == [place.subset, place.column.name] and c.subsets]
         if place.subset == MEAN and partial:
-            made += [Place(place.group, subset, place.column) for subset in cells if subset != MEAN]
-        made.append(place)
+            made += [Place(place.group, subset, place.column, one_of=True) for subset in cells]
+        else:
+            made.append(place)
     return list(dict.fromkeys(made))
 
 

@@ -144,5 +144,5 @@ def abreast(places: Sequence[Place], some: Sequence[Line]) -> Table:
             under = [layout.bounds(place.column, cell.low, cell.high), layout.own(place.column, cell)] if cell else []
             under += [f"of {' + '.join(cell.subsets)}"] if cell and cell.subsets else []
             texts.append("\n".join(filter(None, (f"{text}  [dim]{small}[/]" if small else text, *map(escape, under)))))
-        table.add_row(place.title, place.subset, *texts)
+        table.add_row(layout.titled(place.column), place.subset, *texts)
     return table

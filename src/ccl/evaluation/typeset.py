@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from ccl.evaluation import layout
-from ccl.evaluation.layout import Place, Published, number
+from ccl.evaluation.layout import Place, Published, number, titled
 from ccl.evaluation.notes import notes
 from ccl.evaluation.results import Results
 from ccl.evaluation.summary import Cell, Summary
@@ -32,7 +32,7 @@ def markdown(results: Results, summary: Summary, published: Published | None = N
 
 def md_wide(results: Results, summary: Summary, places: Sequence[Place], published: Published | None) -> str:
     """One method a row; intervals and counts in rows below it."""
-    head = ["method", *(f"{place.title} {place.subset}" for place in places)]
+    head = ["method", *(f"{titled(place.column)} {place.subset}" for place in places)]
     rows: list[list[str]] = []
     for line in layout.lines(results, summary, places, published):
         mark = layout.PRINTED if line.kind == "published" else ""

@@ -13,7 +13,7 @@ import ccl
 from ccl.cli.errors import UsageError, did_you_mean
 from ccl.cli.parser import Parser, path_of, text_of
 from ccl.cli.progress import bar
-from ccl.cli.testsets import PAPER, WORLD, TestSet, published, testset_of
+from ccl.cli.testsets import MOST, PAPER, WORLD, ShardSet, TestSet, own_shards, published, testset_of
 from ccl.files import sha256
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
@@ -49,22 +49,28 @@ def run(args: Namespace) -> None:
     from ccl.files import one_writer
 
     methods = methods_of(args)
-    testset = testset_of(args.testset) if args.testset else default_testset(args.ckpt) if args.ckpt else None
+    testset = chosen_testset(args, methods)
     rows = limited(testset.rows() if testset else rows_of(list(methods.values())), args.limit)
-    metrics = metrics_of(args, rows)  # what is wrong with the command line is told before the work
+    metrics = metrics_of(
+        args, rows, isinstance(testset, ShardSet)
+    )  # what is wrong with the command line is told before the work
     made: list[Row] = []
     if args.ckpt:
         assert testset is not None
         made = rows_to_make(args, testset)
-        out = args.out or (Path("scores") if args.ckpt == SHIPPED else home_of(args.ckpt)) / "evaluation" / testset.name
+    out = out_of(args, methods, testset.name if testset else "")
+    if args.ckpt:
         methods = {args.name or home_of(args.ckpt).name: out / "clips"}
-    else:
-        out = args.out or (next(iter(methods.values())) / "scores" if len(methods) == 1 else Path("scores"))
     if CEILING in methods:
         raise UsageError(f"no system can be called '{CEILING}': that is what tables call true clips, --reference DIR")
     truth = CEILING if args.reference else None
     beside = published() if args.published or (testset is not None and testset.name == PAPER) else None
+    console = Console()
+    if testset and not args.testset:
+        console.print(testset.sentence, markup=False, highlight=False, soft_wrap=True)
     with one_writer(out, ELSEWHERE):
+        if testset:
+            testset.prepare()
         if args.ckpt:
             generate(args, made, out / "clips")
         if args.reference:
@@ -74,7 +80,6 @@ def run(args: Namespace) -> None:
             results = score(methods, rows, metrics, out, reference=truth, about=about, progress=progress)
         table.write(results, out, published=beside)
         report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside)
-    console = Console()
     table.show(results, console, published=beside)
     for name in ("table.md", "report.html", "scores.jsonl"):
         console.print(str(out / name), highlight=False, soft_wrap=True, markup=False)
@@ -105,7 +110,8 @@ def parse(argv: list[str]) -> Namespace:
     what.add_argument(
         "--testset",
         type=text_of,
-        help=f"{PAPER}, {WORLD}, a .jsonl file or a folder of them (with --ckpt the model's own; else all clips)",
+        help=f"{PAPER}, {WORLD}, a .jsonl file, a folder of them or of shards (with --ckpt the run's own validation "
+        "shards, else what suits the model; without it all clips)",
     )
     what.add_argument("--reference", type=path_of, help="folder of true clips under the same names: ceiling, FVD")
     what.add_argument("--limit", type=int, help="the first N rows of each subset alone")
@@ -198,8 +204,11 @@ def limited(rows: list[Row], limit: int | None) -> list[Row]:
     return kept
 
 
-def metrics_of(args: Namespace, rows: list[Row]) -> list[Metric]:
-    """The metrics asked for, or all that fit the test set, with the conventions of the command line and --protocol."""
+def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> list[Metric]:
+    """The metrics asked for, or all that fit the test set, with the conventions of the command line and --protocol.
+
+    `referenced` says that the rows' true clips will be there, where they are not yet.
+    """
     from ccl.cli.parts import device_of
     from ccl.evaluation.metrics import METRICS
 
@@ -213,7 +222,7 @@ def metrics_of(args: Namespace, rows: list[Row]) -> list[Metric]:
             )
     if not names:
         unfit = set() if args.reference else {"fvd"}
-        known = args.reference or any(row.reference and Path(row.reference).is_file() for row in rows)
+        known = args.reference or any(row.reference and (referenced or Path(row.reference).is_file()) for row in rows)
         unfit |= set() if known else {"onset"}
         unfit |= set() if any("world" in row.id for row in rows) else {"mouth", "colours"}
         names = [name for name in METRICS if name not in unfit]
@@ -295,11 +304,39 @@ def about_of(args: Namespace, testset: TestSet | None, rows: int) -> dict[str, s
     return about | {"ccl": ccl.__version__, "device": f"{device}{name}", "date": date.today().isoformat()}
 
 
-def default_testset(ckpt: Path) -> TestSet:
-    """The world's where the model has the embedded codecs, else the paper's."""
+def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:
+    """The test set that was named; of a checkpoint without one what it was validated on, where that is its user's own.
+
+    Else the world's where the model has the embedded codecs, whose training clips are the better test set where nothing
+    was held out, and the paper's for every other.
+    """
+    from ccl.data.captions import is_shards
     from ccl.model_folder import CONFIG, read_config
 
-    return testset_of(WORLD if "EmbeddedVideo" in str(read_config(home_of(ckpt) / CONFIG).get("codec")) else PAPER)
+    folder, whose = Path(args.testset or ""), ""
+    if args.testset:
+        if not is_shards(folder):
+            return testset_of(args.testset)
+    elif not args.ckpt:
+        return None
+    else:
+        config = read_config(home_of(args.ckpt) / CONFIG)
+        embedded = "EmbeddedVideo" in str(config.get("codec"))
+        own = own_shards(config, trained_on=embedded)
+        if own is None:
+            return testset_of(WORLD if embedded else PAPER)
+        folder, whose = own
+    name = folder.resolve().name
+    return ShardSet(name, (), folder, out_of(args, methods, name) / "true", args.limit or MOST, whose)
+
+
+def out_of(args: Namespace, methods: dict[str, Path], testset: str) -> Path:
+    """The folder of the results."""
+    if args.out:
+        return args.out
+    if args.ckpt:
+        return (Path("scores") if args.ckpt == SHIPPED else home_of(args.ckpt)) / "evaluation" / testset
+    return next(iter(methods.values())) / "scores" if len(methods) == 1 else Path("scores")
 
 
 def home_of(ckpt: Path) -> Path:

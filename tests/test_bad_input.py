@@ -10,7 +10,7 @@ import pytest
 
 from ccl import cli
 from ccl.checkpoint import AtomicCheckpointIO, CheckpointError, verify
-from ccl.data.archive import read_index
+from ccl.data.index import read_index
 from ccl.data.write import write_shards
 from ccl.model_folder import read_source, save_model
 from fakes import make_module

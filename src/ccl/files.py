@@ -39,6 +39,10 @@ class FileError(ValueError):
     """A file that cannot be used; the message is one sentence that begins with its name."""
 
 
+class MachineError(OSError):
+    """The machine cannot go on; the message is one sentence that names what it was met at."""
+
+
 # Writing ------------------------------------------------------------------------------------------------------------
 
 
@@ -107,7 +111,9 @@ _HELD: dict[Path, IO[str]] = {}
 
 
 @contextmanager
-def one_writer(folder: Path, otherwise: str = "wait for it, or choose another folder") -> Iterator[None]:
+def one_writer(
+    folder: Path, otherwise: str = "wait for it, or choose another folder", *, wait: bool = False
+) -> Iterator[None]:
     """Keep other processes from writing in a folder, which is made where it is not there.
 
     A kill of any kind lets them in again. A process may take what it holds a second time.
@@ -115,6 +121,7 @@ def one_writer(folder: Path, otherwise: str = "wait for it, or choose another fo
     Args:
         folder: to write in.
         otherwise: what the other one's user may do, for the message.
+        wait: until the other one is done, instead of raising: what it makes is what this one needs.
 
     Raises:
         FileError: another process is at work there, or the name is a file's.
@@ -130,7 +137,7 @@ def one_writer(folder: Path, otherwise: str = "wait for it, or choose another fo
 
     with (folder / LOCK).open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             who = file.read(80).strip()
@@ -209,6 +216,30 @@ def machine_trouble(error: BaseException) -> bool:
             return True
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return False
+
+
+@contextmanager
+def naming(what: str, less: str = "") -> Iterator[None]:
+    """Put into the machine's trouble what it was met at, and how the run goes on.
+
+    Args:
+        what: the clip that was being worked on.
+        less: what would need less memory, as "a smaller --batch-size".
+
+    Raises:
+        MachineError: the machine's trouble; any other error passes.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MachineError) or not machine_trouble(error):
+            raise
+        said = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        hint = f", or with {less}," if less and "memory" in f"{type(error).__name__} {said}".lower() else ""
+        raise MachineError(
+            f"{what}: {said or 'out of memory'}; this is the machine's trouble and no result of the clip, of which "
+            f"nothing is kept: the same command{hint} goes on from here"
+        ) from error
 
 
 def plain_name(name: object, where: object) -> str:

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
 from ccl.cli.parts import build, device_of
 from ccl.codecs import AudioCodec, Codec, EmbeddedAudio, EmbeddedVideo, VideoCodec
-from ccl.data.archive import buckets_in, read_index
+from ccl.data.index import buckets_in, read_index
 from ccl.grid import Grid
 from ccl.text import TextEncoder
 

@@ -27,7 +27,7 @@ from ccl.callbacks import StepProgress, StopOnSignal
 from ccl.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.cli.errors import UsageError, compose, explain, innermost_options
 from ccl.codecs.base import Codec
-from ccl.data.archive import settings_of
+from ccl.data.index import settings_of
 from ccl.grid import Grid
 from ccl.module import JointDiffusion
 from ccl.pretrained import missing

@@ -1,15 +1,14 @@
-"""Folders of tar shards: their index, the writer that keeps it true, and the report of what was written.
+"""Folders of tar shards: the writer that keeps their index true, and the report of what was written.
 
-index.json is written last, so a folder that has one is complete; until then index.partial.json says how far a run came.
-Every file appears whole or not at all. The same samples give the same bytes, and so the same sha256, on every machine.
-A folder of buckets (buckets.py) holds a folder of shards for each, and buckets.json, which is written last of all.
+index.partial.json stands in a folder before its first shard and says how far a run came; index.json is written last, so
+a folder that has one is complete. Every file appears whole or not at all, so that after a kill at any moment the same
+command goes on. The same samples give the same bytes, and so the same sha256, on every machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import tarfile
 import zlib
@@ -18,20 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ccl.data.filters import cause
+from ccl.data.index import BUCKETS, INDEX, PARTIAL, Line, buckets_in, dump, read_index, settings_differ, write_index
 from ccl.data.sources import SOUND, VIDEO
-from ccl.files import replacing, write_whole
-from ccl.grid import Grid
+from ccl.files import FileError, replacing, sweep
 
-VERSION = 1
-INDEX, PARTIAL, BUCKETS = "index.json", "index.partial.json", "buckets.json"
-Kind = Literal["media", "latents"]
 Advance = Callable[[int, int], None]
 """A progress report: clips done, clips in all."""
 
@@ -51,7 +47,7 @@ class Report:
     out: Path
     written: int
     skipped: list[tuple[str, str]]
-    shards: list[dict[str, Any]]
+    shards: list[Line]
     reused: bool = False
 
     @property
@@ -88,48 +84,29 @@ def progress_bar(title: str) -> Iterator[Advance]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process, where the system has file locks; writes are whole in any case."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 class ShardWriter:
-    """Fills tar files in order and keeps the books, so that a stopped run can go on.
+    """Fills tar files in order and keeps the books, so that a stopped run can go on. For the folder's one writer.
 
     Args:
         out: the folder.
         settings: all that the bytes depend on; kept in the index and compared by the next run.
 
     Raises:
-        ValueError: the folder holds shards of other settings or sources.
+        ValueError: as `begun`.
     """
 
     def __init__(self, out: str | Path, settings: dict[str, Any]) -> None:
         self.out, self.settings = Path(out), settings
         self.index_path, self._partial_path = self.out / INDEX, self.out / PARTIAL
-        self.shards: list[dict[str, Any]] = []
+        self.shards: list[Line] = []
         self.skipped: list[tuple[str, str]] = []
         self.consumed = 0  # sources that the finished shards account for
         self.complete = False
         self._samples: list[tuple[str, dict[str, bytes]]] = []
-        self._restore()
-        self.out.mkdir(parents=True, exist_ok=True)  # told before the work where it cannot be written
-
-    def _restore(self) -> None:
-        state = begun(self.out, self.settings)
-        if state is not None:
-            self.shards = state["shards"]
+        if (state := begun(self.out, self.settings)) is not None:
+            self.shards, self.consumed = state["shards"], state["consumed"]
             self.skipped = [(id, reason) for id, reason in state["skipped"]]
-            self.consumed, self.complete = state["consumed"], self.index_path.is_file()
+            self.complete = self.index_path.is_file()
 
     @property
     def written(self) -> int:
@@ -156,58 +133,67 @@ class ShardWriter:
         """The index comes last: a folder with one is complete."""
         self.flush(consumed)
         self._save(self.index_path)
-        self._partial_path.unlink()
+        self._partial_path.unlink(missing_ok=True)
         self.complete = True
 
     def _save(self, path: Path) -> None:
         write_index(path, self.settings, self.shards, skipped=self.skipped, consumed=self.consumed)
 
-    def report(self, reused: bool = False) -> Report:
-        return Report(self.out, self.written, self.skipped, self.shards, reused)
-
 
 def begun(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The index of what lies in a folder, finished or not; None where nothing does.
+    """The index of what lies in a folder, finished or not; None where nothing does, and then a run is begun there.
+
+    For the folder's one writer: what a kill left half-written goes.
 
     Raises:
-        ValueError: it was made with other settings or of other sources, or holds foreign tar files.
+        ValueError: it was made with other settings or of other sources, holds foreign tar files, or a shard that was
+            finished is not as its index says.
     """
-    for path in (out / INDEX, out / PARTIAL):
-        if path.is_file():
-            state = read_index(path)
-            if differing := settings_differ(settings, state["settings"]):
-                raise ValueError(
-                    f"{out} already holds shards made with other {', '.join(differing)}; "
-                    "choose another folder or remove that one"
-                )
-            return state
-    if any(out.glob("*.tar")):
+    out.mkdir(parents=True, exist_ok=True)  # told before the work where it cannot be written
+    sweep(out)
+    finished = (out / INDEX).is_file()
+    state = read_index(out / INDEX) if finished else read_index(out / PARTIAL) if (out / PARTIAL).is_file() else None
+    if state is None and any(out.glob("*.tar")):
         raise ValueError(f"{out} holds tar files but no index.json; choose an empty folder")
-    return None
+    differing = settings_differ(settings, state["settings"]) if state else []
+    if differing and (finished or any(out.glob("*.tar"))):
+        raise ValueError(
+            f"{out} already holds shards made with other {', '.join(differing)}; "
+            "choose another folder or remove that one"
+        )
+    if state is None or differing:  # a run that came to nothing is in nobody's way
+        write_index(out / PARTIAL, settings, [], skipped=[], consumed=0)
+        return None
+    try:
+        check_sizes(out, state["shards"])
+    except FileError as error:
+        raise FileError(f"{error}, though it was finished; remove {out} and run the command again") from error
+    if finished:
+        (out / PARTIAL).unlink(missing_ok=True)
+    return state
 
 
-def write_index(
-    path: Path,
-    settings: dict[str, Any],
-    shards: list[dict[str, Any]],
-    *,
-    skipped: list[tuple[str, str]],
-    consumed: int,
-    **more: Any,
-) -> None:
-    """An index, whole or not at all: finished under INDEX, on the way under PARTIAL; `more` is kept in it."""
-    state = {
-        "settings": settings,
-        "samples": sum(shard["samples"] for shard in shards),
-        "consumed": consumed,
-        "shards": shards,
-        "skipped": skipped,
-        **more,
-    }
-    write_whole(path, json.dumps(state, indent=1, sort_keys=True) + "\n")
+def refuse_other_kind(out: Path, several: bool) -> None:
+    """Shards and folders of shards do not go into one folder, finished or begun."""
+    if several and ((out / INDEX).is_file() or (out / PARTIAL).is_file() or any(out.glob("*.tar"))):
+        raise ValueError(f"{out} holds shards of one grid; choose another folder for buckets")
+    names = sorted({path.parent.name for path in out.glob("[0-9]*x[0-9]*x[0-9]*/index.*json")})
+    if not several and (names or (out / BUCKETS).is_file()):
+        names = buckets_in(out) if (out / BUCKETS).is_file() else names
+        raise ValueError(f"{out} holds the buckets {', '.join(names)}; choose another folder for one grid")
 
 
-def write_tar(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> dict[str, Any]:
+def check_sizes(folder: Path, lines: Sequence[Line]) -> None:
+    """FileError naming the first of these shards that is missing, or has not as many bytes as its line says."""
+    for line in lines:
+        path = folder / line["name"]
+        if not path.is_file():
+            raise FileError(f"shard {path} is missing")
+        if (size := path.stat().st_size) != line["bytes"]:
+            raise FileError(f"shard {path} has {size} bytes, its index says {line['bytes']}")
+
+
+def write_tar(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> Line:
     """Samples, (id, files by ending), as a tar file, written as they come; its line in the index."""
     count = 0
     with replacing(path) as file:
@@ -234,71 +220,6 @@ class _Hashing:
         return self.file.write(data)
 
 
-def buckets_in(folder: Path) -> list[str]:
-    """Names of the folders of shards in a folder of buckets; [""] where it is a folder of shards itself.
-
-    Raises:
-        ValueError: its buckets.json is none.
-    """
-    path = folder / BUCKETS
-    if not path.is_file():
-        return [""]
-    try:
-        names = json.loads(path.read_text())["buckets"]
-        assert names and all(isinstance(name, str) and Path(name).name == name for name in names)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{path} is no list of buckets") from error
-    return names
-
-
-def settings_of(folder: str | Path) -> dict[str, Any]:
-    """What the index of shards, or of their first bucket, says of them all.
-
-    Raises:
-        ValueError: there is no index, or it is none.
-    """
-    return read_index(Path(folder) / buckets_in(Path(folder))[0] / INDEX)["settings"]
-
-
-def write_buckets(folder: Path, names: Sequence[str]) -> None:
-    """Last of all, so that a folder that has the list is complete."""
-    write_whole(folder / BUCKETS, json.dumps({"buckets": list(names)}) + "\n")
-
-
-def read_index(path: Path) -> dict[str, Any]:
-    """An index.json, checked. ValueError, naming it, where it is missing, none of ours or of another version."""
-    if not path.is_file():
-        raise ValueError(f"{path.parent} holds no {path.name}; make shards with `ccl shards make`")
-    try:
-        index = json.loads(path.read_text())
-        version = index["settings"]["version"]
-        assert {"shards", "skipped", "consumed", "samples"} <= index.keys()
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{path} is not an index of shards") from error
-    if version != VERSION:
-        raise ValueError(f"{path} has version {version}; this code reads version {VERSION}")
-    return index
-
-
-def settings_differ(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Names of the settings that two indices do not share, those of the grid one by one."""
-    a, b = _flat(json.loads(dump(wanted))), _flat(found)
-    return sorted(name for name in a.keys() | b.keys() if name not in a or name not in b or a[name] != b[name])
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    inner = {f"grid.{name}": value for name, value in settings.get("grid", {}).items()}
-    return {**{name: value for name, value in settings.items() if name != "grid"}, **inner}
-
-
-def grid_settings(grid: Grid, kind: Kind) -> dict[str, int | float]:
-    """The part of a grid that stored media, or latents, depend on."""
-    names = ["frames", "fps", "height", "width", "sample_rate"]
-    if kind == "latents":
-        names += ["latent_rate", "stride_time", "stride_space"]
-    return {name: getattr(grid, name) for name in names}
-
-
 def safe_keys(ids: Sequence[str]) -> list[str]:
     """File names for ids: letters, digits, `_` and `-` alone (WebDataset splits at a dot), and no two the same."""
     taken: set[str] = set()
@@ -313,11 +234,6 @@ def safe_keys(ids: Sequence[str]) -> list[str]:
         taken.add(key.lower())
         keys.append(key)
     return keys
-
-
-def dump(value: Any) -> str:
-    """JSON with sorted keys, numpy's numbers and arrays included: the same value gives the same text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=lambda x: x.tolist())
 
 
 def sample_files(files: dict[str, bytes], description: dict[str, Any]) -> dict[str, bytes]:

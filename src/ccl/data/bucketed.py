@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ccl.data.archive import INDEX, read_index
+from ccl.data.index import INDEX, read_index
 from ccl.data.shards import Sample, Shards
 from ccl.grid import Grid
 from ccl.rng import seed_of

@@ -21,11 +21,13 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ccl.codecs.base import Codec
-from ccl.data.archive import INDEX, buckets_in, dump, grid_settings, locked, progress_bar, read_index, settings_of
+from ccl.data.archive import progress_bar
 from ccl.data.bucketed import Buckets
+from ccl.data.index import INDEX, buckets_in, dump, grid_settings, read_index, settings_of
 from ccl.data.make import world_sources, world_version
 from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
+from ccl.files import one_writer
 from ccl.grid import Grid
 from ccl.text.base import TextEncoder
 from ccl.types import AV, Batch
@@ -234,7 +236,7 @@ class WorldData(ShardData):
         """Make what is not there yet; a run that was stopped goes on, and two runs at once wait for each other."""
         if all((folder / "index.json").is_file() for folder in self.folders.values()):
             return
-        with locked(self.root):
+        with one_writer(self.root, wait=True):
             for split, folder in self.media.items():
                 start, count = self.ranges[split]
                 sources = world_sources(self.grid, count, start=start, seed=self.seed)
@@ -289,7 +291,7 @@ def _in_one_sentence(batches: Iterator[Batch]) -> Iterator[Batch]:
     """A worker's error comes as a traceback in a string; what it says is the last line."""
     try:
         yield from batches
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         if "in DataLoader worker process" not in str(error):
             raise
-        raise ValueError(re.split(r"\n\w*Error: ", str(error))[-1].strip()) from None
+        raise type(error)(re.split(r"\n[\w.]*Error: ", str(error))[-1].strip()) from None

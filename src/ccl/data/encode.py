@@ -1,9 +1,9 @@
 """Encode shards of clips once, into shards of latents: `<id>.safetensors` (video, audio, text) + `<id>.json`.
 
-The unit of work is a shard: a worker reads one, writes its latents whole or not at all, and then a line about them
-beside it. A shard that has its line is never done again, one that has not is never used; when all have, the lines
-become the index. So any number of workers may be killed at any time. The index carries the identities of the codecs
-and of the text encoder: what others have encoded is refused by the reader.
+The unit of work is a shard: a worker reads one whose sum is its index's, writes its latents whole or not at all, and
+then a line about them beside it. A shard that has its line is never done again, one that has not is never used; when
+all have, the lines become the index. So any number of workers may be killed at any time. The index carries the
+identities of the codecs and of the text encoder: what others have encoded is refused by the reader.
 
 Text states are stored without padding, those of the empty prompt once beside the index: training needs no text encoder.
 """
@@ -24,35 +24,29 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from ccl.codecs.base import Codec
-from ccl.data.archive import (
-    BUCKETS,
+from ccl.data.archive import Advance, Report, begun, refuse_other_kind, sample_files, write_tar
+from ccl.data.bucketed import of_bucket
+from ccl.data.engines import Engine, run
+from ccl.data.index import (
     INDEX,
     PARTIAL,
     VERSION,
-    Advance,
-    Report,
-    begun,
+    Line,
     buckets_in,
+    check_line,
     dump,
     grid_settings,
-    locked,
-    sample_files,
     write_buckets,
     write_index,
-    write_tar,
 )
-from ccl.data.bucketed import of_bucket
-from ccl.data.engines import Engine, run
 from ccl.data.shards import EMPTY, Sample, Shards, collate
-from ccl.files import sweep, write_whole
+from ccl.files import FileError, one_writer, reading, sweep, write_whole
 from ccl.grid import Grid
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
 from ccl.types import AV, STREAMS
 
 Precision = Literal["bfloat16", "float16", "float32"]
-Line = dict[str, Any]
-"""What the index says of a shard: name, samples, bytes, sha256."""
 
 
 def encode_shards(
@@ -83,50 +77,46 @@ def encode_shards(
         progress: told clips done and clips in all.
 
     Raises:
-        ValueError: `shards` cannot be read or holds latents, `out` holds something else, a latent is not finite, the
-            sound is not at the codec's rate, the text encoder trains.
+        ValueError: `shards` cannot be read, is not as its index says or holds latents, two clips have one name, `out`
+            holds something else or is being written by another process, a latent is not finite, the sound is not at
+            the codec's rate, the text encoder trains.
     """
     shards, out = Path(shards), Path(out)
     if text is not None and not text.identity:
         raise ValueError("the text encoder trains with the model, so its states cannot be stored; leave it out")
     names = buckets_in(shards)
-    if names != [""] and (out / INDEX).is_file():
-        raise ValueError(f"{out} holds shards of one grid; choose another folder for buckets")
-    if names == [""] and (out / BUCKETS).is_file():
-        raise ValueError(f"{out} holds the buckets {', '.join(buckets_in(out))}; choose another folder for one grid")
+    refuse_other_kind(out, names != [""])
     order = Order(shards, out, {name: grid if not name else of_bucket(shards / name, grid) for name in names}, codec)
     order = replace(order, text=text, dtype=dtype, batch_size=batch_size)
     books = {name: Book(order, name) for name in names}
-    with locked(out):  # a second run waits, and then finds everything done
+    with one_writer(out):
         return _encode(order, books, devices, engine, progress)
 
 
 def _encode(
     order: Order, books: dict[str, Book], devices: Sequence[str], engine: Engine, progress: Advance | None
 ) -> Report:
-    lines = {name: book.restore() for name, book in books.items()}
-    total = sum(book.source.index["samples"] for book in books.values())
-    done = sum(line["samples"] for found in lines.values() for line in found.values())
+    for book in books.values():
+        book.restore()
     reused = all(book.complete for book in books.values())
-    if progress:
-        progress(done, total)
-    jobs = [job for name, book in books.items() for job in book.jobs(lines[name])]
+    total = sum(book.source.index["samples"] for book in books.values())
+    advance = progress or (lambda done, total: None)
+    advance(sum(book.samples for book in books.values()), total)
+    jobs = [job for book in books.values() for job in book.jobs()]
     for name, line in run(order, jobs, devices, engine) if jobs else ():
-        lines[name][line["name"]] = line
-        done += line["samples"]
-        if progress:
-            progress(done, total)
-        if len(lines[name]) == len(books[name].names):
-            books[name].finish(lines[name])
-    for name, book in books.items():
-        if not book.complete:  # all its shards were there, and only the index was not
-            book.finish(lines[name])
+        books[name].add(line)
+        advance(sum(book.samples for book in books.values()), total)
+    for book in books.values():
+        if not book.complete:
+            book.finish()
     if list(books) != [""]:
         write_buckets(order.out, list(books))
     found = [
-        {**line, "name": (Path(name) / line["name"]).as_posix()} for name in books for line in lines[name].values()
+        {**line, "name": (Path(name) / line["name"]).as_posix()}
+        for name, book in books.items()
+        for line in book.lines.values()
     ]
-    return Report(order.out, total, [], found, reused)
+    return Report(order.out, sum(book.samples for book in books.values()), [], found, reused)
 
 
 @dataclass(frozen=True)
@@ -191,43 +181,63 @@ class Book:
                 "identity": self.text.identity, "length": self.text.length, "dim": self.text.dim
             }  # fmt: skip
         self.complete = False
+        self.lines: dict[str, Line] = {}
+        self._shard_of: dict[str, str] = {}  # by the clip's id
 
     @property
-    def names(self) -> list[str]:
-        """Of all shards, in order."""
-        return [shard["name"] for shard in self.source.index["shards"]]
+    def counts(self) -> dict[str, int]:
+        """Clips of all shards, in order."""
+        return {shard["name"]: shard["samples"] for shard in self.source.index["shards"]}
 
-    def restore(self) -> dict[str, Line]:
-        """Lines of the shards that are finished; the folder is begun if it was not."""
+    @property
+    def samples(self) -> int:
+        """Clips that are encoded."""
+        return sum(line["samples"] for line in self.lines.values())
+
+    def restore(self) -> None:
+        """Find the shards that are finished; the folder is begun if it was not."""
         state = begun(self.out, self.settings)
-        self.out.mkdir(parents=True, exist_ok=True)  # told before the work where it cannot be written
         self.complete = (self.out / INDEX).is_file()
-        if state is None:
-            write_index(self.out / PARTIAL, self.settings, [], skipped=[], consumed=0)
-            return {}
-        if self.complete:
-            return {line["name"]: line for line in state["shards"]}
-        sweep(self.out)
-        lines = {name: finished(self.out / name) for name in self.names}
-        return {name: line for name, line in lines.items() if line is not None}
+        if state is not None and self.complete:
+            self.lines = {line["name"]: line for line in state["shards"]}
+            if {name: line["samples"] for name, line in self.lines.items()} != self.counts:
+                raise FileError(f"{self.out / INDEX} counts other clips than {self.source.folder}; remove {self.out}")
+            self._clear()
+            return
+        for name, count in self.counts.items():
+            if (found := finished(self.out / name, count)) is not None:
+                self.add(found)
 
-    def jobs(self, lines: dict[str, Line]) -> list[tuple[str, str]]:
+    def jobs(self) -> list[tuple[str, str]]:
         """(bucket, shard) of those that are not finished."""
-        return [] if self.complete else [(self.name, name) for name in self.names if name not in lines]
+        return [(self.name, name) for name in self.counts if name not in self.lines]
 
-    def finish(self, lines: dict[str, Line]) -> None:
+    def add(self, line: Line) -> None:
+        """Note a shard that is finished.
+
+        Raises:
+            ValueError: a clip of it is in another one too.
+        """
+        for id in line["ids"]:
+            if (other := self._shard_of.setdefault(id, line["name"])) != line["name"]:
+                raise ValueError(f"clip {id} of {self.source.folder} is in two shards, {other} and {line['name']}")
+        self.lines[line["name"]] = {key: value for key, value in line.items() if key != "ids"}
+
+    def finish(self) -> None:
         """The lines become the index. What a worker that died left half-written goes: another has done its work."""
         sweep(self.out)
         more = {}
         if self.text is not None:
             more = {"empty": {"crc32": zlib.crc32((self.out / EMPTY).read_bytes())}}
-        shards = [lines[name] for name in self.names]
-        samples = sum(line["samples"] for line in shards)
-        write_index(self.out / INDEX, self.settings, shards, skipped=[], consumed=samples, **more)
-        for name in self.names:
+        shards = [self.lines[name] for name in self.counts]
+        write_index(self.out / INDEX, self.settings, shards, skipped=[], consumed=self.samples, **more)
+        self._clear()
+        self.complete = True
+
+    def _clear(self) -> None:
+        for name in self.counts:
             line_path(self.out / name).unlink(missing_ok=True)
         (self.out / PARTIAL).unlink(missing_ok=True)
-        self.complete = True
 
 
 class Encoder:
@@ -248,10 +258,12 @@ class Encoder:
         """Encode one shard, (bucket, name), unless it is finished; the bucket and the shard's line."""
         bucket, name = job
         path = self.order.out / bucket / name
-        if (line := finished(path)) is None:
+        source = Shards(self.order.shards / bucket, self.order.grids[bucket], shuffle=0, endless=False)
+        if (line := finished(path, source.counts[name])) is None:
+            source.verify(name)
             self._write_empty(path.with_name(EMPTY))
-            source = Shards(self.order.shards / bucket, self.order.grids[bucket], shuffle=0, endless=False)
-            line = write_tar(path, self._samples(source, name))
+            ids: list[str] = []
+            line = write_tar(path, self._samples(source, name, ids)) | {"ids": ids}
             write_whole(line_path(path), json.dumps(line))
         return bucket, line
 
@@ -260,11 +272,12 @@ class Encoder:
             write_whole(path, save_safetensors({"text": self._states([""])[0]}))
 
     @torch.no_grad()
-    def _samples(self, source: Shards, name: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def _samples(self, source: Shards, name: str, ids: list[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
         samples = source.samples(name)
         while chunk := list(islice(samples, self.order.batch_size)):
             texts = [None] * len(chunk) if self.text is None else self._states([one["prompt"] for one in chunk])
             for sample, latents, text in zip(chunk, self._latents(chunk, source.grid), texts, strict=True):
+                ids.append(sample["id"])
                 yield sample["id"], self._files(sample, latents, text, source.folder)
 
     def _latents(self, samples: list[Sample], grid: Grid) -> Iterator[AV[Tensor]]:
@@ -296,10 +309,16 @@ def line_path(shard: Path) -> Path:
     return shard.with_suffix(".line.json")
 
 
-def finished(shard: Path) -> Line | None:
-    """The line about a shard, if it is finished."""
+def finished(shard: Path, samples: int) -> Line | None:
+    """The line about a shard of so many clips, with their `ids`, if it is finished."""
+    path = line_path(shard)
+    if not path.is_file():
+        return None
     try:
-        line = json.loads(line_path(shard).read_text())
-        return line if shard.stat().st_size == line["bytes"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        with reading(path, "the line of a shard"):
+            line = check_line(json.loads(path.read_text(encoding="utf-8")), path)
+            whole = (line["name"], line["bytes"]) == (shard.name, shard.stat().st_size)
+            named = isinstance(line["ids"], list) and all(isinstance(id, str) for id in line["ids"])
+            return line if whole and named and samples == line["samples"] == len(line["ids"]) else None
+    except (FileError, FileNotFoundError):  # it is done again
         return None

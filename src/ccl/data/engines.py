@@ -1,17 +1,24 @@
 """Many jobs by many workers: in this process, in processes of this machine, or on a cluster of Ray.
 
-A worker is made once on its device, by a function that can be pickled, and then takes job after job. Results come in
-any order. A job may run more than once where a machine fails, so it must leave the same behind each time.
+Processes end with the one that started them, however that ends. A worker is made once on its device, by a function that
+can be pickled, and then takes job after job. Results come in any order. A job may run more than once where a machine
+fails, so it must leave the same behind each time.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, TypeVar
+
+from ccl.files import MachineError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -32,7 +39,8 @@ def run(
         engine: processes of this machine, or actors of Ray, on the cluster that `RAY_ADDRESS` names or a local one.
 
     Raises:
-        ValueError: what a job raises; or a process was killed.
+        ValueError: what a job raises.
+        MachineError: a process was killed.
     """
     if engine == "ray":
         yield from _on_ray(build, jobs, devices)
@@ -43,39 +51,75 @@ def run(
         yield from _in_processes(build, jobs, devices)
 
 
-_worker: Callable[[Any], Any] | None = None
+@contextmanager
+def processes(
+    workers: int, method: Literal["fork", "spawn"], begin: Callable[..., None], *args: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes that die with this one.
 
+    Args:
+        workers: how many.
+        method: how they start.
+        begin: called with `args` in each.
+        args: of `begin`.
 
-def _start(build: Build[Any, Any], devices: Any, threads: int) -> None:
-    global _worker
-    import torch
-
-    torch.set_num_threads(threads)
-    _worker = build(devices.get())
-
-
-def _work(job: Any) -> Any:
-    assert _worker is not None
-    return _worker(job)
-
-
-def _in_processes(build: Build[Job, Result], jobs: Sequence[Job], devices: Sequence[str]) -> Iterator[Result]:
-    context = multiprocessing.get_context("spawn")  # a forked process can neither use CUDA nor OpenMP's threads
-    queue = context.SimpleQueue()
-    for device in devices:
-        queue.put(device)
-    threads = max(1, (os.cpu_count() or 1) // len(devices))
-    pool = ProcessPoolExecutor(len(devices), mp_context=context, initializer=_start, initargs=(build, queue, threads))
+    Raises:
+        MachineError: one was killed, or the machine has no room for another.
+    """
+    context = multiprocessing.get_context(method)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(os.getpid(), begin, args))
     try:
-        for future in as_completed([pool.submit(_work, job) for job in jobs]):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise ValueError(
+        yield pool
+    except (BrokenProcessPool, BlockingIOError) as error:
+        raise MachineError(
             "a working process died (killed for want of memory, or it could not start); what was finished is kept, so "
             "run it again, with fewer workers if need be"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(parent: int, begin: Callable[..., None], args: Sequence[Any]) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:  # a pool's workers wait for their next job for ever: nothing tells them
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    begin(*args)
+
+
+_build: Callable[[], Callable[[Any], Any]] | None = None
+_worker: Callable[[Any], Any] | None = None
+
+
+def _start(build: Build[Any, Any], devices: Any, threads: int) -> None:
+    global _build
+    import torch
+
+    torch.set_num_threads(threads)
+    _build = partial(build, devices.get())
+
+
+def _work(job: Any) -> Any:
+    global _worker
+    if _worker is None:  # built at the first job, which brings home what goes wrong
+        assert _build is not None
+        _worker = _build()
+    return _worker(job)
+
+
+def _in_processes(build: Build[Job, Result], jobs: Sequence[Job], devices: Sequence[str]) -> Iterator[Result]:
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
+    for device in devices:
+        queue.put(device)
+    threads = max(1, (os.cpu_count() or 1) // len(devices))
+    try:
+        # A forked process can use neither CUDA nor OpenMP's threads.
+        with processes(len(devices), "spawn", _start, build, queue, threads) as pool:
+            for future in as_completed([pool.submit(_work, job) for job in jobs]):
+                yield future.result()
+    finally:
         queue.close()
 
 

@@ -1,12 +1,16 @@
 """Read shards: an endless stream of samples in an order that (seed, epoch, part) decides and that remembers its place.
 
-webdataset reads the tar files and keeps no position of its own, so the dataset counts: its state is {epoch, n}, and a
-resumed run skips n samples of the epoch before anything is decoded. A part is one loader process of one rank.
+The dataset counts: its state is {epoch, n}, and a resumed run skips n samples of the epoch before anything is decoded.
+A part is one loader process of one rank.
+
+A shard may be damaged, or anybody's. Its size is compared when it is opened, each clip's checksum and name as it is
+read, and at its end the number of clips; its sum by `verify`, which encoding asks for and `ccl shards check`.
 """
 
 from __future__ import annotations
 
 import json
+import tarfile
 import zlib
 from collections.abc import Iterator
 from itertools import compress
@@ -21,7 +25,9 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ccl.data.archive import grid_settings, read_index
+from ccl.data.archive import check_sizes
+from ccl.data.index import grid_settings, read_index
+from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
 from ccl.rng import seed_of
@@ -73,6 +79,7 @@ class Shards(IterableDataset[Sample]):
         self.rank, self.ranks = rank, ranks
         self.index = read_index(self.folder / "index.json")
         self.kind: str = self.index["settings"]["kind"]
+        self.counts: dict[str, int] = {line["name"]: line["samples"] for line in self.index["shards"]}
         self.held = held(self.index)
         self.streams = self.held if streams is None else streams
         self._check(codec)
@@ -87,8 +94,9 @@ class Shards(IterableDataset[Sample]):
             raise ValueError(f"{path}, the states of the empty prompt, is missing; encode again")
         data = path.read_bytes()
         if zlib.crc32(data) != self.index["empty"]["crc32"]:
-            raise ValueError(f"{path} is corrupt (its checksum differs)")
-        return load_safetensors(data)["text"]
+            raise FileError(f"{path} is corrupt (its checksum differs)")
+        with reading(path, "states of the empty prompt"):
+            return _states(load_safetensors(data)["text"], self.text)
 
     def _check(self, codec: AV[str | None]) -> None:
         settings = self.index["settings"]
@@ -114,12 +122,13 @@ class Shards(IterableDataset[Sample]):
             raise ValueError(
                 f"the latents in {self.folder} are of codec {settings['codec']}, the model's is {model}; encode again"
             )
-        for shard in self.index["shards"]:
-            path = self.folder / shard["name"]
-            if not path.is_file():
-                raise ValueError(f"shard {path} is missing")
-            if path.stat().st_size != shard["bytes"]:
-                raise ValueError(f"shard {path} has {path.stat().st_size} bytes, its index says {shard['bytes']}")
+        check_sizes(self.folder, self.index["shards"])
+
+    def verify(self, shard: str) -> None:
+        """Read a whole tar file: ValueError where its sum is not the one that the index gives."""
+        path, right = self.folder / shard, next(x["sha256"] for x in self.index["shards"] if x["name"] == shard)
+        if (found := sha256(path)) != right:
+            raise FileError(f"shard {path} is damaged: its sha256 is {found[:12]}..., its index says {right[:12]}...")
 
     def __iter__(self) -> Iterator[Sample]:
         if not self._resuming:
@@ -158,7 +167,7 @@ class Shards(IterableDataset[Sample]):
 
     def _epoch(self, epoch: int, part: int, parts: int) -> Iterator[Sample]:
         """The samples of a part, undecoded, in an epoch's order."""
-        names = [shard["name"] for shard in self.index["shards"]]
+        names = list(self.counts)
         if self.shuffle:
             Random(seed_of("shards", self.seed, epoch)).shuffle(names)
         if self.endless and len(names) >= parts:
@@ -173,48 +182,89 @@ class Shards(IterableDataset[Sample]):
         return _shuffled(samples, self.shuffle, Random(seed_of("samples", self.seed, epoch, part)))
 
     def _read(self, name: str) -> Iterator[Sample]:
-        """webdataset's samples of one tar file: bytes by ending, and __key__."""
-        from webdataset.tariterators import group_by_keys, tar_file_expander
+        """The samples of one tar file: bytes by ending, and __key__; as many as the index says."""
+        from webdataset.tariterators import group_by_keys
 
-        path, key = self.folder / name, "(none)"
+        path, keys, count = self.folder / name, dict[str, None](), self.counts[name]
         try:
-            with path.open("rb") as file:
-                for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": file}])):
-                    key = sample["__key__"]
-                    yield {**sample, "__shard__": name}
+            for sample in group_by_keys(_members(path)):
+                key = sample["__key__"]
+                if key in keys:
+                    raise ValueError(f"clip {key} is there twice")
+                if len(keys) == count:
+                    raise ValueError(f"its index says {count} clips, and there are more")
+                keys[key] = None
+                yield {**sample, "__shard__": name}
+            if len(keys) < count:
+                raise ValueError(f"it ends with {len(keys)} clips, and its index says {count}")
         except FileNotFoundError as error:
-            raise ValueError(f"shard {path} is missing") from error
+            raise FileError(f"shard {path} is missing") from error
         except Exception as error:  # tarfile, zlib and webdataset raise a dozen kinds
-            what = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
-            raise ValueError(f"shard {path} cannot be read after clip {key}: {what}") from error
+            what = getattr(error, "strerror", None) or (str(error.args[0]) if error.args else type(error).__name__)
+            last, kind = next(reversed(keys), "(none)"), MachineError if machine_trouble(error) else FileError
+            raise kind(f"shard {path} cannot be read after clip {last}: {what}") from error
 
     def _decode(self, raw: Sample) -> Sample:
         where = f"shard {self.folder / raw['__shard__']}, clip {raw['__key__']}"
         ending = "mp4" if self.kind == "media" else "safetensors"
         for name in ("json", ending):
             if name not in raw:
-                raise ValueError(f"{where}: its {name} is missing")
-        try:
+                raise FileError(f"{where}: its {name} is missing")
+        with reading(f"{where}: its json", "that of a clip"):
             description = json.loads(raw["json"])
             id, prompt, checksum = description["id"], description["prompt"], description["crc32"][ending]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{where}: its json is corrupt") from error
+        if plain_name(id, where) != raw["__key__"]:
+            raise FileError(f"{where}: its json is that of clip {id}")
+        if not isinstance(prompt, str):
+            raise FileError(f"{where}: its prompt is no text")
         if zlib.crc32(raw[ending]) != checksum:
-            raise ValueError(f"{where}: its {ending} is corrupt (its checksum differs)")
+            raise FileError(f"{where}: its {ending} is corrupt (its checksum differs)")
         sample: Sample = {"id": id, "prompt": prompt}
         if self.kind == "latents":
-            tensors = load_safetensors(raw[ending])
-            if self.text is not None and self._empty is not None:
-                sample["text"] = TextStates([tensors["text"]], self._empty, self.text["length"])
-            return {
-                **sample,
-                "latents": AV.zip(lambda name, read: tensors[name] if read else None, AV(*STREAMS), self.streams),
-            }
+            with reading(f"{where}: its safetensors", "latents"):
+                return {**sample, **self._latents(load_safetensors(raw[ending]))}
         try:
             clip = read_clip(raw[ending], grid=self.grid, prompt=prompt, id=id, require=self.streams)
         except MediaError as error:
-            raise ValueError(f"{where}: its mp4 {error.reason}") from error
+            kind = MachineError if machine_trouble(error) else FileError
+            raise kind(f"{where}: its mp4 {error.reason}") from error
         return {**sample, "video": clip.video, "audio": clip.audio}
+
+    def _latents(self, tensors: dict[str, Tensor]) -> Sample:
+        """Latents and text states of a sample; ValueError where they have another shape than the grid's."""
+        grid, read = self.grid, {}
+        shapes = {"video": (grid.t_v, grid.latent_height, grid.latent_width), "audio": (grid.t_a,)}
+        for name in compress(STREAMS, self.streams):
+            z = tensors[name]
+            if not z.is_floating_point() or tuple(z.shape[1:]) != shapes[name]:
+                raise ValueError(f"{name} is {tuple(z.shape)} {z.dtype}, not (channels, *{shapes[name]})")
+            read[name] = z
+        sample: Sample = {"latents": AV(*(read.get(name) for name in STREAMS))}
+        if self.text is not None and self._empty is not None:
+            states = _states(tensors["text"], self.text)
+            sample["text"] = TextStates([states], self._empty, self.text["length"])
+        return sample
+
+
+def _members(path: Path) -> Iterator[dict[str, Any]]:
+    """Names and bytes of the files in a tar file, as webdataset groups them; none is larger than it."""
+    size = path.stat().st_size
+    with tarfile.open(path, "r|") as tar:  # never unpacked: what unfolds to more than its size is none of ours
+        for info in tar:
+            file = tar.extractfile(info) if info.isreg() else None
+            if file is None:
+                continue
+            if info.size > size:
+                raise ValueError(f"{info.name:.80} claims {info.size} bytes")
+            yield {"fname": info.name, "data": file.read(), "__url__": str(path)}
+
+
+def _states(states: Tensor, text: dict[str, Any] | None) -> Tensor:
+    """Text states, if they have the shape (n, dim) that the index gives, n <= length; else ValueError."""
+    assert text is not None
+    if states.ndim != 2 or states.shape[1] != text["dim"] or len(states) > text["length"]:
+        raise ValueError(f"text is {tuple(states.shape)}, not at most ({text['length']}, {text['dim']})")
+    return states
 
 
 def held(index: dict[str, Any]) -> AV[bool]:

@@ -12,29 +12,19 @@ import io
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ccl.data.archive import (
-    BUCKETS,
-    VERSION,
-    Advance,
-    Report,
-    ShardWriter,
-    buckets_in,
-    dump,
-    grid_settings,
-    progress_bar,
-    safe_keys,
-    sample_files,
-    write_buckets,
-)
+from ccl.data.archive import Advance, Report, ShardWriter, progress_bar, refuse_other_kind, safe_keys, sample_files
 from ccl.data.buckets import bucket_name
+from ccl.data.engines import processes
 from ccl.data.filters import Filter
+from ccl.data.index import VERSION, dump, grid_settings, write_buckets
 from ccl.data.sources import Listener, Loadable, Source, folder_sources
+from ccl.files import MachineError, naming, one_writer, sweep
 from ccl.grid import Grid
 from ccl.media import MediaError, write_clip
 from ccl.types import Clip
@@ -73,8 +63,10 @@ def write_shards(
         sound: write sound alone, as long as the grid's clips: for a model without a video stream.
 
     Raises:
-        ValueError: with `strict`, a clip that cannot be used; or none can; or `out` holds something else; or sound
-            alone is to go into buckets of pictures, or to be judged by its pictures.
+        ValueError: with `strict`, a clip that cannot be used; or none can; or `out` holds something else, or is being
+            written by another process; or sound alone is to go into buckets of pictures, or to be judged by its
+            pictures.
+        MachineError: no disk, memory or open files are left; the same call goes on from the last whole shard.
     """
     if sound and not isinstance(grid, Grid):
         raise ValueError("sound alone has no size to sort it into buckets by; make one folder of shards")
@@ -85,65 +77,59 @@ def write_shards(
     sources, out = list(sources), Path(out)
     several = not isinstance(grid, Grid)
     grids: dict[str, Grid] = {bucket_name(one): one for one in grid} if several else {"": grid}  # type: ignore[union-attr,dict-item]
-    _refuse_other_kind(out, several)
     extra: dict[str, Any] = {"buckets": list(grids)} if several else {}
     extra |= {"filters": [repr(one) for one in filters]} if filters else {}
     extra |= {"listener": listener.version} if listener else {}
     extra |= {"streams": ["audio"]} if sound else {}
-    writers = {
-        name: ShardWriter(out / name, media_settings(sources, one, shard_size) | extra) for name, one in grids.items()
-    }
-    # One that never came to a shard of its own knows of no source.
-    start = min((writer.consumed, writer.skipped) for writer in writers.values())
-    consumed, skipped = start[0], list(start[1])
-    for writer in writers.values():
-        writer.skipped = skipped
-    if all(writer.complete for writer in writers.values()):
-        _complain(skipped, strict)
+    keys = safe_keys([source.id for source in sources])
+    with one_writer(out):
+        sweep(out)
+        refuse_other_kind(out, several)
+        writers = {
+            name: ShardWriter(out / name, media_settings(sources, one, shard_size) | extra)
+            for name, one in grids.items()
+        }
+        # One that never came to a shard of its own knows of no source.
+        start = min((writer.consumed, writer.skipped) for writer in writers.values())
+        consumed, skipped = start[0], list(start[1])
+        for writer in writers.values():
+            writer.skipped = skipped
+        reused = all(writer.complete for writer in writers.values())
+        if reused:
+            _complain(skipped, strict)
+            consumed = len(sources)
+        todo = range(consumed, len(sources))
+        made = _in_order(partial(_make, sources, keys, grids, filters, listener, sound), todo, workers)
+        for index, (bucket, files, reason) in zip(todo, made, strict=True):
+            if files is None:
+                skipped.append((sources[index].id, reason))
+                _complain(skipped, strict)
+            elif index >= (writer := writers[bucket]).consumed:  # else it is in a shard that was finished before
+                writer.add(keys[index], files)
+                if writer.pending >= shard_size:
+                    writer.flush(index + 1)
+            if progress:
+                progress(index + 1, len(sources))
+        if not any(writer.written or writer.pending for writer in writers.values()):
+            first = "; the first: {}: {}".format(*skipped[0]) if skipped else ""
+            raise ValueError(f"none of the {len(sources)} clips for {out} can be used{first}")
+        for writer in writers.values():
+            if not writer.complete:
+                writer.finish(len(sources))
         if several:
             write_buckets(out, [name for name, writer in writers.items() if writer.written])
         if progress:
             progress(len(sources), len(sources))
-        return _report(out, writers, skipped, reused=True)
-    keys = safe_keys([source.id for source in sources])
-    todo = range(consumed, len(sources))
-    made = _in_order(partial(_make, sources, keys, grids, filters, listener, sound), todo, workers)
-    for index, (bucket, files, reason) in zip(todo, made, strict=True):
-        if files is None:
-            skipped.append((sources[index].id, reason))
-            _complain(skipped, strict)
-        elif index >= (writer := writers[bucket]).consumed:  # else it is in a shard that was finished before
-            writer.add(keys[index], files)
-            if writer.pending >= shard_size:
-                writer.flush(index + 1)
-        if progress:
-            progress(index + 1, len(sources))
-    if not any(writer.written or writer.pending for writer in writers.values()):
-        first = "; the first: {}: {}".format(*skipped[0]) if skipped else ""
-        raise ValueError(f"none of the {len(sources)} clips for {out} can be used{first}")
-    for writer in writers.values():
-        if not writer.complete:
-            writer.finish(len(sources))
-    if several:
-        write_buckets(out, [name for name, writer in writers.items() if writer.written])
-    return _report(out, writers, skipped)
+        return _report(out, writers, skipped, reused)
 
 
-def _report(out: Path, writers: dict[str, ShardWriter], skipped: list[tuple[str, str]], reused: bool = False) -> Report:
+def _report(out: Path, writers: dict[str, ShardWriter], skipped: list[tuple[str, str]], reused: bool) -> Report:
     shards = [
         {**shard, "name": (Path(name) / shard["name"]).as_posix()}
         for name, writer in writers.items()
         for shard in writer.shards
     ]
     return Report(out, sum(writer.written for writer in writers.values()), skipped, shards, reused)
-
-
-def _refuse_other_kind(out: Path, several: bool) -> None:
-    """Shards and folders of shards do not go into one folder."""
-    if several and ((out / "index.json").is_file() or any(out.glob("*.tar"))):
-        raise ValueError(f"{out} holds shards of one grid; choose another folder for buckets")
-    if not several and (out / BUCKETS).is_file():
-        raise ValueError(f"{out} holds the buckets {', '.join(buckets_in(out))}; choose another folder for one grid")
 
 
 def shards_make(
@@ -203,24 +189,32 @@ def _make(
     sound: bool,
     index: int,
 ) -> tuple[str, dict[str, bytes] | None, str]:
-    """Bucket and files of a source's sample, or why there are none."""
+    """Bucket and files of a source's sample, or why there are none, which is kept: it is the clip's own fault.
+
+    Raises:
+        MachineError: the machine's, of which nothing is kept.
+    """
+    source = sources[index]
     try:
-        clip = sources[index].load()
-        if sound:
-            clip = replace(clip, video=None, times=None)
-        bucket = _bucket(clip, grids, sound)
-        for one in filters:
-            if found := one(clip):
-                return "", None, f"{one.name}: {found}"
-        if listener is not None and not clip.prompt:
-            clip = replace(clip, prompt=listener.prompt(clip))
-        file = io.BytesIO()
-        write_clip(clip, file)
+        with naming(f"clip {source.id}", "fewer --workers"):
+            clip = source.load()
+            if sound:
+                clip = replace(clip, video=None, times=None)
+            bucket = _bucket(clip, grids, sound)
+            for one in filters:
+                if found := one(clip):
+                    return "", None, f"{one.name}: {found}"
+            if listener is not None and not clip.prompt:
+                clip = replace(clip, prompt=listener.prompt(clip))
+            file = io.BytesIO()
+            write_clip(clip, file)
+    except MachineError:
+        raise
     except MediaError as error:
         return "", None, error.reason
     except OSError as error:
-        return "", None, str(error)
-    description = {"id": keys[index], "source": sources[index].id, "prompt": clip.prompt, "meta": clip.meta}
+        return "", None, error.strerror or str(error)
+    description = {"id": keys[index], "source": source.id, "prompt": clip.prompt, "meta": clip.meta}
     return bucket, sample_files({"mp4": file.getvalue()}, description), ""
 
 
@@ -267,10 +261,8 @@ def _in_order(job: Callable[[int], Any], indices: Iterable[int], workers: int) -
         yield from map(job, indices)
         return
     # Forked where the system can, as torch's loaders are: sources may then hold what cannot be pickled.
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_set_job, initargs=(job,))
-    try:
+    method: Any = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    with processes(workers, method, _set_job, job) as pool:
         ahead: deque[Future[Any]] = deque()
         for index in indices:
             ahead.append(pool.submit(_run_job, index))
@@ -278,5 +270,3 @@ def _in_order(job: Callable[[int], Any], indices: Iterable[int], workers: int) -
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

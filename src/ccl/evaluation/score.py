@@ -15,7 +15,6 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
 from ccl.evaluation.results import ALL, MEAN, Results
 from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store
-from ccl.files import machine_trouble, one_writer
+from ccl.files import machine_trouble, naming, one_writer
 from ccl.rows import Row, file_names
 
 MISSING = "there is no such clip"  # the same words for all, so that tables can count them
@@ -139,7 +138,7 @@ def score_group(
                 continue
             at = f"{item.row.id}: {metric.name}"
             tick(0, at)
-            with naming(at):
+            with naming(at, "a smaller --batch-size"):
                 nothing = apart(metric, item.row)
                 inputs = Failed(nothing, applicable=False) if nothing else prepared(metric, film)
                 waiting[metric.name].append((item, inputs))
@@ -169,7 +168,7 @@ def read(item: Item) -> Film | Failed:
     if item.path is None:
         return Failed(item.missing)
     try:
-        with naming(f"{item.path}"):
+        with naming(f"{item.path}", "a smaller --batch-size"):
             return Film.read(item.path, item.row)
     except Exception as error:  # whatever a decoder stumbles over, the other clips go on
         return failed(error)
@@ -191,26 +190,6 @@ def measured(metric: Metric, batch: Sequence[tuple[Item, Any]]) -> list[tuple[It
     """Run the network on those of a batch that have inputs; results in the order of the batch."""
     results = iter(metric.measured([inputs for _, inputs in batch if not isinstance(inputs, Failed)]))
     return [(item, inputs if isinstance(inputs, Failed) else next(results)) for item, inputs in batch]
-
-
-@contextmanager
-def naming(at: str) -> Iterator[None]:
-    """Put into the machine's trouble what it was met at, and how the run goes on."""
-    try:
-        yield
-    except Exception as error:
-        if not machine_trouble(error):
-            raise
-        said = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-        hint = ", or with a smaller --batch-size," if "memory" in f"{type(error).__name__} {said}".lower() else ""
-        raise MachineError(
-            f"{at}: {said or 'out of memory'}; this is the machine's trouble and no result of the clip, of which "
-            f"nothing is kept: the same command{hint} goes on from here"
-        ) from error
-
-
-class MachineError(OSError):
-    """The machine cannot go on; the message is one sentence that names what it was met at."""
 
 
 # What there is to score ----------------------------------------------------------------------------------------------

@@ -49,7 +49,9 @@ def test_a_wrong_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
 def test_half_a_verb_lists_its_other_half(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = told(capsys, ["shards", "mak"])
     assert status == 2
-    assert "'shards mak' is not a whole verb; there are: shards make, shards world, shards encode" in said
+    assert (
+        "'shards mak' is not a whole verb; there are: shards make, shards world, shards encode, shards verify" in said
+    )
 
 
 def test_a_wrong_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 import ccl.files
 import ccl.media
@@ -22,6 +24,7 @@ from ccl import cli
 from ccl.cli.errors import UsageError, one_sentence
 from ccl.cli.fit import used
 from ccl.codecs.base import Codec
+from ccl.data.archive import sample_files, write_tar
 from ccl.data.datamodule import ShardData
 from ccl.data.encode import encode_shards
 from ccl.data.filters import Cuts
@@ -376,6 +379,39 @@ def test_what_cannot_be_meant_is_told_before_the_work(clips, tmp_path, flags, me
         cli.run(["shards", "encode", str(clips), "-o", str(tmp_path / "z"), *flags])
     assert message in str(caught.value)
     assert not (tmp_path / "z").exists()
+
+
+def test_latents_are_told_from_clips_by_the_verb(whole, tmp_path):
+    with pytest.raises(UsageError, match=f"^{whole} holds latents; only clips can be encoded$"):
+        cli.run(["shards", "encode", str(whole), "-o", str(tmp_path / "z")])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"video": torch.zeros(4, 3, 2, 3)}, "(video is (4, 3, 2, 3) torch.float32, not (channels, *(3, 2, 2)))"),
+        ({"audio": torch.zeros(6, 10)}, "(audio is (6, 10) torch.float32, not (channels, *(11,)))"),
+        ({"audio": torch.zeros(6, 11, dtype=torch.int8)}, "(audio is (6, 11) torch.int8, not (channels, *(11,)))"),
+        ({"text": torch.zeros(7, 8)}, "(text is (7, 8), not at most (6, 8))"),
+        ({"text": torch.zeros(8)}, "(text is (8,), not at most (6, 8))"),
+        ({"text": None}, "(it lacks 'text')"),
+        (b"no tensors", "("),
+    ],
+)
+def test_latents_of_another_shape_than_the_grids_are_named(whole, tmp_path, tensors, words):
+    folder = Path(shutil.copytree(whole, tmp_path / "z"))
+    right = {"video": torch.zeros(4, 3, 2, 2), "audio": torch.zeros(6, 11), "text": torch.zeros(2, 8)}
+    there = {} if isinstance(tensors, bytes) else {name: z for name, z in (right | tensors).items() if z is not None}
+    data = tensors if isinstance(tensors, bytes) else save(there)
+    samples = [(f"clip{n}", sample_files({"safetensors": data}, {"id": f"clip{n}", "prompt": ""})) for n in range(2)]
+    line = write_tar(folder / "shard-000000.tar", samples)
+    index = json.loads((folder / "index.json").read_text())
+    index["shards"][0] = line
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError) as told:
+        next(iter(Shards(folder, GRID, shuffle=0)))
+    where = f"shard {folder}/shard-000000.tar, clip clip0: its safetensors cannot be read as latents "
+    assert str(told.value).startswith(where + words)
 
 
 def test_a_tiny_folder_goes_from_videos_to_latents(tmp_path, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -14,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from ccl import cli
 from ccl.codecs.base import AudioCodec, Codec, VideoCodec
-from ccl.data.archive import safe_keys
+from ccl.data.archive import safe_keys, write_tar
 from ccl.data.encode import encode_shards
 from ccl.data.shards import Shards, collate
 from ccl.data.sources import Source, folder_sources
@@ -84,8 +87,8 @@ def ids(dataset: Shards, count: int) -> list[str]:
     return [sample["id"] for _, sample in zip(range(count), dataset, strict=False)]
 
 
-def rewrite(tar: Path, change) -> None:
-    """Pass the members of a tar file through `change(name, data)`, keeping its size in the index."""
+def rewrite(tar: Path, change, *, vouched: bool = False) -> None:
+    """Pass the members of a tar file through `change(name, data)`, keeping its size in the index, or its sum too."""
     with tarfile.open(tar) as file:
         members = [(m.name, file.extractfile(m).read()) for m in file]
     with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as file:
@@ -96,11 +99,17 @@ def rewrite(tar: Path, change) -> None:
                 path.write_bytes(data)
                 file.add(path, name)
                 path.unlink()
-    index = json.loads((tar.parent / "index.json").read_text())
+    line: dict = {"name": tar.name, "bytes": tar.stat().st_size}
+    vouch(tar.parent, line | ({"sha256": hashlib.sha256(tar.read_bytes()).hexdigest()} if vouched else {}))
+
+
+def vouch(folder: Path, line: dict) -> None:
+    """What the index says of a shard, changed."""
+    index = json.loads((folder / "index.json").read_text())
     for shard in index["shards"]:
-        if shard["name"] == tar.name:
-            shard["bytes"] = tar.stat().st_size
-    (tar.parent / "index.json").write_text(json.dumps(index))
+        if shard["name"] == line["name"]:
+            shard.update(line)
+    (folder / "index.json").write_text(json.dumps(index))
 
 
 # Writing
@@ -112,8 +121,6 @@ def test_same_clips_give_the_same_shards_by_any_number_of_workers(tmp_path):
 
 
 def test_index_counts_every_clip_and_its_hash_is_the_files(written):
-    import hashlib
-
     index = json.loads((written / "index.json").read_text())
     assert [shard["samples"] for shard in index["shards"]] == [4, 4, 2] and index["samples"] == 10
     for shard in index["shards"]:
@@ -385,6 +392,142 @@ def test_bad_json_is_named(shards):
     rewrite(shards / "shard-000000.tar", lambda name, data: b"{" if name == "clip2.json" else data)
     with pytest.raises(ValueError, match=r"shard .*shard-000000.tar, clip clip2: its json cannot be read as"):
         ids(Shards(shards, TINY, shuffle=0), 10)
+
+
+def tail_of_zeros(data: bytes) -> bytes:
+    """From the second clip on."""
+    half = data.index(b"clip1.json")
+    return data[:half] + bytes(len(data) - half)
+
+
+def other_header(data: bytes) -> bytes:
+    """What tarfile takes for the end: a header in the middle whose sum is wrong."""
+    half = data.index(b"clip2.json")
+    return data[:half] + b"CLIP" + data[half + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"), [(tail_of_zeros, 1), (lambda data: bytes(len(data)), 0), (other_header, 2)]
+)
+def test_a_shard_that_ends_too_soon_never_counts_as_whole(shards, tmp_path, codec, damage, found, capsys):
+    """Of the same size, so that only reading tells: in training, once through or without end, encoding, verifying."""
+    path = shards / "shard-000000.tar"
+    path.write_bytes(damage(path.read_bytes()))
+    for endless in (True, False):
+        dataset = iter(Shards(shards, TINY, shuffle=0, endless=endless))
+        with pytest.raises(ValueError, match=rf"^shard {path} .*: it ends with {found} clips, and its index says 4$"):
+            for _ in range(50):
+                next(dataset)
+    with pytest.raises(ValueError, match=rf"^shard {path} is damaged: its sha256 is \w+\.\.\., its index says"):
+        encode_shards(shards, tmp_path / "z", codec, TINY)
+    assert not (tmp_path / "z/index.json").exists()
+    capsys.readouterr()
+    assert cli.main(["shards", "verify", str(shards)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"shard-000000.tar: {told_by(path)}",
+        f"{shards}: 2 of 3 shards are whole",
+    ]
+
+
+def told_by(path: Path) -> str:
+    right = {x["name"]: x["sha256"] for x in json.loads((path.parent / "index.json").read_text())["shards"]}[path.name]
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"shard {path} is damaged: its sha256 is {found[:12]}..., its index says {right[:12]}..."
+
+
+def test_whole_shards_are_verified(written, tmp_path, codec, capsys):
+    encode_shards(written, tmp_path / "z", codec, TINY)
+    for folder in (written, tmp_path / "z"):
+        assert cli.main(["shards", "verify", str(folder)]) == 0
+        assert f"{folder}: 3 of 3 shards are whole" in capsys.readouterr().out
+
+
+def swapped(name: str, data: bytes) -> bytes:
+    """Each clip under another's name."""
+    return data.replace(b'"id": "clip1"', b'"id": "clip0"') if name == "clip1.json" else data
+
+
+def edited(key: str, value):
+    return lambda name, data: json.dumps(json.loads(data) | {key: value}).encode() if name == "clip1.json" else data
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (swapped, "clip clip1: its json is that of clip clip0"),
+        (edited("id", "../../clip1"), "clip clip1 names '../../clip1', which is not a plain file name"),
+        (edited("id", 3), "clip clip1 names '3', which is not a plain file name"),
+        (edited("prompt", 3), "clip clip1: its prompt is no text"),
+        (edited("prompt", None), "clip clip1: its prompt is no text"),
+        (edited("crc32", []), "clip clip1: its json cannot be read as that of a clip"),
+        (lambda name, data: b"[]" if name == "clip1.json" else data, "clip clip1: its json cannot be read"),
+        (
+            lambda name, data: b'{"id": "clip1"}' if name == "clip1.json" else data,
+            "clip clip1: its json cannot be read",
+        ),
+    ],
+)
+def test_what_a_clip_says_of_itself_is_checked(shards, tmp_path, codec, change, words):
+    rewrite(shards / "shard-000000.tar", change, vouched=True)
+    for read in (
+        lambda: ids(Shards(shards, TINY, shuffle=0), 4),
+        lambda: encode_shards(shards, tmp_path / "z", codec, TINY),
+    ):
+        with pytest.raises(ValueError) as told:
+            read()
+        assert str(told.value).startswith(f"shard {shards}/shard-000000.tar, {words}")
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        (["clip0"], "cannot be read after clip clip3: clip clip0 is there twice"),
+        (["other"], "cannot be read after clip clip3: its index says 4 clips, and there are more"),
+    ],
+)
+def test_a_shard_that_holds_more_than_its_index_says_is_refused(shards, extra, words):
+    path = shards / "shard-000000.tar"
+    with tarfile.open(path) as file:
+        members = {m.name: file.extractfile(m).read() for m in file}
+    clips = [*dict.fromkeys(name.partition(".")[0] for name in members), *extra]
+    line = write_tar(
+        path, ((clip, {end: members.get(f"{clip}.{end}", b"{}") for end in ("json", "mp4")}) for clip in clips)
+    )
+    vouch(shards, line | {"samples": 4})
+    with pytest.raises(ValueError, match=rf"^shard {path} {words}$"):
+        ids(Shards(shards, TINY, shuffle=0), 10)
+
+
+def test_a_clip_in_two_shards_is_not_encoded(shards, tmp_path, codec, capsys):
+    path = shards / "shard-000001.tar"
+    path.write_bytes((shards / "shard-000000.tar").read_bytes())
+    line = next(x for x in json.loads((shards / "index.json").read_text())["shards"] if x["name"] == "shard-000000.tar")
+    vouch(shards, line | {"name": path.name})
+    with pytest.raises(ValueError, match=r"^clip clip0 of .* is in two shards, shard-000000.tar and shard-000001.tar$"):
+        encode_shards(shards, tmp_path / "z", codec, TINY)
+    assert cli.main(["shards", "verify", str(shards)]) == 1
+    assert "shard-000001.tar: clip clip0 is in shard-000000.tar too\n" in capsys.readouterr().out
+
+
+def test_a_shard_that_unfolds_is_not_read(shards):
+    """Packed, or with a hole that a few bytes say is large."""
+    path = shards / "shard-000000.tar"
+    for data in (gzip.compress(path.read_bytes(), 0), sparse(2**33 - 1)):
+        path.write_bytes(data)
+        vouch(shards, {"name": path.name, "samples": 4, "bytes": len(data), "sha256": "0" * 64})
+        with pytest.raises(ValueError, match=rf"^shard {path} cannot be read after clip \(none\): "):
+            ids(Shards(shards, TINY, shuffle=0), 1)
+
+
+def sparse(size: int) -> bytes:
+    info = tarfile.TarInfo("clip0.json")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[386:410] = b"00000000000\0" * 2  # one piece, at 0 and of no bytes
+    block[483:495] = tarfile.itn(size, 12)  # of a file so large
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + bytes(20 * 512)
 
 
 def test_other_grid_is_refused(written):

@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "shards make": ("write shards from a folder of own videos", "ccl.cli.shards", "make"),
     "shards world": ("write shards of the embedded talking world", "ccl.cli.shards", "world"),
     "shards encode": ("encode shards once, into shards of ready latents", "ccl.cli.shards", "encode"),
+    "shards verify": ("read shards whole, and say which are damaged", "ccl.cli.shards", "verify"),
     "weights list": ("files that metrics need: what is here, size, licence", "ccl.cli.weights", "list_"),
     "weights fetch": ("download files by name, checked and resumable", "ccl.cli.weights", "fetch"),
     "weights verify": ("check the files that are here", "ccl.cli.weights", "verify"),

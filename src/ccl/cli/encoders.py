@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
 from ccl.cli.parts import build, device_of
 from ccl.codecs import AudioCodec, Codec, EmbeddedAudio, EmbeddedVideo, VideoCodec
-from ccl.data.index import buckets_in, read_index
+from ccl.data.index import buckets_in, settings_of
 from ccl.grid import Grid
 from ccl.text import TextEncoder
 
@@ -46,7 +46,10 @@ def encoders(
     Raises:
         UsageError: in one sentence, where a part cannot be built.
     """
-    own = read_index(shards / buckets_in(shards)[0] / "index.json")["settings"]["grid"]
+    settings = settings_of(shards)
+    if settings["kind"] != "media":
+        raise UsageError(f"{shards} holds latents; only clips can be encoded")
+    own = settings["grid"]
     codec, text, grid = configured(files) if files else (Codec(EmbeddedVideo(), EmbeddedAudio()), None, None)
     bases = {"video": VideoCodec, "audio": AudioCodec, "text": TextEncoder}
     parts = {name: build(bases[name], part(value, f"--{name}"), f"--{name}") for name, value in given.items() if value}

@@ -1,4 +1,4 @@
-"""`ccl shards make`, `world` and `encode`: own videos, or the embedded world, to shards of clips, and those to latents.
+"""`ccl shards make`, `world`, `encode`, `verify`: own videos, or the world, to shards of clips, and those to latents.
 
 The work lives in ccl.data; networks that it must not know of (who speaks, what is said) are handed to it from here.
 """
@@ -170,3 +170,22 @@ def encode(argv: list[str]) -> int:
     how: dict[str, Any] = {"dtype": args.dtype, "batch_size": args.batch_size, "engine": args.engine}
     say(shards_encode(args.shards, args.out, codec=codec, grid=grid, text=text, devices=devices, **how))
     return 0
+
+
+def verify(argv: list[str]) -> int:
+    parser = Parser(
+        "shards verify",
+        "Read shards whole: sizes, sums, counts and every clip's checksum; exit 1 where one is damaged. Training "
+        "compares sizes, counts and the clips' checksums as it reads, encoding the sums too.",
+        "ccl shards verify data/latents",
+    )
+    parser.add_argument("shards", type=Path, help="a folder of shards, or of buckets")
+    folder = parser.parse(argv).shards
+    from ccl.data.verify import shards_verify
+
+    faults = dict(shards_verify(folder))
+    damaged = {name: fault for name, fault in faults.items() if fault}
+    for name, fault in damaged.items():
+        say(f"{name}: {fault}")
+    say(f"{folder}: {len(faults) - len(damaged)} of {len(faults)} shards are whole")
+    return 1 if damaged else 0

@@ -4,7 +4,7 @@ The dataset counts: its state is {epoch, n}, and a resumed run skips n samples o
 A part is one loader process of one rank.
 
 A shard may be damaged, or anybody's. Its size is compared when it is opened, each clip's checksum and name as it is
-read, and at its end the number of clips; its sum by `verify`, which encoding asks for and `ccl shards check`.
+read, and at its end the number of clips; its sum by `verify`, which encoding asks for and `ccl shards verify`.
 """
 
 from __future__ import annotations
@@ -140,6 +140,10 @@ class Shards(IterableDataset[Sample]):
         """The samples of one tar file, decoded, in their order."""
         return map(self._decode, self._read(shard))
 
+    def ids(self, shard: str) -> Iterator[str]:
+        """Those of one tar file, its samples' checksums being compared, and nothing decoded."""
+        return (self._described(raw)[0] for raw in self._read(shard))
+
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "n": self.n}
 
@@ -204,31 +208,43 @@ class Shards(IterableDataset[Sample]):
             last, kind = next(reversed(keys), "(none)"), MachineError if machine_trouble(error) else FileError
             raise kind(f"shard {path} cannot be read after clip {last}: {what}") from error
 
-    def _decode(self, raw: Sample) -> Sample:
-        where = f"shard {self.folder / raw['__shard__']}, clip {raw['__key__']}"
-        ending = "mp4" if self.kind == "media" else "safetensors"
-        for name in ("json", ending):
+    def _described(self, raw: Sample) -> tuple[str, str]:
+        """Id and prompt of a sample, if it is whole and its own; else FileError."""
+        where = self._where(raw)
+        for name in ("json", self._ending):
             if name not in raw:
                 raise FileError(f"{where}: its {name} is missing")
         with reading(f"{where}: its json", "that of a clip"):
             description = json.loads(raw["json"])
-            id, prompt, checksum = description["id"], description["prompt"], description["crc32"][ending]
+            id, prompt, checksum = description["id"], description["prompt"], description["crc32"][self._ending]
         if plain_name(id, where) != raw["__key__"]:
             raise FileError(f"{where}: its json is that of clip {id}")
         if not isinstance(prompt, str):
             raise FileError(f"{where}: its prompt is no text")
-        if zlib.crc32(raw[ending]) != checksum:
-            raise FileError(f"{where}: its {ending} is corrupt (its checksum differs)")
+        if zlib.crc32(raw[self._ending]) != checksum:
+            raise FileError(f"{where}: its {self._ending} is corrupt (its checksum differs)")
+        return id, prompt
+
+    def _decode(self, raw: Sample) -> Sample:
+        id, prompt = self._described(raw)
+        where, data = self._where(raw), raw[self._ending]
         sample: Sample = {"id": id, "prompt": prompt}
         if self.kind == "latents":
             with reading(f"{where}: its safetensors", "latents"):
-                return {**sample, **self._latents(load_safetensors(raw[ending]))}
+                return {**sample, **self._latents(load_safetensors(data))}
         try:
-            clip = read_clip(raw[ending], grid=self.grid, prompt=prompt, id=id, require=self.streams)
+            clip = read_clip(data, grid=self.grid, prompt=prompt, id=id, require=self.streams)
         except MediaError as error:
             kind = MachineError if machine_trouble(error) else FileError
             raise kind(f"{where}: its mp4 {error.reason}") from error
         return {**sample, "video": clip.video, "audio": clip.audio}
+
+    @property
+    def _ending(self) -> str:
+        return "mp4" if self.kind == "media" else "safetensors"
+
+    def _where(self, raw: Sample) -> str:
+        return f"shard {self.folder / raw['__shard__']}, clip {raw['__key__']}"
 
     def _latents(self, tensors: dict[str, Tensor]) -> Sample:
         """Latents and text states of a sample; ValueError where they have another shape than the grid's."""

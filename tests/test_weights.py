@@ -25,6 +25,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     asked: list[str | None]
     ranges = True
+    says = True  # what a range is of
 
     def do_GET(self) -> None:
         body = {"/good": DATA, "/cut": DATA, "/bad": b"x" * len(DATA), "/archive": archive()}.get(self.path)
@@ -34,8 +35,17 @@ class Server(http.server.BaseHTTPRequestHandler):
         wanted = self.headers.get("Range")
         type(self).asked.append(wanted)
         start = int(wanted.split("=")[1].rstrip("-")) if wanted and type(self).ranges else 0
-        self.send_response(206 if start else 200)
+        if start >= len(body):
+            self.send_response(416)
+            if self.says:
+                self.send_header("Content-Range", f"bytes */{len(body)}")
+            self.end_headers()
+            return
+        start = 0 if self.path == "/bad" else start  # it sends another part than was asked for
+        self.send_response(206 if wanted and type(self).ranges else 200)
         self.send_header("Content-Length", str(len(body) - start))
+        if wanted and type(self).ranges and self.says:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         self.end_headers()
         cut = self.path == "/cut" and not wanted
         self.wfile.write(body[start : len(body) // 2 if cut else None])
@@ -56,7 +66,7 @@ def archive() -> bytes:
 
 @pytest.fixture
 def host():
-    Server.asked, Server.ranges = [], True
+    Server.asked, Server.ranges, Server.says = [], True, True
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -83,6 +93,23 @@ def test_a_cut_download_goes_on_where_it_stopped(host, tmp_path):
     assert not (tmp_path / "thing.bin").exists()
     assert fetch(entry(f"{host}/cut"), folder=tmp_path).read_bytes() == DATA
     assert Server.asked == [None, f"bytes={len(DATA) // 2}-"]
+
+
+@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize("extra", [0, 1, 5000])
+def test_what_is_no_beginning_of_the_file_never_becomes_it(host, tmp_path, extra, says):
+    """No digest and no size is known; the server answers that nothing follows what is here (416)."""
+    Server.says = says
+    (tmp_path / "thing.bin.part").write_bytes(b"x" * extra + DATA)
+    path = fetch(entry(f"{host}/good", digest="", size=0), folder=tmp_path)
+    assert path.read_bytes() == DATA
+    assert Server.asked == [f"bytes={len(DATA) + extra}-", None][: 1 if says and not extra else 2]
+
+
+def test_another_part_than_was_asked_for_is_not_joined(host, tmp_path):
+    (tmp_path / "thing.bin.part").write_bytes(b"x" * 100)
+    path = fetch(entry(f"{host}/bad", digest="", size=0), folder=tmp_path)
+    assert path.read_bytes() == b"x" * len(DATA) and Server.asked == ["bytes=100-", None]
 
 
 def test_a_server_without_ranges_starts_anew(host, tmp_path):

@@ -6,12 +6,15 @@ Downloads are resumed, checked, and put in place whole.
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 
+from ccl.files import sync
 from ccl.weights import Weights, cache, size
 
 BLOCK = 1 << 20
@@ -49,7 +52,9 @@ def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None
             part.unlink()
             reasons.append(f"{host(source)}: {problem}")
             continue
+        sync(part)
         part.replace(path)
+        sync(folder)
         return path
     by_hand = entry.source[0].split("!")[0].replace("hf:", f"{HUB}/")
     place = f"put it at {path}" if by_hand.startswith(HUB) else f"name the file with --weights {entry.name}=FILE"
@@ -98,27 +103,48 @@ def _from_web(source: str, path: Path, progress: Report | None) -> Path:
 
 
 def _download(url: str, part: Path, progress: Report | None) -> None:
-    """Append to `part` what it lacks of the file at `url`."""
+    """Append to `part` what it lacks of the file at `url`; where it is no beginning of that file, all is fetched anew.
+
+    Raises:
+        ValueError: the connection ended before the length that the server gave.
+    """
     have = part.stat().st_size if part.is_file() else 0
     headers = {"User-Agent": "ccl"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
         answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is left to send: the part is whole, or not of this file
+        if error.code != 416 or not have:
+            raise
+        if _range(error.headers)[1] == have:  # nothing is left to send, for all is here
             return
-        raise
-    with answer, part.open("ab") as file:
-        if have and answer.status != 206:  # the server sends it all again
-            file.truncate(0)
-            have = 0
-        total = have + int(answer.headers.get("Content-Length") or 0)
-        while block := answer.read(BLOCK):
-            file.write(block)
-            have += len(block)
-            if progress is not None:
-                progress(have, total)
-    if total and have < total:
+        part.unlink()
+        return _download(url, part, progress)
+    with answer:
+        start, total = _range(answer.headers)
+        if have and answer.status == 206 and start not in (None, have):
+            part.unlink()
+            return _download(url, part, progress)
+        with part.open("ab") as file:
+            if have and answer.status != 206:  # the server sends it all again
+                file.truncate(0)
+                have = 0
+            length = int(answer.headers.get("Content-Length") or 0)
+            total = total or (length and have + length)
+            while block := answer.read(BLOCK):
+                file.write(block)
+                have += len(block)
+                if progress is not None:
+                    progress(have, total)
+    if total and have != total:
         raise ValueError(f"the connection ended after {have:,} of {total:,} bytes; run the command again to go on")
+
+
+def _range(headers: Message) -> tuple[int | None, int]:
+    """First byte and length of the file, as a Content-Range gives them; None and 0 where they are not known."""
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", (headers.get("Content-Range") or "").strip())
+    if found is None:
+        return None, 0
+    return int(found[1]) if found[1] else None, int(found[2]) if found[2] != "*" else 0
 
 
 def _repository(name: str, folder: Path) -> Path:

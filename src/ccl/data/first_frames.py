@@ -237,9 +237,9 @@ def known_images(folder: Path, made: dict[str, Any]) -> dict[str, dict[str, Any]
     if not path.is_file():
         return {}
     try:
-        recipe = json.loads(path.read_text())
-        before, images = recipe["made"], recipe["images"]
-    except (ValueError, KeyError, TypeError) as error:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        before, images = dict(recipe["made"]), dict(recipe["images"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no recipe of pictures; --overwrite replaces it") from error
     if before != made:
         key = next(key for key in sorted({*before, *made}) if before.get(key) != made.get(key))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -235,6 +237,25 @@ def test_a_worker_that_is_killed_is_the_machines_trouble(tmp_path: Path) -> None
     with pytest.raises(MachineError, match=r"a working process died .* what was finished is kept, so run it again"):
         write_shards([Source("clip0", load)], tmp_path, GRID, workers=1)
     assert write_shards([Source("clip0", load)], tmp_path, GRID).written == 1
+
+
+def test_processes_that_cannot_be_started_are_the_machines_trouble(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    held: list[int] = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(4):
+            os.close(held.pop())
+        with pytest.raises(MachineError, match=r"^working processes: Too many open files; run it again, with fewer"):
+            make(tmp_path, workers=2)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert make(tmp_path, workers=2).written == 3
 
 
 def test_no_half_file_stays(tmp_path: Path) -> None:

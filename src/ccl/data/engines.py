@@ -67,16 +67,21 @@ def processes(
         MachineError: one was killed, or the machine has no room for another.
     """
     context = multiprocessing.get_context(method)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(os.getpid(), begin, args))
     try:
-        yield pool
-    except (BrokenProcessPool, BlockingIOError) as error:
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(os.getpid(), begin, args))
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    except BrokenProcessPool as error:
         raise MachineError(
             "a working process died (killed for want of memory, or it could not start); what was finished is kept, so "
             "run it again, with fewer workers if need be"
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:  # a job's own, in words
+            raise
+        raise MachineError(f"working processes: {error.strerror}; run it again, with fewer workers") from error
 
 
 def _begin(parent: int, begin: Callable[..., None], args: Sequence[Any]) -> None:

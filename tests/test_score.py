@@ -342,6 +342,52 @@ def test_scores_of_which_nothing_says_where_they_come_from_are_put_aside(state, 
     assert (tmp_path / "out/scores.old.jsonl").read_bytes() == before
 
 
+def mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Cut, doubled, or with bytes in it that no number is made of."""
+    at, end = sorted(rng.integers(0, len(data), 2).tolist())
+    junk = bytes(rng.choice([0, 34, 44, 91, 123, 125, 128, 255], rng.integers(1, 9)).tolist())
+    return [data[:at], data[:at] + data[end:], data[:end] + data[at:], data[:at] + junk + data[at:]][rng.integers(4)]
+
+
+@pytest.mark.parametrize("file", ["scores.jsonl", "state.json", "features/spread/mine/c1.npy"])
+def test_whatever_is_damaged_is_measured_again_and_nothing_is_lost(file, folder, tmp_path):
+    out, rng = tmp_path / "out", np.random.default_rng(5)
+    for name in ("c2.mp4", "c3.mp4"):
+        (folder / name).unlink()
+    first = run(folder, [Loudness(), Spread()], out)
+    whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for _ in range(25):
+        for path in out.glob("scores.old*"):
+            path.unlink()
+        (out / file).write_bytes(damaged := mutated(whole[out / file], rng))
+        again = run(folder, [Loudness(), Spread()], out)
+        assert again.rows == first.rows and again.pooled == first.pooled
+        for path, data in whole.items():
+            assert path.name == "state.json" or path.read_bytes() == data
+        kept = [path.read_bytes() for path in out.glob("scores.old*")]
+        lines = damaged.splitlines(keepends=True) if file == "scores.jsonl" else []
+        if any(line not in whole[out / file] and line.endswith(b"\n") for line in lines):
+            assert kept == [damaged]
+
+
+def test_what_was_put_aside_is_never_replaced(folder, tmp_path):
+    for text in ("[]", "{}"):
+        run(folder, [Loudness()], tmp_path / "out")
+        (tmp_path / "out/state.json").write_text(text)
+    run(folder, [Loudness()], tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").glob("scores.old*")} == {"scores.old.jsonl", "scores.old-2.jsonl"}
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000,)", "(1,", "__import__('os')"])
+def test_a_feature_that_lies_about_its_size_takes_no_memory(shape, folder, tmp_path):
+    first = run(folder, [Spread()], tmp_path / "out")
+    head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    feature = tmp_path / "out/features/spread/mine/c2.npy"
+    data = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+    feature.write_bytes(data + bytes(4))
+    assert run(folder, [Spread()], tmp_path / "out").pooled == first.pooled
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"PK\x03\x04 no archive", None])
 def test_a_damaged_feature_is_made_again(damage, folder, tmp_path):
     first = run(folder, [Spread()], tmp_path / "out")

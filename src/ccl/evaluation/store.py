@@ -2,26 +2,28 @@
 
 OUT/scores.jsonl grows by whole batches. OUT/state.json says what the rows follow from; a row stands only while its
 clip's bytes, what the test set says of it, and its metric's protocol are the same. OUT/features holds arrays of clips
-for numbers of whole sets.
+for numbers of whole sets. What is damaged is measured again, and the file that held it kept aside, as scores.old.jsonl.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zlib import crc32
 
 import numpy as np
 
 from ccl import weights
 from ccl.evaluation.metrics.base import Failed, Measured, Metric, Result
-from ccl.files import machine_trouble, replacing, sweep, write_whole
+from ccl.files import machine_trouble, sweep, write_whole
 from ccl.rows import Row, file_names, write_rows
 
 SCORING_FIELDS = ("prompt", "speech", "lang", "reference", "meta")  # of a row: what a score may depend on
@@ -69,10 +71,11 @@ class Store:
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, *(out / "features").glob("*/*")):
             sweep(folder)
-        old = self._state()
-        if old is None:
+        old, found = self._state(), list(self._read())
+        if old is None or None in found:
             self._put_aside()
-            old = {"metrics": {}, "clips": {}, "lacking": {}}
+        if old is None:  # rows of which nothing says what they follow from are no scores any more
+            old, found = {"metrics": {}, "clips": {}, "lacking": {}}, []
         by_column = {column.name: metric for metric in metrics for column in metric.columns}
         by_clip = {(item.method, item.row.id): item.row for item in items}
         clips: dict[str, dict[str, str]] = {name: dict(prints) for name, prints in old["clips"].items()}
@@ -87,7 +90,7 @@ class Store:
         stale = {name for name, how in runs.items() if old["metrics"].get(name) != how}
         known = {(method, id) for method, prints in old["clips"].items() for id in prints}
         unmeasured = set(old["lacking"].values())
-        for row in self._read():
+        for row in filter(None, found):
             clip, metric = (row["method"], row["id"]), by_column.get(row["metric"])
             by = metric.name if metric else row["metric"]
             if clip not in known or clip in changed or by in stale or row["reason"] in unmeasured:
@@ -129,8 +132,8 @@ class Store:
                 continue
             path = self._path(metric.name, item.method, item.row.id)
             if isinstance(result, Measured) and type(metric).pool is not Metric.pool:
-                with replacing(path) as feature:  # an empty one says that it was measured and there is none
-                    np.save(feature, np.empty(0) if result.feature is None else result.feature, allow_pickle=False)
+                # An empty one says that it was measured and there is none.
+                write_whole(path, packed(np.empty(0) if result.feature is None else result.feature))
             else:
                 path.unlink(missing_ok=True)
             for row in rows_of(metric, item, result):
@@ -173,11 +176,9 @@ class Store:
         """As it was kept; one that cannot be read is as good as none."""
         path = self._path(metric.name, item.method, item.row.id)
         try:
-            with path.open("rb") as file:
-                found = np.load(file, allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError, BadZipFile):
+            return unpacked(path.read_bytes())
+        except (FileNotFoundError, ValueError):
             return None
-        return found if isinstance(found, np.ndarray) else None
 
     def _forget(self, changed: set[tuple[str, str]], stale: set[str]) -> None:
         """Remove the features of clips and of metrics that are no longer what they were."""
@@ -195,7 +196,7 @@ class Store:
         """What the rows follow from; None where nothing says so."""
         try:
             state = json.loads(self.state_file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
         if not isinstance(state, dict):
             return None
@@ -208,22 +209,40 @@ class Store:
         return state
 
     def _put_aside(self) -> None:
-        """Rows of which nothing says what they follow from are no scores any more; kept, for they took time."""
-        if self.file.is_file() and self.file.stat().st_size:
-            self.file.replace(self.out / "scores.old.jsonl")
+        """Keep a copy of the rows as they are, for they took time; none that was kept before is replaced."""
+        if not self.file.is_file() or not self.file.stat().st_size:
+            return
+        names = (f"scores.old{f'-{number}' if number > 1 else ''}.jsonl" for number in count(1))
+        write_whole(next(path for name in names if not (path := self.out / name).exists()), self.file.read_bytes())
 
-    def _read(self) -> Iterator[dict[str, Any]]:
-        """Whole rows; what a kill left of a last line is passed over, and measured again."""
+    def _read(self) -> Iterator[dict[str, Any] | None]:
+        """Whole rows, None for a line that is none; what a kill left of a last line is passed over in silence."""
         if not self.file.is_file():
             return
-        with self.file.open(encoding="utf-8", errors="replace", newline="\n") as lines:
+        with self.file.open("rb") as lines:
             for line in lines:
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError):
-                    continue
+                    row = None
                 if is_row(row):
                     yield row
+                elif line.endswith(b"\n"):
+                    yield None
+
+
+def packed(feature: np.ndarray) -> bytes:
+    """An array as a .npy file, with the sum of its bytes after it."""
+    file = io.BytesIO()
+    np.save(file, feature, allow_pickle=False)
+    return file.getvalue() + crc32(file.getvalue()).to_bytes(4, "big")
+
+
+def unpacked(data: bytes) -> np.ndarray:
+    """What `packed` was given. ValueError where the sum is another: no byte of a damaged file is looked at."""
+    if len(data) < 4 or crc32(data[:-4]).to_bytes(4, "big") != data[-4:]:
+        raise ValueError("the sum of its bytes is another")
+    return np.load(io.BytesIO(data[:-4]), allow_pickle=False)
 
 
 def is_row(row: Any) -> bool:
@@ -231,10 +250,12 @@ def is_row(row: Any) -> bool:
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("method", "id", "metric")):
         return False
     value, reason = row.get("value"), row.get("reason")
+    if not isinstance(row.get("text", ""), str) or not isinstance(row.get("applicable", True), bool):
+        return False
     if value is None:
-        return isinstance(reason, str) and isinstance(row.get("applicable", True), bool)
+        return isinstance(reason, str)
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-    return number and reason is None and isinstance(row.get("text", ""), str)
+    return number and reason is None
 
 
 def rows_of(metric: Metric, item: Item, result: Result) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -229,3 +231,38 @@ def test_losses_follow_the_grid_of_a_batch(buckets):
             module.configure_model()
             losses.append(module.losses(replace(batch, grid=extra), PAPER_TASKS["joint"], index=0))
         assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
+
+
+# What the machine and the folder are like
+
+
+def test_a_place_in_other_shards_is_not_gone_on_from(shards, tmp_path):
+    """Made again they are the same; with one clip less they are others, though the place would be there."""
+    state = ShardData(shards, TINY, batch_size=2).train_dataloader().state_dict()
+    for count in (14, 13):
+        write_shards(tiny_sources(count), tmp_path / str(count), TINY, shard_size=3)
+    whole = take(iter(ShardData(shards, TINY, batch_size=2).train_dataloader()), 1)
+    again = ShardData(str(tmp_path / "14"), TINY, batch_size=2).train_dataloader()
+    again.load_state_dict(state)
+    assert same(next(iter(again)), whole[0])
+    other = ShardData(str(tmp_path / "13"), TINY, batch_size=2).train_dataloader()
+    other.load_state_dict(state)
+    with pytest.raises(ValueError, match=rf"place in the data is one in other shards than {tmp_path}/13 holds now"):
+        next(iter(other))
+
+
+def nbytes(batch: Batch) -> int:
+    return sum(z.nbytes for z in (batch.media or batch.latents))
+
+
+def test_processes_that_share_too_little_memory_are_refused_before_they_wait_for_ever(shards, tmp_path, monkeypatch):
+    encode_shards(shards, tmp_path / "z", codec(), TINY)
+    for folder in (shards, str(tmp_path / "z")):
+        batch = next(iter(ShardData(folder, TINY, batch_size=2).train_dataloader()))
+        few, many = 2 * 2 * nbytes(batch) - 1, 2**30
+        for free in (few, many):
+            monkeypatch.setattr(datamodule, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+            ShardData(folder, TINY, batch_size=2).train_dataloader()  # in this process nothing is shared
+            refused = pytest.raises(ValueError, match=r"^/dev/shm has 0 MiB left, and 2 processes .* --shm-size\)$")
+            with refused if free == few else nullcontext():
+                ShardData(folder, TINY, batch_size=2, num_workers=2).train_dataloader()

@@ -188,7 +188,7 @@ def check_sizes(folder: Path, lines: Sequence[Line]) -> None:
     for line in lines:
         path = folder / line["name"]
         if not path.is_file():
-            raise FileError(f"shard {path} is missing")
+            raise FileError(f"shard {path} is missing, which {INDEX} names")
         if (size := path.stat().st_size) != line["bytes"]:
             raise FileError(f"shard {path} has {size} bytes, its index says {line['bytes']}")
 

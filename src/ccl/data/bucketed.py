@@ -56,6 +56,11 @@ class Buckets(IterableDataset[list[Sample]]):
         self.drawn = 0  # batches, by this reader
         self._resuming = False
 
+    @property
+    def sample_bytes(self) -> int:
+        """Of the largest sample as a loader hands it over."""
+        return max(shards.sample_bytes for shards in self.buckets.values())
+
     def state_dict(self) -> dict[str, Any]:
         return {"drawn": self.drawn, "buckets": {name: shards.state_dict() for name, shards in self.buckets.items()}}
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import compress
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import torch
@@ -170,6 +171,7 @@ class ShardData(LightningDataModule):
         return Buckets(folder, names, self.grid, self.batch_size, endless=endless, options=options)
 
     def _options(self, dataset: Shards | Buckets) -> dict[str, Any]:
+        refuse_small_memory(self.num_workers, self.batch_size * dataset.sample_bytes)
         # A generator of its own: a loader's start must not move the global one.
         generator = torch.Generator().manual_seed(self.seed)
         return {
@@ -252,6 +254,28 @@ class WorldData(ShardData):
                         # Closed forms of unit variance: float16 holds them to three digits.
                         options: dict[str, Any] = {"dtype": "float16", "progress": advance}
                         encode_shards(folder, self.folders[split], self.codec, self.grid, **options)
+
+
+def refuse_small_memory(workers: int, batch: int, shared: Path = Path("/dev/shm")) -> None:
+    """Refuse processes whose batches do not fit into the memory that they share: they would wait for ever.
+
+    Args:
+        workers: processes that read; each has two batches on the way.
+        batch: bytes of a batch.
+        shared: where the system keeps what processes share; small in a container unless it is told otherwise.
+
+    Raises:
+        ValueError: one sentence.
+    """
+    if not workers or not shared.is_dir():
+        return
+    free, needed = disk_usage(shared).free, 2 * workers * batch
+    if free < needed:
+        raise ValueError(
+            f"{shared} has {free / 2**20:.0f} MiB left, and {workers} processes with batches of {batch / 2**20:.0f} "
+            f"MiB need {needed / 2**20:.0f}: use fewer num_workers (0 reads in the training process) or a larger "
+            f"{shared} (docker run --shm-size)"
+        )
 
 
 def refuse_other_text(folder: Path, text: TextEncoder) -> None:

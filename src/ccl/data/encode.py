@@ -10,7 +10,6 @@ Text states are stored without padding, those of the empty prompt once beside th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,7 @@ from ccl.data.index import (
     Line,
     buckets_in,
     check_line,
-    dump,
+    digest,
     grid_settings,
     write_buckets,
     write_index,
@@ -165,14 +164,13 @@ class Book:
                 f"{codec.audio.sample_rate}; make the shards with --sample-rate {codec.audio.sample_rate}"
             )
         identity = codec.identity if all(source.held) else (codec.video if source.held.video else codec.audio).identity
-        digest = hashlib.sha256(dump([shard["sha256"] for shard in source.index["shards"]]).encode()).hexdigest()
         self.settings: dict[str, Any] = {
             "version": VERSION,
             "kind": "latents",
             "grid": grid_settings(grid, "latents"),
             "codec": identity,
             "dtype": order.dtype,
-            "sources": digest,
+            "sources": digest(source.index),
         }
         if not all(source.held):
             self.settings["streams"] = list(compress(STREAMS, source.held))

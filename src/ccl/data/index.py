@@ -6,6 +6,7 @@ told with its key, and a name that leads out of the folder is no name.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -71,9 +72,9 @@ def check_line(line: Any, path: Path, key: str = "it") -> Line:
     name = plain_name(line.get("name"), f"{path}: {key}.name")
     _must(name.endswith(".tar"), path, f"{key}.name", "a tar file")
     for count in ("samples", "bytes"):
-        _must(_whole(line.get(count)), path, f"{key}.{count}", "a whole number, at least 1")
+        _must(_whole(line.get(count)), path, f"{key}.{count}", f"a whole number, at least 1, for {name}")
     fits = line["samples"] * SMALLEST <= line["bytes"]
-    _must(fits, path, f"{key}.samples", f"what {line['bytes']} bytes can hold, not {line['samples']}")
+    _must(fits, path, f"{key}.samples", f"what {name} can hold, not {line['samples']}")
     digest = line.get("sha256")
     _must(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest), path, f"{key}.sha256", "64 hex digits")
     return line
@@ -112,6 +113,11 @@ def _whole(value: Any, least: int = 1) -> bool:
 def _must(holds: Any, path: Path, key: str, what: str) -> None:
     if not holds:
         raise FileError(f"{path} is not an index of shards: {key} must be {what}")
+
+
+def digest(index: dict[str, Any]) -> str:
+    """Of all clips in the shards of an index."""
+    return hashlib.sha256(dump([line["sha256"] for line in index["shards"]]).encode()).hexdigest()
 
 
 def write_index(

@@ -1,6 +1,6 @@
 """Read shards: an endless stream of samples in an order that (seed, epoch, part) decides and that remembers its place.
 
-The dataset counts: its state is {epoch, n}, and a resumed run skips n samples of the epoch before anything is decoded.
+The dataset counts: its state is {epoch, n}, and of which shards; a resumed run skips n samples of the epoch undecoded.
 A part is one loader process of one rank.
 
 A shard may be damaged, or anybody's. Its size is compared when it is opened, each clip's checksum and name as it is
@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl.data.archive import check_sizes
-from ccl.data.index import grid_settings, read_index
+from ccl.data.index import digest, grid_settings, read_index
 from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
@@ -144,10 +144,24 @@ class Shards(IterableDataset[Sample]):
         """Those of one tar file, its samples' checksums being compared, and nothing decoded."""
         return (self._described(raw)[0] for raw in self._read(shard))
 
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "n": self.n}
+    @property
+    def sample_bytes(self) -> int:
+        """Of a sample as a loader hands it over; of latents, whose numbers are stored in two bytes or four, at most."""
+        grid, streams = self.grid, self.streams
+        if self.kind == "media":
+            return streams.video * 3 * grid.frames * grid.height * grid.width + streams.audio * 4 * grid.samples
+        return max(2 * line["bytes"] // line["samples"] for line in self.index["shards"])
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "n": self.n, "shards": digest(self.index)[:16]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """ValueError where the place is one in other shards."""
+        if state.get("shards", mine := digest(self.index)[:16]) != mine:
+            raise ValueError(
+                f"the checkpoint's place in the data is one in other shards than {self.folder} holds now; go on with "
+                "those, or begin a new run from the weights, with model.pretrained"
+            )
         self.epoch, self.n = state["epoch"], state["n"]
         self._resuming = True
 

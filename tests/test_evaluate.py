@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -159,6 +160,38 @@ def test_other_conventions_come_from_a_protocol(folder, tmp_path, capsys):
     assert "metric av_align has no 'hight', did you mean 'height'?" in told(capsys, *argv)
 
 
+def test_a_metric_of_ones_own_lies_beside_its_protocol(folder, tmp_path, monkeypatch, capsys):
+    """The one of CONTRIBUTING, as it stands there; the value by ffmpeg's samples and numpy."""
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    code, config = (re.search(rf"```{kind}\n(.*?)```", text, re.S)[1] for kind in ("python", "yaml"))
+    home = tmp_path / "mine"
+    home.mkdir()
+    (home / "loudness.py").write_text(code)
+    (home / "own.yaml").write_text(config + "colours:\n")
+    argv = ["--videos", folder, "--protocol", home / "own.yaml", "-o", tmp_path / "out", "--metrics"]
+    before = list(sys.path)
+    assert cli.main(["evaluate", *map(str, argv), "loudness,colours"]) == 0
+    assert sys.path == before
+    rows = [json.loads(line) for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()]
+    found = {row["id"]: row for row in rows if row["metric"] == "rms"}
+    raw = ["-v", "error", "-i", folder / "c1.mp4", "-ac", "1", "-f", "f32le", "-"]
+    sound = np.frombuffer(subprocess.run(["ffmpeg", *raw], check=True, capture_output=True).stdout, np.float32)
+    assert found["c1"]["value"] == pytest.approx(2 * np.sqrt(np.mean(sound**2)), rel=0.02)
+    assert found["c3"]["reason"] == "no audio stream"
+    assert "loudness: scale 2.0, class loudness.Loudness, code sha256 " in (tmp_path / "out/table.md").read_text()
+    (home / "own.yaml").write_text(config.replace("scale: 2.0", "scalee: 2.0"))
+    assert "metric loudness has no 'scalee', did you mean 'scale'?" in told(capsys, *argv, "loudness")
+    (home / "own.yaml").write_text(config.replace("loudness.Loudness", "loudness.Loudnes"))
+    assert "has no 'Loudnes', did you mean 'Loudness'?" in told(capsys, *argv, "loudness")
+    (home / "broken.py").write_text("import numpy\nraise RuntimeError('no')\n")
+    (home / "own.yaml").write_text("broken: {class_path: broken.Broken}\n")
+    assert "broken cannot be imported: broken.py, line 2: RuntimeError: no" in told(capsys, *argv, "broken")
+    monkeypatch.chdir(home)  # the working directory will do as well
+    (tmp_path / "own.yaml").write_text(config)
+    argv[3] = tmp_path / "own.yaml"
+    assert cli.main(["evaluate", *map(str, argv), "loudness"]) == 0
+
+
 MISTAKES = {
     "nothing to score": [],
     "there is no folder of clips gone": ["--videos", "gone"],
@@ -205,7 +238,15 @@ def test_a_mistake_is_one_sentence(sentence, folder, monkeypatch, capsys):
 PROTOCOLS = {
     "metric av_align must have init_args": "av_align: 5",
     "metric av_align must have init_args: {...}, and": "av_align: {height: 24}",
-    "there is no metric '1'": "1: {}",
+    "there is no metric '1'; one of your own needs class_path": "1: {}",
+    "there is no metric 'wre', did you mean 'wer'?": "wre: {init_args: {}}",
+    "there is no module 'nowhere' for nowhere.Loud; looked for among what is installed and in": (
+        "loud: {class_path: nowhere.Loud}"
+    ),
+    "has no 'Loud'": "loud: {class_path: json.Loud}",
+    "is json.JSONDecoder, which is no ccl.evaluation.Metric": "loud: {class_path: json.JSONDecoder}",
+    "calls itself 'onset'; give both one name": "loud: {class_path: ccl.evaluation.Onset}",
+    "month must be in 1..12": "av_align: 2026-99-99",
     "metric av_align, height: it must be int, not 'abc'": "av_align: {init_args: {height: abc}}",
     "metric av_align is ccl.evaluation.metrics.AVAlign, not os.system": "av_align: {class_path: os.system}",
     "is no YAML of metrics: could not determine a constructor": "av_align: !!python/object:os.system {}",

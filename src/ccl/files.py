@@ -13,7 +13,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from shutil import rmtree
@@ -146,9 +146,9 @@ def one_writer(
             ) from error
         except OSError:
             pass  # a file system that knows no locks
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with suppress(OSError):  # on a full disk the lock holds without saying whose it is
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}\n".encode())
         _HELD[here] = file
         try:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from argparse import Namespace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 def evaluate(argv: list[str]) -> int:
     args = parse(argv)
     from ccl import weights
+    from ccl.cli.own import reachable
 
     with weights.for_a_while():
         for pair in args.weights:
@@ -36,7 +38,8 @@ def evaluate(argv: list[str]) -> int:
                 weights.use(name, file)
             except ValueError as error:
                 raise UsageError(f"--weights {pair}: {error}") from error
-        run(args)
+        with reachable([args.protocol] if args.protocol else []):  # until the end: a metric may import when it runs
+            run(args)
     return 0
 
 
@@ -212,26 +215,25 @@ def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> li
     from ccl.cli.parts import device_of
     from ccl.evaluation.metrics import METRICS
 
+    protocol, own = protocol_of(args.protocol) if args.protocol else ({}, {})
+    known = METRICS | own
     names = list(dict.fromkeys(name for word in args.metrics or () for name in word.split(",") if name))
     if args.metrics and not names:
-        raise UsageError(f"--metrics names none; there are: {', '.join(METRICS)}")
+        raise UsageError(f"--metrics names none; there are: {', '.join(known)}")
     for name in names:
-        if name not in METRICS:
-            raise UsageError(
-                f"there is no metric '{name}'{did_you_mean(name, METRICS)}; there are: {', '.join(METRICS)}"
-            )
+        if name not in known:
+            raise UsageError(f"there is no metric '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")
     if not names:
         unfit = set() if args.reference else {"fvd"}
-        known = args.reference or any(row.reference and (referenced or Path(row.reference).is_file()) for row in rows)
-        unfit |= set() if known else {"onset"}
+        true = args.reference or any(row.reference and (referenced or Path(row.reference).is_file()) for row in rows)
+        unfit |= set() if true else {"onset"}
         unfit |= set() if any("world" in row.id for row in rows) else {"mouth", "colours"}
-        names = [name for name in METRICS if name not in unfit]
-    protocol = protocol_of(args.protocol, METRICS) if args.protocol else {}
+        names = [name for name in known if name not in unfit]
     asked = {"device": device_of(args.device), "precision": args.precision, "model": args.whisper}
     usual = {"device": best_device()}
     metrics = []
     for name in names:
-        cls, settings = METRICS[name], dict(protocol.get(name, {}))
+        cls, settings = known[name], dict(protocol.get(name, {}))
         takes = inspect.signature(cls).parameters
         settings |= {key: value for key, value in asked.items() if key in takes and value is not None}
         settings = {key: value for key, value in usual.items() if key in takes} | settings
@@ -245,27 +247,42 @@ def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> li
     return metrics
 
 
-def protocol_of(file: Path, known: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """init_args by metric from a YAML file. UsageError names the key that does not belong."""
+def protocol_of(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, type[Metric]]]:
+    """Conventions from a YAML file.
+
+    Returns:
+        init_args by metric, and the metrics of the user's own, which the file names by class_path.
+
+    Raises:
+        UsageError: names the key that does not belong.
+    """
     from ccl.cli.errors import compose
     from ccl.cli.parts import build
+    from ccl.evaluation.metrics import METRICS
 
+    compose(file)
     try:
-        compose(file)
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{file} is no YAML of metrics: {' '.join(str(error).split())[:160]}") from error
     found: dict[str, dict[str, Any]] = {}
+    own: dict[str, type[Metric]] = {}
     for name, node in tree.items():
-        if name not in known:
-            raise UsageError(f"{file}: there is no metric '{name}'{did_you_mean(str(name), known)}")
         node = {} if node is None else node
+        path = node.get("class_path") if isinstance(node, dict) else None
+        if name not in METRICS:
+            if not isinstance(path, str) or "." not in path:
+                near = did_you_mean(str(name), METRICS)
+                raise UsageError(
+                    f"{file}: there is no metric '{name}'{near}; one of your own needs class_path: MODULE.CLASS"
+                )
+            own[name] = own_metric(path, name, file)
         settings = (node.get("init_args") or {}) if isinstance(node, dict) else None
         if not isinstance(settings, dict) or node.keys() - {"class_path", "init_args"}:
             raise UsageError(f"{file}: metric {name} must have init_args: {{...}}, and class_path at most beside them")
-        cls = known[name]
-        if node.get("class_path") not in (None, path := f"ccl.evaluation.metrics.{cls.__name__}"):
-            raise UsageError(f"{file}: metric {name} is {path}, not {node['class_path']}")
+        cls = own[name] if name in own else METRICS[name]
+        if name not in own and path not in (None, right := f"ccl.evaluation.metrics.{cls.__name__}"):
+            raise UsageError(f"{file}: metric {name} is {right}, not {path}")
         takes = inspect.signature(cls).parameters
         for key in settings:
             if key not in takes:
@@ -278,7 +295,29 @@ def protocol_of(file: Path, known: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 f"{file}: metric {name}, {key}: {what}" if what else f"{file}: metric {name}: {error}"
             ) from error
         found[name] = settings
-    return found
+    return found, own
+
+
+def own_metric(path: str, name: str, file: Path) -> type[Metric]:
+    """A metric of the user's own. UsageError where the class is none, or goes by another name."""
+    from ccl.evaluation.metrics import METRICS, Column, Metric
+
+    place, (module, _, attribute) = f"{file}: metric {name}", path.rpartition(".")
+    cls: Any = getattr(import_module(module), attribute)  # which is there: own.reachable has looked
+    if not isinstance(cls, type) or not issubclass(cls, Metric):
+        raise UsageError(f"{place} is {path}, which is no ccl.evaluation.Metric")
+    if getattr(cls, "name", None) != name:
+        raise UsageError(f"{place} is {path}, which calls itself '{getattr(cls, 'name', '')}'; give both one name")
+    columns = getattr(cls, "columns", ())
+    if not columns or not all(isinstance(column, Column) for column in columns):
+        raise UsageError(f"{place}: {path} has no columns, a tuple of ccl.evaluation.Column")
+    taken = {column.name: metric.name for metric in METRICS.values() for column in metric.columns}
+    for column in columns:
+        if column.name in taken:
+            raise UsageError(
+                f"{place}: the column '{column.name}' of {path} is that of the metric {taken[column.name]}"
+            )
+    return cls
 
 
 def best_device() -> str:

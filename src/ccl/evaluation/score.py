@@ -12,6 +12,7 @@ sentence, and nothing is kept of the clip it was met at.
 from __future__ import annotations
 
 import json
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
 from ccl.evaluation.results import ALL, MEAN, Results
 from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store
-from ccl.files import machine_trouble, naming, one_writer
+from ccl.files import machine_trouble, naming, one_writer, sha256
 from ccl.rows import Row, file_names
 
 MISSING = "there is no such clip"  # the same words for all, so that tables can count them
@@ -65,6 +66,9 @@ def score(
     """
     if taken := {row.subset for row in rows} & {ALL, MEAN}:
         raise ValueError(f"a subset of the test set is called '{min(taken)}', which tables call the whole; rename it")
+    columns = [column.name for metric in metrics for column in metric.columns]
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise ValueError(f"two metrics have a column '{twice[0]}'; a column has one name in all tables")
     for name, folder in methods.items():
         if not Path(folder).is_dir():
             raise ValueError(f"there is no folder of clips {folder} ({name})")
@@ -217,11 +221,22 @@ def protocol_of(metric: Metric) -> dict[str, Any]:
     try:
         if reason := metric.missing():
             return {"missing": reason}
-        return json.loads(json.dumps(metric.protocol(), default=str))
+        return json.loads(json.dumps(metric.protocol() | code_of(metric), default=str))
     except Exception as error:  # weights that are none of its own, and the other metrics go on
         if machine_trouble(error):
             raise
         return {"missing": f"{metric.name} cannot run: {failed(error).reason}"}
+
+
+def code_of(metric: Metric) -> dict[str, Any]:
+    """The file of a metric that is not of ccl: it may be edited between two runs, and its rows follow from it."""
+    cls = type(metric)
+    file = (
+        None
+        if cls.__module__.partition(".")[0] == "ccl"
+        else getattr(sys.modules.get(cls.__module__), "__file__", None)
+    )
+    return {"class": f"{cls.__module__}.{cls.__qualname__}", "code": sha256(file)} if file else {}
 
 
 def causes(items: Sequence[Item]) -> list[str]:

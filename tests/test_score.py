@@ -547,6 +547,23 @@ def test_no_file_descriptors_left_is_no_clips_fault(folder, tmp_path):
     assert machine_trouble(raised.value)
 
 
+def claiming(path: Path) -> None:
+    """Let the table of times of an mp4 claim 2^28 entries, for which libav asks for 2 GB."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stts") + 8
+    data[at : at + 4] = (2**28 - 1).to_bytes(4, "big")
+    path.write_bytes(bytes(data))
+
+
+def test_a_clip_that_claims_all_memory_is_its_own_fault(folder, tmp_path, monkeypatch):
+    claiming(folder / "c1.mp4")
+    rows = by(run(folder, [Loudness()], tmp_path / "out"))
+    assert "Cannot allocate memory" in rows["c1", "peak"]["reason"] and rows["c2", "peak"]["value"] is not None
+    monkeypatch.setattr("ccl.files.SPARE", 2**62)  # as where memory is short
+    with pytest.raises(OSError, match=r"c1\.mp4: .*Cannot allocate memory.* goes on from here"):
+        run(folder, [Loudness()], tmp_path / "other")
+
+
 def test_what_only_sounds_like_the_machine_is_the_clips_fault(folder, tmp_path):
     class Quoting(Loudness):
         def prepare(self, film: Film) -> np.ndarray:

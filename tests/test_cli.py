@@ -174,3 +174,10 @@ def test_the_test_set_is_written_with_the_files_its_manifests_name(
     assert cli.main(["testset", "-o", str(tmp_path)]) == 0
     rows = [json.loads((tmp_path / f"{subset}.jsonl").read_text()) for subset in ("easy", "hard")]
     assert all((tmp_path / row[kind]).is_file() for row in rows for kind in ("image", "audio", "reference"))
+
+
+def test_generating_imports_nothing_of_scoring() -> None:
+    """torchmetrics alone takes more than two seconds, with transformers and scipy that it imports."""
+    code = "import sys, ccl.cli.verbs, ccl.cli.parts, ccl.generate; print('torchmetrics' in sys.modules)"
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == "False"

@@ -94,6 +94,7 @@ class Row:
 MEDIA = ("image", "audio", "video")
 KEYS = tuple(f.name for f in fields(Row))
 PATHS = (*MEDIA, "reference")
+SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".wav", ".flac")  # of a row's clip, the first one found is taken
 
 
 def read_rows(path: str | Path, *, give: Collection[str] | None = None) -> list[Row]:

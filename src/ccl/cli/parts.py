@@ -14,9 +14,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from ccl import guidance
 from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
-from ccl.evaluation.score import SUFFIXES
 from ccl.guidance import Guidance
-from ccl.rows import Row
+from ccl.rows import SUFFIXES, Row
 from ccl.types import Scale
 
 PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # torchrun's variables, and a lone process's values

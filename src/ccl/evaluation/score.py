@@ -27,11 +27,10 @@ from ccl.evaluation.results import ALL, MEAN, Results
 from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store
 from ccl.files import machine_trouble, naming, one_writer, sha256
-from ccl.rows import Row, file_names
+from ccl.rows import SUFFIXES, Row, file_names
 
 MISSING = "there is no such clip"  # the same words for all, so that tables can count them
 ELSEWHERE = "wait for it, or give another folder with -o"
-SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".wav", ".flac")
 Progress = Callable[[int, int, str], None]  # (done, of how many, what is being done)
 
 

@@ -86,7 +86,11 @@ def test_another_librarys_kaldi_mode_gives_the_same() -> None:
         sweep().numpy(), window, 400, 160, fft_length=512, power=2.0, center=False, preemphasis=0.97,
         mel_filters=filters, log_mel="log", mel_floor=2.0**-23, remove_dc_offset=True,
     )  # fmt: skip
-    np.testing.assert_allclose(fbank(sweep()), power.T, atol=1e-3, rtol=0)
+    # Next to the floor of -15.9 the logarithm shows float32's rounding, which differs from one processor to the next.
+    heard = power.T > -12
+    assert heard.mean() > 0.5
+    np.testing.assert_allclose(fbank(sweep())[heard], power.T[heard], atol=2e-4, rtol=0)
+    np.testing.assert_allclose(fbank(sweep()), power.T, atol=5e-3, rtol=0)
 
 
 def test_a_batch_is_its_rows_and_only_whole_frames_count() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +13,10 @@ from ccl import cli
 from ccl.cli.errors import UsageError
 from ccl.cli.testsets import own_shards
 from ccl.data.captions import captioned, write_clips
+from ccl.data.write import Source, write_shards
 from ccl.grid import Grid
 from test_readme import SMALL
-from tiny_clips import tiny_clip, tiny_folder
+from tiny_clips import TINY, tiny_clip, tiny_folder
 
 ROOT = Path(__file__).parent.parent
 GRID = Grid(frames=17, fps=25.0, height=48, width=48)
@@ -114,14 +115,7 @@ def test_true_clips_are_the_bytes_of_the_shards_and_damage_is_told(shards, tmp_p
 
 def test_shards_without_a_caption_are_no_test_set(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    index = {"settings": {"version": 1, "kind": "media"}, "shards": [{"name": "0.tar"}]}
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare/index.json").write_text(json.dumps(index | {"skipped": [], "consumed": 1, "samples": 1}))
-    said = json.dumps({"id": "a", "prompt": " ", "crc32": {"mp4": 0}}).encode()
-    with tarfile.open(tmp_path / "bare/0.tar", "w") as tar:
-        info = tarfile.TarInfo("a.json")
-        info.size = len(said)
-        tar.addfile(info, io.BytesIO(said))
+    write_shards([Source("a", lambda: replace(tiny_clip(), prompt=" "))], "bare", TINY)
     tiny_folder(tmp_path / "clips", 1)
     assert cli.main(["evaluate", "--videos", "clips", "--testset", "bare", "--metrics", "onset"]) == 1
     assert "no clip of bare has a caption" in capsys.readouterr().err

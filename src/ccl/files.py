@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from shutil import rmtree
 from typing import IO
 
@@ -197,6 +198,8 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
         said = " ".join(str(error).split())
         if isinstance(error, ValueError) and str(path) in said:
             raise  # it names the file already
+        if isinstance(error, UnpicklingError) and "Weights only load failed" in said:  # and how to run it all the same
+            said = "it holds more than tensors and plain values, which could be code, or is no such file"
         said = f"it lacks {said}" if isinstance(error, KeyError) else said[:200]
         raise FileError(f"{path} cannot be read as {what} ({said or type(error).__name__})") from error
 

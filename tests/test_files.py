@@ -89,6 +89,25 @@ with one_writer(Path({str(tmp_path)!r})):
             parent.kill()
 
 
+def test_a_lock_goes_with_its_writer_and_never_holds_two(tmp_path: Path) -> None:
+    """Many take turns; a lock file that is taken away while another waits for it is not taken for the lock."""
+    program = f"""
+import time
+from pathlib import Path
+from ccl.files import one_writer
+count = Path({str(tmp_path)!r}, "count")
+for _ in range(50):
+    with one_writer(count.parent, wait=True):
+        before = int(count.read_text())
+        time.sleep(0.0005)
+        count.write_text(str(before + 1))
+"""
+    (tmp_path / "count").write_text("0")
+    others = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    assert [other.wait() for other in others] == [0, 0, 0]
+    assert (tmp_path / "count").read_text() == "150" and [p.name for p in tmp_path.iterdir()] == ["count"]
+
+
 @pytest.mark.parametrize(
     "error", [KeyError("a"), TypeError("no"), RuntimeError(""), BaseExceptionGroup("x", [OSError()])]
 )

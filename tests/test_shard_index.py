@@ -135,3 +135,14 @@ def test_no_bucket_leads_outside(clips: Path, tmp_path: Path, names: Any) -> Non
     with pytest.raises(ValueError, match=rf"^{tmp_path}/buckets.json "):
         encode_shards(tmp_path, tmp_path / "a/b/z", Codec(MeanVideo(), MeanAudio()), GRID)
     assert not (tmp_path / "a").exists()
+
+
+def test_clips_of_a_size_that_no_codec_here_takes_are_named(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = changed(clips, tmp_path / "odd", "settings", "grid", "height", to=24)
+    assert cli.main(["shards", "encode", str(odd), "-o", str(tmp_path / "z")]) == 1
+    assert f"ccl: {odd} cannot be read as clips for these codecs (grid.height is 24;" in capsys.readouterr().err
+    (tmp_path / "buckets.json").write_text('{"buckets": ["odd"]}')
+    with pytest.raises(ValueError, match=rf"^{odd} cannot be read as a bucket for this model \(grid.height is 24;"):
+        encode_shards(tmp_path, tmp_path / "z", Codec(MeanVideo(), MeanAudio()), GRID)

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,10 +21,11 @@ from typing import Any
 import pytest
 
 from ccl.codecs.base import Codec
+from ccl.data import WorldData, datamodule
 from ccl.data.encode import encode_shards
 from ccl.data.sources import Source
 from ccl.data.write import write_shards
-from ccl.files import LOCK, MARK, FileError, MachineError, one_writer
+from ccl.files import LOCK, MARK, FileError, MachineError
 from ccl.media import MediaError
 from fakes import GRID
 from tiny_clips import tiny_clip, tiny_sources
@@ -117,6 +119,36 @@ def test_a_kill_before_any_change_of_a_file_leaves_what_goes_on(
     assert moment > 12 and contents(out) == whole
 
 
+def test_a_world_whose_making_was_killed_is_made_by_the_next_fit(
+    death: Death, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datamodule, "world_sources", lambda grid, clips, start=0, seed=0: tiny_sources(clips, grid))
+    codec = Codec(MeanVideo(), MeanAudio())
+
+    def prepare(root: Path) -> None:
+        WorldData(GRID, codec, str(root), clips=2, makers=0).prepare_data()
+
+    prepare(tmp_path / "whole")
+    for moment in (0, *Random(0).sample(range(1, 36), 4)):
+        root = tmp_path / str(moment)
+        assert not death.survives(prepare, root, moment)
+        prepare(root)
+        assert contents(root) == contents(tmp_path / "whole")
+
+
+def test_of_two_that_make_a_world_one_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datamodule, "world_sources", lambda grid, clips, start=0, seed=0: tiny_sources(clips, grid))
+    data = WorldData(GRID, root=str(tmp_path), latents=False, clips=2, makers=0)
+    with holding(tmp_path) as other:
+        waiting = threading.Thread(target=data.prepare_data)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive() and not list(tmp_path.glob("train-*"))
+        other.communicate("\n")
+        waiting.join(30)
+    assert len(list(tmp_path.glob("train-*/index.json"))) == 1
+
+
 def test_a_kill_while_others_work_too_leaves_what_goes_on(death: Death, tmp_path: Path) -> None:
     make(tmp_path / "whole")
     for moment in Random(0).sample(range(16), 3):
@@ -154,24 +186,30 @@ def alive(process: int) -> bool:
         return False
 
 
-def test_a_folder_has_one_writer(clips: Path, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that writes in a folder until it is sent a line."""
     program = f"""
 from pathlib import Path
 from ccl.files import one_writer
-with one_writer(Path({str(tmp_path)!r})):
+with one_writer(Path({str(folder)!r})):
     print(flush=True)
     input()
 """
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
         other.stdout.readline()  # type: ignore[union-attr]
+        yield other
+        other.kill()
+
+
+def test_a_folder_has_one_writer(clips: Path, tmp_path: Path) -> None:
+    with holding(tmp_path) as other:
         for work in (make, make_buckets, lambda out: encode(clips, out)):
             with pytest.raises(FileError, match=f"is being written by another process .{other.pid} on"):
                 work(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == [LOCK]
-        other.communicate("\n")
-    with one_writer(tmp_path, wait=True):
-        pass
+    make(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])

@@ -135,27 +135,47 @@ def one_writer(
     if here in _HELD:
         yield
         return
-    import fcntl
-
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            file.seek(0)
-            who = file.read(80).strip()
-            raise FileError(
-                f"{folder} is being written by another process{f' ({who})' if who else ''}; {otherwise}"
-            ) from error
-        except OSError:
-            pass  # a file system that knows no locks
-        with suppress(OSError):  # on a full disk the lock holds without saying whose it is
-            file.truncate(0)
-            os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}\n".encode())
+    while (file := _locked(folder, otherwise, wait)) is None:
+        pass
+    with file:
         _HELD[here] = file
         try:
             yield
         finally:
-            _HELD.pop(here, None)
+            if _HELD.pop(here, None) is file:  # in a forked child it is not
+                (folder / LOCK).unlink(missing_ok=True)
+
+
+def _locked(folder: Path, otherwise: str, wait: bool) -> IO[str] | None:
+    """The lock file of a folder, locked; None where its holder took it away meanwhile, and another must be made."""
+    import fcntl
+
+    file = (folder / LOCK).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if not _is_at(file, folder / LOCK):
+            file.close()
+            return None
+    except BlockingIOError as error:
+        with file:
+            file.seek(0)
+            who = file.read(80).strip()
+        raise FileError(
+            f"{folder} is being written by another process{f' ({who})' if who else ''}; {otherwise}"
+        ) from error
+    except OSError:
+        pass  # a file system that knows no locks
+    with suppress(OSError):  # on a full disk the lock holds without saying whose it is
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}\n".encode())
+    return file
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _release_in_child() -> None:

@@ -16,6 +16,7 @@ from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
 from ccl.cli.parts import build, device_of
 from ccl.codecs import AudioCodec, Codec, EmbeddedAudio, EmbeddedVideo, VideoCodec
 from ccl.data.index import buckets_in, settings_of
+from ccl.files import reading
 from ccl.grid import Grid
 from ccl.text import TextEncoder
 
@@ -59,7 +60,8 @@ def encoders(
     text = parts.get("text", text if text is not None and text.identity else None)
     if grid is None:
         rates: dict[str, Any] = {"latent_rate": codec.audio.latent_rate, "stride_time": codec.video.stride_time}
-        grid = Grid(**own, **rates, stride_space=codec.video.stride_space)
+        with reading(shards, "clips for these codecs"):
+            grid = Grid(**own, **rates, stride_space=codec.video.stride_space)
     if buckets_in(shards) != [""]:
         grid = replace(grid, **{name: own[name] for name in ("frames", "fps", "height", "width")})
     return codec, text, grid

@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl.data.index import INDEX, read_index
 from ccl.data.shards import Sample, Shards
+from ccl.files import reading
 from ccl.grid import Grid
 from ccl.rng import seed_of
 
@@ -118,4 +119,5 @@ class Buckets(IterableDataset[list[Sample]]):
 def of_bucket(folder: Path, grid: Grid) -> Grid:
     """The model's grid with the length and size of a bucket."""
     found = read_index(folder / INDEX)["settings"]["grid"]
-    return replace(grid, **{name: found[name] for name in VARIES})
+    with reading(folder, "a bucket for this model"):
+        return replace(grid, **{name: found[name] for name in VARIES})

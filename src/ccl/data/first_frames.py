@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ccl.files import write_whole
+from ccl.files import one_writer, sweep, write_whole
 
 RECIPE = "recipe.json"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -78,21 +78,25 @@ def draw_frames(
     """
     folder = Path(folder)
     made = {**painter.recipe, "size": list(size)}
-    images: dict[str, dict[str, Any]] = {}
-    if not overwrite:
-        images = known_images(folder, made)
-        strangers = [f.name for f in frames if f.name not in images and (folder / f"{f.name}.png").exists()]
-        if strangers:
-            raise ValueError(f"{folder} holds {strangers[0]}.png, which no recipe speaks of; --overwrite replaces it")
-    for number, frame in enumerate(frames, 1):
-        path, entry = folder / f"{frame.name}.png", {"prompt": frame.prompt, "seed": frame.seed}
-        if not (known := images.get(frame.name)) or known != {**entry, "sha256": sha256_of(path)}:
-            png = png_of(fitted(painter.draw(frame.prompt, frame.seed), size))
-            images[frame.name] = {**entry, "sha256": hashlib.sha256(png).hexdigest()}
-            write_recipe(folder, made, images)  # first, so that no picture is ever without its entry
-            write_whole(path, png)
-        if progress is not None:
-            progress(number, len(frames), frame.name)
+    with one_writer(folder):
+        sweep(folder)
+        images: dict[str, dict[str, Any]] = {}
+        if not overwrite:
+            images = known_images(folder, made)
+            strangers = [f.name for f in frames if f.name not in images and (folder / f"{f.name}.png").exists()]
+            if strangers:
+                raise ValueError(
+                    f"{folder} holds {strangers[0]}.png, which no recipe speaks of; --overwrite replaces it"
+                )
+        for number, frame in enumerate(frames, 1):
+            path, entry = folder / f"{frame.name}.png", {"prompt": frame.prompt, "seed": frame.seed}
+            if not (known := images.get(frame.name)) or known != {**entry, "sha256": sha256_of(path)}:
+                png = png_of(fitted(painter.draw(frame.prompt, frame.seed), size))
+                images[frame.name] = {**entry, "sha256": hashlib.sha256(png).hexdigest()}
+                write_recipe(folder, made, images)  # first, so that no picture is ever without its entry
+                write_whole(path, png)
+            if progress is not None:
+                progress(number, len(frames), frame.name)
     return [folder / f"{frame.name}.png" for frame in frames]
 
 
@@ -130,17 +134,19 @@ def take_frames(
     for _, path in pictures:
         read_picture(path)  # all are looked at before the first is written
     images: dict[str, dict[str, Any]] = {}
-    for number, (name, path) in enumerate(pictures, 1):
-        png = png_of(fitted(read_picture(path), size))
-        images[name] = {
-            "file": path.name,
-            "file_sha256": sha256_of(path),
-            "sha256": hashlib.sha256(png).hexdigest(),
-        }
-        write_recipe(folder, made, images)
-        write_whole(folder / f"{name}.png", png)
-        if progress is not None:
-            progress(number, len(pictures), name)
+    with one_writer(folder):
+        sweep(folder)
+        for number, (name, path) in enumerate(pictures, 1):
+            png = png_of(fitted(read_picture(path), size))
+            images[name] = {
+                "file": path.name,
+                "file_sha256": sha256_of(path),
+                "sha256": hashlib.sha256(png).hexdigest(),
+            }
+            write_recipe(folder, made, images)
+            write_whole(folder / f"{name}.png", png)
+            if progress is not None:
+                progress(number, len(pictures), name)
     return [folder / f"{name}.png" for name, _ in pictures]
 
 

@@ -128,7 +128,10 @@ def test_a_checkpoint_that_does_not_fit_as_it_is_makes_the_clips_that_generate_m
     monkeypatch.setattr(Pipeline, "load", spy)
     fits = ["--dtype", "bfloat16", "--offload", "--device", "cpu"]
     argv = ["--testset", str(rows), "--give", "text", "--metrics", "av_align", "-o", str(tmp_path / "out"), *fits]
+    (leftover := tmp_path / "out/clips/.partial-host-1-abcd-c0.mp4").parent.mkdir(parents=True)
+    leftover.write_bytes(b"of a kill")
     assert cli.main(["evaluate", "--ckpt", str(folder), *argv]) == 0
+    assert not leftover.exists()
     made = ["--prompts", str(rows), "--give", "text", "-o", str(tmp_path / "made"), *fits]
     assert cli.main(["generate", "--ckpt", str(folder), *made]) == 0
     assert loaded == [("bfloat16", True)] * 2

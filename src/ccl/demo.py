@@ -177,18 +177,23 @@ def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -
     """Score the clips beside their ceiling, print the tables and where everything lies."""
     from rich.console import Console
 
+    from ccl.cli.testsets import about
     from ccl.evaluation import CEILING, report, score, table
     from ccl.evaluation.metrics import WER, Colours, Metric, Mouth
+    from ccl.files import sha256
     from ccl.generate import reconstruct_files
 
     ceiling = folder / "ceiling"
     reconstruct_files(pipe, rows, ceiling)
     metrics: list[Metric] = [Mouth(), Colours(), *([WER(whisper)] if whisper else [])]
+    file = folder / "testset" / "rows.jsonl"
+    said = about(f"talking world, {file.name} sha256 {sha256(file)[:16]}; {len(rows)} rows", "cpu")
     for name, title in SETS.items():
         sys.stdout.write(f"\n{title}\n")
         sys.stdout.flush()
         out = folder / "scores" / name
-        results = score({name: folder / "clips" / name, CEILING: ceiling}, rows, metrics, out, reference=CEILING)
+        clips = {name: folder / "clips" / name, CEILING: ceiling}
+        results = score(clips, rows, metrics, out, reference=CEILING, about=said)
         table.write(results, out)
         report.write(results, out / "report.html")
         table.show(results, Console())

@@ -14,7 +14,7 @@ import ccl
 from ccl.cli.errors import UsageError, did_you_mean
 from ccl.cli.parser import Parser, path_of, text_of
 from ccl.cli.progress import bar
-from ccl.cli.testsets import MOST, PAPER, WORLD, ShardSet, TestSet, own_shards, published, testset_of
+from ccl.cli.testsets import MOST, PAPER, WORLD, ShardSet, TestSet, about, own_shards, published, testset_of
 from ccl.files import sha256
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
@@ -49,7 +49,7 @@ def run(args: Namespace) -> None:
 
     from ccl.evaluation import CEILING, report, score, table
     from ccl.evaluation.score import ELSEWHERE
-    from ccl.files import one_writer
+    from ccl.files import one_writer, sweep
 
     methods = methods_of(args)
     testset = chosen_testset(args, methods)
@@ -72,6 +72,8 @@ def run(args: Namespace) -> None:
     if testset and not args.testset:
         console.print(testset.sentence, markup=False, highlight=False, soft_wrap=True)
     with one_writer(out, ELSEWHERE):
+        for folder in (out / "clips", out / "true"):
+            sweep(folder)  # of what a kill left half-written
         if testset:
             testset.prepare()
         if args.ckpt:
@@ -79,8 +81,8 @@ def run(args: Namespace) -> None:
         if args.reference:
             methods[CEILING] = args.reference
         with bar("scoring") as progress:
-            about = about_of(args, testset, len(rows))
-            results = score(methods, rows, metrics, out, reference=truth, about=about, progress=progress)
+            said = about_of(args, testset, len(rows))
+            results = score(methods, rows, metrics, out, reference=truth, about=said, progress=progress)
         table.write(results, out, published=beside)
         report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside)
     table.show(results, console, published=beside)
@@ -327,20 +329,14 @@ def best_device() -> str:
 
 
 def about_of(args: Namespace, testset: TestSet | None, rows: int) -> dict[str, str]:
-    """What tables say of the scoring itself: the test set and its hash, version, device, date."""
-    from datetime import date
-
-    import torch
-
+    """What tables say of the scoring itself."""
     from ccl.cli.parts import device_of
 
-    device = device_of(args.device) or best_device()
-    name = f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else ""
     part = f", the first {args.limit} of each subset" if args.limit else ""
-    about = {"test set": f"{testset.said if testset else 'none, every clip of the folders'}{part}; {rows} rows"}
+    said = f"{testset.said if testset else 'none, every clip of the folders'}{part}; {rows} rows"
     if args.prompts:
-        about["prompts"] = f"{args.prompts.name}, sha256 {sha256(args.prompts)[:16]}"
-    return about | {"ccl": ccl.__version__, "device": f"{device}{name}", "date": date.today().isoformat()}
+        said += f"; prompts of {args.prompts.name}, sha256 {sha256(args.prompts)[:16]}"
+    return about(said, device_of(args.device) or best_device())
 
 
 def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:

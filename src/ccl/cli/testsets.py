@@ -7,6 +7,7 @@ named: what the talking world or the paper asks for is nothing that it has learn
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,15 @@ def testset_of(name: str) -> TestSet:
     raise UsageError(
         f"there is no test set '{name}'{did_you_mean(name, known)}; give a .jsonl file or one of: {', '.join(known)}"
     )
+
+
+def about(testset: str, device: str) -> dict[str, str]:
+    """What tables say of the scoring itself: the test set with its hash, version, device, date."""
+    import torch
+
+    name = f" ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else ""
+    today = date.today().isoformat()
+    return {"test set": testset, "ccl": ccl.__version__, "device": f"{device}{name}", "date": today}
 
 
 def published() -> dict:

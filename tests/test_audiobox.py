@@ -272,7 +272,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "other.pt").write_bytes(b"no weights")
     assert "cannot be read as weights" in AudioBox(weights=tmp_path / "other.pt").missing()
     torch.save({"a": torch.ones(1)}, tmp_path / "other.pt")
-    assert "is not AudioBox-Aesthetics" in AudioBox(weights=tmp_path / "other.pt").missing()
+    assert "is not AudioBox-Aesthetics: it lacks" in AudioBox(weights=tmp_path / "other.pt").missing()
     del state["layer_weights.PQ"]
     assert "layer_weights.PQ" in AudioBox(weights=lightning(tmp_path, state, SETTINGS)).missing()
     monkeypatch.setenv("CCL_WEIGHTS", str(tmp_path / "none"))

@@ -50,9 +50,7 @@ def grey(crops: UInt8[np.ndarray, "n 224 224 3"]) -> UInt8[np.ndarray, "n 112 11
 @lru_cache(maxsize=1)
 def loaded(path: Path, changed: int) -> LightASD:
     """The network of a file, kept for the next track."""
-    net = LightASD()
     try:
-        net.load_state_dict(files.read(path))
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{path} does not hold Light-ASD's weights") from error
-    return net.eval().requires_grad_(False)
+        return LightASD.of(files.read(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -25,7 +25,6 @@ from ccl import weights
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.audiobox import AXES, Aesthetics
-from ccl.evaluation.nets.wavlm import WavLM
 
 RATE = 16_000
 WINDOW = 10 * RATE
@@ -154,11 +153,7 @@ class Checkpoint:
 
     def network(self) -> Aesthetics:
         """The network; the file's own tensors become its parameters."""
-        with torch.device("meta"):
-            encoder = {key.removeprefix("wavlm_model."): value for key, value in self.state.items()}
-            net = Aesthetics(**self.settings, wavlm=WavLM.like(encoder))
-        net.load_state_dict(self.state, assign=True)
-        return net.requires_grad_(False).eval()
+        return Aesthetics.of(self.state, **self.settings)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -193,7 +188,6 @@ def _checkpoint(path: Path, state: dict[str, Tensor], config: Mapping[str, Any])
     checkpoint = Checkpoint(state, {key: config[key] for key in SETTINGS if key in config}, scale, precision)
     try:
         checkpoint.network()
-    except (KeyError, RuntimeError) as error:
-        first = " ".join(str(error).partition("Aesthetics:")[2].split()) or f"no {error}"  # without torch's preamble
-        raise ValueError(f"{path} is not AudioBox-Aesthetics ({first[:200]})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return checkpoint

@@ -154,11 +154,10 @@ class SyncNet(Metric):
         """The network with its published weights, read once."""
         if self._towers is None:
             path = weights.locate("syncnet", self.file)
-            network = SyncNetwork()
             try:
-                network.load_state_dict(weights.read(path))
-            except (RuntimeError, TypeError) as error:
-                raise ValueError(f"{path} does not hold SyncNet's weights") from error
+                network = SyncNetwork.of(weights.read(path))
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
             self._towers = Towers(network, device=self.settings.device, precision=self.precision)
         return self._towers
 

@@ -9,11 +9,15 @@ B windows, S samples, D width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ccl.evaluation.nets.filled import filled
 from ccl.evaluation.nets.wavlm import WavLM
 
 AXES = ("CE", "CU", "PC", "PQ")  # content enjoyment, content usefulness, production complexity, production quality
@@ -50,6 +54,21 @@ class Aesthetics(nn.Module):
         self.proj_layer = nn.ModuleDict({axis: head(dim, proj_num_layer, proj_ln, bool(proj_dropout)) for axis in AXES})
         if use_weighted_layer_sum:
             self.layer_weights = nn.ParameterDict({axis: torch.zeros(nth_layer) for axis in AXES})
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor], **settings: Any) -> Aesthetics:
+        """The network of these weights, its WavLM as large as they are.
+
+        Args:
+            state: weights by the published keys.
+            settings: the other arguments, which no tensor tells.
+
+        Raises:
+            ValueError: they are not AudioBox-Aesthetics'.
+        """
+        prefix = "wavlm_model."
+        encoder = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        return filled(lambda: cls(**settings, wavlm=WavLM.of(encoder)), state, "AudioBox-Aesthetics")
 
     def forward(self, sound: Float[Tensor, "b s"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b 4"]:
         """Normalised ratings in the order of AXES; `valid` is false where a window is padded."""

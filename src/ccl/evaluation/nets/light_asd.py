@@ -6,9 +6,13 @@ through a GRU forwards and one backwards, and a linear layer. B tracks, T pictur
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from ccl.evaluation.nets.filled import filled
 
 WIDTHS = (1, 32, 64, 128)
 MEAN, STD = 0.4161, 0.1688  # of the grey pictures, in 0..1
@@ -134,6 +138,11 @@ class LightASD(nn.Module):
         self.model = Body()
         self.lossAV = Head()
         self.lossV = Head()  # of training only: faces without sound
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> LightASD:
+        """The network of these weights; ValueError where they are not Light-ASD's."""
+        return filled(cls, state, "Light-ASD")
 
     def forward(self, faces: Float[Tensor, "b t h w"], cepstra: Float[Tensor, "b 4*t c"]) -> Float[Tensor, "b t"]:
         """Grey faces in 0..255, 112 x 112, and four cepstra of 13 for each."""

@@ -6,11 +6,15 @@ corrects. B pictures, P priors (all cells of all heads), H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int
 from torch import Tensor, nn
+
+from ccl.evaluation.nets.filled import filled
 
 MEAN = (123.0, 117.0, 104.0)  # of RGB in 0..255, taken off the pictures; nothing is divided
 SMALLEST = 28  # pixels a side; fewer, and nothing is left after the five poolings
@@ -52,6 +56,11 @@ class S3FD(nn.Module):
         self.loc = nn.ModuleList(nn.Conv2d(width, 4, 3, padding=1) for width in widths)
         # The first head tells three kinds of background from a face.
         self.conf = nn.ModuleList(nn.Conv2d(width, 4 if i == 0 else 2, 3, padding=1) for i, width in enumerate(widths))
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> S3FD:
+        """The network of these weights; ValueError where they are not S3FD's."""
+        return filled(cls, state, "S3FD")
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b p 5"]:
         """Score in 0..1, then left, top, right, bottom in parts of the picture's width and height."""

@@ -18,6 +18,8 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ccl.evaluation.nets.filled import filled
+
 SEGMENTS = 14  # the learned positions allow no other number
 CLASSES = 21
 _BLOCK = r"vfeat_extractor\.blocks\.\d+\.norm1\.bias"
@@ -42,21 +44,13 @@ class Synchformer(nn.Module):
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Synchformer:
-        """The network of these weights, as large as they are: without a second copy, and without drawing new ones.
+        """The network of these weights, as large as they are.
 
         Raises:
             ValueError: they are not Synchformer's.
         """
-        try:
-            with torch.device("meta"):
-                net = cls(len(state["vproj.bias"]), sum(re.fullmatch(_BLOCK, key) is not None for key in state))
-            net.load_state_dict(dict(state), strict=True, assign=True)
-        except (KeyError, RuntimeError) as error:
-            first = (
-                " ".join(str(error).partition("Synchformer:")[2].split()) or f"no {error}"
-            )  # without torch's preamble
-            raise ValueError(f"these are not Synchformer's weights: {first[:200]}") from error
-        return net.eval().requires_grad_(False)
+        blocks = sum(re.fullmatch(_BLOCK, key) is not None for key in state)
+        return filled(lambda: cls(len(state["vproj.bias"]), blocks), state, "Synchformer")
 
     def see(self, pictures: Float[Tensor, "n 16 3 224 224"]) -> Float[Tensor, "n 8 d"]:
         """Features of segments of 16 pictures in [-1, 1]."""

@@ -8,6 +8,7 @@ convolutions. N pictures at 25 a second, L = N - 4 windows of them, T columns of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+
+from ccl.evaluation.nets.filled import filled
 
 Precision = Literal["fp32", "bf16"]
 
@@ -52,6 +55,11 @@ class SyncNetwork(nn.Module):
         )
         self.netfcaud = _head()
         self.netfclip = _head()
+
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> SyncNetwork:
+        """The network of these weights; ValueError where they are not SyncNet's."""
+        return filled(cls, state, "SyncNet")
 
     def lip(self, pictures: Float[Tensor, "b 3 5 224 224"]) -> Float[Tensor, "b 1024"]:
         """Embeddings of windows of pictures: BGR, 0..255, not normalised."""

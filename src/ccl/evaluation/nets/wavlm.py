@@ -17,6 +17,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ccl.evaluation.nets.filled import filled
+
 STRIDES = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))  # kernel and stride of each convolution
 FIELD, HOP = 400, 320  # samples that a frame sees, and from one to the next
 POSITIONS, GROUPS = 128, 16  # kernel and groups of the convolution that tells positions
@@ -37,13 +39,21 @@ class WavLM(nn.Module):
         self.encoder = Encoder(dim, layers, heads, mlp_dim)
 
     @classmethod
-    def like(cls, state: Mapping[str, Tensor]) -> WavLM:
-        """An encoder of the size that a state dict has."""
-        dim, conv_dim = state["post_extract_proj.weight"].shape
-        heads = state["encoder.layers.0.self_attn.grep_a"].shape[1]
-        mlp_dim = state["encoder.layers.0.fc1.weight"].shape[0]
-        layers = sum(key.startswith("encoder.layers.") and key.endswith(".fc1.weight") for key in state)
-        return cls(dim, layers, heads, mlp_dim, conv_dim)
+    def of(cls, state: Mapping[str, Tensor]) -> WavLM:
+        """The encoder of these weights, as large as they are.
+
+        Raises:
+            ValueError: they are not WavLM's.
+        """
+
+        def sized() -> WavLM:
+            dim, conv_dim = state["post_extract_proj.weight"].shape
+            heads = state["encoder.layers.0.self_attn.grep_a"].shape[1]
+            mlp_dim = state["encoder.layers.0.fc1.weight"].shape[0]
+            layers = sum(key.startswith("encoder.layers.") and key.endswith(".fc1.weight") for key in state)
+            return cls(dim, layers, heads, mlp_dim, conv_dim)
+
+        return filled(sized, state, "WavLM")
 
     def forward(
         self, sound: Float[Tensor, "b s"], padding: Bool[Tensor, "b s"] | None = None

@@ -1,0 +1,36 @@
+"""A network of weights that are there: of their size, their own tensors as its parameters, none drawn and none copied.
+
+Every network here is made so, by its `of(state)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def filled(make: Callable[[], Net], state: Mapping[str, Tensor], name: str) -> Net:
+    """What `make` builds, filled with `state`, for use and not for training.
+
+    Args:
+        make: builds the network, of a size that it may read from `state`.
+        state: weights by the network's own keys.
+        name: of the network, for the message.
+
+    Raises:
+        ValueError: these are not its weights; the first thing that does not fit.
+    """
+    try:
+        with torch.device("meta"):
+            net = make()
+        net.load_state_dict(dict(state), strict=True, assign=True)
+    except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+        said = str(error).partition("state_dict for ")[2].partition(":")[2]  # without torch's preamble
+        reason = said or (f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__)
+        raise ValueError(f"these are not {name}'s weights: {' '.join(reason.split())[:200]}") from error
+    return net.eval().requires_grad_(False)

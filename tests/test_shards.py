@@ -206,6 +206,24 @@ def test_names_become_safe_and_stay_apart():
 # Folders and captions
 
 
+def test_names_that_no_terminal_shows_and_prompts_of_half_a_character_stop_nobody(tmp_path, capsys):
+    """Old systems wrote names in Latin-1; the others of the folder are made, and the report can be printed."""
+    folder = tiny_folder(tmp_path / "videos", 3)
+    for end in ("mp4", "txt"):
+        (folder / f"clip0.{end}").rename(folder / f"caf\udce9.{end}")  # the byte 0xe9
+    (folder / "bad\x1b[31m.mp4").write_text("not a video")
+    rows = [{"file": f"clip{n}.mp4", "prompt": "half \ud83d" if n == 1 else "fine"} for n in (1, 2)]
+    rows.append({"file": "caf\udce9.mp4", "prompt": "fine"})
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = write_shards(folder_sources(folder, grid=TINY), tmp_path / "a", TINY)
+    assert report.written == 3 and "bad\\x1b[31m.mp4: " in str(report).encode().decode()
+    assert write_shards(folder_sources(folder, grid=TINY), tmp_path / "a", TINY).reused
+    captioned = folder_sources(folder, tmp_path / "captions.jsonl", grid=TINY)
+    skipped = dict(write_shards(captioned, tmp_path / "b", TINY).skipped)
+    assert skipped["clip1.mp4"] == "its prompt holds half a character" and "clip2.mp4" not in skipped
+    assert ids(Shards(tmp_path / "b", TINY, shuffle=0), 2) == ["caf", "clip2"]
+
+
 def test_captions_come_from_a_file_or_from_sidecars(tmp_path):
     folder = tiny_folder(tmp_path / "videos", 3)
     (tmp_path / "c.csv").write_text('file,prompt\nclip1.mp4,"a dog, barking"\nclip0.mp4,a cat\n')
@@ -457,6 +475,7 @@ def edited(key: str, value):
         (edited("id", 3), "clip clip1 names '3', which is not a plain file name"),
         (edited("prompt", 3), "clip clip1: its prompt is no text"),
         (edited("prompt", None), "clip clip1: its prompt is no text"),
+        (edited("prompt", "half \ud83d"), "clip clip1: its prompt is no text"),
         (edited("crc32", []), "clip clip1: its json cannot be read as that of a clip"),
         (lambda name, data: b"[]" if name == "clip1.json" else data, "clip clip1: its json cannot be read"),
         (

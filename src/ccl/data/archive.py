@@ -60,7 +60,7 @@ class Report:
         title = f"{self.out}: {self.written} clips in {len(self.shards)} shards, {size:.1f} MiB"
         table = Table("skipped", "reason", title=title + (" (already there)" if self.reused else ""))
         for id, reason in self.skipped:
-            table.add_row(id, reason)
+            table.add_row(_shown(id), reason)
         if not self.skipped:
             table.add_row("none", "")
         return table
@@ -72,7 +72,12 @@ class Report:
         lines = [f"{self.out}: {self.written} clips in {len(self.shards)} shards, {len(self.skipped)} skipped"]
         if self.skipped:
             lines.append("  " + ", ".join(f"{name}: {count}" for name, count in self.removed.items()))
-        return "\n".join(lines + [f"  skipped {id}: {reason}" for id, reason in self.skipped])
+        return "\n".join(lines + [f"  skipped {_shown(id)}: {reason}" for id, reason in self.skipped])
+
+
+def _shown(name: str) -> str:
+    """A file's name, which may hold what a terminal obeys or cannot show, as text."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 @contextmanager
@@ -239,4 +244,4 @@ def safe_keys(ids: Sequence[str]) -> list[str]:
 def sample_files(files: dict[str, bytes], description: dict[str, Any]) -> dict[str, bytes]:
     """A sample's files and its json, which holds a checksum of each: flipped bits would decode to other pictures."""
     checksums = {ending: zlib.crc32(data) for ending, data in files.items()}
-    return {**files, "json": dump({**description, "crc32": checksums}).encode()}
+    return {**files, "json": dump({**description, "crc32": checksums})}

@@ -304,7 +304,7 @@ def refuse_other_text(folder: Path, text: TextEncoder) -> None:
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.sha256(dump(parts).encode()).hexdigest()[:10]
+    return hashlib.sha256(dump(parts)).hexdigest()[:10]
 
 
 def _distributed() -> bool:

@@ -117,7 +117,7 @@ def _must(holds: Any, path: Path, key: str, what: str) -> None:
 
 def digest(index: dict[str, Any]) -> str:
     """Of all clips in the shards of an index."""
-    return hashlib.sha256(dump([line["sha256"] for line in index["shards"]]).encode()).hexdigest()
+    return hashlib.sha256(dump([line["sha256"] for line in index["shards"]])).hexdigest()
 
 
 def write_index(
@@ -187,9 +187,15 @@ def stored_grid(settings: dict[str, Any]) -> Grid:
     return Grid(**found, patch=1)
 
 
-def dump(value: Any) -> str:
-    """JSON with sorted keys, numpy's numbers and arrays included: the same value gives the same text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=lambda x: x.tolist())
+def dump(value: Any) -> bytes:
+    """JSON with sorted keys, numpy's numbers and arrays included: the same value gives the same bytes."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=lambda x: x.tolist())
+    return text.encode(errors="backslashreplace")  # half a character, as of a file's name, is an escape of JSON
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text that can be written and read; JSON may hold halves of characters."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 # Buckets -------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl.data.archive import check_sizes
-from ccl.data.index import digest, grid_settings, read_index
+from ccl.data.index import digest, grid_settings, is_text, read_index
 from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
@@ -233,7 +233,7 @@ class Shards(IterableDataset[Sample]):
             id, prompt, checksum = description["id"], description["prompt"], description["crc32"][self._ending]
         if plain_name(id, where) != raw["__key__"]:
             raise FileError(f"{where}: its json is that of clip {id}")
-        if not isinstance(prompt, str):
+        if not is_text(prompt):
             raise FileError(f"{where}: its prompt is no text")
         if zlib.crc32(raw[self._ending]) != checksum:
             raise FileError(f"{where}: its {self._ending} is corrupt (its checksum differs)")

@@ -22,7 +22,7 @@ from ccl.data.archive import Advance, Report, ShardWriter, progress_bar, refuse_
 from ccl.data.buckets import bucket_name
 from ccl.data.engines import processes
 from ccl.data.filters import Filter
-from ccl.data.index import VERSION, dump, grid_settings, write_buckets
+from ccl.data.index import VERSION, dump, grid_settings, is_text, write_buckets
 from ccl.data.sources import Listener, Loadable, Source, folder_sources
 from ccl.files import MachineError, naming, one_writer, sweep
 from ccl.grid import Grid
@@ -168,9 +168,7 @@ def shards_make(
 
 def media_settings(sources: Sequence[Loadable], grid: Grid, shard_size: int) -> dict[str, Any]:
     """What the bytes of media shards depend on."""
-    digest = hashlib.sha256(
-        dump([[source.id, getattr(source, "fingerprint", "")] for source in sources]).encode()
-    ).hexdigest()
+    digest = hashlib.sha256(dump([[source.id, getattr(source, "fingerprint", "")] for source in sources])).hexdigest()
     return {
         "version": VERSION,
         "kind": "media",
@@ -206,6 +204,8 @@ def _make(
                     return "", None, f"{one.name}: {found}"
             if listener is not None and not clip.prompt:
                 clip = replace(clip, prompt=listener.prompt(clip))
+            if not is_text(clip.prompt):
+                raise MediaError(source.id, "its prompt holds half a character")
             file = io.BytesIO()
             write_clip(clip, file)
     except MachineError:

@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parent.parent / "src"
 
 VALUES = {"types", "grid", "rng"}  # the vocabulary
-LEAVES = VALUES | {"files"}  # and what reads and writes files
+LEAVES = VALUES | {"files", "plaintext"}  # and what reads and writes files
 # Who may import whom, by the first part of the name below ccl; a part may always import itself.
 ALLOWED: dict[str, set[str]] = {
     "types": {"media"},  # Clip.save, when it is called
@@ -18,6 +18,7 @@ ALLOWED: dict[str, set[str]] = {
     "rng": set(),
     "files": set(),
     "formats": set(),
+    "plaintext": {"files"},
     "rows": LEAVES,
     "flow": set(),
     "tasks": VALUES,

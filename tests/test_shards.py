@@ -133,7 +133,7 @@ def test_unusable_clips_are_listed_with_their_reason(tmp_path):
     write_clip(replace(tiny_clip(), video=None), folder / "blind.m4a")
     write_clip(tiny_clip(seconds=0.1), folder / "short.mp4")
     (folder / "text.mp4").write_text("not a video")
-    report = write_shards(folder_sources(folder, grid=TINY), tmp_path / "out", TINY)
+    report = write_shards(folder_sources(folder, grid=TINY, need_captions=False), tmp_path / "out", TINY)
     assert report.written == 1
     reasons = dict(report.skipped)
     assert reasons["mute.mp4"] == "no audio stream" and reasons["blind.m4a"] == "no video stream"
@@ -233,16 +233,16 @@ def test_captions_come_from_a_file_or_from_sidecars(tmp_path):
     sources = folder_sources(folder, tmp_path / "c.csv", grid=TINY)
     assert [s.load().prompt for s in sources[:2]] == ["a cat", "a dog, barking"]
     report = write_shards(sources, tmp_path / "out", TINY)
-    assert report.skipped == [("clip2.mp4", "no line in c.csv")]
+    assert report.skipped == [("clip2.mp4", "no caption in c.csv")]
     assert folder_sources(folder, tmp_path / "c.jsonl", grid=TINY)[2].load().prompt == 'says "hi"'
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("c.jsonl", '{"file": "clip0.mp4", "prompt": "a"}\n{"file": ', "line 2: no JSON"),
+        ("c.jsonl", '{"file": "clip0.mp4", "prompt": "a"}\n{"file": ', "line 2: is not JSON"),
         ("c.jsonl", '{"file": "clip0.mp4"}\n', "line 1: it must have `file` and `prompt`"),
-        ("c.csv", "name,text\nclip0.mp4,a\n", "line 2: it must have `file` and `prompt`"),
+        ("c.csv", "name,text\nclip0.mp4,a\n", "line 1: the head lacks `file`; it must have `file` and `prompt`"),
         ("c.csv", "file,prompt\nclip0.mp4,a\nclip9.mp4,b\n", "line 3: clip9.mp4 is not in"),
         ("c.csv", "file,prompt\nclip0.mp4,a\nclip0.mp4,b\n", "line 3: clip0.mp4 was named before"),
         ("c.xml", "<a/>", "must end in .csv or .jsonl"),
@@ -271,7 +271,7 @@ def test_real_clips_become_shards(tmp_path):
     for name in names:
         (tmp_path / "videos").mkdir(exist_ok=True)
         (tmp_path / "videos" / name).symlink_to(Path(root).resolve() / "clips" / name)
-    report = shards_make(tmp_path / "videos", tmp_path / "out", grid=grid)
+    report = shards_make(tmp_path / "videos", tmp_path / "out", grid=grid, empty_prompts=True)
     assert dict(report.skipped) == {"condfoley_tennis.mp4": "no audio stream", "jfk.flac": "no video stream"}
     samples = list(Shards(tmp_path / "out", grid, shuffle=0, endless=False))
     assert [s["video"].std() > 10 and np.abs(s["audio"]).max() > 0.05 for s in samples] == [True, True]

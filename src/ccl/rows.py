@@ -10,11 +10,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ccl.plaintext import json_lines, unreadable
 from ccl.rng import seed_of
 from ccl.types import Stream
 
@@ -113,32 +115,24 @@ def read_rows(path: str | Path, *, give: Collection[str] | None = None) -> list[
         raise ValueError(f"there is no file {path}")
     rows: list[Row] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, values in json_lines(path):
         try:
-            row = parse_row(line, name=f"{path.stem}-{number:04d}", folder=path.parent)
+            row = parse_row(values, name=f"{path.stem}-{number:04d}", folder=path.parent)
             row = row if give is None else row.giving(*give)
             check_media(row)
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
-        if row.id in seen:
-            raise ValueError(f"{path}, line {number}: the id '{row.id}' is that of line {seen[row.id]} already")
-        seen[row.id] = number
+        if (own := same_name(row.id)) in seen:
+            raise ValueError(f"{path}, line {number}: the id '{row.id}' is that of line {seen[own]} already")
+        seen[own] = number
         rows.append(row)
     if not rows:
         raise ValueError(f"{path} holds no rows")
     return rows
 
 
-def parse_row(line: str, *, name: str, folder: Path) -> Row:
-    """One line of JSON to a row; `name` is its id where it has none, `folder` where relative paths begin."""
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON: {error.msg} at column {error.colno}") from error
-    except RecursionError as error:
-        raise ValueError("is not JSON that can be read: nested too deeply") from error
+def parse_row(values: Any, *, name: str, folder: Path) -> Row:
+    """One line's JSON to a row; `name` is its id where it has none, `folder` where relative paths begin."""
     if not isinstance(values, dict):
         raise ValueError('is not a JSON object such as {"prompt": "..."}')
     for key, value in values.items():
@@ -151,9 +145,25 @@ def parse_row(line: str, *, name: str, folder: Path) -> Row:
         if values.get(key) is not None:
             values[key] = str(folder / values[key])
     row = Row(**{"id": name, **values})
-    if not row.prompt.strip():
-        raise ValueError("has no prompt")
+    check_prompt(row.prompt)
     return row
+
+
+def check_prompt(prompt: str) -> None:
+    """ValueError in words where a prompt says nothing, or is no text.
+
+    An empty one is refused wherever prompts are read: it is what a slip looks like, and nobody can score what comes of
+    it. Code that wants it, as guidance does, writes `Row` itself.
+    """
+    if not prompt.strip():
+        raise ValueError("has no prompt")
+    if fault := unreadable(prompt):
+        raise ValueError(f"its prompt {fault}")
+
+
+def same_name(id: str) -> str:
+    """What two ids share that are one name to a reader, and on some disks: letters composed of the same parts."""
+    return unicodedata.normalize("NFC", id)
 
 
 def check_media(row: Row) -> None:
@@ -171,9 +181,10 @@ def file_names(rows: Sequence[Row]) -> list[str]:
     names = [name.encode()[:200].decode(errors="ignore").strip("._") or "clip" for name in safe]
     seen: dict[str, str] = {}
     for row, name in zip(rows, names, strict=True):
-        if name.lower() in seen:  # some file systems do not tell cases apart
-            raise ValueError(f"the ids '{seen[name.lower()]}' and '{row.id}' would both become {name}")
-        seen[name.lower()] = row.id
+        own = same_name(name).lower()  # some file systems do not tell cases apart, or letters and their parts
+        if own in seen:
+            raise ValueError(f"the ids '{seen[own]}' and '{row.id}' would both become {name}")
+        seen[own] = row.id
     return names
 
 

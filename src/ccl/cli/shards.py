@@ -33,6 +33,11 @@ def make(argv: list[str]) -> int:
         metavar="MODEL",
         help="clips without a caption get what Whisper of this size or file hears as their prompt, in double quotes",
     )
+    parser.add_argument(
+        "--empty-prompts",
+        action="store_true",
+        help="keep clips that have no caption, with an empty prompt; else they are skipped",
+    )
     parser.add_argument("--language", default="en", help="that is spoken, for --transcribe (%(default)s)")
     parser.add_argument(
         "--filters", nargs="+", choices=("silent", "cuts"), default=[], help="leave out clips in which nothing is "
@@ -78,7 +83,7 @@ def make(argv: list[str]) -> int:
         if args.transcribe is not None:
             listener = listen.Whisper(args.transcribe, args.language, args.device)
     how: dict[str, Any] = {"strict": args.strict, "shard_size": args.shard_size, "workers": args.workers}
-    how["sound"] = args.only == "audio"
+    how |= {"sound": args.only == "audio", "empty_prompts": args.empty_prompts}
     made = shards_make(
         args.folder, args.out, captions=args.captions, grid=grid, filters=filters, listener=listener, **how
     )

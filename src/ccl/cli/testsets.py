@@ -17,7 +17,7 @@ import yaml
 import ccl
 from ccl.cli.errors import UsageError, did_you_mean
 from ccl.files import reading, sha256
-from ccl.rows import Row, file_names, read_rows
+from ccl.rows import Row, file_names, read_rows, same_name
 
 WORLD, PAPER = "world", "paper"
 MOST = 200  # clips of shards that are scored unless --limit says how many; as many as the paper's test set has
@@ -53,9 +53,9 @@ class TestSet:
         rows = [row for file in self.files for row in read_rows(file, give=give)]
         seen: set[str] = set()
         for row in rows:
-            if row.id in seen:
+            if same_name(row.id) in seen:
                 raise ValueError(f"the id '{row.id}' occurs in two files of the test set {self.name}")
-            seen.add(row.id)
+            seen.add(same_name(row.id))
         return rows
 
 

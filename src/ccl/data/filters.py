@@ -22,7 +22,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("no video stream", "no video"),
     ("video stream holds no picture", "no video"),
     ("too short", "too short"),
-    ("no line in", "no caption"),
+    ("no caption", "no caption"),
     (" samples at ", "another length"),
     ("video is (", "another size"),
 )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ccl.data.buckets import read_into_bucket
+from ccl.data.caption_files import beside, read_captions
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
 from ccl.types import AV, Clip
@@ -71,15 +71,16 @@ def folder_sources(
 
     Args:
         folder: of videos.
-        captions: a .csv file with a header, or a .jsonl file, with `file` (relative to the folder) and `prompt`; a
-            video it does not name is skipped by the writer. Without it a prompt is the text of `<name>.txt` beside the
-            video, or empty.
+        captions: a .csv file with a header, or a .jsonl file, with `file` (in the folder) and `prompt`; without it a
+            prompt is the text of `<name>.txt` beside the video.
         grid: what the clips are brought to; of several, the nearest that a clip fills.
-        need_captions: whether a video that `captions` does not name is skipped; else its prompt is empty.
+        need_captions: whether a video without a caption, or with a blank one, is skipped by the writer, with the
+            reason; else its prompt is empty.
         sound: read the sound alone.
 
     Raises:
-        ValueError: no folder, no media in it, or a bad line in the captions, with its number.
+        ValueError: no folder, no media in it, captions are needed and no video has one; a bad line in the captions,
+            with its number, or a caption beside a video that is not UTF-8.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -87,14 +88,21 @@ def folder_sources(
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO | SOUND and not p.name.startswith("."))
     if not paths:
         raise ValueError(f"{folder} holds no video file ({', '.join(sorted(VIDEO))})")
-    prompts = None if captions is None else read_captions(captions, folder)
+    prompts = beside(folder, paths) if captions is None else read_captions(captions, folder, paths)
+    if need_captions and not any(prompts.values()):
+        where = "no NAME.txt beside NAME.mp4 says anything" if captions is None else f"{captions} names none of them"
+        raise ValueError(
+            f"none of the {len(paths)} clips in {folder} has a caption: {where}; caption them, or keep them with empty "
+            "prompts (--empty-prompts)"
+        )
     sources = []
     for path in paths:
         name = path.relative_to(folder).as_posix()
-        prompt = _sidecar(path) if prompts is None else prompts.get(name, None if need_captions else "")
+        prompt = prompts.get(path) or (None if need_captions else "")
         size = path.stat().st_size if path.exists() else 0
         if prompt is None:
-            load: Callable[[], Clip] = partial(_uncaptioned, name, str(captions))
+            place = path.with_suffix(".txt") if captions is None else Path(captions)
+            load: Callable[[], Clip] = partial(_uncaptioned, name, place.name)
         elif isinstance(grid, Grid | None):
             load = partial(read_clip, path, grid=grid or Grid(), prompt=prompt, id=name, require=AV(not sound, True))
         else:
@@ -103,54 +111,5 @@ def folder_sources(
     return sources
 
 
-def read_captions(path: str | Path, folder: Path) -> dict[str, str]:
-    """File names, relative to the folder, and their prompts. ValueError names the line that is wrong."""
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"captions {path}: no such file")
-    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"captions {path}: the name must end in .csv or .jsonl")
-    prompts: dict[str, str] = {}
-    try:
-        for line, row in readers[path.suffix.lower()](path):
-            where = f"captions {path}, line {line}"
-            if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in ("file", "prompt")):
-                raise ValueError(f"{where}: it must have `file` and `prompt`")
-            if row["file"] in prompts:
-                raise ValueError(f"{where}: {row['file']} was named before")
-            if not (folder / row["file"]).is_file():
-                raise ValueError(f"{where}: {row['file']} is not in {folder}")
-            prompts[Path(row["file"]).as_posix()] = row["prompt"]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"captions {path}: not UTF-8 text") from error
-    return prompts
-
-
-def _csv_rows(path: Path) -> Iterable[tuple[int, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for row in reader:
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise ValueError(f"captions {path}, line {reader.line_num}: {error}") from error
-
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"captions {path}, line {number}: no JSON ({error.msg})") from error
-
-
-def _sidecar(path: Path) -> str:
-    text = path.with_suffix(".txt")
-    return " ".join(text.read_text(encoding="utf-8").split()) if text.is_file() else ""
-
-
-def _uncaptioned(name: str, captions: str) -> Clip:
-    raise MediaError(name, f"no line in {Path(captions).name}")
+def _uncaptioned(name: str, place: str) -> Clip:
+    raise MediaError(name, f"no caption in {place}")

@@ -46,6 +46,7 @@ def write_shards(
     listener: Listener | None = None,
     progress: Advance | None = None,
     sound: bool = False,
+    need_prompts: bool = False,
 ) -> Report:
     """Write clips as mp4 into tar shards.
 
@@ -61,6 +62,7 @@ def write_shards(
         listener: hears what is said in clips without a prompt.
         progress: told after each source.
         sound: write sound alone, as long as the grid's clips: for a model without a video stream.
+        need_prompts: leave out clips whose prompt is empty, in which the listener hears no words either.
 
     Raises:
         ValueError: with `strict`, a clip that cannot be used; or none can; or `out` holds something else, or is being
@@ -99,7 +101,8 @@ def write_shards(
             _complain(skipped, strict)
             consumed = len(sources)
         todo = range(consumed, len(sources))
-        made = _in_order(partial(_make, sources, keys, grids, filters, listener, sound), todo, workers)
+        make = partial(_make, sources, keys, grids, filters, listener, sound, need_prompts)
+        made = _in_order(make, todo, workers)
         for index, (bucket, files, reason) in zip(todo, made, strict=True):
             if files is None:
                 skipped.append((sources[index].id, reason))
@@ -144,6 +147,7 @@ def shards_make(
     filters: Sequence[Filter] = (),
     listener: Listener | None = None,
     sound: bool = False,
+    empty_prompts: bool = False,
 ) -> Report:
     """What `ccl shards make` does: a folder of own videos to shards, with a progress bar.
 
@@ -158,10 +162,16 @@ def shards_make(
         filters: which clips to leave out, beside those that cannot be used.
         listener: hears what is said in clips without a caption, which becomes their prompt.
         sound: of videos and of files of sound, take the sound alone.
+        empty_prompts: keep clips that have no caption, with an empty prompt, instead of skipping them.
+
+    Raises:
+        ValueError: as `write_shards`; or captions cannot be read; or no clip has one, and one is needed.
     """
     grid = grid or Grid()
-    sources = folder_sources(folder, captions, grid=grid, need_captions=listener is None, sound=sound)
+    captioned = listener is None and not empty_prompts  # else a prompt may come, or need not
+    sources = folder_sources(folder, captions, grid=grid, need_captions=captioned, sound=sound)
     options: dict[str, Any] = {"strict": strict, "shard_size": shard_size, "workers": workers, "sound": sound}
+    options["need_prompts"] = not empty_prompts
     with progress_bar(f"shards of {Path(folder).name}") as advance:
         return write_shards(sources, out, grid, **options, filters=filters, listener=listener, progress=advance)
 
@@ -185,6 +195,7 @@ def _make(
     filters: Sequence[Filter],
     listener: Listener | None,
     sound: bool,
+    need_prompts: bool,
     index: int,
 ) -> tuple[str, dict[str, bytes] | None, str]:
     """Bucket and files of a source's sample, or why there are none, which is kept: it is the clip's own fault.
@@ -206,6 +217,8 @@ def _make(
                 clip = replace(clip, prompt=listener.prompt(clip))
             if not is_text(clip.prompt):
                 raise MediaError(source.id, "its prompt holds half a character")
+            if need_prompts and not clip.prompt:
+                return "", None, "no caption, and no words are heard"
             file = io.BytesIO()
             write_clip(clip, file)
     except MachineError:

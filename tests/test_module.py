@@ -267,6 +267,39 @@ def test_training_may_start_from_a_runs_averaged_weights(tmp_path: Path) -> None
         make_module(pretrained=str(run)).configure_model()
 
 
+@pytest.mark.parametrize("kept", [("video", "audio"), ("audio",)])
+def test_a_folder_gives_what_it_has_and_the_rest_stays_as_it_began(
+    kept: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, fresh = make_module(seed=9), make_module()
+    other.configure_model(), fresh.configure_model()
+    state = {name: value for name, value in other.state_dict().items() if any(f".{part}." in name for part in kept)}
+    save_file(state, tmp_path / "model.safetensors")
+    started = make_module(pretrained=str(tmp_path))
+    started.configure_model()
+    for name, value in started.state_dict().items():
+        assert torch.equal(value, (state if name in state else fresh.state_dict())[name]), name
+    said = capsys.readouterr().out
+    assert f"{tmp_path}: {len(state)} tensors of the {' and the '.join(kept)} stream loaded" in said
+    assert "new, as initialised" in said and "interaction" in said and "text" in said
+
+
+def test_a_folder_with_another_interaction_is_told_how_to_give_its_streams_alone(tmp_path: Path) -> None:
+    other = make_module("gate")
+    other.configure_model()
+    save_file(other.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(
+        TrainingError, match=rf"`--model.pretrained.video {tmp_path} --model.pretrained.audio {tmp_path}`"
+    ):
+        make_module("cca", pretrained=str(tmp_path)).configure_model()
+    streams = make_module("cca", pretrained={"video": str(tmp_path), "audio": str(tmp_path)})
+    streams.configure_model()
+    half = {name: value for name, value in other.state_dict().items() if "blocks.1.video" not in name}
+    save_file(half, tmp_path / "model.safetensors")
+    with pytest.raises(TrainingError, match=r"has no blocks\.1\.video\."):  # a part is whole or absent
+        make_module("gate", pretrained=str(tmp_path)).configure_model()
+
+
 def test_parameter_groups_have_the_papers_rates(module: JointDiffusion) -> None:
     config = OptimizerConfig()
     assert module.net is not None and module.text is not None

@@ -32,7 +32,8 @@ from ccl.image.first import show
 from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters, is_adapter
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
-from ccl.model.load import load_stream, load_wan, stream_state
+from ccl.model.keys import part_of
+from ccl.model.load import LoadReport, load_stream, load_wan, stream_state
 from ccl.model_folder import CONFIG, WEIGHTS, read_source
 from ccl.optimizer import OptimizerConfig
 from ccl.rng import generator, seed_of
@@ -80,7 +81,8 @@ class JointDiffusion(LightningModule):
         seed: of the weights at step 0, of tasks, times and noise.
         pretrained: whose weights training starts from: a model folder; or a run folder, for its last checkpoint, or
             a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two (a file, a folder, or a
-            repository of the hub that was fetched); or a source for each stream by its name. What no source has is new.
+            repository of the hub that was fetched); or a source for each stream by its name. What no source has, be
+            it a stream, the interaction or the text encoder, is new, and is told.
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link).
         lora: adapters that train in the place of the streams' own weights; implies `freeze`.
         image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so
@@ -205,17 +207,19 @@ class JointDiffusion(LightningModule):
             if state is None:
                 report = load_wan(net, source, stream or "video", place=place)
             elif stream is None:
-                load_whole(
-                    net, {k[4:]: v for k, v in state.items() if k.startswith("net.")}, source, without=is_adapter
-                )
-                report = None
+                report = load_parts(net, {k[4:]: v for k, v in state.items() if k.startswith("net.")}, source)
             else:
                 part = stream_state({k[4:]: v for k, v in state.items() if k.startswith("net.")}, stream)
                 report = load_stream(net, part, stream, source=source, place=place)
             if state and (words := {k[5:]: v for k, v in state.items() if k.startswith("text.")}):
                 load_whole(text, words, source)
+            elif state and report and any(True for _ in text.parameters()):
+                report = replace(report, new=(*report.new, *(f"text.{name}" for name, _ in text.named_parameters())))
         except (ValueError, SafetensorError) as error:
-            raise TrainingError(f"model.pretrained: {error}") from error
+            alone = " ".join(f"--model.pretrained.{name} {source}" for name in STREAMS)
+            other = stream is None and ".interaction." in str(error)
+            how = f" (its interaction is another; `{alone}` takes its streams without it)" if other else ""
+            raise TrainingError(f"model.pretrained: {error}{how}") from error
         if report is not None and self.global_rank == 0:
             sys.stdout.write(f"{report}\n")
 
@@ -463,6 +467,18 @@ def own_weights(source: Path) -> dict[str, Tensor] | None:
         if not any(name.startswith("net.") for name in opened.keys()):  # noqa: SIM118 - no mapping
             return None
     return load_file(path)
+
+
+def load_parts(net: DualStreamTransformer, state: dict[str, Tensor], source: str) -> LoadReport:
+    """Weights of a model of ours into a network: each stream and the interaction whole, or, where it has none, not.
+
+    Raises:
+        ValueError: as `load_whole`.
+    """
+    held = {part_of(name) for name in state}
+    new = [name for name in net.state_dict() if part_of(name) not in held and not is_adapter(name)]
+    load_whole(net, state, source, without=lambda name: is_adapter(name) or part_of(name) not in held)
+    return LoadReport(source, tuple(s for s in STREAMS if s in held), tuple(state), tuple(new))
 
 
 def weighed(losses: AV[Any], task: Task) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ccl.types import Stream
+from ccl.types import STREAMS, Stream
 
 # (Wan2.1, diffusers' WanTransformer3DModel): modules and bare parameters outside the blocks. What is not named here
 # (patch_embedding) has one name.
@@ -124,6 +124,11 @@ def ours_by_theirs(keys: Iterable[str], stream: Stream = "video") -> dict[str, s
         if (other := first.setdefault(name, key)) != key:
             raise ValueError(f"the weights hold {ours_to_wan(name)} twice, as {other} and as {key}")
     return ours
+
+
+def part_of(key: str) -> str:
+    """Whose a parameter of ours is: a stream's, or the interaction's."""
+    return next((stream for stream in STREAMS if belongs(key, stream)), "interaction")
 
 
 def belongs(key: str, stream: Stream) -> bool:

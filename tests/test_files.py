@@ -89,6 +89,15 @@ with one_writer(Path({str(tmp_path)!r})):
             parent.kill()
 
 
+def test_a_lock_that_leads_elsewhere_empties_nothing(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("thesis")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(FileError, match=rf"^{tmp_path}/theirs/.lock leads elsewhere"), one_writer(tmp_path / "theirs"):
+        pass
+    assert (tmp_path / "victim").read_text() == "thesis"
+
+
 def test_a_lock_goes_with_its_writer_and_never_holds_two(tmp_path: Path) -> None:
     """Many take turns; a lock file that is taken away while another waits for it is not taken for the lock."""
     program = f"""

@@ -438,3 +438,11 @@ def test_what_cannot_be_drawn_is_one_sentence(
     assert "'640' is no size" in told("--images", str(tmp_path), "--size", "640")
     assert "did you mean 'paper'?" in told("--images", str(tmp_path), "--testset", "papr")
     assert not (tmp_path / "x").exists()
+
+
+def test_half_files_of_a_world_whose_writing_was_killed_are_swept(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / ".partial-host-1-a.png").write_bytes(b"half")
+    monkeypatch.setattr("ccl.data.world.testset.write_testset", lambda folder, **how: [folder / "easy.jsonl"])
+    assert cli.main(["testset", "-o", str(tmp_path)]) == 0
+    assert [path.name for path in tmp_path.rglob("*")] == ["images"]

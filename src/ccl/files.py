@@ -150,10 +150,13 @@ def _locked(folder: Path, otherwise: str, wait: bool) -> IO[str] | None:
     """The lock file of a folder, locked; None where its holder took it away meanwhile, and another must be made."""
     import fcntl
 
-    file = (folder / LOCK).open("a+")
+    path = folder / LOCK
+    if path.is_symlink():
+        raise FileError(f"{path} leads elsewhere, and what is there must not be written; remove it")
+    file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        if not _is_at(file, folder / LOCK):
+        if not _is_at(file, path):
             file.close()
             return None
     except BlockingIOError as error:

@@ -50,9 +50,13 @@ def testset(argv: list[str]) -> int:
     args = parser.parse(argv)
     grid = grid_of(args)
     from ccl.data.world.testset import write_testset
+    from ccl.files import one_writer, sweep
 
-    for manifest in write_testset(args.out, seed=args.seed, grid=grid, clips=not args.no_clips):
-        say(manifest)
+    with one_writer(args.out):
+        for folder in (args.out, *(args.out / kind for kind in ("images", "audio", "clips"))):
+            sweep(folder)
+        for manifest in write_testset(args.out, seed=args.seed, grid=grid, clips=not args.no_clips):
+            say(manifest)
     return 0
 
 

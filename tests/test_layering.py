@@ -40,18 +40,19 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": LEAVES | {"media", "rows", "weights"},  # knows nothing of what made the clips
     "sums": {"files"},
     "checkpoint": {"files", "sums"},
+    "trust": {"files"},
     "run": {"checkpoint", "files"},
 }
 # Where the parts meet.
 MIDDLE: dict[str, set[str]] = {
     "module": VALUES
-    | {"codecs", "flow", "image", "model", "model_folder", "optimizer", "sharded", "sharding", "tasks", "text"}
+    | {"codecs", "flow", "image", "model", "optimizer", "sharded", "sharding", "source", "tasks", "text"}
     | {"checkpoint"},
     "sharded": {"checkpoint", "files"},
     "plan": VALUES | {"guidance", "model", "nn", "tasks"},
+    "source": {"checkpoint", "files", "model", "sharded", "trust"},
     "model_folder": VALUES
-    | {"checkpoint", "codecs", "files", "formats", "image", "model", "pretrained", "sampling"}
-    | {"sharded", "sharding", "text"},
+    | {"codecs", "files", "formats", "image", "model", "pretrained", "sampling", "sharding", "source", "text", "trust"},
     "pipeline": VALUES
     | {
         "codecs",

@@ -5,14 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ccl.pipeline import Pipeline
 
 __all__ = ["load"]
 __version__ = "0.1.0"
 
 
-def load(path: str | None = None, *, device: str | None = None) -> Pipeline:
-    """A Pipeline of a model folder or of a .ckpt in a run folder; without a path, of the shipped checkpoint."""
+def load(path: str | None = None, *, device: str | None = None, trust: Iterable[str] = ()) -> Pipeline:
+    """A Pipeline of a model folder or of a .ckpt in a run folder; without a path, of the shipped checkpoint.
+
+    Args:
+        path: of the model.
+        device: None is the GPU where there is one.
+        trust: modules whose classes its config may name beside those of ccl, as ("mine",) for `mine.Fusion`.
+    """
     from ccl.pipeline import Pipeline
 
-    return Pipeline.load(path, device=device)
+    return Pipeline.load(path, device=device, trust=trust)

@@ -1,9 +1,7 @@
-"""A model on disk: a folder of config.yaml (net, text, codec, grid, sampling, provenance) and model.safetensors.
+"""A model on disk, written and built: a folder of config.yaml and model.safetensors, as `ccl.source` reads it.
 
-A network that is shown a first picture has an `image` in its config too, the encoder of it.
-
-A checkpoint of a run (runs/x/checkpoints/last.ckpt, with runs/x/config.yaml) is read the same way, its averaged
-weights first. Nothing is unpickled but tensors. Keys are net.* and text.*; codecs are named with their identity.
+A checkpoint of a run (runs/x/checkpoints/last.ckpt, with runs/x/config.yaml) is built the same way. Codecs are named
+with their identity.
 """
 
 from __future__ import annotations
@@ -12,30 +10,54 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ccl.codecs.base import Codec
-from ccl.files import MARK, write_whole
+from ccl.files import MARK, sha256, write_whole
 from ccl.formats import check_dtype, check_finite
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
-from ccl.model.adapter import LoRA, merge
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.pretrained import missing
 from ccl.sampling import Sampling
 from ccl.sharding import check_shapes, load_whole, shapes_of
+from ccl.source import CONFIG, WEIGHTS, Source, find_source, from_run, read_source
 from ccl.text.base import TextEncoder
+from ccl.trust import Trust, trusted_modules
 
-CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+__all__ = [
+    "CONFIG",
+    "SHIPPED",
+    "WEIGHTS",
+    "Model",
+    "build",
+    "export",
+    "export_video",
+    "fill_net",
+    "from_run",
+    "load_model",
+    "read_source",
+    "save_model",
+]
+
 SHIPPED = Path(__file__).parent / "checkpoints" / "embedded"
+PARTS: dict[str, Any] = {
+    "net": DualStreamTransformer,
+    "text": TextEncoder,
+    "codec": Codec,
+    "grid": Grid,
+    "sampling": Sampling,
+    "image": ImageEncoder,
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +103,7 @@ def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tens
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load_model(path: str | Path | None = None, *, half: bool = False) -> Model:
+def load_model(path: str | Path | None = None, *, half: bool = False, trust: Iterable[str] = ()) -> Model:
     """Build and fill a model, on the CPU in float32.
 
     Args:
@@ -89,6 +111,8 @@ def load_model(path: str | Path | None = None, *, half: bool = False) -> Model:
             that ships with the package.
         half: keep the matrices of the network's blocks in bfloat16: autocast makes the same of them, and they take half
             the memory.
+        trust: modules whose classes the config may name beside those of ccl; they may lie in the working directory or
+            in the model's folder.
 
     Raises:
         ValueError: one sentence that names the file, and the key where the weights do not fit.
@@ -99,12 +123,20 @@ def load_model(path: str | Path | None = None, *, half: bool = False) -> Model:
                 "this installation ships no checkpoint; name one with --ckpt, or make it with `make checkpoint`"
             )
         path = SHIPPED
-    config, state, source = read_source(path)
-    if lacking := missing(config):
+    found = find_source(path)
+    trusted = trust_for(path, found, trust)
+    check_names(found.config, trusted)
+    if lacking := missing({key: found.config[key] for key in PARTS if key in found.config}):
         raise ValueError(lacking)
-    model = build(config, source, empty=True)
+    state, known = found.read()
+    config = {**found.config, "provenance": {**found.config["provenance"], **known}}
+    source = str(found.weights)
+    with no_larger_than(state, source):
+        model = build(config, source, empty=True, trust=trusted)
     if "weights_sha256" not in model.provenance:
-        model.provenance["weights_sha256"] = sha256(Path(source))
+        model.provenance["weights_sha256"] = (
+            sha256(found.weights) if found.weights.is_file() else of_folder(found.weights)
+        )
     model.provenance["config_sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
     for name, part in (("net", model.net), ("text", model.text)):
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
@@ -134,12 +166,19 @@ def fill_net(net: DualStreamTransformer, state: dict[str, Tensor], source: str, 
             setattr(module, name, nn.Parameter(tensor.to(dtype), parameter.requires_grad))
 
 
-def export(source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`."""
-    config, state, _ = read_source(source)
-    model = build(config, str(source), empty=True)
-    if None not in (known := model.codec.known):  # else what the run was trained on stays
-        config["provenance"] = {**config.get("provenance", {}), "codec": "+".join(map(str, known))}
+def export(
+    source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16, trust: Iterable[str] = ()
+) -> None:
+    """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`; `trust` is as of `load_model`."""
+    found = find_source(source)
+    trusted = trust_for(source, found, trust)
+    check_names(found.config, trusted)
+    state, known = found.read()
+    config = {**found.config, "provenance": {**found.config["provenance"], **known}}
+    with no_larger_than(state, str(found.weights)):
+        model = build(config, str(source), empty=True, trust=trusted)
+    if None not in (known_codecs := model.codec.known):  # else what the run was trained on stays
+        config["provenance"]["codec"] = "+".join(map(str, known_codecs))
     save_model(folder, config, {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()})
 
 
@@ -162,111 +201,69 @@ def export_video(source: str | Path, out: str | Path, *, layout: str, dtype: tor
     if layout == "safetensors":
         save_file_of_wan(out, net, dtype=dtype)
         return
-    head_dim = config["net"].get("init_args", {}).get("head_dim")
+    given = config["net"].get("init_args") if isinstance(config["net"], dict) else None
+    head_dim = given.get("head_dim") if isinstance(given, dict) else None
     if not isinstance(head_dim, int):
         raise ValueError(f"{source}: its config does not say net.head_dim, which the layout of diffusers needs")
     save_diffusers(out, net, head_dim=head_dim, dtype=dtype)
 
 
-def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """Config in the form of a model folder, weights named net.* and text.*, and the name of the file they came from."""
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"there is no checkpoint {path}")
-    if path.is_dir() and (path / WEIGHTS).is_file():
-        return read_config(path / CONFIG), read_weights(path / WEIGHTS), str(path / WEIGHTS)
-    if (path / "checkpoints").is_dir():
-        from ccl.checkpoint import last_checkpoint
-
-        path = last_checkpoint(path / "checkpoints")
-    if path.suffix != ".ckpt":
-        raise ValueError(f"{path} is neither a model folder ({CONFIG} and {WEIGHTS}) nor a run, nor a .ckpt in one")
-    found = [folder / CONFIG for folder in path.absolute().parents[:2] if (folder / CONFIG).is_file()]
-    if not found:
-        raise ValueError(f"{path} has no {CONFIG} beside it or in the folder above, so its model is unknown")
-    state, step = read_checkpoint(path)
-    run = read_config(found[0])
-    if lora := (run.get("model") or {}).get("lora"):  # a model has no adapters: they are added to its weights
-        state = merge(state, LoRA(lora["rank"], lora["alpha"]).scale)
-    config = from_run(run)
-    config["provenance"] = {**config["provenance"], "step": step, **started(found[0].with_name("run.json"))}
-    return config, state, str(path)
+def trust_for(path: str | Path, found: Source, modules: Iterable[str]) -> Trust:
+    """Whose classes a model may name; trusted modules may lie in the working directory or in its folder."""
+    home = Path(path) if Path(path).is_dir() else found.file.parent
+    return Trust(str(found.file), trusted_modules(modules), (Path(), home))
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A YAML file that holds an object."""
-    if not path.is_file():
-        raise ValueError(f"there is no {path}")
-    try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no model")
-    return config
+def check_names(config: dict[str, Any], trust: Trust) -> None:
+    """Refuse a config that names what it may not, before anything that it names is imported."""
+    for key, kind in PARTS.items():
+        if config.get(key):
+            trust.check(config[key], kind, key)
 
 
-def from_run(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a run in the form of a model folder."""
-    model = config.get("model") or {}
-    model = model.get("init_args", model)
-    missing = [
-        key for key, place in (("grid", config), ("codec", config), ("net", model), ("text", model)) if key not in place
+@contextmanager
+def no_larger_than(state: Mapping[str, Tensor], source: str) -> Iterator[None]:
+    """Within it, modules that have far more parameters than these weights are not built to their end.
+
+    So a config that asks for 10^9 blocks is refused in a moment. Twice as many may be made, for layers that replace
+    what their base made; the shapes are compared afterwards.
+    """
+    tensors = 2 * len(state) + 1000
+    numbers = 2 * sum(tensor.numel() for tensor in state.values()) + 10**8
+    made = [0, 0]
+
+    def count(module: nn.Module, name: str, value: Tensor | None) -> None:
+        made[0], made[1] = made[0] + 1, made[1] + (0 if value is None else value.numel())
+        if made[0] > tensors or made[1] > numbers:
+            raise ValueError(f"it asks for a far larger model than the weights are of, {len(state)} tensors")
+
+    hooks = [
+        nn.modules.module.register_module_parameter_registration_hook(count),
+        nn.modules.module.register_module_buffer_registration_hook(count),
     ]
-    if missing:
-        raise ValueError(f"the run's {CONFIG} has no {missing[0]}, so its model cannot be built")
-    codec = config["codec"]
-    return {
-        "net": model["net"],
-        "text": model["text"],
-        **({"image": model["image"]} if model.get("image") else {}),
-        "codec": codec if "class_path" in codec else {"class_path": "ccl.codecs.Codec", "init_args": codec},
-        "grid": config["grid"],
-        "sampling": config.get("sampling") or model.get("sampling") or {},
-        "provenance": {"run": config.get("name"), "seed": config.get("seed_everything")},
-    }
-
-
-def started(path: Path) -> dict[str, Any]:
-    """Commit, versions and codec of a run's last start, as far as they were written down."""
-    starts = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
-    return {key: starts[-1][key] for key in ("commit", "dirty", "versions", "codec") if starts and key in starts[-1]}
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A safetensors file."""
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
-    """Weights of a run's checkpoint, the average where there is one, and its step."""
-    from ccl.checkpoint import load_checkpoint, step_of, verify
-    from ccl.sharded import read_sharded
+def build(config: dict[str, Any], source: str, *, empty: bool = False, trust: Trust | None = None) -> Model:
+    """Instantiate the parts that a config names; an `empty` network lies on the meta device.
 
-    if path.is_dir():
-        verify(path)
-        state, step = read_sharded(path), step_of(path.resolve())
-    else:
-        checkpoint = load_checkpoint(path)
-        state, step = checkpoint["state_dict"], int(checkpoint.get("global_step", 0))
-    average = {k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")}
-    return {k: v for k, v in {**state, **average}.items() if k.startswith(("net.", "text."))}, step
+    Raises:
+        ValueError: one sentence that names `source`.
+    """
+    from jsonargparse import ArgumentParser
 
-
-def build(config: dict[str, Any], source: str, *, empty: bool = False) -> Model:
-    """Instantiate the parts that a config names; an `empty` network lies on the meta device."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
+    check_names(config, trust or Trust(source))
     parser, nets = ArgumentParser(exit_on_error=False), ArgumentParser(exit_on_error=False)
-    nets.add_argument("--net", type=DualStreamTransformer)
-    parser.add_argument("--text", type=TextEncoder)
-    parser.add_argument("--codec", type=Codec)
-    parser.add_argument("--grid", type=Grid)
-    parser.add_argument("--sampling", type=Sampling)
-    parser.add_argument("--image", type=ImageEncoder)
+    for key, kind in PARTS.items():
+        one = nets if key == "net" else parser
+        if key in ("grid", "sampling"):
+            one.add_class_arguments(kind, key)
+        else:  # a class of a user's own need not say its types, as in `ccl fit`
+            one.add_subclass_arguments(kind, key, required=False, fail_untyped=False)
     given = {key: config.get(key) for key in ("net", "text", "codec", "grid")}
     if lacking := [key for key, value in given.items() if value is None]:
         raise ValueError(f"{source}: its config has no {lacking[0]}")
@@ -276,7 +273,9 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False) -> Model:
         parts = parser.instantiate_classes(parser.parse_object(given))
         with torch.device("meta" if empty else "cpu"):
             net = nets.instantiate_classes(node).net
-    except (ArgumentError, ValueError, TypeError) as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a config of somebody else's makes constructors raise nearly anything
         raise ValueError(f"{source}: its config does not give a model: {' '.join(str(error).split())[:400]}") from error
     provenance = dict(config.get("provenance") or {})
     identity = provenance.get("codec")
@@ -285,9 +284,6 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False) -> Model:
     return Model(net, parts.text, parts.codec, parts.grid, parts.sampling, provenance, parts.image)
 
 
-def sha256(path: Path) -> str:
-    """Hash of a file, or of all files of a folder, read in pieces."""
-    if path.is_dir():
-        return hashlib.sha256("".join(map(sha256, sorted(path.iterdir()))).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def of_folder(folder: Path) -> str:
+    """Hash of all files of a sharded checkpoint."""
+    return hashlib.sha256("".join(map(sha256, sorted(folder.iterdir()))).encode()).hexdigest()

@@ -10,7 +10,7 @@ encoder comes once for a whole list of rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class Pipeline:
         device: str | torch.device | None = None,
         dtype: Precision = "float32",
         offload: bool = False,
+        trust: Iterable[str] = (),
     ) -> Pipeline:
         """A model folder, a run folder or a .ckpt in one; None is the checkpoint that ships with the package.
 
@@ -101,6 +102,8 @@ class Pipeline:
                 and a clip is to the last bit what autocast makes of float32: the rest stays as it is.
             offload: text encoder and codecs are on the device only while they work, the first before the network is;
                 for models that do not fit beside umT5.
+            trust: modules whose classes the model's config may name beside those of ccl, as "mine" for `mine.Fusion`;
+                their code runs.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.
@@ -108,7 +111,7 @@ class Pipeline:
         from ccl.model_folder import load_model
 
         half = dtype == "bfloat16"
-        model = load_model(path, half=half)
+        model = load_model(path, half=half, trust=trust)
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         for part in (model.net, model.text, model.codec):
             if part is not model.net or not offload:

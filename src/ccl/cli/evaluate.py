@@ -12,7 +12,7 @@ import yaml
 
 import ccl
 from ccl.cli.errors import UsageError, did_you_mean
-from ccl.cli.parser import Parser, path_of, text_of
+from ccl.cli.parser import Parser, add_trust, path_of, text_of
 from ccl.cli.progress import bar
 from ccl.cli.testsets import MOST, PAPER, WORLD, ShardSet, TestSet, about, own_shards, published, testset_of
 from ccl.files import sha256
@@ -131,6 +131,7 @@ def parse(argv: list[str]) -> Namespace:
     how.add_argument("--device", help="cpu or cuda (cuda where there is one)")
     how.add_argument("--batch-size", type=int, help="clips a network takes together (the metric's own)")
     made = parser.add_argument_group("with --ckpt")
+    add_trust(made)
     made.add_argument("--name", help="of the method in tables (that of the run)")
     made.add_argument("--steps", type=int, help="of the solver (the model's)")
     made.add_argument("--seed", type=int, default=0, help="for rows without one of their own (%(default)s)")
@@ -155,7 +156,7 @@ def parse(argv: list[str]) -> Namespace:
         parser.error("nothing to score: give --ckpt RUN, --videos DIR, or --methods NAME=DIR")
     if args.ckpt and len(given) > 1:
         parser.error(f"--ckpt makes clips and --{given[1]} scores those that are there; run them one after the other")
-    for flag in ("name", "steps", "give", "prompts", "dtype", "offload"):
+    for flag in ("name", "steps", "give", "prompts", "dtype", "offload", "trust"):
         if getattr(args, flag) and not args.ckpt:
             parser.error(f"--{flag} is for the clips that --ckpt makes")
     for flag in ("batch_size", "limit", "steps"):
@@ -346,7 +347,8 @@ def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:
     was held out, and the paper's for every other.
     """
     from ccl.data.captions import is_shards
-    from ccl.model_folder import CONFIG, read_config
+    from ccl.source import CONFIG
+    from ccl.trust import read_yaml
 
     folder, whose = Path(args.testset or ""), ""
     if args.testset:
@@ -355,7 +357,7 @@ def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:
     elif not args.ckpt:
         return None
     else:
-        config = read_config(home_of(args.ckpt) / CONFIG)
+        config = read_yaml(home_of(args.ckpt) / CONFIG)
         embedded = "EmbeddedVideo" in str(config.get("codec"))
         own = own_shards(config, trained_on=embedded)
         if own is None:
@@ -407,7 +409,7 @@ def generate(args: Namespace, rows: list[Row], folder: Path) -> None:
     from ccl.generate import generate_files
     from ccl.pipeline import Pipeline
 
-    how = {"dtype": args.dtype or "float32", "offload": args.offload}
+    how = {"dtype": args.dtype or "float32", "offload": args.offload, "trust": args.trust}
     pipe = Pipeline.load(args.ckpt, device=device_of(args.device), **how)
     with bar("generating") as progress:
         try:

@@ -52,3 +52,14 @@ def text_of(given: str) -> str:
 def path_of(given: str) -> Path:
     """A type of arguments: a path; an empty one is not the folder that the user happens to be in."""
     return Path(text_of(given))
+
+
+def add_trust(parser: Any) -> None:
+    """Option for the code of others that a model's config names."""
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="run this module's code where the model's config names classes of it; repeatable (ccl's alone)",
+    )

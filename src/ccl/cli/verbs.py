@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ccl.cli.errors import UsageError
-from ccl.cli.parser import Parser
+from ccl.cli.parser import Parser, add_trust
 from ccl.cli.progress import bar
 from ccl.grid import Grid
 
@@ -107,6 +107,7 @@ def generate(argv: list[str]) -> int:
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="a file for --prompt, a folder for --prompts")
     parser.add_argument("--ckpt", type=Path, help="a model folder, a run folder or a .ckpt in one (what ships)")
+    add_trust(parser)
     parser.add_argument("--image", type=Path, help="first picture")
     parser.add_argument("--audio", type=Path, help="given sound: pictures are made for it")
     parser.add_argument("--video", type=Path, help="given pictures: sound is made for them")
@@ -159,7 +160,7 @@ def generate(argv: list[str]) -> int:
     share, device = share_of(device_of(args.device))
     if args.prompt is not None and share[0]:
         return 0  # one clip is one process's work
-    pipe = Pipeline.load(args.ckpt, device=device, dtype=args.dtype, offload=args.offload)
+    pipe = Pipeline.load(args.ckpt, device=device, dtype=args.dtype, offload=args.offload, trust=args.trust)
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
     with bar("generating") if share[0] == 0 else nullcontext() as progress:
         if args.prompt is not None:
@@ -196,6 +197,7 @@ def export(argv: list[str]) -> int:
         "safetensors: the same in one file, in Wan2.1's own names; neither holds the interaction (%(default)s)",
     )
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="(%(default)s)")
+    add_trust(parser)
     args = parser.parse(argv)
     import torch
 
@@ -204,7 +206,7 @@ def export(argv: list[str]) -> int:
 
     dtype = getattr(torch, args.dtype)
     if args.format == "model":
-        write(args.run, args.out, dtype=dtype)
+        write(args.run, args.out, dtype=dtype, trust=args.trust)
     else:
         export_video(args.run, args.out, layout=args.format, dtype=dtype)
     say(args.out)

@@ -1,0 +1,216 @@
+"""Where a model comes from: a model folder, a run folder, or a checkpoint of a run.
+
+A model folder holds config.yaml (net, text, codec, grid, sampling, provenance, and the encoder of a first picture as
+image) and model.safetensors, with weights named net.* and text.*. A run's config and checkpoint are brought into that
+form, its averaged weights first. All of it may be somebody else's: nothing is unpickled but tensors, and nothing that
+a config names is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ccl.files import FileError, reading, sha256
+from ccl.model.adapter import LoRA, merge
+from ccl.trust import read_yaml
+
+CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
+# The config of weights that are about to be put in place; see ccl.model_folder.save_model.
+NEXT = ".next-config.yaml"
+NEEDED, OTHERS = ("net", "text", "codec", "grid"), ("sampling", "image", "provenance")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was found, its weights not read yet.
+
+    Args:
+        config: net, text, codec, grid, sampling, image, provenance, as YAML holds them.
+        file: that the config stands in.
+        weights: a file, or the folder of a sharded checkpoint.
+        read: reads the weights, named net.* and text.*, and what is known with them of where they come from.
+    """
+
+    config: dict[str, Any]
+    file: Path
+    weights: Path
+    read: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
+
+
+def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Config in the form of a model folder, weights named net.* and text.*, and the name of the file they came from."""
+    source = find_source(path)
+    state, known = source.read()
+    config = {**source.config, "provenance": {**source.config.get("provenance", {}), **known}}
+    return config, state, str(source.weights)
+
+
+def find_source(path: str | Path) -> Source:
+    """The model that a path stands for.
+
+    Args:
+        path: a model folder, a run folder, for its last checkpoint, or a .ckpt in one.
+
+    Raises:
+        ValueError: one sentence that names the file, and the key where a value is wrong.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint {path}")
+    if path.is_dir() and (path / WEIGHTS).is_file():
+        return _model_folder(path)
+    if (path / "checkpoints").is_dir():
+        from ccl.checkpoint import last_checkpoint
+
+        path = last_checkpoint(path / "checkpoints")
+    if path.suffix != ".ckpt":
+        raise ValueError(f"{path} is neither a model folder ({CONFIG} and {WEIGHTS}) nor a run, nor a .ckpt in one")
+    return _checkpoint(path)
+
+
+def _model_folder(folder: Path) -> Source:
+    file, weights = folder / CONFIG, folder / WEIGHTS
+    fresh = folder / NEXT
+    if fresh.is_file() and _of(read_yaml(fresh), weights):  # its export was killed as it put it in place
+        file = fresh
+    config = checked(read_yaml(file), file)
+
+    def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        with reading(weights, "weights"):
+            state = load_file(weights)
+        given, found = config["provenance"].get("weights_sha256"), sha256(weights)
+        if given not in (None, found):
+            raise FileError(
+                f"{weights} is not what {file.name} beside it was written for (by sha256): it is damaged, or of "
+                "another export; export or copy the model again"
+            )
+        return state, {"weights_sha256": found}
+
+    return Source(config, file, weights, read)
+
+
+def _of(config: dict[str, Any], weights: Path) -> bool:
+    """Whether a config says that it is of these weights."""
+    provenance = config.get("provenance")
+    return isinstance(provenance, dict) and provenance.get("weights_sha256") == sha256(weights)
+
+
+def _checkpoint(path: Path) -> Source:
+    found = [folder / CONFIG for folder in path.absolute().parents[:2] if (folder / CONFIG).is_file()]
+    if not found:
+        raise ValueError(f"{path} has no {CONFIG} beside it or in the folder above, so its model is unknown")
+    file = found[0]
+    run = read_yaml(file)
+    model = run.get("model")
+    lora = model.get("lora") if isinstance(model, dict) else None
+    if lora is not None:
+        lora = typed(lora, dict, file, "model.lora")
+        rank = typed(lora.get("rank"), int, file, "model.lora.rank")
+        alpha = typed(lora.get("alpha"), (int, float), file, "model.lora.alpha")
+        if rank < 1:
+            raise FileError(f"{file}: model.lora.rank is {rank}; it must be positive")
+    config = checked(from_run(run, file), file)
+    config["provenance"] |= started(file.with_name("run.json"))
+
+    def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        state, step = read_checkpoint(path)
+        if lora is not None:  # a model has no adapters: they are added to its weights
+            state = merge(state, LoRA(rank, alpha).scale)
+        return state, {"step": step}
+
+    return Source(config, file, path, read)
+
+
+def checked(config: dict[str, Any], file: Path) -> dict[str, Any]:
+    """A model's config, as far as its own keys go: what stands below them is `ccl.trust`'s.
+
+    Raises:
+        FileError: a key is missing or unknown, or `provenance` is no object.
+    """
+    if lacking := [key for key in NEEDED if config.get(key) is None]:
+        raise FileError(f"{file}: its config has no {lacking[0]}")
+    if unknown := [key for key in config if key not in (*NEEDED, *OTHERS)]:
+        raise FileError(f"{file} has the key {str(unknown[0])[:80]!r}, which no model has")
+    provenance = typed(config.get("provenance") or {}, dict, file, "provenance")
+    for key, kind in {"codec": str, "weights_sha256": str}.items():
+        if provenance.get(key) is not None:
+            typed(provenance[key], kind, file, f"provenance.{key}")
+    if strange := [key for key in provenance if not isinstance(key, str)]:
+        raise FileError(f"{file}: provenance has the key {str(strange[0])[:80]!r}, which is no text")
+    return {**config, "provenance": provenance}
+
+
+KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
+
+
+def typed(value: Any, kind: Any, file: Path, place: str) -> Any:
+    """A value of a file that must be of a type.
+
+    Raises:
+        FileError: it is of another.
+    """
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise FileError(f"{file}: {place} is {str(value)[:80]!r}; it must be {KINDS.get(kind, 'a number')}")
+    return value
+
+
+def from_run(config: dict[str, Any], file: Path = Path(CONFIG)) -> dict[str, Any]:
+    """The config of a run in the form of a model folder."""
+    model = typed(config.get("model") or {}, dict, file, "model")
+    model = typed(model.get("init_args", model) or {}, dict, file, "model.init_args")
+    missing = [
+        key for key, place in (("grid", config), ("codec", config), ("net", model), ("text", model)) if key not in place
+    ]
+    if missing:
+        raise ValueError(f"the run's {file} has no {missing[0]}, so its model cannot be built")
+    codec = typed(config["codec"], dict, file, "codec")
+    return {
+        "net": model["net"],
+        "text": model["text"],
+        **({"image": model["image"]} if model.get("image") else {}),
+        "codec": codec if "class_path" in codec else {"class_path": "ccl.codecs.Codec", "init_args": codec},
+        "grid": config["grid"],
+        "sampling": config.get("sampling") or model.get("sampling") or {},
+        "provenance": {"run": config.get("name"), "seed": config.get("seed_everything")},
+    }
+
+
+def started(path: Path) -> dict[str, Any]:
+    """Commit, versions and codec of a run's last start, as far as they were written down."""
+    if not path.is_file():
+        return {}
+    with reading(path, "the record of a run"):
+        record = typed(json.loads(path.read_text(encoding="utf-8")), dict, path, "it")
+        starts = typed(record.get("starts", []), list, path, "starts")
+        last = typed(starts[-1], dict, path, "the last of starts") if starts else {}
+        if last.get("codec") is not None:
+            typed(last["codec"], str, path, "codec of the last of starts")
+        return {key: last[key] for key in ("commit", "dirty", "versions", "codec") if key in last}
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
+    """Weights of a run's checkpoint, the average where there is one, and its step."""
+    from ccl.checkpoint import load_checkpoint, step_of, verify
+    from ccl.sharded import read_sharded
+
+    if path.is_dir():
+        verify(path)
+        with reading(path, "a checkpoint"):
+            state, step = read_sharded(path), step_of(path.resolve())
+    else:
+        checkpoint = load_checkpoint(path)
+        state = typed(checkpoint["state_dict"], dict, path, "state_dict")
+        step = typed(checkpoint.get("global_step", 0), int, path, "global_step")
+    for name, value in state.items():
+        typed(name, str, path, "a name in state_dict")
+        if not isinstance(value, Tensor):
+            raise FileError(f"{path}: {name} in state_dict is {str(value)[:80]!r}; it must be a tensor")
+    average = {k.removeprefix("ema."): v for k, v in state.items() if k.startswith("ema.")}
+    return {k: v for k, v in {**state, **average}.items() if k.startswith(("net.", "text."))}, step

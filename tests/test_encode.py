@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 
 import ccl.files
-import ccl.media
+import ccl.media.read
 from ccl import cli
 from ccl.cli.errors import UsageError, one_sentence
 from ccl.cli.fit import used
@@ -527,7 +527,7 @@ def test_a_stream_that_is_not_learned_is_neither_decoded_nor_sent(clips, whole, 
     data = ShardData(str(clips), GRID, make_codec(), batch_size=3, shuffle=0)
     sound = next(iter(data.train_dataloader())).media.audio
     data.streams = AV(False, True)
-    monkeypatch.setattr(ccl.media, "_Pictures", None)  # nothing may look at pictures
+    monkeypatch.setattr(ccl.media.read, "Pictures", None)  # nothing may look at pictures
     alone = next(iter(data.train_dataloader())).media
     assert alone.video is None and torch.equal(alone.audio, sound)
     data = ShardData(str(whole), replace(GRID, height=32), Codec(AwayVideo(), MeanAudio()), batch_size=3, shuffle=0)

@@ -192,13 +192,13 @@ def test_official_clips_are_first_and_last_of_their_range(count: int, fps: float
         frames = list(range(math.ceil(fps * start), min(math.ceil(fps * (start + 2)), count)))
         kept = [int(x) for x in torch.linspace(0, len(frames) - 1, 2).long()]  # uniform_temporal_subsample
         expected.append([frames[k] for k in kept])
-    assert clip_pictures(count, fps).tolist() == expected
+    assert clip_pictures(np.arange(count) / fps, count / fps).tolist() == expected
 
 
 def test_official_pictures_are_those_of_their_pairs() -> None:
     shown = film(6.0, 10.0, (24, 32))
     pictures, pairs = clipped(shown)
-    native = clip_pictures(60, 10.0)
+    native = clip_pictures(np.arange(60) / 10, 6.0)
     assert pictures.shape == (10, 3, 224, 298) and pairs.shape == (5, 2)
     for (a, b), (i, j) in zip(pairs.tolist(), native.tolist(), strict=True):
         for mine, theirs in ((a, i), (b, j)):

@@ -69,7 +69,7 @@ def late(audio: np.ndarray, frames: int) -> np.ndarray:
 
 def heard(every: list[Clip], frames: int) -> list[np.ndarray]:
     """The envelope of each clip's sound, late by so many frames."""
-    return [envelope(late(c.audio, frames), len(c.video), c.fps, c.sample_rate) for c in every]
+    return [envelope(late(c.audio, frames), np.arange(len(c.video) + 1) / c.fps, c.sample_rate) for c in every]
 
 
 def painted(areas, size: int = 32, at=(4, 4)) -> np.ndarray:
@@ -172,13 +172,13 @@ def test_a_real_mp4_keeps_the_score(clips, tmp_path):
 def test_the_envelope_is_the_loudness_of_each_frame():
     audio = np.zeros(16_000, np.float32)
     audio[6400:12800] = np.sin(np.arange(6400))
-    curve = envelope(audio, 25, 25.0, 16_000)
+    curve = envelope(audio, np.arange(26) / 25, 16_000)
     assert curve.shape == (25,) and np.allclose(curve[:9], 0) and np.allclose(curve[21:], 0)
     assert np.allclose(curve[11:19], (0.5**0.5) ** 0.5, atol=0.01)
 
 
 def test_sound_shorter_than_the_pictures_counts_as_silence():
-    curve = envelope(np.ones(640, np.float32), 10, 25.0, 16_000)
+    curve = envelope(np.ones(640, np.float32), np.arange(11) / 25, 16_000)
     assert curve.shape == (10,) and np.allclose(curve[2:], 0)
 
 

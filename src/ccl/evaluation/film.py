@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
-from ccl.media import MediaError, read_natural
+from ccl.media import TORCHAUDIO, MediaError, read_natural, resample
 from ccl.rows import Row
 from ccl.types import Clip
 
@@ -87,7 +87,7 @@ class Film:
     def seconds(self) -> float:
         """Length: of the pictures where there are any, else of the sound."""
         if self.clip.video is not None and len(self.clip.video):
-            return float(self.times[-1]) + 1 / self.clip.fps
+            return len(self.clip.video) / self.clip.fps
         return len(self.audio) / self.clip.sample_rate
 
     def indices(self, fps: float | int) -> Int[np.ndarray, " n"]:
@@ -110,9 +110,9 @@ class Film:
 
     def sound(self, sample_rate: int) -> Float32[np.ndarray, " r"]:
         """The samples at another rate, by torchaudio's windowed sinc, the resampler of the reference codes."""
-        from ccl.evaluation.dsp.resample import resample
-
-        return self.once(("sound", sample_rate), lambda: resample(self.audio, self.clip.sample_rate, sample_rate))
+        return self.once(
+            ("sound", sample_rate), lambda: resample(self.audio, self.clip.sample_rate, sample_rate, TORCHAUDIO)
+        )
 
 
 def constant_rate(times: np.ndarray, end: float, fps: float | int) -> Int[np.ndarray, " n"]:

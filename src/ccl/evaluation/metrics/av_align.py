@@ -11,12 +11,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from ccl.evaluation.dsp.onset import onsets
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
-from ccl.media import resample
+from ccl.media import FFMPEG, resample
 
 SMALLEST = 16  # pixels, of the window of the flow and its neighbourhood
 SAMPLE_RATE = 44_100
@@ -43,27 +43,27 @@ class AVAlign(Metric):
             raise ValueError(f"height is {height}; flow needs {SMALLEST} pixels at least")
         self.height, self.threads = height, threads
 
-    def prepare(self, film: Film) -> tuple[np.ndarray, np.ndarray, float]:
-        """Onsets in seconds, the flow of each picture, and the frame rate."""
-        # By polyphase: what torchaudio's short sinc leaves above the old band, 16 kHz to 44.1, counts as sound here.
-        sound = resample(film.audio, film.clip.sample_rate, SAMPLE_RATE)
+    def prepare(self, film: Film) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Onsets in seconds, the flow of each picture, and the pictures' times."""
+        # What a shorter filter leaves above the old band, 16 kHz to 44.1, counts as sound here.
+        sound = resample(film.audio, film.clip.sample_rate, SAMPLE_RATE, FFMPEG)
         if len(film.video) < 2:
             raise Unscorable("one picture alone has no motion")
         curve = film.once(("flow", self.height), lambda: flow(film.video, height=self.height, threads=self.threads))
-        return onsets(sound, SAMPLE_RATE) / SAMPLE_RATE, curve, film.clip.fps
+        return onsets(sound, SAMPLE_RATE) / SAMPLE_RATE, curve, film.times
 
-    def measure(self, inputs: Sequence[tuple[np.ndarray, np.ndarray, float]]) -> list[Measured]:
-        return [Measured({"av_align": overlap(heard, peaks(curve) / fps, fps)}) for heard, curve, fps in inputs]
+    def measure(self, inputs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[Measured]:
+        return [Measured({"av_align": aligned(heard, peaks(curve), times)}) for heard, curve, times in inputs]
 
     def missing(self) -> str:
         return "" if find_spec("cv2") else "AV-Align needs OpenCV: pip install 'ccl[eval]'"
 
     def protocol(self) -> dict[str, Any]:
         return {
-            "onsets": f"librosa 0.11 onset_detect defaults, {SAMPLE_RATE} Hz mono by a polyphase filter",
+            "onsets": f"librosa 0.11 onset_detect defaults, {SAMPLE_RATE} Hz mono by {FFMPEG.name}",
             "flow": "mean Farneback flow at the file's own frame rate, maxima of 0.1 pixels or more",
             "height": self.height or "native",
-            "match": "one to one, in order, closer than one picture; intersection over union",
+            "match": "one to one, in order, closer than that picture's time; intersection over union",
         }
 
 
@@ -99,11 +99,24 @@ def peaks(curve: Float[np.ndarray, " t"]) -> np.ndarray:
     return 1 + np.flatnonzero((curve[:-2] < inner) & (inner > curve[2:]) & (inner >= LEAST))
 
 
-def overlap(heard: Float[np.ndarray, " a"], seen: Float[np.ndarray, " v"], fps: float) -> float:
-    """Intersection over union: each onset takes the first motion that is free and less than a picture's time away."""
-    free, hits = list(seen), 0
+def aligned(heard: Float[np.ndarray, " a"], moved: Int[np.ndarray, " v"], times: Float[np.ndarray, " t"]) -> float:
+    """`overlap` of onsets with the pictures into which there is motion, none of them the first."""
+    return overlap(heard, times[moved], 1 / np.maximum(times[moved] - times[moved - 1], 1e-6))
+
+
+def overlap(
+    heard: Float[np.ndarray, " a"], seen: Float[np.ndarray, " v"], fps: float | Float[np.ndarray, " v"]
+) -> float:
+    """Intersection over union: each onset takes the first motion that is free and less than a picture's time away.
+
+    Args:
+        heard: seconds of the onsets.
+        seen: seconds of the motions.
+        fps: pictures a second, at each motion where they vary.
+    """
+    free, hits = list(zip(seen, 1 / np.broadcast_to(fps, seen.shape), strict=True)), 0
     for time in heard:
-        near = next((i for i, other in enumerate(free) if other - 1 / fps < time < other + 1 / fps), None)
+        near = next((i for i, (other, lasts) in enumerate(free) if other - lasts < time < other + lasts), None)
         if near is not None:
             del free[near]
             hits += 1

@@ -193,7 +193,7 @@ def streamed(film: Film) -> tuple[UInt8[Tensor, "n 3 h w"], Tensor]:
 
 def clipped(film: Film) -> tuple[Float32[Tensor, "n 3 h w"], Tensor]:
     """ImageBind's pictures: the first and last of each of five clips, and which pairs (P, 2) they make."""
-    native = clip_pictures(len(film.video), film.clip.fps)
+    native = clip_pictures(film.times, film.seconds)
     used, pairs = np.unique(native, return_inverse=True)
     # One at a time: as float, a 1080p picture is 25 MB.
     chosen = torch.from_numpy(film.video[used]).permute(0, 3, 1, 2).split(1)
@@ -202,13 +202,16 @@ def clipped(film: Film) -> tuple[Float32[Tensor, "n 3 h w"], Tensor]:
     )
 
 
-def clip_pictures(count: int, fps: float) -> np.ndarray:
-    """(5, 2) the first and last picture of each clip of 2 s, of `count` at `fps`."""
-    pairs = []
-    for start in clip_starts(count / fps, VIDEO_CLIPS):
-        end = min(ceil(fps * float(start + CLIP_SECONDS)), count)
-        pairs.append((min(ceil(fps * float(start)), end - 1), end - 1))
-    return np.array(pairs)
+def clip_pictures(times: Float[np.ndarray, " t"], seconds: float) -> np.ndarray:
+    """(5, 2) the first and last picture that begin within each clip of 2 s; where none does, the one that stands.
+
+    Args:
+        times: of the pictures, seconds, the first at 0.
+        seconds: length of the film.
+    """
+    starts = np.array([float(start) for start in clip_starts(seconds, VIDEO_CLIPS)]) - 1e-9  # rounding is no time
+    last = np.maximum(np.searchsorted(times, starts + CLIP_SECONDS) - 1, 0)
+    return np.stack([np.minimum(np.searchsorted(times, starts), last), last], axis=1)
 
 
 def resize_bicubic(pictures: UInt8[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 y x"]:

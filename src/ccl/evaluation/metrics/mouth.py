@@ -46,7 +46,7 @@ class Mouth(Metric):
     def prepare(self, film: Film) -> np.ndarray:
         """Opening and envelope of each frame, (2, T)."""
         curve = opening(film.video)
-        return np.stack([curve, envelope(film.audio, len(curve), film.clip.fps, film.clip.sample_rate)])
+        return np.stack([curve, envelope(film.audio, np.append(film.times, film.seconds), film.clip.sample_rate)])
 
     def measure(self, inputs: Sequence[np.ndarray]) -> list[Measured]:
         return [Measured(_values(pair), pair) for pair in inputs]
@@ -88,12 +88,19 @@ def found(curve: Float[np.ndarray, " t"]) -> bool:
     return bool(len(curve) and curve.max() >= _FOUND)
 
 
-def envelope(audio: Float[np.ndarray, " s"], frames: int, fps: float, sample_rate: int) -> Float[np.ndarray, " t"]:
+def envelope(
+    audio: Float[np.ndarray, " s"], times: Float[np.ndarray, " edges"], sample_rate: int
+) -> Float[np.ndarray, " t"]:
     """Loudness during each frame: the square root of the root mean square, smoothed over neighbours; 0 in silence.
 
     The root lies between amplitude, which only sees the loudest vowels, and decibels, in which silence weighs most.
+
+    Args:
+        audio: mono.
+        times: seconds at which the frames begin, and at which the last one ends.
+        sample_rate: Hz.
     """
-    edges = np.round(np.arange(frames + 1) / fps * sample_rate).astype(int)
+    edges = np.round(times * sample_rate).astype(int)
     energy = np.concatenate([[0.0], np.cumsum(audio.astype(np.float64) ** 2)])
     at = np.minimum(edges, len(audio))
     rms = np.sqrt(np.diff(energy[at]) / np.maximum(np.diff(edges), 1))

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from ccl.evaluation.results import Results
+from ccl.files import machine_trouble
 from ccl.media import MediaError, first_picture
 
 POSTER = 320  # pixels of the longer side of a clip's first picture, which the page shows until the clip is played
@@ -103,6 +104,8 @@ def shown_clip(path: Path, name: str, folder: Path, embedded: bool) -> dict[str,
     try:
         clip["poster"] = poster(path)
     except MediaError as error:
+        if machine_trouble(error):
+            raise
         clip["note"] = error.reason
     return clip
 

@@ -150,7 +150,7 @@ def test_a_key_on_the_command_line_is_found_there() -> None:
 def test_a_parsers_complaint_becomes_a_sentence(tmp_path: Path) -> None:
     file = tmp_path / "o.yaml"
     file.write_text("trainer:\n  max_step: 3\n")
-    said = explain("Group 'trainer' does not accept option 'max_step'", ["max_steps", "devices"], [file], [])
+    said = explain("Group 'trainer' does not accept option 'max_step'", ["trainer.max_steps"], [file], [])
     assert said == f"there is no key 'trainer.max_step' in {file}, line 2, did you mean 'max_steps'?"
 
 
@@ -181,3 +181,8 @@ def test_generating_imports_nothing_of_scoring() -> None:
     code = "import sys, ccl.cli.verbs, ccl.cli.parts, ccl.generate; print('torchmetrics' in sys.modules)"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "False"
+
+
+def test_the_package_runs_as_the_command_does() -> None:
+    done = subprocess.run([sys.executable, "-m", "ccl", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ccl 0.")

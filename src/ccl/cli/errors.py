@@ -7,22 +7,31 @@ here in the files themselves, and the nearest right key is added.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+
+CLASS = ("class_path", "init_args")  # the keys of a node that names a class
+MOST_NODES = 100_000  # of a config; what ships has some hundreds
 
 
 class UsageError(ValueError):
     """The command line or a config is at fault, not the work: exit 2."""
 
 
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The word that is most like this one, or nothing where none is near."""
+    return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)), "")
+
+
 def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no word is near."""
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f", did you mean '{near[0]}'?" if near else ""
+    """`, did you mean 'x'?`, or nothing where no word is near."""
+    near = nearest(word, words)
+    return f", did you mean '{near}'?" if near else ""
 
 
 def one_sentence(error: BaseException) -> str:
@@ -44,6 +53,16 @@ def plain_words(text: str) -> str:
         value = f". Got value: {given[1]}" if meant and given and meant[1].startswith("Expected a") else ""
         text = text[:start] + (meant[1] + value if meant else "it does not fit")
     text = re.sub(r"\. Got value: (?:Namespace\(|[{\[]).*", "", text)
+    text = re.sub(
+        r"-? ?Expected a path but (\S+) either not accessible or invalid - .*No module named '([^']+)'.*",
+        r"there is neither a file \1 nor a module '\2'",
+        text,
+    )
+    text = re.sub(
+        r"-? ?Expected a path but (\S+) either not accessible or invalid - .*Expected a dot import path string: \1.*",
+        r"'\1' is neither a file nor a class",
+        text,
+    )
     text = re.sub(r"^- (.*?) - Type .*", r"\1", text)
     text = re.sub(r"Type \S*(?:Callable|Union|Optional)\[.*?\] expects a function or a callable class: ", "", text)
     text = re.sub(r"Problem with given class_path (\S+?):? - ", r"class_path \1: ", text)
@@ -57,54 +76,143 @@ def _kind(match: re.Match[str]) -> str:
     return f"it must be {match[1]}" if match[1] else f"it must be one of {match[2]}"
 
 
-def nodes(node: yaml.Node, file: Path, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Path, int]]:
-    """Every key of a YAML tree, part files included: (path, file, line)."""
+class Key(NamedTuple):
+    """A key of a YAML file: its path, file and line, and the text that it holds, if it is one."""
+
+    path: tuple[str, ...]
+    file: Path
+    line: int
+    text: str | None
+
+
+def nodes(node: yaml.Node, file: Path, path: tuple[str, ...] = (), above: tuple[Path, ...] = ()) -> Iterator[Key]:
+    """Every key of a YAML tree, part files included.
+
+    Args:
+        node: of the tree.
+        file: that holds it.
+        path: of the node.
+        above: files on the way here.
+
+    Raises:
+        UsageError: a part file cannot be read, or leads to itself.
+    """
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield from nodes(item, file, (*path, str(index)))
+            yield from nodes(item, file, (*path, str(index)), above)
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
-        here = (*path, str(key.value))
-        yield here, file, key.start_mark.line + 1
-        part = file.parent / value.value if isinstance(value, yaml.ScalarNode) and _is_yaml(value.value) else None
+        here, line = (*path, str(key.value)), key.start_mark.line + 1
+        text = value.value if isinstance(value, yaml.ScalarNode) else None
+        yield Key(here, file, line, text)
+        part = file.parent / text if text is not None and is_yaml(text) else None
         if part and part.is_file():
-            yield from nodes(compose(part), part, here)
+            if part.resolve() in (files := (*above, file.resolve())):
+                raise UsageError(f"{file}, line {line}: {text} leads to itself")
+            yield from nodes(compose(part), part, here, files)
         else:
-            yield from nodes(value, file, here)
+            yield from nodes(value, file, here, above)
 
 
-def compose(file: Path) -> yaml.Node:
+def compose(file: Path) -> yaml.MappingNode:
     """The YAML tree of a file.
 
     Raises:
-        UsageError: the file is missing, or is not YAML; with the line.
+        UsageError: the file is missing, is not YAML, with the line, or holds no keys.
     """
-    if not file.is_file():
-        beside = [p.name for p in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
+    if not is_file(file):
+        beside = [p.name for p in file.parent.glob("*.y*ml")] if is_dir(file.parent) else []
         raise UsageError(f"there is no config file {file}{did_you_mean(file.name, beside)}")
     try:
-        tree = yaml.compose(file.read_text())
+        tree = yaml.compose(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise UsageError(f"{file}, line {line} is not UTF-8 text") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{file}{line} is not YAML: {getattr(error, 'problem', None) or error}") from error
+        line_of = f", line {mark.line + 1}" if mark else ""
+        why = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise UsageError(f"{file}{line_of} is not YAML: {why}") from error
+    except RecursionError as error:
+        raise UsageError(f"{file} is nested too deeply") from error
     if not isinstance(tree, yaml.MappingNode):
         raise UsageError(f"{file} holds no keys")
+    if written_out(tree) > MOST_NODES:
+        raise UsageError(f"{file} is more than {MOST_NODES:,} values once its aliases are written out")
     return tree
+
+
+def written_out(node: yaml.Node) -> float:
+    """How many values a tree is without its aliases; endless where one lies within itself."""
+    counts: dict[int, float] = {}
+
+    def count(node: yaml.Node) -> float:
+        if id(node) not in counts:
+            counts[id(node)] = math.inf  # until it is left: met inside of itself, it never ends
+            children = node.value if isinstance(node, yaml.CollectionNode) else []
+            flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+            counts[id(node)] = 1.0 + sum(map(count, flat))
+        return counts[id(node)]
+
+    return count(node)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """What a YAML file holds.
+
+    Raises:
+        UsageError: as `compose`; or a value is not of its tag.
+    """
+    compose(file)
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # keys that are lists, dates that are none
+        raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())[:160]}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long; with a zero byte
+        return False
+
+
+def is_dir(path: Path) -> bool:
+    """Whether there is such a folder."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def flags_of(argv: Iterable[str]) -> list[tuple[str, str]]:
+    """Flags of a command line, without their dashes, each with the value beside it or after its `=`."""
+    words = list(argv)
+    found = []
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        flag, sign, value = word.partition("=")
+        if flag.startswith("--"):
+            found.append((flag.removeprefix("--"), value if sign else after))
+    return found
 
 
 def locate(key: str, files: Iterable[Path], argv: Iterable[str]) -> tuple[str, str]:
     """Where a key that ends in `key` was written: (its dotted path, ` in FILE, line N`).
 
-    The command line wins over the files and the last file over the first, as they override one another.
+    The command line, and part files that it names, win over the files and the last file over the first, as they
+    override one another.
     """
-    for flag in (arg.split("=")[0] for arg in argv if arg.startswith("--")):
-        if flag == f"--{key}" or flag.endswith(f".{key}"):
-            return flag.removeprefix("--"), " on the command line"
     parts = tuple(key.split("."))
-    for file in reversed(list(files)):
-        for path, part, line in nodes(compose(file), file):
+    flags = flags_of(argv)
+    for flag, _ in flags:
+        if flag == key or flag.endswith(f".{key}"):
+            return flag, " on the command line"
+    given = [(tuple(flag.split(".")), Path(value)) for flag, value in flags if is_yaml(value) and is_file(Path(value))]
+    whole = [((), file) for file in files]
+    for above, file in (*((path, file) for path, file in given if path != ("config",)), *reversed(whole)):
+        for path, part, line, _ in nodes(compose(file), file, above):
             if path[-len(parts) :] == parts:
                 return ".".join(path), f" in {part}, line {line}"
     return key, ""
@@ -125,26 +233,33 @@ def explain(message: str, options: Iterable[str], files: Iterable[Path], argv: I
     if inner:
         whole, place = locate(inner["key"], files, argv)
         return f"there is no key '{whole}'{place}{inner['hint'] or ''}"
+    option = re.search(r"there is no option '--(?P<flag>[^']+)'(?:, did you mean '--(?P<right>[^']+)'\?)?", message)
+    if option:
+        return no_option(option["flag"], option["right"] or "", argv)
     wrong = re.match(r"(?:Group '(?P<group>[^']+)' does not accept option|Option) '(?P<key>[^']+)'", message)
     if wrong:
-        key = ".".join(filter(None, wrong.group("group", "key")))
+        key, siblings = first_unknown(".".join(filter(None, wrong.group("group", "key"))), options)
         whole, place = locate(key, files, argv)
-        if not place:
-            whole, place = locate(wrong["key"], files, argv)
-        leaves = sorted({option.rsplit(".", 1)[-1] for option in options} - {"help", "config", "print_config"})
-        hint = did_you_mean(key.rsplit(".", 1)[-1], leaves)
-        return f"there is no key '{whole}'{place}{hint or others(leaves)}"
+        hint = did_you_mean(key.rpartition(".")[2], [*siblings, *CLASS])
+        return f"there is no key '{whole}'{place}{hint or others(siblings)}"
     value = re.match(r'Parser key "(?P<key>[^"]+)":\s*(?P<what>.*)', message, flags=re.S)
     if value:
-        *path, what = re.split(r"(?<=\w): (?=it must be|there is|\w+:)", plain_words(value["what"]))
+        names, what = re.fullmatch(r"((?:[a-z_]\w*: )*)(.*)", plain_words(value["what"])).groups()  # type: ignore[union-attr]
+        path = names.split(": ")[:-1]
         key, place = locate(path[-1] if path else value["key"], files, argv)
         if not place:  # an inner parser's word, which the outermost places
             return f"{value['key']}: {': '.join([*path, what])}"
         return f"{key}{place}: {what}"
     unknown = re.match(r"unrecognized arguments: (?P<flag>\S+)", message, flags=re.I)
     if unknown:
-        flag = unknown["flag"].split("=")[0]
-        return f"there is no option '{flag}'{did_you_mean(flag, [f'--{option}' for option in options])}"
+        flag = unknown["flag"].split("=")[0].removeprefix("--")
+        if flag.startswith("-"):
+            return f"there is no option '{flag}'"
+        key, siblings = first_unknown(flag, options)
+        right = nearest(key.rpartition(".")[2], [*siblings, *CLASS])
+        return no_option(
+            flag, f"{key.rpartition('.')[0]}.{right}{flag.removeprefix(key)}".lstrip(".") if right else "", argv
+        )
     missing = re.match(r"the following arguments are required: (?P<keys>.*)", message)
     if missing:
         return (
@@ -153,9 +268,45 @@ def explain(message: str, options: Iterable[str], files: Iterable[Path], argv: I
     return plain_words(message)
 
 
+def first_unknown(key: str, options: Iterable[str]) -> tuple[str, list[str]]:
+    """A dotted key up to its first word that does not exist, and the words that exist in that place."""
+    words, options = key.split("."), list(options)
+    for count in range(len(words)):
+        above = "".join(f"{word}." for word in words[:count])
+        under = {option.removeprefix(above).split(".")[0] for option in options if option.startswith(above)}
+        if words[count] not in under:
+            break
+    return ".".join(words[: count + 1]), sorted(under - {"help", "config", "print_config", "print_shtab"})
+
+
+def no_option(flag: str, right: str, argv: Iterable[str]) -> str:
+    """The sentence for a flag that does not exist, written out as it was typed, and the right one where it is known."""
+    whole, _ = locate(flag, [], argv)
+    above = whole.removesuffix(flag)
+    return f"there is no option '--{whole}'" + (f", did you mean '--{above}{right}'?" if right else "")
+
+
 def others(options: list[str]) -> str:
     """`; there are: x, y`, where they are few enough to read."""
     return f"; there are: {', '.join(options)}" if 0 < len(options) <= 12 else ""
+
+
+LOOP = re.compile(r"Config file loop detected: [^\n]*")
+
+
+def first_complaint(message: str, error: Exception | None) -> tuple[str, Exception | None]:
+    """What jsonargparse did not like of a part file, where it says that it met the file twice.
+
+    It reads a file again that it did not like, takes that for a loop, and says so instead. Real loops were told before,
+    by `nodes`.
+    """
+    trace: BaseException | None = error
+    while trace is not None and not LOOP.match(str(trace)):
+        trace = trace.__cause__ or trace.__context__
+    first = trace.__context__ if trace is not None else None
+    if not isinstance(first, Exception):
+        return message, error
+    return LOOP.sub(lambda _: str(first), message), first
 
 
 def innermost_options(error: BaseException | None) -> list[str]:
@@ -172,5 +323,6 @@ def innermost_options(error: BaseException | None) -> list[str]:
     return found
 
 
-def _is_yaml(value: Any) -> bool:
+def is_yaml(value: object) -> bool:
+    """Whether a value is the name of a YAML file."""
     return isinstance(value, str) and value.endswith((".yaml", ".yml"))

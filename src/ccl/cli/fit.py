@@ -25,7 +25,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from ccl.callbacks import StepProgress, StopOnSignal
 from ccl.checkpoint import AtomicCheckpointIO, CheckpointError
-from ccl.cli.errors import UsageError, compose, explain, innermost_options
+from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options
+from ccl.cli.own import reachable
 from ccl.codecs.base import Codec
 from ccl.data.index import settings_of
 from ccl.grid import Grid
@@ -47,6 +48,7 @@ class FitParser(LightningArgumentParser):
     start: Path | None = None  # jsonargparse works in a config's folder while it reads it
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message, ex = first_complaint(message, ex)
         options = innermost_options(ex) or [action.dest for action in self._actions]
         with chdir(self.start or Path.cwd()):
             raise UsageError(explain(message, options, config_files(self.argv), self.argv)) from ex
@@ -256,10 +258,9 @@ def main(argv: list[str]) -> int:
     files = config_files(argv)
     if not files and not asks:
         raise UsageError(WITHOUT_CONFIG)
-    for file in files:
-        compose(file)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).addFilter(quiet)
     for message in USELESS_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    return FitCLI(argv).fit()
+    with reachable(files, argv):
+        return FitCLI(argv).fit()

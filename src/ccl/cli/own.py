@@ -1,77 +1,89 @@
-"""Parts of the user's own, named by class_path in YAML: found in the working directory and beside the file too."""
+"""Parts of the user's own, named by class_path in YAML or on the command line: found, and told in words where not.
+
+A run on this machine looks for their modules as Python does, then in the working directory and beside each YAML file.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from ccl.cli.errors import UsageError, compose, did_you_mean
+from ccl.cli.errors import UsageError, compose, did_you_mean, flags_of, is_file, is_yaml, nodes
 
 
 @contextmanager
-def reachable(files: Sequence[Path]) -> Iterator[None]:
+def reachable(files: Sequence[Path], argv: Sequence[str] = ()) -> Iterator[None]:
     """Look for modules in the working directory and beside these files too, and check that each class is there.
 
-    For every verb that builds what a YAML file of its user names. No module that Python finds already is hidden.
+    For every verb that builds what its user's YAML names. No module that Python finds already is hidden.
 
     Args:
-        files: of YAML.
+        files: of YAML, which may name part files.
+        argv: the command line, which may name classes and YAML files too.
 
     Raises:
         UsageError: a class_path names what is not there or cannot be imported; with its file and line.
     """
+    named = list(classes(files, argv))
     before = list(sys.path)
-    folders = [Path.cwd(), *(file.parent.absolute() for file in files)]
+    folders = [Path.cwd(), *(file.parent.absolute() for _, file, _ in named if file is not None)]
     sys.path += [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in before]
     importlib.invalidate_caches()
     try:
-        for file in files:
-            for node in class_paths(compose(file)):
-                check(node.value, file, f"{file}, line {node.start_mark.line + 1}")
+        for name, file, place in named:
+            check(name, file, place)
         yield
     finally:
         sys.path[:] = before
 
 
-def class_paths(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    """Every dotted class_path of a tree."""
-    inner: list[Any] = node.value if isinstance(node, yaml.SequenceNode) else []
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
-        if key.value == "class_path" and isinstance(value, yaml.ScalarNode) and "." in value.value:
-            yield value
-        inner.append(value)
-    for one in inner:
-        yield from class_paths(one)
+def classes(files: Sequence[Path], argv: Sequence[str]) -> Iterator[tuple[str, Path | None, str]]:
+    """Every dotted class_path: (name, the file that it stands in, words for where that is)."""
+    values = flags_of(argv)
+    for flag, value in values:
+        if flag.endswith("class_path") and "." in value:
+            yield value, None, f"--{flag}"
+    parts = [Path(value) for flag, value in values if is_yaml(value) and is_file(Path(value))]
+    for file in dict.fromkeys((*files, *parts)):
+        for path, part, line, text in nodes(compose(file), file):
+            if path[-1] == "class_path" and text and "." in text:
+                yield text, part, f"{part}, line {line}"
 
 
-def check(name: str, file: Path, place: str) -> None:
-    """Import what a class_path names.
+def check(name: str, file: Path | None, place: str) -> None:
+    """Import a class.
 
     Raises:
         UsageError: there is no such module or no such name in it, or the module cannot be imported.
     """
     module, _, attribute = name.rpartition(".")
+    if not all(word.isidentifier() for word in name.split(".")):
+        raise UsageError(f"{place}: '{name}' is no name of a class, as package.module.Class")
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise UsageError(f"{place}: {module} needs the module '{error.name}', which is not installed") from error
-        looked = dict.fromkeys((str(Path.cwd()), str(file.parent.absolute())))
+        looked = [str(Path.cwd()), *([str(file.parent.absolute())] if file else [])]
         raise UsageError(
             f"{place}: there is no module '{error.name}' for {name}; looked for among what is installed and in "
-            f"{' and '.join(looked)}"
+            f"{' and '.join(dict.fromkeys(looked))}"
         ) from error
     except Exception as error:  # whatever a module does when it is imported
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{Path(frame.filename).name}, line {frame.lineno}: {type(error).__name__}: {error}"
-        raise UsageError(f"{place}: {module} cannot be imported: {said}") from error
+        raise UsageError(f"{place}: {module} cannot be imported: {cause(error)}") from error
     if not hasattr(found, attribute):
         where = getattr(found, "__file__", None) or "built in"
         raise UsageError(f"{place}: {module} ({where}) has no '{attribute}'{did_you_mean(attribute, vars(found))}")
+
+
+def cause(error: Exception) -> str:
+    """An error of somebody else's module, with its place there."""
+    if isinstance(error, SyntaxError):
+        return f"{Path(error.filename or '').name}, line {error.lineno}: {error.msg}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}: {type(error).__name__}: {error}"

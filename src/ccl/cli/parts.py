@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ccl import guidance
-from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
+from ccl.cli.errors import UsageError, did_you_mean, first_complaint, plain_words, read_yaml
+from ccl.cli.own import reachable
 from ccl.guidance import Guidance
 from ccl.rows import SUFFIXES, Row
 from ccl.types import Scale
@@ -45,8 +45,8 @@ def guidance_of(name: str | None, scale: list[float] | None, modal: list[float] 
     if name.endswith((".yaml", ".yml")):
         if strengths:
             raise UsageError(f"{name} says its strengths itself; leave --scale and --modal out")
-        compose(Path(name))
-        return build(Guidance, yaml.safe_load(Path(name).read_text()), name)
+        with reachable([Path(name)]):
+            return build(Guidance, read_yaml(Path(name)), name)
     if name not in RULES:
         raise UsageError(f"there is no guidance '{name}'{did_you_mean(name, RULES)}; there are: {', '.join(RULES)}")
     rule = RULES[name]
@@ -119,4 +119,4 @@ def build(base: type, node: Any, where: str) -> Any:
     try:
         return parser.instantiate_classes(parser.parse_object({"part": node})).part
     except ArgumentError as error:
-        raise UsageError(f"{where}: {plain_words(str(error))}") from error
+        raise UsageError(f"{where}: {plain_words(first_complaint(str(error), error)[0])}") from error

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from ccl import plan
-from ccl.cli.errors import UsageError, compose
+from ccl.cli.errors import UsageError
 from ccl.cli.fit import config_files, quiet, resolve
+from ccl.cli.own import reachable
 from ccl.cli.parser import Parser
 from ccl.cli.parts import build
 from ccl.grid import Grid
@@ -120,15 +121,14 @@ def main(argv: list[str]) -> int:
         parser.error("it needs a config, as `ccl fit` does: --config configs/joint.yaml")
     if min(args.gpus) < 1 or not 0 < args.mfu <= 1 or args.tflops <= 0:
         parser.error("--gpus are at least 1, --mfu lies between 0 and 1, --tflops is positive")
-    for file in config_files(rest):
-        compose(file)
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(quiet)
-    config = resolve(rest)
-    try:
-        planned = Planned(config, Grid(**config["grid"]))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    lines = generation(planned, args) if args.generate else training(planned, args)
+    with reachable(config_files(rest), rest):
+        config = resolve(rest)
+        try:
+            planned = Planned(config, Grid(**config["grid"]))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        lines = generation(planned, args) if args.generate else training(planned, args)
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

@@ -179,6 +179,29 @@ if __name__ == "__main__":
         assert not alive(worker)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_an_interruption_is_told_by_one_process(tmp_path: Path, method: str) -> None:
+    """As a terminal does, which sends Ctrl-C to all; and nobody waits for work that takes long."""
+    program = f"""
+import os, time
+from ccl.data.engines import processes
+if __name__ == "__main__":
+    try:
+        with processes(2, {method!r}, os.write, 1, b"at work\\n") as pool:
+            list(pool.map(time.sleep, [60, 60]))
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+    (tmp_path / "program.py").write_text(program)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, tmp_path / "program.py"], process_group=0, **pipes) as parent:
+        assert parent.stdout is not None
+        assert [next(parent.stdout) for _ in range(2)] == ["at work\n"] * 2
+        os.killpg(parent.pid, signal.SIGINT)
+        said, errors = parent.communicate(timeout=20)
+        assert said.strip() == "interrupted" and errors == ""
+
+
 def alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -91,6 +92,8 @@ def _begin(parent: int, begin: Callable[..., None], args: Sequence[Any]) -> None
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    # Ctrl-C reaches every process of a terminal: the one that started them has words for it.
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     begin(*args)
 
 

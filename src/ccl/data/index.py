@@ -56,8 +56,8 @@ def read_index(path: Path) -> dict[str, Any]:
     names = Counter(line["name"] for line in lines)
     twice = [name for name, times in names.items() if times > 1]
     _must(not twice, path, "shards", f"of different names, and {twice[:1]} is there twice")
-    held = sum(line["samples"] for line in lines)
-    _must(index.get("samples") == held, path, "samples", f"those of its shards, {held}, not {index.get('samples')}")
+    samples, held = index.get("samples"), sum(line["samples"] for line in lines)
+    _must(_whole(samples, 0) and samples == held, path, "samples", f"those of its shards, {held}, not {samples!r:.80}")
     _must(_whole(index.get("consumed"), held), path, "consumed", f"a whole number, at least {held}")
     _must(isinstance(skipped, list), path, "skipped", "a list")
     for number, row in enumerate(skipped):
@@ -75,8 +75,8 @@ def check_line(line: Any, path: Path, key: str = "it") -> Line:
         _must(_whole(line.get(count)), path, f"{key}.{count}", f"a whole number, at least 1, for {name}")
     fits = line["samples"] * SMALLEST <= line["bytes"]
     _must(fits, path, f"{key}.samples", f"what {name} can hold, not {line['samples']}")
-    digest = line.get("sha256")
-    _must(isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest), path, f"{key}.sha256", "64 hex digits")
+    found = line.get("sha256")
+    _must(isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found), path, f"{key}.sha256", "64 hex digits")
     return line
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ccl import cli
 from ccl.cli.errors import UsageError
-from ccl.cli.testsets import own_shards
+from ccl.cli.testsets import is_embedded, own_shards
 from ccl.data.captions import captioned, write_clips
 from ccl.data.write import Source, write_shards
 from ccl.grid import Grid
@@ -88,6 +88,13 @@ def test_which_shards_a_run_is_scored_on_follows_from_its_config(tmp_path, monke
     assert own_shards(world, trained_on=True) is None is own_shards({"data": 5}, trained_on=True)
     with pytest.raises(UsageError, match=r"^gone, which the run was validated on, is not here; .* --testset"):
         own_shards(gone, trained_on=True)
+
+
+def test_the_embedded_codec_is_found_in_configs_of_runs_and_of_models():
+    part = {"video": {"class_path": "ccl.codecs.EmbeddedVideo"}}
+    assert is_embedded({"codec": part}) and is_embedded({"codec": {"class_path": "x", "init_args": part}})
+    for other in ({}, {"codec": None}, {"codec": "EmbeddedVideo"}, {"codec": {"video": {"class_path": "a.WanVideo"}}}):
+        assert not is_embedded(other)
 
 
 def test_true_clips_are_the_bytes_of_the_shards_and_damage_is_told(shards, tmp_path):

@@ -120,6 +120,15 @@ class ShardSet(TestSet):
         return dict(zip(clips, (self.home / f"{name}.mp4" for name in names), strict=True))
 
 
+def is_embedded(config: dict[str, Any]) -> bool:
+    """Whether a run or a model folder has the embedded codec of pictures."""
+    node: Any = config.get("codec")
+    node = node.get("init_args", node) if isinstance(node, dict) else None  # of a model folder, else of a run
+    for key in ("video", "class_path"):
+        node = node.get(key) if isinstance(node, dict) else None
+    return isinstance(node, str) and node.endswith(".EmbeddedVideo")
+
+
 def own_shards(config: dict[str, Any], *, trained_on: bool) -> tuple[Path, str] | None:
     """The shards that a run is to be scored on, and in words which they are; None where it has none of its own.
 

@@ -1,0 +1,136 @@
+"""The metrics of `ccl evaluate`: those asked for or that fit, with the conventions of a YAML, and of the user's own."""
+
+from __future__ import annotations
+
+import inspect
+from argparse import Namespace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ccl.cli.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from ccl.evaluation.metrics import Metric
+    from ccl.rows import Row
+
+
+def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> list[Metric]:
+    """The metrics asked for, or all that fit the test set, with the conventions of the command line and --protocol.
+
+    `referenced` says that the rows' true clips will be there, where they are not yet.
+    """
+    from ccl.cli.parts import device_of
+    from ccl.evaluation.metrics import METRICS
+
+    protocol, own = protocol_of(args.protocol) if args.protocol else ({}, {})
+    known = METRICS | own
+    names = list(dict.fromkeys(name for word in args.metrics or () for name in word.split(",") if name))
+    if args.metrics and not names:
+        raise UsageError(f"--metrics names none; there are: {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no metric '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    if not names:
+        unfit = set() if args.reference else {"fvd"}
+        true = args.reference or any(row.reference and (referenced or Path(row.reference).is_file()) for row in rows)
+        unfit |= set() if true else {"onset"}
+        unfit |= set() if any("world" in row.id for row in rows) else {"mouth", "colours"}
+        names = [name for name in known if name not in unfit]
+    asked = {"device": device_of(args.device), "precision": args.precision, "model": args.whisper}
+    usual = {"device": best_device()}
+    metrics = []
+    for name in names:
+        cls, settings = known[name], dict(protocol.get(name, {}))
+        takes = inspect.signature(cls).parameters
+        settings |= {key: value for key, value in asked.items() if key in takes and value is not None}
+        settings = {key: value for key, value in usual.items() if key in takes} | settings
+        try:
+            metric = cls(**settings)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"metric {name}: {error}") from error
+        if args.batch_size:
+            metric.batch_size = args.batch_size
+        metrics.append(metric)
+    return metrics
+
+
+def protocol_of(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, type[Metric]]]:
+    """Conventions from a YAML file.
+
+    Returns:
+        init_args by metric, and the metrics of the user's own, which the file names by class_path.
+
+    Raises:
+        UsageError: names the key that does not belong.
+    """
+    from ccl.cli.errors import compose
+    from ccl.cli.parts import build
+    from ccl.evaluation.metrics import METRICS
+
+    compose(file)
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"{file} is no YAML of metrics: {' '.join(str(error).split())[:160]}") from error
+    found: dict[str, dict[str, Any]] = {}
+    own: dict[str, type[Metric]] = {}
+    for name, node in tree.items():
+        node = {} if node is None else node
+        path = node.get("class_path") if isinstance(node, dict) else None
+        if name not in METRICS:
+            if not isinstance(path, str) or "." not in path:
+                near = did_you_mean(str(name), METRICS)
+                raise UsageError(
+                    f"{file}: there is no metric '{name}'{near}; one of your own needs class_path: MODULE.CLASS"
+                )
+            own[name] = own_metric(path, name, file)
+        settings = (node.get("init_args") or {}) if isinstance(node, dict) else None
+        if not isinstance(settings, dict) or node.keys() - {"class_path", "init_args"}:
+            raise UsageError(f"{file}: metric {name} must have init_args: {{...}}, and class_path at most beside them")
+        cls = own[name] if name in own else METRICS[name]
+        if name not in own and path not in (None, right := f"ccl.evaluation.metrics.{cls.__name__}"):
+            raise UsageError(f"{file}: metric {name} is {right}, not {path}")
+        takes = inspect.signature(cls).parameters
+        for key in settings:
+            if key not in takes:
+                raise UsageError(f"{file}: metric {name} has no '{key}'{did_you_mean(str(key), takes)}")
+        try:
+            build(cls, {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": settings}, str(file))
+        except UsageError as error:
+            key, _, what = str(error).rpartition('Parser key "')[2].partition('": ')
+            raise UsageError(
+                f"{file}: metric {name}, {key}: {what}" if what else f"{file}: metric {name}: {error}"
+            ) from error
+        found[name] = settings
+    return found, own
+
+
+def own_metric(path: str, name: str, file: Path) -> type[Metric]:
+    """A metric of the user's own. UsageError where the class is none, or goes by another name."""
+    from ccl.evaluation.metrics import METRICS, Column, Metric
+
+    place, (module, _, attribute) = f"{file}: metric {name}", path.rpartition(".")
+    cls: Any = getattr(import_module(module), attribute)  # which is there: own.reachable has looked
+    if not isinstance(cls, type) or not issubclass(cls, Metric):
+        raise UsageError(f"{place} is {path}, which is no ccl.evaluation.Metric")
+    if getattr(cls, "name", None) != name:
+        raise UsageError(f"{place} is {path}, which calls itself '{getattr(cls, 'name', '')}'; give both one name")
+    columns = getattr(cls, "columns", ())
+    if not columns or not all(isinstance(column, Column) for column in columns):
+        raise UsageError(f"{place}: {path} has no columns, a tuple of ccl.evaluation.Column")
+    taken = {column.name: metric.name for metric in METRICS.values() for column in metric.columns}
+    for column in columns:
+        if column.name in taken:
+            raise UsageError(
+                f"{place}: the column '{column.name}' of {path} is that of the metric {taken[column.name]}"
+            )
+    return cls
+
+
+def best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

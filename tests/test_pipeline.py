@@ -1,8 +1,14 @@
 """Generation tasks, seeds, files and model folders, with the smallest real model."""
 
+import contextlib
+import hashlib
 import json
+import os
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,6 +187,63 @@ def test_a_stopped_run_goes_on_where_it_was(pipe, tmp_path, monkeypatch):
     assert made == ["clip/0", "clip/1", "clip/1", "clip/2"]
 
 
+@pytest.mark.parametrize("damage", ["empty", "a flipped byte", "no sum", "no record", "another kind", "no text"])
+def test_a_clip_that_is_not_as_its_record_says_is_made_anew(pipe, tmp_path, damage):
+    (path,) = generate_files(pipe, ROWS[:1], tmp_path)
+    record, whole = path.with_suffix(".json"), path.read_bytes()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "a flipped byte":
+        path.write_bytes(bytes([*whole[:-1], whole[-1] ^ 1]))
+    elif damage == "no sum":
+        record.write_text(json.dumps({**json.loads(record.read_text()), "file": None}))
+    else:
+        record.write_bytes({"no record": b"{", "another kind": b"[1]", "no text": b"\xff"}[damage])
+    generate_files(pipe, ROWS[:1], tmp_path)
+    said = json.loads(record.read_text())["file"]
+    assert len(path.read_bytes()) == said["bytes"] > 0
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == said["sha256"]
+
+
+OTHER = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from ccl.generate import at_work
+with at_work(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))):
+    print("in", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "together"),
+    [
+        ((0, 1), (0, 1), False),
+        ((1, 2), (0, 1), False),
+        ((1, 2), (1, 2), False),
+        ((0, 1), (0, 2), False),
+        ((1, 2), (0, 2), True),
+        ((0, 2), (1, 2), True),
+    ],
+)
+def test_a_folder_of_clips_has_one_job_at_a_time_of_as_many_processes_as_share_it(tmp_path, there, here, together):
+    command = [sys.executable, "-c", OTHER, str(tmp_path), *map(str, there)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        try:
+            with contextlib.ExitStack() as stack:
+                if not together:
+                    stack.enter_context(pytest.raises(ValueError, match="is being written by another process"))
+                with generate_module.at_work(tmp_path, here):
+                    pass
+        finally:
+            other.communicate("\n")
+    with generate_module.at_work(tmp_path, (0, 1)):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_clips_of_other_settings_are_not_mixed(pipe, tmp_path):
     generate_files(pipe, ROWS[:1], tmp_path)
     with pytest.raises(ValueError, match="made with another steps"):
@@ -283,6 +346,60 @@ def test_a_model_folder_replaces_its_forerunner_and_leaves_nothing_else(folder):
     save_model(folder, tiny_config(), tiny_state(2.0))
     assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "model.safetensors"]
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_what_else_lies_in_a_model_folder_stays(folder):
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref")
+    (folder / "README.md").write_text("mine")
+    (folder / f".partial-1-old-{folder.name}").mkdir()  # of a killed export
+    save_model(folder, tiny_config(), tiny_state(2.0))
+    assert (folder / ".git" / "HEAD").read_text() == "ref" and (folder / "README.md").read_text() == "mine"
+    names = [".git", "README.md", "config.yaml", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    load_model(folder)
+
+
+@pytest.mark.parametrize("last", range(1, 8))
+def test_a_killed_export_leaves_the_old_model_or_the_new(folder, monkeypatch, last):
+    """Killed after so many of the calls by which files are written and take their places."""
+
+    class Killed(BaseException):
+        pass
+
+    calls = iter(range(last))
+    states = {"old": tiny_state(), "new": tiny_state(2.0)}
+
+    def dying(call):
+        def made(*args, **kwargs):
+            if next(calls, None) is None:
+                raise Killed
+            return call(*args, **kwargs)
+
+        return made
+
+    with monkeypatch.context() as patched:
+        for module, name in ((Path, "replace"), (os, "fsync"), (model_folder, "save_file")):
+            patched.setattr(module, name, dying(getattr(module, name)))
+        patched.setattr(Path, "unlink", lambda *args, **kwargs: None)  # nothing is cleaned up after a kill
+        done = contextlib.suppress(Killed)
+        with done:
+            save_model(folder, {**tiny_config(), "provenance": {"of": "new"}}, states["new"])
+    model = load_model(folder)
+    which = "new" if model.provenance.get("of") == "new" else "old"
+    assert which == ("new" if last >= 6 else "old")  # the sixth call puts the weights in place
+    for name, value in model.net.state_dict().items():
+        assert torch.equal(value, states[which][f"net.{name}"])
+    save_model(folder, tiny_config(), tiny_state())
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "model.safetensors"]
+
+
+def test_weights_that_are_not_those_of_the_export_are_told(folder):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(bytes([*whole[:-1], whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"model\.safetensors is not what config\.yaml beside it was written for"):
+        load_model(folder)
 
 
 def test_a_folder_that_is_no_model_is_not_replaced(tmp_path):

@@ -114,7 +114,11 @@ _HELD: dict[Path, IO[str]] = {}
 
 @contextmanager
 def one_writer(
-    folder: Path, otherwise: str = "wait for it, or choose another folder", *, wait: bool = False
+    folder: Path,
+    otherwise: str = "wait for it, or choose another folder",
+    *,
+    wait: bool = False,
+    name: str = LOCK,
 ) -> Iterator[None]:
     """Keep other processes from writing in a folder, which is made where it is not there.
 
@@ -124,6 +128,7 @@ def one_writer(
         folder: to write in.
         otherwise: what the other one's user may do, for the message.
         wait: until the other one is done, instead of raising: what it makes is what this one needs.
+        name: of the lock, for those who share a folder and keep others from a part of it.
 
     Raises:
         FileError: another process is at work there, or the name is a file's.
@@ -131,11 +136,11 @@ def one_writer(
     if folder.exists() and not folder.is_dir():
         raise FileError(f"{folder} is a file, and a folder is needed")
     folder.mkdir(parents=True, exist_ok=True)
-    here = folder.resolve()
+    here = folder.resolve() / name
     if here in _HELD:
         yield
         return
-    while (file := _locked(folder, otherwise, wait)) is None:
+    while (file := _locked(folder / name, otherwise, wait)) is None:
         pass
     with file:
         _HELD[here] = file
@@ -143,14 +148,13 @@ def one_writer(
             yield
         finally:
             if _HELD.pop(here, None) is file:  # in a forked child it is not
-                (folder / LOCK).unlink(missing_ok=True)
+                here.unlink(missing_ok=True)
 
 
-def _locked(folder: Path, otherwise: str, wait: bool) -> IO[str] | None:
+def _locked(path: Path, otherwise: str, wait: bool) -> IO[str] | None:
     """The lock file of a folder, locked; None where its holder took it away meanwhile, and another must be made."""
     import fcntl
 
-    path = folder / LOCK
     if path.is_symlink():
         raise FileError(f"{path} leads elsewhere, and what is there must not be written; remove it")
     file = path.open("a+")
@@ -164,7 +168,7 @@ def _locked(folder: Path, otherwise: str, wait: bool) -> IO[str] | None:
             file.seek(0)
             who = file.read(80).strip()
         raise FileError(
-            f"{folder} is being written by another process{f' ({who})' if who else ''}; {otherwise}"
+            f"{path.parent} is being written by another process{f' ({who})' if who else ''}; {otherwise}"
         ) from error
     except OSError:
         pass  # a file system that knows no locks

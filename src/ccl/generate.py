@@ -6,9 +6,11 @@ was stopped goes on, and a folder made with other settings is refused instead of
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 
 from ccl import __version__
-from ccl.files import write_whole
+from ccl.files import LOCK, one_writer, sha256, sweep, write_whole
 from ccl.guidance import Guidance
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, file_names
@@ -70,23 +72,24 @@ def generate_files(
     def unfinished(some: Sequence[Row]) -> list[Row]:
         return [row for row in some if not (resume and finished(paths[row.id], records[row.id]))]
 
-    rank, ranks = share
-    if ranks == 1:
-        batches = list(in_batches(unfinished(rows), batch_size))
-    else:  # cut before it is looked at what is finished: other processes are at work, and all must cut alike
-        own = list(in_batches(rows, batch_size))[rank::ranks]
-        batches = [batch for some in own if (batch := unfinished(some))]
-        paths = {row.id: paths[row.id] for some in own for row in some}
-    pipe.remember([text for batch in batches for row in batch for text in (row.prompt, row.negative)])
-    per_batch = settings["steps"]
-    for number, batch in enumerate(batches):
+    with at_work(out, share):
+        rank, ranks = share
+        if ranks == 1:
+            batches = list(in_batches(unfinished(rows), batch_size))
+        else:  # cut before it is looked at what is finished: other processes are at work, and all must cut alike
+            own = list(in_batches(rows, batch_size))[rank::ranks]
+            batches = [batch for some in own if (batch := unfinished(some))]
+            paths = {row.id: paths[row.id] for some in own for row in some}
+        pipe.remember([text for batch in batches for row in batch for text in (row.prompt, row.negative)])
+        per_batch = settings["steps"]
+        for number, batch in enumerate(batches):
 
-        def step(done: int, total: int, number: int = number, last: str = batch[-1].id) -> None:
-            if progress is not None:
-                progress(number * per_batch + done, len(batches) * per_batch, last)
+            def step(done: int, total: int, number: int = number, last: str = batch[-1].id) -> None:
+                if progress is not None:
+                    progress(number * per_batch + done, len(batches) * per_batch, last)
 
-        for clip in pipe.generate(batch, wanted=wanted, guidance=guidance, steps=steps, progress=step):
-            write(clip, paths[clip.id], records[clip.id])
+            for clip in pipe.generate(batch, wanted=wanted, guidance=guidance, steps=steps, progress=step):
+                write(clip, paths[clip.id], records[clip.id])
     return list(paths.values())
 
 
@@ -95,27 +98,53 @@ def generate_file(
 ) -> Clip:
     """One clip to one file, with its record beside it; `settings` are those of `Pipeline.generate`."""
     (clip,) = pipe.generate([row], progress=progress, **settings)
-    record = {**describe_row(row), **describe(pipe, **settings)}
-    write(clip, Path(path), record)
+    record, path = {**describe_row(row), **describe(pipe, **settings)}, Path(path)
+    # One after another, where two make the same file: a clip must not lie beside the other's record.
+    with one_writer(path.parent, wait=True, name=f"{LOCK}.{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"):
+        write(clip, path, record)
     return clip
+
+
+@contextmanager
+def at_work(out: Path, share: tuple[int, int]) -> Iterator[None]:
+    """Keep others from a folder of clips while this process, alone or as one of several that share it, writes there.
+
+    Each of several has a lock of its own, so that a second such job meets its twin; who is alone asks for all of them.
+    """
+    rank, ranks = share
+    own = f"{LOCK}-{rank}" if rank else LOCK
+    with ExitStack() as held:
+        held.enter_context(one_writer(out, name=own))
+        for other in sorted(out.glob(f"{LOCK}-*")) if ranks == 1 else ():
+            held.enter_context(one_writer(out, name=other.name))
+        if ranks == 1 and not any(out.glob(f"{LOCK}.*")):  # nobody writes a single clip here
+            sweep(out)
+        yield
 
 
 def write(clip: Clip, path: Path, record: dict[str, Any]) -> None:
     """The clip, then its record: a clip without one is not finished."""
+    beside = path.with_suffix(".json")
     made_with = {"ccl": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    path.with_suffix(".json").unlink(missing_ok=True)
-    clip.save(path)
-    write_whole(path.with_suffix(".json"), json.dumps({**record, "made_with": made_with}, indent=1, ensure_ascii=False))
+    beside.unlink(missing_ok=True)
+    clip.save(path)  # which syncs it, before a record vouches for it
+    record = {**record, "file": {"bytes": path.stat().st_size, "sha256": sha256(path)}, "made_with": made_with}
+    write_whole(beside, json.dumps(record, indent=1, ensure_ascii=False))
 
 
 def finished(path: Path, record: dict[str, Any]) -> bool:
-    """Whether the clip is there and follows from the same settings."""
+    """Whether the clip is there, as its record says, and follows from the same settings.
+
+    What is damaged is not finished: it is made anew.
+    """
     beside = path.with_suffix(".json")
     if not (path.is_file() and beside.is_file()):
         return False
     try:
-        there = json.loads(beside.read_text())
-    except json.JSONDecodeError:
+        there = json.loads(beside.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(there, dict):
         return False
     other = [key for key, value in json.loads(json.dumps(record)).items() if there.get(key) != value]
     if other:
@@ -123,7 +152,10 @@ def finished(path: Path, record: dict[str, Any]) -> bool:
             f"{path} was made with another {other[0]} ({there.get(other[0])!r}, now {record[other[0]]!r}); "
             "choose another folder, or make all clips anew with --overwrite"
         )
-    return True
+    file = there.get("file")
+    if not isinstance(file, dict) or file.get("bytes") != path.stat().st_size:
+        return False
+    return bool(file.get("sha256") == sha256(path))
 
 
 def reconstruct_files(pipe: Pipeline, rows: Sequence[Row], out: str | Path) -> list[Path]:

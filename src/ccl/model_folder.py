@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +16,12 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ccl.codecs.base import Codec
-from ccl.files import MARK, sha256, write_whole
+from ccl.files import LOCK, MARK, FileError, one_writer, replacing_path, sha256, sweep, sync, write_whole
 from ccl.formats import check_dtype, check_finite
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
@@ -30,7 +29,7 @@ from ccl.model.dual_stream import DualStreamTransformer
 from ccl.pretrained import missing
 from ccl.sampling import Sampling
 from ccl.sharding import check_shapes, load_whole, shapes_of
-from ccl.source import CONFIG, WEIGHTS, Source, find_source, from_run, read_source
+from ccl.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source
 from ccl.text.base import TextEncoder
 from ccl.trust import Trust, trusted_modules
 
@@ -74,7 +73,10 @@ class Model:
 
 
 def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
-    """Write a model folder, whole or not at all; a model that is there already is replaced.
+    """Write a model folder; a model that is there already is replaced, and what else lies there stays.
+
+    At every instant the folder holds a whole model, the old one or the new: the weights take their place in one step,
+    after a config that says of which weights it is, and which is read where it speaks of those that lie there.
 
     Args:
         folder: to write.
@@ -82,25 +84,27 @@ def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tens
         state: weights, named net.* and text.*.
 
     Raises:
-        ValueError: the folder exists and holds something else.
+        ValueError: the folder holds something else and no model, or another process writes there.
+        OSError: it cannot be written; what was there is as it was.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).is_file():
+    others = [path for path in folder.iterdir() if not path.name.startswith((MARK, LOCK))] if folder.is_dir() else []
+    if others and not any((folder / name).is_file() for name in (WEIGHTS, NEXT)):
         raise ValueError(f"{folder} exists and is no model folder; choose another name")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (folder.parent / f"{MARK}{os.getpid()}-{name}-{folder.name}" for name in ("new", "old"))
-    try:
-        fresh.mkdir()
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS)
-        provenance = {**config.get("provenance", {}), "weights_sha256": sha256(fresh / WEIGHTS)}
-        write_whole(fresh / CONFIG, yaml.safe_dump({**config, "provenance": provenance}, sort_keys=False))
-        shutil.copymode(fresh / CONFIG, fresh / WEIGHTS)  # safetensors leaves it to its owner alone
-        if folder.exists():
-            folder.replace(old)
-        fresh.replace(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    with one_writer(folder):
+        sweep(folder)
+        try:
+            with replacing_path(folder / WEIGHTS) as fresh:
+                fresh.touch()
+                mode = fresh.stat().st_mode
+                save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh)
+                fresh.chmod(mode)  # safetensors leaves it to its owner alone
+                provenance = {**config.get("provenance", {}), "weights_sha256": sha256(fresh)}
+                write_whole(folder / NEXT, yaml.safe_dump({**config, "provenance": provenance}, sort_keys=False))
+        except SafetensorError as error:
+            raise FileError(f"{folder / WEIGHTS} cannot be written ({error}); is the disk full?") from error
+        (folder / NEXT).replace(folder / CONFIG)
+        sync(folder)
 
 
 def load_model(path: str | Path | None = None, *, half: bool = False, trust: Iterable[str] = ()) -> Model:

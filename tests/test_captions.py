@@ -107,8 +107,8 @@ def test_files_that_were_joined_have_a_mark_in_their_middle(tmp_path):
 BAD_JSON = [
     ('{"file":"a.mp4","prompt":"A man"', "line 2: is not JSON"),
     ('{"file":"a.mp4","prompt":"A man","prompt":"A dog"}', "line 2: the key 'prompt' stands there twice"),
-    ('{"file":"a.mp4","prompt":"\\ud800"}', r"line 2: holds half a character, \\ud800"),
-    ('{"file":"a.mp4","prompt":"\\u0000"}', "line 2: holds a NUL"),
+    ('{"file":"a.mp4","prompt":"\\ud800"}', r"line 2: .*prompt'? holds half a character, \\ud800"),
+    ('{"file":"a.mp4","prompt":"\\u0000"}', "line 2: .*prompt'? holds a NUL"),
     ('{"file":"a.mp4","prompt":"x","length":NaN}', "line 2: is not JSON: NaN"),
     ("[" * 100_000, "line 2: is not JSON that can be read"),
 ]

@@ -206,21 +206,21 @@ def test_names_become_safe_and_stay_apart():
 # Folders and captions
 
 
-def test_names_that_no_terminal_shows_and_prompts_of_half_a_character_stop_nobody(tmp_path, capsys):
+def test_names_that_no_terminal_shows_and_prompts_of_half_a_character_are_told(tmp_path, capsys):
     """Old systems wrote names in Latin-1; the others of the folder are made, and the report can be printed."""
     folder = tiny_folder(tmp_path / "videos", 3)
     for end in ("mp4", "txt"):
         (folder / f"clip0.{end}").rename(folder / f"caf\udce9.{end}")  # the byte 0xe9
     (folder / "bad\x1b[31m.mp4").write_text("not a video")
-    rows = [{"file": f"clip{n}.mp4", "prompt": "half \ud83d" if n == 1 else "fine"} for n in (1, 2)]
-    rows.append({"file": "caf\udce9.mp4", "prompt": "fine"})
+    rows = [{"file": "clip2.mp4", "prompt": "fine"}, {"file": "caf\udce9.mp4", "prompt": "fine"}]
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = write_shards(folder_sources(folder, grid=TINY), tmp_path / "a", TINY)
     assert report.written == 3 and "bad\\x1b[31m.mp4: " in str(report).encode().decode()
     assert write_shards(folder_sources(folder, grid=TINY), tmp_path / "a", TINY).reused
     captioned = folder_sources(folder, tmp_path / "captions.jsonl", grid=TINY)
-    skipped = dict(write_shards(captioned, tmp_path / "b", TINY).skipped)
-    assert skipped["clip1.mp4"] == "its prompt holds half a character" and "clip2.mp4" not in skipped
+    half = Source("half", lambda: replace(tiny_clip(), prompt="half \ud83d"))
+    skipped = dict(write_shards([*captioned, half], tmp_path / "b", TINY).skipped)
+    assert skipped["half"] == "its prompt holds half a character" and "clip2.mp4" not in skipped
     assert ids(Shards(tmp_path / "b", TINY, shuffle=0), 2) == ["caf", "clip2"]
 
 

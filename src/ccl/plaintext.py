@@ -68,7 +68,7 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     """Line number and value of each line of a JSONL file that is not blank; lines end at newlines alone.
 
     Raises:
-        FileError: a line is no JSON, names a key twice or holds what is no text; with its number.
+        FileError: a line is no JSON, or names a key twice; with its number.
     """
     for number, line in enumerate(read_text(path).split("\n"), 1):
         # Files that were joined have a mark in their middle.
@@ -89,22 +89,20 @@ def _json(line: str) -> Any:
         raise ValueError(f"is not JSON: {name} is no number")
 
     try:
-        value = json.loads(line, object_pairs_hook=unique, parse_constant=constant)
+        return json.loads(line, object_pairs_hook=unique, parse_constant=constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
         raise ValueError("is not JSON that can be read: nested too deeply") from error
-    if fault := next(filter(None, map(unreadable, _strings(value))), ""):
-        raise ValueError(fault)
-    return value
 
 
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
+    """Every string of a value that JSON holds, keys among them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
         for part in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from _strings(part)
+            yield from strings(part)
 
 
 def csv_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

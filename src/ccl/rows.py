@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ccl.plaintext import json_lines, unreadable
+from ccl.plaintext import json_lines, strings, unreadable
 from ccl.rng import seed_of
 from ccl.types import Stream
 
@@ -141,6 +141,9 @@ def parse_row(values: Any, *, name: str, folder: Path) -> Row:
             raise ValueError(f"there is no key '{key}'" + (f", did you mean '{near[0]}'?" if near else ""))
         if not _FITS.get(key, _is_text)(value):
             raise ValueError(f"'{key}' is {json.dumps(value)[:60]}; it must be {_WANTED.get(key, 'text')}")
+        # The name of a file may be what no text is: old systems wrote them in other encodings.
+        if key not in PATHS and (fault := next(filter(None, map(unreadable, strings(value))), "")):
+            raise ValueError(f"'{key}' {fault}")
     for key in PATHS:
         if values.get(key) is not None:
             values[key] = str(folder / values[key])

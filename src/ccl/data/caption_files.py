@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ccl.plaintext import csv_rows, json_lines, read_text
+from ccl.plaintext import csv_rows, json_lines, read_text, unreadable
 
 COLUMNS = ("file", "prompt")
 
@@ -56,6 +56,8 @@ def read_captions(table: str | Path, folder: Path, media: Sequence[Path]) -> dic
         where = f"captions {table}, line {line}"
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in COLUMNS):
             raise ValueError(f"{where}: it must have `file` and `prompt`, both text")
+        if fault := unreadable(row["prompt"]):
+            raise ValueError(f"{where}: its prompt {fault}")
         try:
             path = names.find(row["file"])
         except ValueError as error:

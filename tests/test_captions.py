@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ccl.cli import main
 from ccl.data.sources import folder_sources
 from ccl.plaintext import printable, read_text
 from ccl.rows import read_rows
@@ -278,3 +279,21 @@ def test_a_text_that_cannot_be_read_names_its_file(tmp_path, data, words):
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(ValueError, match=f"x, line 1: {words}"):
         read_text(tmp_path / "x")
+
+
+def test_an_empty_prompt_is_refused_on_the_command_line_as_in_a_file(tmp_path, capsys):
+    for prompt, words in (
+        ("", "has no prompt"),
+        (" \n", "has no prompt"),
+        ("a \udce9", r"holds half a character, \udce9"),
+    ):
+        assert main(["generate", "--prompt", prompt, "-o", str(tmp_path / "a.mp4")]) == 2
+        assert words in capsys.readouterr().err
+    (tmp_path / "r.jsonl").write_text('{"prompt": " "}\n')
+    with pytest.raises(ValueError, match=r"line 1: has no prompt"):
+        read_rows(tmp_path / "r.jsonl")
+
+
+def test_an_error_moves_no_terminal(tmp_path, capsys):
+    assert main(["shards", "make", str(tmp_path / "\x1b[2J\u202e"), "-o", str(tmp_path / "o")]) == 1
+    assert r"\x1b[2J\u202e is not a folder" in capsys.readouterr().err

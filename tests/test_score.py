@@ -6,6 +6,7 @@ import errno
 import json
 import resource
 import subprocess
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 from ccl import media
-from ccl.evaluation import WER, Colours, Onset, SyncNet
+from ccl.evaluation import WER, AVAlign, Colours, Onset, SyncNet
 from ccl.evaluation.film import Film, Unscorable, constant_rate
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.score import score
@@ -685,3 +686,15 @@ def test_onsets_are_compared_with_the_true_clips_of_the_reference(tmp_path):
         found = {(r["method"], r["id"]): r for r in results.rows if r["metric"] == "onset_acc"}
         assert (found["mine", "c0"]["value"], found["true", "c0"]["value"]) == (0.5, 1.0)
         assert found["mine", "c1"]["applicable"] is False
+
+
+def test_one_clip_or_name_is_no_list_of_them() -> None:
+    for call in (AVAlign().score, AVAlign()):  # else the name is walked over letter by letter
+        with pytest.raises(ValueError, match=r"av_align takes a list of clips, not 'clip.mp4'"):
+            call("clip.mp4")
+
+
+def test_two_forms_of_one_id_are_not_scored_on_one_file(tmp_path: Path) -> None:
+    rows = [Row(unicodedata.normalize(form, "é")) for form in ("NFC", "NFD")]
+    with pytest.raises(ValueError, match="names the clip 'é' twice"):
+        score({"a": tmp_path}, rows, [], tmp_path / "out")

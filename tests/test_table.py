@@ -262,3 +262,18 @@ def test_numbers_are_written_as_their_columns_say():
 def test_nothing_scored_still_makes_files(tmp_path):
     table.write(Results([], [], ()), tmp_path)
     assert (tmp_path / "table.md").is_file()
+
+
+@pytest.mark.parametrize("name", ['=HYPERLINK("x")', "+1", "-a", "@sum", "\tx", "\n=1", " =1+1", "＝1"])  # noqa: RUF001
+def test_no_name_is_a_formula_in_a_spreadsheet(name: str) -> None:
+    lines = list(csv.DictReader(io.StringIO(table.csv_text([{"method": name, "value": -1.5}]), newline="")))
+    assert lines == [{"method": f"'{name}", "value": "-1.5"}]  # numbers stay numbers
+
+
+def test_a_name_ends_no_row() -> None:
+    text = table.csv_text([{"method": "a\r=1\x1b[2J", "value": 1}])
+    assert text == "method,value\na\\r=1\\x1b[2J,1\n"
+
+
+def test_a_name_moves_no_terminal() -> None:
+    assert table.shown("a\x1b[2J[b]") == "a\\x1b[2J\\[b]"

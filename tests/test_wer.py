@@ -328,3 +328,9 @@ def test_fields_of_an_utterance_are_small() -> None:
     """What waits for a batch is the sound, not the film."""
     utterance = WER.prepare(SimpleNamespace(dims={"n_vocab": 51_864}, gate=None), film("Hello"))  # type: ignore[arg-type]
     assert isinstance(utterance, Utterance) and utterance.sound is not None and utterance.sound.nbytes == 4 * RATE
+
+
+def test_a_path_alone_has_no_words_and_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WER, "missing", lambda self: "")
+    with pytest.raises(ValueError, match=r"needs the words .*Row\(id, speech="):
+        WER()(["clip.mp4"])

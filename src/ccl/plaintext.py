@@ -64,6 +64,18 @@ def unreadable(text: str) -> str:
     return f"holds half a character, {ascii(found[0])[1:-1]}"
 
 
+def check_prompt(prompt: str) -> None:
+    """ValueError in words where a prompt says nothing, or is no text.
+
+    An empty one is refused wherever prompts are read: it is what a slip looks like, and nobody can score what comes of
+    it. Code that wants it, as guidance does, writes `Row` itself.
+    """
+    if not prompt.strip():
+        raise ValueError("has no prompt")
+    if fault := unreadable(prompt):
+        raise ValueError(f"its prompt {fault}")
+
+
 def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
     """Line number and value of each line of a JSONL file that is not blank; lines end at newlines alone.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ccl.plaintext import json_lines, strings, unreadable
+from ccl.plaintext import check_prompt, json_lines, strings, unreadable
 from ccl.rng import seed_of
 from ccl.types import Stream
 
@@ -150,18 +150,6 @@ def parse_row(values: Any, *, name: str, folder: Path) -> Row:
     row = Row(**{"id": name, **values})
     check_prompt(row.prompt)
     return row
-
-
-def check_prompt(prompt: str) -> None:
-    """ValueError in words where a prompt says nothing, or is no text.
-
-    An empty one is refused wherever prompts are read: it is what a slip looks like, and nobody can score what comes of
-    it. Code that wants it, as guidance does, writes `Row` itself.
-    """
-    if not prompt.strip():
-        raise ValueError("has no prompt")
-    if fault := unreadable(prompt):
-        raise ValueError(f"its prompt {fault}")
 
 
 def same_name(id: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ccl import __version__
 from ccl.cli.errors import UsageError, did_you_mean, one_sentence
+from ccl.plaintext import printable
 
 # verb: (what it does, module, function taking the rest of the command line)
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -93,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("CCL_DEBUG"):
             traceback.print_exc()
-        sys.stderr.write(f"ccl: {one_sentence(error)}{where(error)}\n")
+        sys.stderr.write(f"ccl: {printable(one_sentence(error))}{where(error)}\n")
         return 2 if isinstance(error, UsageError) else 1
 
 

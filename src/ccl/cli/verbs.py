@@ -14,10 +14,11 @@ from ccl.cli.errors import UsageError
 from ccl.cli.parser import Parser, add_trust
 from ccl.cli.progress import bar
 from ccl.grid import Grid
+from ccl.plaintext import check_prompt, printable
 
 
 def say(text: object) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printable(str(text))}\n")
 
 
 def add_grid(parser: Parser) -> None:
@@ -140,6 +141,10 @@ def generate(argv: list[str]) -> int:
             parser.error(f"there is no --{name} file {path}")
     out = args.out
     if args.prompt is not None:
+        try:
+            check_prompt(args.prompt)
+        except ValueError as error:
+            parser.error(f"--prompt {str(error).removeprefix('its prompt ')}")
         out = out if out.suffix else out.with_suffix(".wav" if args.only == "audio" else ".mp4")
         if out.suffix != ".mp4" and (out.suffix, args.only) != (".wav", "audio"):
             parser.error(f"-o is {out}; a clip is an .mp4, or with --only audio a .wav")

@@ -27,6 +27,7 @@ from ccl.data.filters import cause
 from ccl.data.index import BUCKETS, INDEX, PARTIAL, Line, buckets_in, dump, read_index, settings_differ, write_index
 from ccl.data.sources import SOUND, VIDEO
 from ccl.files import FileError, replacing, sweep
+from ccl.plaintext import printable
 
 Advance = Callable[[int, int], None]
 """A progress report: clips done, clips in all."""
@@ -60,7 +61,7 @@ class Report:
         title = f"{self.out}: {self.written} clips in {len(self.shards)} shards, {size:.1f} MiB"
         table = Table("skipped", "reason", title=title + (" (already there)" if self.reused else ""))
         for id, reason in self.skipped:
-            table.add_row(_shown(id), reason)
+            table.add_row(printable(id), reason)
         if not self.skipped:
             table.add_row("none", "")
         return table
@@ -72,12 +73,7 @@ class Report:
         lines = [f"{self.out}: {self.written} clips in {len(self.shards)} shards, {len(self.skipped)} skipped"]
         if self.skipped:
             lines.append("  " + ", ".join(f"{name}: {count}" for name, count in self.removed.items()))
-        return "\n".join(lines + [f"  skipped {_shown(id)}: {reason}" for id, reason in self.skipped])
-
-
-def _shown(name: str) -> str:
-    """A file's name, which may hold what a terminal obeys or cannot show, as text."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+        return "\n".join(lines + [f"  skipped {printable(id)}: {reason}" for id, reason in self.skipped])
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from ccl.evaluation.metrics import (
 )
 from ccl.evaluation.results import CEILING, Results
 from ccl.evaluation.score import score
+from ccl.rows import Row
 
 __all__ = [
     "CEILING",
@@ -43,6 +44,7 @@ __all__ = [
     "Mouth",
     "Onset",
     "Results",
+    "Row",
     "SyncNet",
     "Unscorable",
     "report",

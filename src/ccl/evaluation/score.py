@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +26,7 @@ from ccl.evaluation.results import ALL, MEAN, Results
 from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store
 from ccl.files import machine_trouble, naming, one_writer, sha256
-from ccl.rows import SUFFIXES, Row, file_names
+from ccl.rows import SUFFIXES, Row, file_names, same_name
 
 MISSING = "there is no such clip"  # the same words for all, so that tables can count them
 ELSEWHERE = "wait for it, or give another folder with -o"
@@ -203,9 +202,11 @@ def find(method: str, folder: Path, rows: Sequence[Row]) -> Iterator[Item]:
     there: dict[str, list[Path]] = {}
     for path in folder.iterdir():
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            there.setdefault(unicodedata.normalize("NFC", path.stem), []).append(path)
+            there.setdefault(same_name(path.stem), []).append(path)
     order = {suffix: place for place, suffix in enumerate(SUFFIXES)}
-    own = [unicodedata.normalize("NFC", row.id) for row in rows]
+    own = [same_name(row.id) for row in rows]
+    if twice := [row.id for row, name in zip(rows, own, strict=True) if own.count(name) > 1]:
+        raise ValueError(f"the test set names the clip '{twice[0]}' twice, letters and their parts being the same")
     others = [row for row, name in zip(rows, own, strict=True) if name not in there]
     made = {row.id: name for row, name in zip(others, file_names(others), strict=True)}
     for row, name in zip(rows, own, strict=True):

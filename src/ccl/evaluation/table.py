@@ -24,8 +24,10 @@ from ccl.evaluation.results import Results
 from ccl.evaluation.summary import Summary, summarise
 from ccl.evaluation.typeset import markdown, tex
 from ccl.files import write_whole
+from ccl.plaintext import printable
 
 LOG_WIDTH = 100
+FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full width, which count too
 SYSTEMS_ABREAST = 4  # on a console of 100 columns
 
 
@@ -81,12 +83,23 @@ def wide_lines(results: Results, summary: Summary, published: Published | None) 
 
 
 def csv_text(lines: Sequence[dict[str, Any]]) -> str:
-    """Lines with the same keys as CSV, a head above them."""
+    """Lines with the same keys as CSV, a head above them; no text in it is one that a spreadsheet would run."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({key: inert(value) for key, value in line.items()} for line in lines)
     return text.getvalue()
+
+
+def inert(value: Any) -> Any:
+    """A cell as spreadsheets show it: text that begins as a formula does stands behind an apostrophe, which they hide.
+
+    Names come from users, and `=HYPERLINK(...)` is one.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
 
 
 # Console -----------------------------------------------------------------------------------------------------------
@@ -104,7 +117,7 @@ def show(results: Results, console: Console | None = None, published: Published 
         for row in rows:
             if measure not in ("", row[0]) and len(results.subsets) > 1:
                 table.add_section()
-            table.add_row(*map(escape, row if row[0] != measure else ["", *row[1:]]))
+            table.add_row(*map(shown, row if row[0] != measure else ["", *row[1:]]))
             measure = row[0]
         console.print(table)
     if len(results.systems) > 1 or published:
@@ -119,13 +132,13 @@ def show(results: Results, console: Console | None = None, published: Published 
     for heading, sentences in notes(results, summary, published).items():
         console.print(f"[bold]{heading}[/]")
         for sentence in sentences:
-            console.print(f"  {sentence}", markup=False, highlight=False)
+            console.print(f"  {printable(sentence)}", markup=False, highlight=False)
 
 
 def abreast(places: Sequence[Place], some: Sequence[Line]) -> Table:
     """Methods beside each other, a measure a row."""
     table = Table(
-        "measure", "subset", *(escape(line.name) + layout.PRINTED * (line.kind == "published") for line in some)
+        "measure", "subset", *(shown(line.name) + layout.PRINTED * (line.kind == "published") for line in some)
     )
     group = ""
     for number_of, place in enumerate(places):
@@ -146,3 +159,8 @@ def abreast(places: Sequence[Place], some: Sequence[Line]) -> Table:
             texts.append("\n".join(filter(None, (f"{text}  [dim]{small}[/]" if small else text, *map(escape, under)))))
         table.add_row(layout.titled(place.column), place.subset, *texts)
     return table
+
+
+def shown(text: str) -> str:
+    """Text of a user's as rich and the terminal may have it."""
+    return escape(printable(text))

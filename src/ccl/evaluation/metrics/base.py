@@ -153,7 +153,14 @@ class Metric(torchmetrics.Metric, ABC):
         return {}
 
     def score(self, sources: Iterable[Film | Clip | str | Path]) -> list[Result]:
-        """A result for each clip, in order; never raises for a clip's sake, but for the machine's."""
+        """A result for each clip, in order; never raises for a clip's sake, but for the machine's.
+
+        Raises:
+            ValueError: what is given is one clip or name, and no list of them.
+        """
+        if isinstance(sources, str | Path | Clip | Film):  # a name would be walked over letter by letter
+            one = f"not {str(sources)!r}" if isinstance(sources, str | Path) else "not one"
+            raise ValueError(f"{self.name} takes a list of clips, {one}; put it in brackets")
         results: list[Result | None] = []
         inputs: list[Any] = []
         for source in sources:

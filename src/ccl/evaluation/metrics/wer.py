@@ -8,7 +8,7 @@ writes down what is likely, so it corrects bad speech a little, and invents word
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -35,6 +35,7 @@ from ccl.evaluation.recogniser import (
 from ccl.evaluation.speech import SILENT, spoken
 from ccl.evaluation.vad import VAD
 from ccl.rows import Row
+from ccl.types import Clip
 
 # Written without spaces between words, so letters are counted (CER): the Whisper paper's list, and Cantonese and Khmer.
 UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
@@ -93,6 +94,20 @@ class WER(Metric):
         self.model, self.weights, self.where = model, weights, device
         self.precision: Precision = precision or ("fp32" if cpu else "fp16")
         self.gate = VAD(gate_weights) if gate else None
+
+    def update(self, sources: Iterable[Film | Clip | str | Path]) -> None:
+        """As `Metric.update`.
+
+        Raises:
+            ValueError: also where no clip can say what was to be spoken: all are paths.
+        """
+        sources = sources if isinstance(sources, str | Path | Clip | Film) else list(sources)
+        if isinstance(sources, list) and sources and all(isinstance(source, str | Path) for source in sources):
+            raise ValueError(
+                "the word error rate needs the words that were to be spoken, and a path alone has none: "
+                'give ccl.evaluation.Film.read(path, ccl.evaluation.Row(id, speech="..."))'
+            )
+        super().update(sources)
 
     def load(self) -> None:
         _ = self.recogniser

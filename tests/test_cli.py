@@ -186,3 +186,22 @@ def test_generating_imports_nothing_of_scoring() -> None:
 def test_the_package_runs_as_the_command_does() -> None:
     done = subprocess.run([sys.executable, "-m", "ccl", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ccl 0.")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BaseExceptionGroup("two ranks failed", [OSError("x")]), "ccl: two ranks failed"),
+        (MemoryError("no room for 8 GB"), "ccl: no room for 8 GB\n"),
+        (RuntimeError("CUDA out of memory"), "ccl: CUDA out of memory\n"),
+    ],
+)
+def test_what_is_no_exception_and_what_the_machine_lacks_end_in_a_sentence(
+    error: BaseException, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(argv: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err.startswith(said)

@@ -205,6 +205,34 @@ def test_the_exported_video_stream_computes_the_same_in_diffusers(kind: str, tmp
         assert relative(got, alone(net, x, t, text, image=image)) < 1e-5
 
 
+def test_an_export_replaces_its_own_files_and_no_others(tmp_path: Path) -> None:
+    state, out = ours().state_dict(), tmp_path / "out"
+    save_diffusers(out, state, head_dim=32, dtype=torch.float32, shard=200_000)
+    (out / "README.md").write_text("mine")
+    (out / ".git").mkdir()
+    save_diffusers(out, state, head_dim=32, dtype=torch.float32)  # one file in the place of several and their index
+    names = [".git", "README.md", "config.json", "diffusion_pytorch_model.safetensors"]
+    assert sorted(path.name for path in out.iterdir()) == names
+
+
+def test_a_killed_export_is_no_model_and_the_next_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, out = ours().state_dict(), tmp_path / "out"
+    save_diffusers(out, state, head_dim=32, dtype=torch.float32)
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target).suffix == ".safetensors":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "replace", killed)
+        save_diffusers(out, state, head_dim=32, dtype=torch.float32)
+    assert not (out / "config.json").exists()
+    save_diffusers(out, state, head_dim=32, dtype=torch.float32)
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+
+
 def test_an_export_is_whole_or_absent_and_takes_no_other_s_place(tmp_path: Path) -> None:
     state = ours().state_dict()
     for _ in range(2):  # the second replaces the first

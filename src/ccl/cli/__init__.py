@@ -91,7 +91,9 @@ def main(argv: list[str] | None = None) -> int:
         # The reader (`| head`) has left; nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # torch's distributed checkpoints raise what is no Exception
         if os.environ.get("CCL_DEBUG"):
             traceback.print_exc()
         sys.stderr.write(f"ccl: {printable(one_sentence(error))}{where(error)}\n")
@@ -100,8 +102,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def where(error: BaseException) -> str:
     """For errors nobody foresaw: the place in the code and how to see more. Empty for those told in words."""
+    from ccl.files import machine_trouble
+
     told = isinstance(error, ValueError | OSError | ImportError) or type(error).__name__ == "MisconfigurationException"
-    if told or error.__traceback__ is None:
+    if told or machine_trouble(error) or error.__traceback__ is None:
         return ""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f" ({type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}; CCL_DEBUG=1 shows the traceback)"

@@ -7,28 +7,32 @@ behind a closed gate.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ccl.files import MARK
+from ccl.files import LOCK, MARK, one_writer, replacing_path, sweep, sync, write_whole
 from ccl.model.keys import wan_to_diffusers
 from ccl.model.load import stream_state
 
 WEIGHTS = "diffusion_pytorch_model"  # diffusers' name for the weights in a folder
+CONFIG, NEXT = "config.json", ".next-config.json"  # the second while the weights that it is of are put in place
+KIND = "WanTransformer3DModel"
 SHARD = 5 * 10**9  # bytes; a larger network is cut
 
 
 def save_diffusers(
     folder: str | Path, state: Mapping[str, Tensor], *, head_dim: int, dtype: torch.dtype, shard: int = SHARD
 ) -> None:
-    """Write a folder that WanTransformer3DModel.from_pretrained reads, whole or not at all.
+    """Write a folder that WanTransformer3DModel.from_pretrained reads.
+
+    What else lies there stays. A model that is replaced stops being one, by its config.json, before its weights go, and
+    the new one is one when all of it is there: no reader meets a mixture.
 
     Args:
         folder: to write; one that such a model is in is replaced.
@@ -41,35 +45,33 @@ def save_diffusers(
         ValueError: the folder holds something else, or the network has no video stream.
     """
     from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save_file
 
     folder, wan = Path(folder), _video(state, dtype)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; --format diffusers writes a folder")
-    if folder.exists() and any(folder.iterdir()) and not _is_transformer(folder):
+    others = [path for path in folder.iterdir() if not path.name.startswith((MARK, LOCK))] if folder.is_dir() else []
+    if others and not any(_is_transformer(folder / name) for name in (CONFIG, NEXT)):
         raise ValueError(f"{folder} exists and holds something else; choose another name")
     theirs = {wan_to_diffusers(key): tensor for key, tensor in wan.items()}
     pattern = WEIGHTS + "{suffix}.safetensors"
     plan = split_torch_state_dict_into_shards(theirs, filename_pattern=pattern, max_shard_size=shard)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = (folder.parent / f"{MARK}{os.getpid()}-{name}-{folder.name}" for name in ("new", "old"))
-    try:
-        fresh.mkdir()
-        for name, keys in plan.filename_to_tensors.items():
-            save_file({key: theirs[key] for key in keys}, fresh / name, metadata={"format": "pt"})
+    config = {"_class_name": KIND, **transformer_config(wan, head_dim)}
+    index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+    with one_writer(folder):
+        sweep(folder)
+        with ExitStack() as placing:  # all are written before the first takes its place
+            write_whole(folder / NEXT, json.dumps(config, indent=2) + "\n")
+            for name, keys in plan.filename_to_tensors.items():
+                partial = placing.enter_context(replacing_path(folder / name))
+                _save({key: theirs[key] for key in keys}, partial)
+            (folder / CONFIG).unlink(missing_ok=True)
+            for old in folder.glob(f"{WEIGHTS}*.safetensors*"):
+                old.unlink()
         if plan.is_sharded:
-            index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-            (fresh / f"{WEIGHTS}.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-        config = {"_class_name": "WanTransformer3DModel", **transformer_config(wan, head_dim)}
-        (fresh / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        for file in fresh.glob("*.safetensors"):
-            shutil.copymode(fresh / "config.json", file)  # safetensors leaves it to its owner alone
-        if folder.exists():
-            folder.replace(old)
-        fresh.replace(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+            text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+            write_whole(folder / f"{WEIGHTS}.safetensors.index.json", text)
+        (folder / NEXT).replace(folder / CONFIG)
+        sync(folder)
 
 
 def save_file_of_wan(path: str | Path, state: Mapping[str, Tensor], *, dtype: torch.dtype) -> None:
@@ -78,21 +80,20 @@ def save_file_of_wan(path: str | Path, state: Mapping[str, Tensor], *, dtype: to
     Raises:
         ValueError: the name ends otherwise, or the network has no video stream.
     """
-    from safetensors.torch import save_file
-
     path, wan = Path(path), _video(state, dtype)
     if path.suffix != ".safetensors" or path.is_dir():
         raise ValueError(f"{path} is no name for a file of weights; --format safetensors writes NAME.safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{MARK}{os.getpid()}-{path.name}")
-    try:
-        fresh.touch()
-        mode = fresh.stat().st_mode
-        save_file(wan, fresh, metadata={"format": "pt"})
-        fresh.chmod(mode)  # safetensors leaves it to its owner alone
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with replacing_path(path) as fresh:
+        _save(wan, fresh)
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(state, path, metadata={"format": "pt"})
+    path.chmod(mode)  # safetensors leaves it to its owner alone
 
 
 def transformer_config(wan: Mapping[str, Tensor], head_dim: int) -> dict[str, Any]:
@@ -131,6 +132,5 @@ def _video(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
     return wan
 
 
-def _is_transformer(folder: Path) -> bool:
-    config = folder / "config.json"
-    return config.is_file() and "WanTransformer3DModel" in config.read_text()
+def _is_transformer(config: Path) -> bool:
+    return config.is_file() and KIND.encode() in config.read_bytes()

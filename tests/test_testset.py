@@ -446,3 +446,13 @@ def test_half_files_of_a_world_whose_writing_was_killed_are_swept(tmp_path, monk
     monkeypatch.setattr("ccl.data.world.testset.write_testset", lambda folder, **how: [folder / "easy.jsonl"])
     assert cli.main(["testset", "-o", str(tmp_path)]) == 0
     assert [path.name for path in tmp_path.rglob("*")] == ["images"]
+
+
+@pytest.mark.parametrize("text", ["", "[", "table_1: 5", "table_2: {}", "table_1: {Ovi: {cu: {mean: x}}}", "\xff: {"])
+def test_a_damaged_file_of_published_numbers_is_named(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "paper.yaml").write_bytes(text.encode("latin-1"))
+    monkeypatch.setattr(testsets, "benchmark", lambda: tmp_path)
+    with pytest.raises(ValueError, match=r"paper\.yaml cannot be read as the paper's numbers \(\S"):
+        testsets.published()

@@ -8,7 +8,7 @@ from torch import nn
 
 from ccl import guidance
 from ccl.grid import Grid
-from ccl.guidance import UCG2, UCG3, Guidance, MultiModalCFG, NoGuidance, TextCFG, guided
+from ccl.guidance import UCG2, UCG3, Guidance, MultiModalCFG, NoGuidance, TextCFG, guided, named, remark
 from ccl.tasks import generation_route
 from ccl.types import AV, CLOSED, OPEN, Pass, Route, Scale
 
@@ -146,3 +146,56 @@ def test_guidance_is_summed_in_float32():
     assert guided(Half(), texts, UCG2().weights(OPEN), grid=GRID)(x, t).map(lambda z: z.dtype) == AV(
         *[torch.float32] * 2
     )
+
+
+OWN = UCG2(Scale(2.0, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        (None, {}, OWN),
+        (None, {"scale": Scale(3.0, 3.0)}, UCG2(Scale(3.0, 3.0))),
+        ("ucg2", {}, UCG2(Scale(2.0, 1.5))),
+        ("text_cfg", {}, TextCFG(Scale(2.0, 1.5))),
+        ("ucg3", {}, UCG3(text=Scale(2.0, 1.5))),
+        ("ucg3", {"modal": Scale(1.0, 1.0)}, UCG3(Scale(2.0, 1.5), Scale(1.0, 1.0))),
+        ("none", {}, NoGuidance()),
+    ],
+)
+def test_a_name_alone_takes_the_models_own_strengths(name, given, expected):
+    rule = named(name, OWN, **given)
+    assert type(rule) is type(expected) and rule.weights(OPEN) == expected.weights(OPEN)
+
+
+def test_strengths_travel_from_three_passes_to_two():
+    own = UCG3(Scale(5.0, 4.0), Scale(1.0, 2.0))
+    assert named("ucg2", own).weights(OPEN) == UCG2(Scale(5.0, 4.0)).weights(OPEN)
+    assert named("multimodal_cfg", own).weights(OPEN) == own.weights(OPEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("ucg4", {}, "no guidance 'ucg4', did you mean 'ucg"),
+        ("ucg2", {"modal": Scale()}, "guidance 'ucg2' has no such strength: --modal"),
+        ("none", {"scale": Scale()}, "guidance 'none' has no such strength: --scale"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_told(name, given, words):
+    with pytest.raises(ValueError, match=words):
+        named(name, OWN, **given)
+
+
+def test_a_rule_under_another_name_is_refused_or_told():
+    with pytest.raises(ValueError, match="take ucg3"):
+        remark(MultiModalCFG(), OPEN, "context")
+    assert remark(MultiModalCFG(), OPEN, "nothing") == ""
+    assert "multimodal_cfg" in remark(UCG3(), OPEN, "nothing") and "gates" in remark(UCG2(), OPEN, "nothing")
+    for rule in (UCG2(), UCG3(), TextCFG(), NoGuidance()):
+        assert remark(rule, OPEN, "context") == ""
+    # Where no pass leaves anything out, the table is that of text guidance: by the route, or by the model.
+    for route, closed in ((CLOSED, "context"), (OPEN, "same"), (Route(True, False), "same")):
+        for rule in (UCG2(), UCG3()):
+            assert "is text_cfg" in remark(rule, route, closed)
+        assert remark(TextCFG(), route, closed) == "" == remark(NoGuidance(), route, closed)

@@ -16,11 +16,11 @@ import torch
 import yaml
 
 import ccl
+from ccl import cli, model_folder
 from ccl import generate as generate_module
-from ccl import model_folder
 from ccl.generate import generate_file, generate_files, reconstruct_files
 from ccl.guidance import UCG3, NoGuidance
-from ccl.media import read_clip
+from ccl.media import read_clip, write_wav
 from ccl.model_folder import build, export, load_model, save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, file_names, read_rows
@@ -532,3 +532,30 @@ def test_guidance_is_described_by_its_scales(pipe):
         "text": {"video": 4.0, "audio": 3.0},
         "modal": {"video": 2.0, "audio": 2.0},
     }
+
+
+def test_a_rule_is_named_and_takes_the_models_strengths(pipe):
+    own = pipe("a", steps=1, guidance=UCG3(text=pipe.guidance.scale))
+    assert np.array_equal(pipe("a", steps=1, guidance="ucg3").video, own.video)
+    with pytest.raises(ValueError, match="no guidance 'ucg4'"):
+        pipe("a", guidance="ucg4")
+    with pytest.raises(ValueError, match="take ucg3"):
+        pipe("a", guidance="multimodal_cfg")
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(2.0, "lasts 0.72 s; its first 0.36 s were taken"), (0.5, "lasts 0.18 s; silence follows, up to 0.36 s"), (1, "")],
+)
+def test_what_became_of_a_given_sound_is_told_on_the_clip_in_its_record_and_on_the_screen(
+    pipe, folder, tmp_path, capsys, share, words
+):
+    sound = np.full(round(share * pipe.grid.samples), 0.1, np.float32)
+    assert [words in note for note in pipe("a", audio=sound, steps=1).meta.get("notes", [])] == [True] * bool(words)
+    write_wav(tmp_path / "voice.wav", sound, pipe.grid.sample_rate)
+    argv = ["generate", "--ckpt", folder, "--prompt", "a", "--audio", tmp_path / "voice.wav", "-o", tmp_path / "x.mp4"]
+    assert cli.main([str(word) for word in argv]) == 0
+    notes = json.loads((tmp_path / "x.json").read_text()).get("notes", [])
+    said = capsys.readouterr().err
+    assert [f"{tmp_path / 'voice.wav'} {words}"] * bool(words) == notes
+    assert ("note: " in said) == bool(words) and words in said

@@ -34,11 +34,12 @@ def generate_files(
     *,
     batch_size: int = 8,
     wanted: AV[bool] = AV(True, True),
-    guidance: Guidance | None = None,
+    guidance: Guidance | str | None = None,
     steps: int | None = None,
     seed: int = 0,
     resume: bool = True,
     progress: Report | None = None,
+    made: Callable[[Clip], None] = lambda clip: None,
     share: tuple[int, int] = (0, 1),
 ) -> list[Path]:
     """Make a clip of every row, in batches of rows that are given the same stream.
@@ -54,6 +55,7 @@ def generate_files(
         seed: rows without a seed of their own take one from this and their id.
         resume: skip rows whose clip is finished; else make all anew.
         progress: called with (solver steps done, of how many, id of the last clip) over the whole run.
+        made: called with each clip once it is written.
         share: (r, n): make only every n-th batch, from the r-th on, as one of n processes that share a folder. Together
             they make what one process makes, to the last byte; none needs to know of the others.
 
@@ -90,6 +92,7 @@ def generate_files(
 
             for clip in pipe.generate(batch, wanted=wanted, guidance=guidance, steps=steps, progress=step):
                 write(clip, paths[clip.id], records[clip.id])
+                made(clip)
     return list(paths.values())
 
 
@@ -123,12 +126,17 @@ def at_work(out: Path, share: tuple[int, int]) -> Iterator[None]:
 
 
 def write(clip: Clip, path: Path, record: dict[str, Any]) -> None:
-    """The clip, then its record: a clip without one is not finished."""
+    """The clip, then its record: a clip without one is not finished. The clip's notes stand in the record."""
     beside = path.with_suffix(".json")
     made_with = {"ccl": __version__, "torch": torch.__version__, "python": platform.python_version()}
     beside.unlink(missing_ok=True)
     clip.save(path)  # which syncs it, before a record vouches for it
-    record = {**record, "file": {"bytes": path.stat().st_size, "sha256": sha256(path)}, "made_with": made_with}
+    record = {
+        **record,
+        **clip.meta,
+        "file": {"bytes": path.stat().st_size, "sha256": sha256(path)},
+        "made_with": made_with,
+    }
     write_whole(beside, json.dumps(record, indent=1, ensure_ascii=False))
 
 
@@ -172,10 +180,10 @@ def reconstruct_files(pipe: Pipeline, rows: Sequence[Row], out: str | Path) -> l
 
 
 def describe(
-    pipe: Pipeline, wanted: AV[bool] = AV(True, True), guidance: Guidance | None = None, steps: int | None = None
+    pipe: Pipeline, wanted: AV[bool] = AV(True, True), guidance: Guidance | str | None = None, steps: int | None = None
 ) -> dict[str, Any]:
     """What all clips of a run follow from."""
-    rule = pipe.guidance if guidance is None else guidance
+    rule = pipe.rule(guidance)
     return {
         "weights": pipe.provenance.get("weights_sha256"),
         "config": pipe.provenance.get("config_sha256"),

@@ -11,6 +11,7 @@ encoder comes once for a whole list of rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from ccl.codecs.base import Codec
 from ccl.grid import Grid
-from ccl.guidance import UCG2, Guidance, guided
+from ccl.guidance import UCG2, Guidance, guided, named, remark
 from ccl.image import ImageEncoder
 from ccl.image.first import show
 from ccl.model.image import Shown
@@ -130,7 +131,7 @@ class Pipeline:
         negative: str = "",
         seed: int = 0,
         wanted: AV[bool] = AV(True, True),
-        guidance: Guidance | None = None,
+        guidance: Guidance | str | None = None,
         steps: int | None = None,
         progress: Progress | None = None,
     ) -> Any:
@@ -144,7 +145,7 @@ class Pipeline:
             negative: prompt to lead away from.
             seed: of the noise; equal prompts with equal seeds give equal clips, in any batch.
             wanted: streams of the clip; one that is neither wanted nor given costs nothing.
-            guidance: rule, in place of the pipeline's.
+            guidance: rule, in place of the pipeline's; by its name ("ucg3") it takes the strengths of the pipeline's.
             steps: of the solver, in place of the pipeline's.
             progress: called with (steps done, steps).
         """
@@ -160,11 +161,16 @@ class Pipeline:
         rows: Sequence[Row],
         *,
         wanted: AV[bool] = AV(True, True),
-        guidance: Guidance | None = None,
+        guidance: Guidance | str | None = None,
         steps: int | None = None,
         progress: Progress | None = None,
     ) -> list[Clip]:
-        """Clips of rows that share a generation task; a row without a seed takes 0."""
+        """Clips of rows that share a generation task; a row without a seed takes 0.
+
+        What a reader of a clip may not expect stands in its `meta["notes"]`: what was cut, padded or cropped of the
+        given media, and where a guidance rule is another one on this model.
+        """
+        rule = self.rule(guidance)
         given = shared_stream(rows)
         generated = AV(wanted.video and given != "video", wanted.audio and given != "audio")
         present = AV(generated.video or given == "video", generated.audio or given == "audio")
@@ -173,7 +179,11 @@ class Pipeline:
         if not generated.video and any(row.image is not None for row in rows):
             raise ValueError("a first image is given, but no pictures are to be generated")
 
-        media = [self.read(row) for row in rows]
+        route = generation_route(given, wanted)
+        said = remark(rule, route, self.net.closed)
+        told = said and rule is not self.guidance  # of a rule that somebody asked for
+        notes: list[list[str]] = [[said] if told else [] for _ in rows]
+        media = [self.read(row, heard) for row, heard in zip(rows, notes, strict=True)]
         noise = self.noise([row.seed or 0 for row in rows], present)
         shown = self.shown(rows, media) if self.net.shown and present.video else None
         # A picture that is shown so is no latent frame of the clip's: those are all generated, or all given.
@@ -188,11 +198,10 @@ class Pipeline:
                 "positive": self.states([row.prompt for row in rows]),
                 "negative": self.states([row.negative for row in rows]),
             }
-            rule = (self.guidance if guidance is None else guidance).weights(generation_route(given, wanted))
             # Sound alone needs no picture, but it cannot be prepared without.
             cached = not isinstance(self.net, FSDPModule) and not (self.net.shown and shown is None)
             settings: dict[str, Any] = {"grid": self.grid, "generated": generated, "cached": cached, "image": shown}
-            velocity = guided(self.net, texts, rule, **settings)
+            velocity = guided(self.net, texts, rule.weights(route), **settings)
 
         def cast(x: AV[Any], t: AV[Any]) -> AV[Any]:
             with self.autocast():  # the network alone: the solver's arithmetic stays in float32
@@ -201,19 +210,37 @@ class Pipeline:
         schedule = times(self.steps if steps is None else steps, self.shift)
         z = solve(cast, noise, schedule, solver=self.solver, clean=clean, mask=mask, progress=progress)
         decoded = self.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
-        return [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
+        clips = [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
+        return [
+            replace(clip, meta={"notes": heard}) if heard else clip for clip, heard in zip(clips, notes, strict=True)
+        ]
+
+    def rule(self, guidance: Guidance | str | None) -> Guidance:
+        """A guidance rule, or that of a name with the pipeline's strengths; None is the pipeline's own.
+
+        Raises:
+            ValueError: there is no rule of that name.
+        """
+        if guidance is None:
+            return self.guidance
+        return named(guidance, self.guidance) if isinstance(guidance, str) else guidance
 
     @torch.no_grad()
     def reconstruct(self, row: Row) -> Clip:
         """The row's true clip, encoded and decoded: the best that a model of this codec can do."""
-        media: AV[Any] = AV(self._frames(row.reference), self._sound(row.reference))
+        media: AV[Any] = AV(self._frames(row.reference), self._sound(row.reference, []))
         z: AV[Any] = AV(*(self._encode(stream, x)[None] for stream, x in zip(STREAMS, media, strict=True)))
         return self.clip(row, 0, self.decode(z), media, AV(True, True))
 
-    def read(self, row: Row) -> AV[Any]:
-        """What is given, as media: video (F, H, W, 3) uint8, of one frame for a first image, and audio (S,) float32."""
+    def read(self, row: Row, notes: list[str]) -> AV[Any]:
+        """What is given, as media: video (F, H, W, 3) uint8, of one frame for a first image, and audio (S,) float32.
+
+        Args:
+            row: that names it.
+            notes: gets a sentence for each thing that was cut, padded or cropped.
+        """
         video = self._frames(row.video) if row.image is None else self._picture(row.image)
-        return AV(video, self._sound(row.audio))
+        return AV(video, self._sound(row.audio, notes))
 
     def noise(self, seeds: list[int], present: AV[bool]) -> AV[Any]:
         """(B, C, T, ...) of each stream that takes part; a row's noise follows from its seed and the stream alone."""
@@ -358,10 +385,11 @@ class Pipeline:
             raise ValueError(f"the video is {video.shape} {video.dtype}; this model needs {shape} uint8")
         return video
 
-    def _sound(self, audio: Any) -> np.ndarray | None:
+    def _sound(self, audio: Any, notes: list[str]) -> np.ndarray | None:
         """Cut, or padded with silence, to the length of a clip."""
         if audio is None:
             return None
+        name = str(audio) if isinstance(audio, str | Path) else "the sound"
         if isinstance(audio, str | Path):
             from ccl.media import read_audio
 
@@ -369,6 +397,11 @@ class Pipeline:
         audio = np.asarray(audio, dtype=np.float32)
         if audio.ndim != 1 or not len(audio):
             raise ValueError(f"the sound has shape {audio.shape}; this model needs mono samples (S,)")
+        seconds, wanted = len(audio) / self.grid.sample_rate, self.grid.seconds
+        if len(audio) > self.grid.samples:
+            notes.append(f"{name} lasts {seconds:.2f} s; its first {wanted:.2f} s were taken")
+        elif len(audio) < self.grid.samples:
+            notes.append(f"{name} lasts {seconds:.2f} s; silence follows, up to {wanted:.2f} s")
         return fit(audio, self.grid.samples)
 
 

@@ -15,6 +15,8 @@ import numpy as np
 
 T = TypeVar("T")
 Stream = Literal["video", "audio"]
+# What a closed route of an interaction leaves: learnable tokens, nothing (a gate of 0), or as much as an open one.
+Closed = Literal["context", "nothing", "same"]
 STREAMS: tuple[Stream, Stream] = ("video", "audio")
 
 

@@ -5,59 +5,50 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ccl import guidance
-from ccl.cli.errors import UsageError, did_you_mean, first_complaint, plain_words, read_yaml
+from ccl.cli.errors import UsageError, first_complaint, plain_words, read_yaml
 from ccl.cli.own import reachable
-from ccl.guidance import Guidance
+from ccl.guidance import Guidance, NoGuidance, named
 from ccl.rows import SUFFIXES, Row
 from ccl.types import Scale
 
 PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # torchrun's variables, and a lone process's values
-RULES = {
-    "none": guidance.NoGuidance,
-    "text_cfg": guidance.TextCFG,
-    "ucg2": guidance.UCG2,
-    "ucg3": guidance.UCG3,
-    "multimodal_cfg": guidance.MultiModalCFG,
-}
 
 
-def guidance_of(name: str | None, scale: list[float] | None, modal: list[float] | None) -> Guidance | None:
-    """A guidance rule of that name or YAML file, with these strengths; None leaves the model's own.
+def guidance_of(
+    name: str | None, scale: list[float] | None, modal: list[float] | None
+) -> Callable[[Guidance], Guidance]:
+    """What makes the guidance rule of that name or YAML file out of the model's own, with these strengths.
 
     Raises:
-        UsageError: there is no such rule, or it has no such strength.
+        UsageError: there is no such rule; or, when it is called, the rule has no such strength.
     """
     for key, pair in (("scale", scale), ("modal", modal)):
         if pair and not all(map(math.isfinite, pair)):
             raise UsageError(f"--{key} is {pair[0]:g} {pair[1]:g}; both must be numbers")
-    strengths = {key: Scale(*pair) for key, pair in (("scale", scale), ("modal", modal)) if pair}
-    if name is None:
-        if strengths:
-            raise UsageError("--scale and --modal need a --guidance whose strengths they are")
-        return None
-    if name.endswith((".yaml", ".yml")):
-        if strengths:
+    if name is not None and name.endswith((".yaml", ".yml")):
+        if scale or modal:
             raise UsageError(f"{name} says its strengths itself; leave --scale and --modal out")
         with reachable([Path(name)]):
-            return build(Guidance, read_yaml(Path(name)), name)
-    if name not in RULES:
-        raise UsageError(f"there is no guidance '{name}'{did_you_mean(name, RULES)}; there are: {', '.join(RULES)}")
-    rule = RULES[name]
-    if "scale" in strengths and issubclass(rule, guidance.UCG3):
-        strengths["text"] = strengths.pop("scale")
-    try:
-        return rule(**strengths)
-    except TypeError as error:
-        raise UsageError(
-            f"guidance '{name}' has no such strength: {', '.join(f'--{key}' for key in strengths)}"
-        ) from error
+            rule = build(Guidance, read_yaml(Path(name)), name)
+        return lambda own: rule
+    strengths = {key: Scale(*pair) for key, pair in (("scale", scale), ("modal", modal)) if pair}
+
+    def of(own: Guidance) -> Guidance:
+        try:
+            return named(name, own, **strengths)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    if name is not None:
+        of(NoGuidance())  # what does not depend on the model is told before it is read
+    return of
 
 
 def rows_of(folder: Path) -> list[Row]:

@@ -6,6 +6,7 @@ The work itself lives with its owner: ccl.pipeline (generate, export), ccl.evalu
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ccl.cli.parser import Parser, add_trust
 from ccl.cli.progress import bar
 from ccl.grid import Grid
 from ccl.plaintext import check_prompt, printable
+
+NOTES = 8  # that are printed; all are in the clips' records
 
 
 def say(text: object) -> None:
@@ -121,8 +124,10 @@ def generate(argv: list[str]) -> int:
     parser.add_argument("--only", choices=("audio", "video"), help="make this stream alone")
     parser.add_argument("--negative", default="", help="prompt to lead away from")
     parser.add_argument("--guidance", help="none, text_cfg, ucg2, ucg3, multimodal_cfg, or a YAML file (the model's)")
-    parser.add_argument("--scale", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="strength of the guidance")
-    parser.add_argument("--modal", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="of the other stream (ucg3)")
+    parser.add_argument("--scale", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="its strength (the model's)")
+    parser.add_argument(
+        "--modal", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="of the other stream, for ucg3 (the model's)"
+    )
     parser.add_argument("--steps", type=int, help="of the solver (the model's)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=8, help="clips made together (%(default)s)")
@@ -156,25 +161,30 @@ def generate(argv: list[str]) -> int:
     from ccl.rows import Row, read_rows
     from ccl.types import AV
 
-    settings: dict[str, Any] = {
-        "wanted": AV(args.only != "audio", args.only != "video"),
-        "guidance": guidance_of(args.guidance, args.scale, args.modal),
-        "steps": args.steps,
-    }
+    rule = guidance_of(args.guidance, args.scale, args.modal)
     rows = read_rows(args.prompts, give=args.give) if args.prompts else []
     share, device = share_of(device_of(args.device))
     if args.prompt is not None and share[0]:
         return 0  # one clip is one process's work
     pipe = Pipeline.load(args.ckpt, device=device, dtype=args.dtype, offload=args.offload, trust=args.trust)
+    wanted = AV(args.only != "audio", args.only != "video")
+    settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "steps": args.steps}
+    notes: Counter[str] = Counter()
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
     with bar("generating") if share[0] == 0 else nullcontext() as progress:
         if args.prompt is not None:
             row = Row(out.stem, args.prompt, args.negative, seed=args.seed, **given)
-            generate_file(pipe, row, out, progress=progress, **settings)
+            clip = generate_file(pipe, row, out, progress=progress, **settings)
+            notes.update(clip.meta.get("notes", ()))
         else:
             order: dict[str, Any] = {"batch_size": args.batch_size, "seed": args.seed, "resume": not args.overwrite}
             order["share"] = share
+            order["made"] = lambda clip: notes.update(clip.meta.get("notes", ()))
             generate_files(pipe, rows, out, **order, progress=progress, **settings)
+    for note, count in notes.most_common(NOTES):
+        sys.stderr.write(f"note{f', of {count} clips' if count > 1 else ''}: {note}\n")
+    if len(notes) > NOTES:
+        sys.stderr.write(f"note: {len(notes) - NOTES} more stand in the records beside the clips\n")
     if share[0] == 0:
         say(out)
     return 0

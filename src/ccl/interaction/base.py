@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ccl.grid import Grid
-from ccl.types import AV, Route
+from ccl.types import AV, Closed, Route
 
 
 class Interaction(nn.Module, ABC):
@@ -17,7 +17,12 @@ class Interaction(nn.Module, ABC):
 
     Contract, held by tests for every subclass: the update is exactly zero at initialisation; a closed direction is
     bit-for-bit independent of the other stream; the two directions read the same, un-updated states.
+
+    Attributes:
+        closed: what a closed route leaves of the exchange.
     """
+
+    closed: ClassVar[Closed] = "nothing"
 
     @abstractmethod
     def forward(self, x: AV[Tensor], source: AV[Tensor], route: Route, plan: Any, cache: Any = None) -> AV[Tensor]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ccl.interaction.align import Alignment
 from ccl.interaction.cross import CrossModal, Rotation
-from ccl.types import Widths
+from ccl.types import Closed, Widths
 
 
 class CCA(CrossModal):
@@ -23,6 +23,8 @@ class CCA(CrossModal):
             "temporal" time alone on that share of both (LTX-2), "full" time on the whole head of both (MOVA).
         init: of the output projections; "zero" makes step 0 the two streams alone.
     """
+
+    closed: ClassVar[Closed] = "context"
 
     def __init__(
         self,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ccl.interaction.base import Interaction
-from ccl.types import AV, Route, Widths
+from ccl.types import AV, Closed, Route, Widths
 
 
 class NoInteraction(Interaction):
@@ -16,6 +16,8 @@ class NoInteraction(Interaction):
     Args:
         widths: of the two streams; unused.
     """
+
+    closed: ClassVar[Closed] = "same"
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()

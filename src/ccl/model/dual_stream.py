@@ -25,7 +25,7 @@ from ccl.model.stream import StreamConfig, StreamEnds
 from ccl.nn.attention import Backend
 from ccl.nn.layers import initialise
 from ccl.nn.rope import Rotary, rotary, temporal_angles, video_angles
-from ccl.types import AV, OPEN, STREAMS, Route, Stream, Widths
+from ccl.types import AV, OPEN, STREAMS, Closed, Route, Stream, Widths
 
 
 class DualStreamTransformer(nn.Module):
@@ -173,6 +173,11 @@ class DualStreamTransformer(nn.Module):
     def check(self, grid: Grid) -> dict[str, float]:
         """Figures of how the interaction's windows suit the grid (drift, coverage); warns where they do not."""
         return self._blocks[0].interaction.check(grid)
+
+    @property
+    def closed(self) -> Closed:
+        """What a closed route of the interactions leaves."""
+        return self._blocks[0].interaction.closed
 
     def init_weights(self) -> None:
         """Re-initialise every parameter in place from torch's global generator.

@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ccl import weights
 from ccl.cli import main
 from ccl.fetch import fault, fetch
 from ccl.weights import TABLE, MissingWeights, Weights
+from test_shards_killed import holding
 
 DATA = bytes(range(256)) * 20_000
 SHA = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -110,6 +112,17 @@ def test_another_part_than_was_asked_for_is_not_joined(host, tmp_path):
     (tmp_path / "thing.bin.part").write_bytes(b"x" * 100)
     path = fetch(entry(f"{host}/bad", digest="", size=0), folder=tmp_path)
     assert path.read_bytes() == b"x" * len(DATA) and Server.asked == ["bytes=100-", None]
+
+
+def test_two_that_fetch_into_one_folder_take_turns(host, tmp_path):
+    """The other one has fetched the file when it lets go."""
+    with holding(tmp_path) as other, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(fetch, entry(f"{host}/good"), folder=tmp_path)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        (tmp_path / "thing.bin").write_bytes(DATA)
+        other.communicate("\n")
+        assert waiting.result(20) == tmp_path / "thing.bin" and Server.asked == []
 
 
 def test_a_server_without_ranges_starts_anew(host, tmp_path):

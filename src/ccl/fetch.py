@@ -14,7 +14,7 @@ from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
 
-from ccl.files import sync
+from ccl.files import one_writer, sync
 from ccl.weights import Weights, cache, size
 
 BLOCK = 1 << 20
@@ -27,7 +27,7 @@ Report = Callable[[int, int], None]  # (bytes so far, of how many; 0 where unkno
 def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None = None) -> Path:
     """The file, from the first source that gives it; what is there and right is not fetched again.
 
-    A stopped download goes on: NAME.part stays until it is whole, right, and takes its place.
+    A stopped download goes on: NAME.part stays until it is whole, right, and takes its place. Two at once take turns.
 
     Raises:
         ValueError: one sentence: no source can be reached, or what came is another file than it should be.
@@ -38,24 +38,26 @@ def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None
     path = folder / entry.file
     if path.exists() and not fault(entry, path):
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    reasons = []
-    for source in entry.source:
-        try:
-            if source.startswith("hf:"):
-                return _repository(source.removeprefix("hf:"), path)
-            part = _from_web(source, path, progress)
-        except (OSError, ValueError, tarfile.TarError) as error:
-            reasons.append(f"{host(source)}: {_reason(error)}")
-            continue
-        if problem := fault(entry, part):
-            part.unlink()
-            reasons.append(f"{host(source)}: {problem}")
-            continue
-        sync(part)
-        part.replace(path)
-        sync(folder)
-        return path
+    with one_writer(folder, wait=True):
+        if path.exists() and not fault(entry, path):  # another one has fetched it meanwhile
+            return path
+        reasons = []
+        for source in entry.source:
+            try:
+                if source.startswith("hf:"):
+                    return _repository(source.removeprefix("hf:"), path)
+                part = _from_web(source, path, progress)
+            except (OSError, ValueError, tarfile.TarError) as error:
+                reasons.append(f"{host(source)}: {_reason(error)}")
+                continue
+            if problem := fault(entry, part):
+                part.unlink()
+                reasons.append(f"{host(source)}: {problem}")
+                continue
+            sync(part)
+            part.replace(path)
+            sync(folder)
+            return path
     by_hand = entry.source[0].split("!")[0].replace("hf:", f"{HUB}/")
     place = f"put it at {path}" if by_hand.startswith(HUB) else f"name the file with --weights {entry.name}=FILE"
     raise ValueError(

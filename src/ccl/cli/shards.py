@@ -188,9 +188,9 @@ def verify(argv: list[str]) -> int:
     folder = parser.parse(argv).shards
     from ccl.data.verify import shards_verify
 
-    faults = dict(shards_verify(folder))
-    damaged = {name: fault for name, fault in faults.items() if fault}
-    for name, fault in damaged.items():
-        say(f"{name}: {fault}")
+    faults = [fault for _, fault in shards_verify(folder)]
+    damaged = [fault for fault in faults if fault]
+    for fault in damaged:
+        say(fault)
     say(f"{folder}: {len(faults) - len(damaged)} of {len(faults)} shards are whole")
     return 1 if damaged else 0

@@ -38,7 +38,7 @@ def _fault(shards: Shards, shard: str, seen: dict[str, str]) -> str:
         shards.verify(shard)
         for id in shards.ids(shard):
             if id in seen:
-                return f"clip {id} is in {seen[id]} too"
+                return f"shard {shards.folder / shard}: its clip {id} is in {seen[id]} too"
             seen[id] = shard
     except FileError as error:
         return str(error)

@@ -1,8 +1,10 @@
+# ruff: noqa: RUF001 - letters of many languages
 """Word error rate: counting against a naive edit distance, recognition against Whisper's own, languages, the gate."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from whisper.normalizers import BasicTextNormalizer
 
 from ccl import weights
 from ccl.evaluation.film import Film, Unscorable
@@ -17,7 +20,9 @@ from ccl.evaluation.metrics import wer
 from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.metrics.wer import WER, Utterance, spoken, word_errors
 from ccl.evaluation.recogniser import closed, language_of, transcribe
+from ccl.evaluation.speech import SILENT, unclear
 from ccl.evaluation.vad import CONTEXT, LEAST, RATE, VAD, WINDOW, probabilities, spans
+from ccl.evaluation.words import UNSPACED, normaliser
 from ccl.rows import Row
 from ccl.types import Clip
 
@@ -97,6 +102,104 @@ def test_speech_comes_from_the_row_or_from_the_quotes_of_its_prompt() -> None:
     assert spoken("", 'One says "Hello", another “good day”') == "Hello good day"
     assert spoken("", "A man. <S>Hello there<E> <AUDCAP>A calm voice<ENDAUDCAP>") == "Hello there"
     assert spoken("", "A cat sleeps.") == ""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ('A 27" screen; a man says "hello"', "hello"),
+        ('A 27" screen beside a 32" one; a man, 6\'2", says "hello"', "hello"),
+        ('A man says "I am 42"', "I am 42"),
+        ('他说"你好"', "你好"),
+        ("Ein Mann sagt „Hallo“", "Hallo"),
+        ("Mówi „Dzień dobry”", "Dzień dobry"),
+        ("Er sagt »Hallo« und ‚ja‘", "Hallo ja"),
+        ("Il dit « Bonjour », elle «\u202fSalut\u202f»", "Bonjour Salut"),
+        ("Hän sanoo »Hei»", "Hei"),
+        ("Hon säger ”Hej”", "Hej"),
+        ("Ela diz “Olá” e “adeus”", "Olá adeus"),
+        ("男は「こんにちは『世界』」と言う", "こんにちは『世界』"),
+        ("他说：『你好』", "你好"),
+        ("他说＂你好＂", "你好"),
+        ("Il dit «Elle a dit «oui» hier»", "Elle a dit «oui» hier"),
+        ("Er sagt „Sie rief „Halt“ und ging“", "Sie rief „Halt“ und ging"),
+        ("She says “don’t”; it’s the ’90s", "don’t"),
+        ("", ""),
+    ],
+)
+def test_quotes_of_many_languages_hold_what_is_spoken(prompt: str, words: str) -> None:
+    assert spoken("", prompt) == words and unclear(prompt) == ""
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        'A man says "hello',
+        'A man says "hello" and "good',
+        "Ein Mann sagt „Hallo",
+        "Elle dit «Salut",
+        "A man says <S>Hello",
+        'A man says "a 27" screen is here"',
+        'A 27" screen; a man says "hello',
+        "A man says 'hello there'",
+        "A man says ‘hello there’",
+    ],
+)
+def test_quotes_that_are_not_clear_are_a_reason_that_says_which_count(prompt: str) -> None:
+    assert spoken("", prompt) == "" and '"...", “...”, „...“' in unclear(prompt)
+    assert spoken("as the row says", prompt) == "as the row says"
+
+
+def test_unclear_quotes_are_a_failure_and_no_speech_is_none(hearing: list[tuple[str, int]]) -> None:
+    [result] = WER().score([film(prompt='says "hello')])
+    assert isinstance(result, Failed) and "do not all close" in result.reason
+    assert WER().inapplicable(Row("a", 'says "hello'), speech=True) == ""
+    assert WER().inapplicable(Row("a", "A cat; it's 5'"), speech=True) == SILENT
+
+
+@pytest.mark.parametrize(
+    ("lang", "said", "heard", "expected"),
+    [
+        ("hi", "काम", "कीमा", (1, 1)),  # work, minced meat
+        ("hi", "मैं हिंदी में बोलता हूँ।", "मैं हिंदी में बोलती हूँ", (1, 5)),
+        ("bn", "আমি বাংলায় গান গাই", "আমি বাংলায় গান গাই", (0, 4)),
+        ("ta", "வணக்கம் உலகம்", "வணக்கம் உலகு", (1, 2)),
+        ("ar", "السَّلَامُ عَلَيْكُمْ", "السلام عليكم", (0, 2)),  # vowel signs are help to readers
+        ("ar", "كَتَبَ", "كتاب", (1, 1)),
+        ("he", "שָׁלוֹם עוֹלָם", "שלום עולם", (0, 2)),
+        ("tr", "İstanbul IĞDIR", "istanbul ığdır", (0, 2)),
+        ("tr", "kız", "kiz", (1, 1)),
+        ("az", "İki", "iki", (0, 1)),
+        ("vi", unicodedata.normalize("NFD", "Việt Nam"), "việt nam", (0, 2)),
+        ("yo", "ẹ̀kọ́ dára", unicodedata.normalize("NFD", "ẹ̀kọ́ dára"), (0, 2)),  # not all have composed letters
+        ("fa", "می\u200cخواهم", "می\u200cخواهم", (0, 1)),
+        ("pt", "Ah 👩‍👩‍👧 não ❤️você", "ah não você", (0, 3)),
+        ("th", "ที่ดี", "ทีดี", (1, 2)),  # letters with their marks
+        ("th-TH", "สวัสดี", "สวัสดี", (0, 4)),
+        ("km", "ខ្មែរ", "ខ្មែរ", (0, 3)),
+        ("my", "မြန်မာ", "မြန်မာ", (0, 3)),
+    ],
+)
+def test_a_combining_mark_breaks_no_word(lang: str, said: str, heard: str, expected: tuple[int, int]) -> None:
+    assert word_errors(said, heard, lang) == expected
+    assert word_errors(said, said, lang) == (0, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("lang", "text"),
+    [
+        ("de", "Schöne, neue (laut) Welt! [Musik] 3,5 % <x>"),
+        ("fr", "L'été — c’est «là»… œuvre"),
+        ("ru", "Привет, мир: ёлка и йод"),
+        ("ko", "안녕, 세상! 한국어"),
+        ("zh", "你好。世界 ＡＢＣ 123"),
+        ("ja", "こんにちは、ガラス。"),
+        ("es", "¿Qué? ¡Señor Núñez!"),
+    ],
+)
+def test_texts_without_loose_marks_are_normalised_as_whisper_does(lang: str, text: str) -> None:
+    theirs = BasicTextNormalizer(split_letters=lang in UNSPACED)
+    assert normaliser(lang)(text).split() == theirs(text).split()
 
 
 def test_languages_are_those_of_the_network() -> None:

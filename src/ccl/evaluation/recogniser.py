@@ -73,7 +73,7 @@ def language_of(lang: str, dims: dict[str, int]) -> str:
     """
     from whisper.tokenizer import LANGUAGES
 
-    code = re.split("[-_]", lang.strip().lower())[0] or "en"
+    code = code_of(lang)
     multilingual = dims["n_vocab"] >= 51_865  # as whisper.model.Whisper tells its English-only kind
     known = list(LANGUAGES)[: dims["n_vocab"] - 51_765 - 1] if multilingual else ["en"]
     if code in known:
@@ -81,6 +81,11 @@ def language_of(lang: str, dims: dict[str, int]) -> str:
     if not multilingual:
         raise Unscorable(f"the speech is in '{lang}', and this Whisper knows English only")
     raise Unscorable(f"the speech is in '{lang}', a language that this Whisper does not know")
+
+
+def code_of(lang: str) -> str:
+    """The language alone of what a row names: "zh" of "zh-CN"; English where it names none."""
+    return re.split("[-_]", lang.strip().lower())[0] or "en"
 
 
 @torch.no_grad()

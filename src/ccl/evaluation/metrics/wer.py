@@ -8,9 +8,9 @@ writes down what is likely, so it corrects bad speech a little, and invents word
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,13 @@ from ccl.evaluation.recogniser import (
     dimensions,
     language_of,
     locate,
-    quiet,
     transcribe,
 )
-from ccl.evaluation.speech import SILENT, spoken
+from ccl.evaluation.speech import SILENT, spoken, unclear
 from ccl.evaluation.vad import VAD
+from ccl.evaluation.words import UNSPACED, words_of
 from ccl.rows import Row
 from ccl.types import Clip
-
-# Written without spaces between words, so letters are counted (CER): the Whisper paper's list, and Cantonese and Khmer.
-UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
 
 
 @dataclass(frozen=True)
@@ -133,20 +130,21 @@ class WER(Metric):
             "silence": f"windows of no-speech above {NO_SPEECH} and mean log-probability up to {LIKELY} are dropped",
             "sound": f"mono, {RATE} Hz by torchaudio's resampling (ffmpeg's upstream)",
             "precision": self.precision,
-            "normaliser": "Whisper's, English or basic; words without letter or digit are dropped",
-            "letters_not_words": sorted(UNSPACED),
+            "normaliser": "Whisper's in English; else Whisper's basic one with combining marks kept in their words, "
+            "Arabic and Hebrew points dropped; words without letter or digit are dropped",
+            "counted": f"words; letters with their marks in {', '.join(sorted(UNSPACED))}",
             "over_clips": "errors / words of all clips; wer_mean: mean over clips",
             "gate": self.gate.protocol() if self.gate is not None else None,
             "weights": files.sha256(self.path),
         }
 
     def inapplicable(self, row: Row, *, speech: bool) -> str:
-        return "" if spoken(row.speech, row.prompt) else SILENT
+        return "" if spoken(row.speech, row.prompt) or unclear(row.prompt) else SILENT
 
     def prepare(self, film: Film) -> Utterance:
         speech = spoken(film.row.speech, film.row.prompt)
         if not speech:
-            raise Unscorable(SILENT)
+            raise Unscorable(unclear(film.row.prompt) or SILENT)
         lang = language_of(film.row.lang, self.dims)
         if not words_of(speech, lang):
             raise Unscorable(f"nothing is left of '{speech}' after normalising")
@@ -200,20 +198,3 @@ def word_errors(reference: str, hypothesis: str, lang: str = "en") -> tuple[int,
         raise ValueError("the reference has no words")
     found = jiwer.process_words(" ".join(words), " ".join(words_of(hypothesis, lang)))
     return found.substitutions + found.deletions + found.insertions, len(words)
-
-
-def words_of(text: str, lang: str) -> list[str]:
-    """What is counted: words of the normalised text, or letters.
-
-    Whisper's English normaliser leaves a lone "." of an ellipsis, which as a word would be an error nobody can hear.
-    """
-    return [word for word in normaliser(lang)(text).split() if any(letter.isalnum() for letter in word)]
-
-
-@lru_cache
-def normaliser(lang: str) -> Callable[[str], str]:
-    """Whisper's: case, punctuation, and in English contractions, numerals and spelling, to one form."""
-    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
-
-    with quiet():
-        return EnglishTextNormalizer() if lang == "en" else BasicTextNormalizer(split_letters=lang in UNSPACED)

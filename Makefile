@@ -5,7 +5,7 @@ CONFIG ?= configs/joint.yaml
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow evaluate smoke fit checkpoint lint types bench gate faults
+.PHONY: help setup demo test slow evaluate smoke fit checkpoint lint types bench media gate faults
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ types: .venv/.installed ## mypy on src
 
 bench: .venv/.installed ## ratios against peers, a few minutes
 	for name in wan streams interaction loader codec evaluation; do echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+media: .venv/.installed ## what is read of files of every kind, against ffmpeg; rewrites docs/media.md
+	$(BIN)/python benchmarks/media.py --write docs/media.md
 
 gate: .venv/.installed ## CCL against the gate, 3 seeds of 1,000 steps each, an hour; goes on where it was stopped
 	$(BIN)/python benchmarks/gate.py

@@ -98,7 +98,7 @@ class Clip:
     Args:
         video: (T, H, W, 3) uint8 frames, or None for a clip that is only heard.
         audio: (S,) float32 mono samples in [-1, 1], or None for a clip that is only seen.
-        fps: frames a second.
+        fps: frames a second; where they have times of their own, their count over their duration.
         sample_rate: Hz.
         prompt: one prompt for both streams, spoken words in double quotes.
         id: names the clip in files and messages.
@@ -114,6 +114,17 @@ class Clip:
     id: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
     times: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        parts = [repr(self.id)] if self.id else []
+        if self.video is not None and self.video.ndim == 4:
+            count, height, width = self.video.shape[:3]
+            parts.append(f"{count} pictures of {height} x {width} at {self.fps:g} fps")
+        if self.audio is not None:
+            parts.append(f"{len(self.audio) / self.sample_rate:.2f} s of sound at {self.sample_rate:,} Hz")
+        if self.prompt:
+            parts.append(f"prompt {self.prompt if len(self.prompt) <= 80 else self.prompt[:77] + '...'!r}")
+        return f"Clip({', '.join(parts)})"
 
     def save(self, path: str | Path) -> None:
         """Write an mp4, or the sound alone where the path ends in .wav; whole or not at all."""

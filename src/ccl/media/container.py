@@ -16,6 +16,7 @@ from ccl.media.errors import MediaError, faults
 from ccl.media.timeline import continuous
 from ccl.media.whole import missing_bytes
 
+MP3_SYNC = 0xFF  # the first byte of every block
 SMALL = 480 * 480  # pixels, below which threads cost more than they save
 # Demuxers whose input names other files, addresses or devices, or is a program.
 _ELSEWHERE = {
@@ -86,6 +87,8 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
     leaps = container.format.name in ("mpeg", "mpegts")
     for packet in continuous(container.demux(streams), name, alone=len(streams) == 1, leaps=leaps):
         read[packet.stream.index] += packet.dts is not None or packet.size > 0
+        if container.format.name == "mp3" and packet.size and memoryview(packet)[0] != MP3_SYNC:
+            continue  # tags of a file that was joined on
         yield packet
     with _bytes(source) as file:
         if missing := missing_bytes(file):

@@ -95,7 +95,12 @@ class Pictures:
 
     def __init__(self, stream: Any, grid: Grid | None, name: str) -> None:
         self.stream, self.grid, self.name = stream, grid, name
+        # All that is asked of the stream later, when its container may be closed.
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(USUAL)  # where a picture has no time
+        self._guessed = None if stream.base_rate == stream.average_rate else stream.base_rate
+        self._aspect = float(stream.sample_aspect_ratio or 1)
+        tabled = "mp4" in stream.container.format.name.split(",") and stream.duration
+        self._ends = ((stream.start_time or 0) + stream.duration) * stream.time_base if tabled else None
         self.count, self.decoded, self.done = 0, 0, False
         self._upright: Upright | None = None
         self._video: list[np.ndarray] = []  # one array of all pictures with a grid, else an array for each
@@ -134,7 +139,7 @@ class Pictures:
             raise MediaError(self.name, f"its picture {self.decoded} is corrupt")
         time = self.decoded / self.rate if frame.pts is None else frame.pts * frame.time_base
         if self._upright is None:
-            self._upright = Upright(frame, float(self.stream.sample_aspect_ratio or 1), self.grid)
+            self._upright = Upright(frame, self._aspect, self.grid)
             self._video = [self._upright.empty(self.grid.frames)] if self.grid else []
         if self.grid is not None and self._last is not None:
             # A frame is the nearest one to all times before the middle between it and the next; but in a long hold
@@ -178,14 +183,15 @@ class Pictures:
         steps = [later - time for time, later in zip(self._times, self._times[1:], strict=False) if later > time]
         usually: Fraction = median(steps) if steps else 1 / Fraction(self.rate)
         said = (self._last.duration or 0) * Fraction(self._last.time_base)
+        if self._ends is not None:
+            # An mp4's table has durations in the order of decoding; their sum, or the edit list, says where all end.
+            shown = self._ends - max(self._times)
+            return shown if shown > 0 else said or usually
         if said <= 0:
             return usually
-        if "mp4" in self.stream.container.format.name.split(","):
-            return said  # from the table of sample times
         # Other containers need not say, and ffmpeg then takes a tick of the rate it guesses (1000 a second in what a
         # browser records), which is believed only where the file's pictures come so fast.
-        base, average = self.stream.base_rate, self.stream.average_rate
-        guessed = base and abs(said - 1 / base) <= self.stream.time_base and base != average
+        guessed = self._guessed and abs(said - 1 / self._guessed) <= self._last.time_base
         return usually if guessed and said < usually / 2 else said
 
     def _check(self, seconds: Fraction) -> None:

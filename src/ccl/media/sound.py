@@ -14,6 +14,7 @@ from ccl.media.errors import MediaError, check_size
 from ccl.media.resampling import resample
 
 RATES = (1_000, 768_000)  # samples a second that a sound may have
+MADE_UP = 1.0  # seconds: the most by which timestamps between those in the file are wrong after a change of rate
 JITTER = 0.01  # seconds: timestamps that are so far off are coarse, and no gap
 # Of the power that channels would have if they had nothing in common, what a mix must keep: stereo with a correlation
 # below -0.9 is antiphase, which no recording means to be.
@@ -50,7 +51,7 @@ class Sound:
 
     def __init__(self, stream: Any, name: str, to: int | None = None) -> None:
         self.stream, self.name, self.to = stream, name, to
-        self.rate = int(stream.codec_context.sample_rate or 0)
+        self.rate = self._began = int(stream.codec_context.sample_rate or 0)
         self.runs: list[_Run] = []
         self.done = False
         self._mixed, self._kept, self._apart = 0, 0.0, 0.0
@@ -67,8 +68,11 @@ class Sound:
         self._check_rate(rate)
         time = self.end if frame.pts is None else float(frame.pts * frame.time_base)
         run = self.runs[-1] if self.runs else None
-        if run is None or rate != run.rate or abs(round(time * rate) - run.end) > JITTER * rate:
-            follows = run is not None and abs(time - self.end) <= JITTER
+        said = float((frame.duration or 0) * frame.time_base) if frame.time_base else 0.0
+        # Between its own timestamps a broadcast stream's are made up, at the speed of the rate that it began with.
+        made_up = rate != self._began and said and abs(said * rate / frame.samples - 1) > 0.1
+        follows = run is not None and abs(time - self.end) <= (MADE_UP if made_up else JITTER)
+        if run is None or rate != run.rate or not follows:
             run = _Run(rate, round((self.end if follows else time) * rate))
             self.runs.append(run)
             self.rate = max(rate, self.rate if len(self.runs) > 1 else 0)

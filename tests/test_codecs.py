@@ -378,3 +378,25 @@ def test_noise_in_the_latents_troubles_the_first_picture_no_more_than_the_others
     noisy = z + 0.5 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
     error = (video.decode(noisy) - video.decode(z)).square().mean((0, 1, 3, 4)).sqrt()
     assert error[0] < 1.2 * error[1:].mean()
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "said"),
+    [
+        (
+            "audio.mean",
+            lambda x: x[:1],
+            r"audio: a codec basis has shapes \(D,\), \(C, D\) and \(C,\), not mean \(1,\)",
+        ),
+        ("audio.scale", lambda x: x[:1], r"scale \(1,\)"),
+        ("audio.scale", torch.zeros_like, "scale 0 in a channel; it must be positive"),
+        ("audio.scale", lambda x: x * float("nan"), "scale holds NaN or infinity"),
+        ("audio.outward", lambda x: x[1:], r"weights \(N, R\) and \(R, D\), not"),
+        ("audio.inward", lambda x: x[:7], "is too small for 40 channels at 5 places"),
+    ],
+)
+def test_a_basis_whose_parts_do_not_belong_together_is_refused_when_built(part, change, said, tmp_path) -> None:
+    state = dict(BasisFile(None).tensors)
+    save_file(state | {part: change(state[part]).contiguous()}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=said):
+        EmbeddedAudio(basis=str(tmp_path / "x.safetensors"))

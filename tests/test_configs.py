@@ -38,6 +38,7 @@ OVERLAYS = sorted(f"{kind}/{p.name}" for kind in ("model", "data", "trainer") fo
 SHARED = {
     "runs_dir", "seed_everything", "ckpt_path",
     "grid.sample_rate", "grid.latent_rate", "grid.stride_time", "grid.stride_space", "grid.patch",  # MMAudio, Wan
+    "grid.audio_latents",
     "codec.video.init_args.channels",  # 16, as in Wan's VAE
     "sampling.guidance.class_path", "sampling.guidance.init_args.scale.*",  # the paper gives no strength
     "model.net.class_path", "model.net.init_args.*.channels", "model.net.init_args.freq_dim",

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "fetch": {"files", "weights"},
     "pretrained": {"files", "formats", "weights"},
     "text": VALUES | {"pretrained"},
-    "codecs": VALUES | {"files", "pretrained"},
+    "codecs": VALUES | {"files", "formats", "pretrained"},
     "image": VALUES | {"codecs", "model", "pretrained"},  # what a network is shown of a picture
     "media": VALUES | {"files"},
     "sampling": VALUES | {"flow", "guidance"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,17 @@ def test_a_bad_folder_is_one_sentence(codec: LTX2Audio, pipeline: Path, tmp_path
         codec.decode(torch.zeros(1, 20, 2))
     with pytest.raises(ValueError, match="0 audio latents are asked for"):
         codec.encode(torch.zeros(1, 960), 0)
+
+
+def test_statistics_of_another_size_are_refused_and_no_vocoder_is_needed_to_encode(pipeline, codec, tmp_path) -> None:
+    alone = LTX2Audio(pipeline)
+    audio = chord(24_000, 0.2)
+    assert torch.equal(alone.encode(audio, 5), codec.encode(audio, 5))
+    with pytest.raises(ValueError, match="was given no vocoder"):
+        alone.decode(torch.zeros(1, 128, 2))
+    vae = tmp_path / "audio_vae"
+    shutil.copytree(pipeline / "audio_vae", vae)
+    state = load_file(vae / WEIGHTS)
+    save_file(state | {"latents_std": -state["latents_std"]}, vae / WEIGHTS)
+    with pytest.raises(ValueError, match=r"std is -[\d.]+ in a channel; it must be positive"):
+        LTX2Audio(tmp_path).encode(audio, 5)

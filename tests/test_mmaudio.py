@@ -254,8 +254,85 @@ def test_a_dead_filter_does_not_hide_what_a_file_holds(tmp_path: Path) -> None:
 def test_a_file_fused_in_part_is_refused(tmp_path: Path) -> None:
     state = vae_state("16k")
     state["encoder.conv_in.weight"] = fuse(state["encoder.conv_in.weight"])
-    with pytest.raises(ValueError, match=r"fused into 1 of 53 layers \(encoder\.conv_in\.weight is, "):
+    with pytest.raises(ValueError, match=r"neither raw nor fused .* all in 1 of 53 layers \(as encoder\.conv_in\."):
         mel_vae(state, VARIANTS["16k"], tmp_path)
+    fused = fused_by_upstream(state)
+    fused["decoder.conv_in.weight"] = state["decoder.conv_in.weight"]  # ... and raw in part
+    with pytest.raises(ValueError, match="all in 52 of 53 layers"):
+        mel_vae(fused, VARIANTS["16k"], tmp_path)
+
+
+def of_unit_norm(spread: float) -> dict[str, Tensor]:
+    """Raw filters of elements near 1 / sqrt(fan), so of norms near 1: a fresh network, or one trained without fusing.
+
+    Norms are 1 times a factor of the given spread, evenly, so that the share within 1 % is 0.02 / (2 spread).
+    """
+    g = torch.Generator().manual_seed(3)
+    state = vae_state("16k")
+    for name, tensor in state.items():
+        if tensor.ndim == 3 and name.endswith(".weight"):
+            norm = 1 + spread * (2 * torch.rand(len(tensor), 1, 1, generator=g) - 1)
+            state[name] = tensor / tensor.flatten(1).norm(dim=1)[:, None, None] * norm
+    return state
+
+
+def encoded_by_upstream(state: dict[str, Tensor], path: Path) -> Tensor:
+    """What MMAudio makes of a file's weights, which it normalises once, whatever they are."""
+    audio = sound(4 * 512)
+    net = diffusers_vae("16k", state)
+    with torch.no_grad():
+        return net.vae.encode(VARIANTS["16k"].log_mel(audio))[:, :20]
+
+
+def test_raw_filters_of_norms_near_one_are_normalised_as_upstream_does(tmp_path: Path) -> None:
+    state = of_unit_norm(0.05)  # a fifth of the filters within 1 %, more than four fifths within 5
+    save_file(state, tmp_path / "raw.safetensors")
+    z = MMAudio("16k", tmp_path / "raw.safetensors").encode(sound(4 * 512), 4)
+    assert relative(z, encoded_by_upstream(state, tmp_path)) < 1e-5
+    taken = MMAudio("16k", tmp_path / "raw.safetensors", fused=True).encode(sound(4 * 512), 4)
+    assert relative(taken, z) > 1e-2  # what taking them for fused would have done in silence
+
+
+def test_what_is_neither_raw_nor_fused_is_asked_for(tmp_path: Path) -> None:
+    state = of_unit_norm(0.0143)  # 70 %
+    save_file(state, tmp_path / "x.safetensors")
+    audio = sound(4 * 512)
+    with pytest.raises(ValueError, match=r"x\.safetensors is neither raw nor fused .*: (6|7)\d% .*`fused: true` or"):
+        MMAudio("16k", tmp_path / "x.safetensors").encode(audio, 4)
+    raw, fused = (MMAudio("16k", tmp_path / "x.safetensors", fused=said) for said in (False, True))
+    assert relative(raw.encode(audio, 4), encoded_by_upstream(state, tmp_path)) < 1e-5
+    as_it_is = diffusers_vae("16k", state)
+    as_it_is.vae.load_state_dict(state)
+    with torch.no_grad():
+        theirs = as_it_is.vae.encode(VARIANTS["16k"].log_mel(audio))[:, :20]
+    assert relative(fused.encode(audio, 4), theirs) < 1e-5
+    assert raw.identity != fused.identity
+
+
+def test_what_is_said_of_a_file_changes_its_codec_only_where_the_file_shows_otherwise(files) -> None:
+    codec = files("16k")
+    assert files("16k", fused=False).identity == codec.identity != files("16k", fused=True).identity
+
+
+def test_a_codec_without_a_vocoder_encodes(files) -> None:
+    codec = files("16k")
+    alone = MMAudio("16k", codec.vae_source)
+    assert torch.equal(alone.encode(sound(1024), 2), codec.encode(sound(1024), 2))
+    assert alone.identity == codec.identity
+    with pytest.raises(ValueError, match="was given no vocoder"):
+        alone.decode(torch.zeros(1, 20, 2))
+
+
+def test_statistics_that_divide_by_nothing_are_refused(tmp_path: Path) -> None:
+    state = vae_state("16k")
+    for name, bad, word in (("data_std", 0.0, "is not positive"), ("data_mean", float("nan"), "holds NaN")):
+        worse = state[name].clone()
+        worse[0, 7] = bad
+        save_file(state | {name: worse}, tmp_path / "x.safetensors")
+        with pytest.raises(ValueError, match=f"x.safetensors.*{name}.*{word}"):
+            MMAudio("16k", tmp_path / "x.safetensors").encode(sound(512), 1)
+    with pytest.raises(ValueError, match="there is no MMAudio codec '48k'"):
+        MMAudio("48k", tmp_path / "x.safetensors")  # type: ignore[arg-type]
 
 
 # Layouts -------------------------------------------------------------------------------------------------------------
@@ -283,7 +360,7 @@ def test_every_layout_is_the_same_codec(files, tmp_path: Path) -> None:
 def test_full_sizes_are_the_published_ones(monkeypatch, tmp_path: Path, variant, vae, vocoder_size) -> None:
     """Built as from the authors' files, on the meta device: nothing but the shapes of three layers is told."""
     monkeypatch.setattr("ccl.codecs.mmaudio.fill", lambda net, state, source: None)
-    monkeypatch.setattr("ccl.codecs.mmaudio.fused", lambda state, source: state)
+    monkeypatch.setattr("ccl.codecs.mmaudio.is_fused", lambda state, source: True)
     (bands, channels), layout = SIZES[variant], VARIANTS[variant]
     width = {"16k": 384, "44k": 512}[variant]
     with torch.device("meta"):
@@ -292,6 +369,7 @@ def test_full_sizes_are_the_published_ones(monkeypatch, tmp_path: Path, variant,
             "encoder.conv_out.weight": torch.empty(2 * channels, 4 * width, 3),
             "conv_pre.weight": torch.empty(1536, bands, 7),
             "conv_post.weight": torch.empty(1, 24, 7),
+            "data_std": torch.ones(1, bands, 1, device="cpu"),
         }
         if layout.bias:
             convs["conv_post.bias"] = torch.empty(1)

@@ -401,3 +401,29 @@ def test_keys_that_lack_or_are_too_many_are_named(vae, tmp_path):
         torch.save({name: x for name, x in (state | change).items() if x is not None}, path)
         with pytest.raises(ValueError, match=message):
             WanVideo(path).encode(pictures(1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"latents_mean": [0.0]}, r"mean has shape \(1,\); \(16,\) is needed"),  # would be broadcast in silence
+        ({"latents_std": [1.0] * 6}, r"std has shape \(6,\); \(16,\) is needed"),
+        ({"latents_std": [1.0] * 15 + [0.0]}, "std is 0 in a channel; it must be positive"),
+        ({"latents_mean": [float("nan")] * 16}, "mean holds NaN or infinity"),
+        ({"latents_mean": None}, "are no lists of numbers"),
+    ],
+)
+def test_statistics_that_latents_cannot_be_normalised_by_are_refused_before_a_clip(folder, tmp_path, settings, said):
+    shutil.copytree(folder / "vae", tmp_path / "vae")
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    (tmp_path / "vae" / "config.json").write_text(json.dumps(config | settings))
+    codec = WanVideo(tmp_path / "vae")
+    for use in (
+        lambda: codec.identity,
+        lambda: codec.encode(pictures()),
+        lambda: codec.decode(torch.zeros(1, 16, 1, 2, 2)),
+    ):
+        with pytest.raises(ValueError, match=said):
+            use()
+    with pytest.raises(ValueError, match="channels is 0; it must be positive"):
+        WanVideo(tmp_path, channels=0)

@@ -5,7 +5,8 @@ t_v latent frames of h x w video tokens; t_a audio tokens; c = floor(t_a / t_v) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Grid:
         stride_time: pictures a latent frame, after the first, which holds one.
         stride_space: pixels a latent pixel, each way.
         patch: latent pixels a token, each way.
+        audio_latents: t_a where it is not floor(seconds latent_rate), as Ovi's 314 for 241 frames at 24 fps; it holds
+            for a clip of this length alone. The sound stays as long as the pictures: latents beyond it hold silence.
 
     Raises:
-        ValueError: in words, where the codec or the patches do not divide the clip, or the clip has fewer audio
-            than video tokens (undefined in the paper).
+        ValueError: in words, where the codec or the patches do not divide the clip, the clip has fewer audio than video
+            tokens (undefined in the paper), or `audio_latents` is a latent frame or more away from the clip's length.
     """
 
     frames: int = 77
@@ -37,6 +40,7 @@ class Grid:
     stride_time: int = 4
     stride_space: int = 8
     patch: int = 2
+    audio_latents: int | None = None
 
     def __post_init__(self) -> None:
         if self.frames < 1 or (self.frames - 1) % self.stride_time:
@@ -47,11 +51,23 @@ class Grid:
         for name, size in (("height", self.height), ("width", self.width)):
             if size <= 0 or size % step:
                 raise ValueError(f"grid.{name} is {size}; it must be a multiple of {step} pixels")
+        exact = self.seconds * self.latent_rate
+        if self.audio_latents is not None and abs(self.audio_latents - exact) > max(1, exact / self.t_v):
+            raise ValueError(
+                f"grid.audio_latents is {self.audio_latents}; {self.frames} frames at {self.fps:g} fps are {exact:.2f} "
+                f"at {self.latent_rate:g} a second, and both streams must be of one length"
+            )
         if self.t_a < self.t_v:
             raise ValueError(
                 f"a clip of {self.frames} frames at {self.fps} fps has {self.t_a} audio tokens for {self.t_v} latent "
                 "frames; temporally aligned windows need at least one audio token a frame"
             )
+
+    def resized(self, **changes: Any) -> Grid:
+        """The grid of clips of another length or size; a count of audio latents that was given goes with the length."""
+        other = replace(self, **{"audio_latents": None, **changes})
+        same = (other.frames, other.fps, other.latent_rate) == (self.frames, self.fps, self.latent_rate)
+        return other if "audio_latents" in changes or not same else replace(other, audio_latents=self.audio_latents)
 
     @property
     def seconds(self) -> float:
@@ -63,6 +79,8 @@ class Grid:
 
     @property
     def t_a(self) -> int:
+        if self.audio_latents is not None:
+            return self.audio_latents
         # The small constant keeps an exact product (121 / 24 * 24) from being floored one too low.
         return int(self.frames / self.fps * self.latent_rate + 1e-9)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import chdir
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def encoders(
         with reading(shards, "clips for these codecs"):
             grid = Grid(**own, **rates, stride_space=codec.video.stride_space)
     if buckets_in(shards) != [""]:
-        grid = replace(grid, **{name: own[name] for name in ("frames", "fps", "height", "width")})
+        grid = grid.resized(**{name: own[name] for name in ("frames", "fps", "height", "width")})
     return codec, text, grid
 
 

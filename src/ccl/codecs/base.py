@@ -8,12 +8,34 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl.grid import Grid
 from ccl.pretrained import Absent
 from ccl.types import AV
+
+
+def check_statistics(mean: Tensor, std: Tensor, channels: int, source: object) -> None:
+    """Refuse statistics that latents cannot be normalised by; some would be broadcast in silence.
+
+    Args:
+        mean: of each latent channel.
+        std: standard deviation of each.
+        channels: how many there are.
+        source: names them in the message.
+
+    Raises:
+        ValueError: they are not one number a channel, not finite, or a deviation is not positive.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if tuple(values.shape) != (channels,):
+            raise ValueError(f"{source}: the latents' {name} has shape {tuple(values.shape)}; {(channels,)} is needed")
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"{source}: the latents' {name} holds NaN or infinity")
+    if not bool((std > 0).all()):
+        raise ValueError(f"{source}: the latents' std is {float(std.min()):g} in a channel; it must be positive")
 
 
 class VideoCodec(nn.Module, ABC):

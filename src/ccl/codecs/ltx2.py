@@ -22,7 +22,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from ccl.codecs.base import AudioCodec
+from ccl.codecs.base import AudioCodec, check_statistics
 from ccl.codecs.mel import MelMagnitude
 from ccl.pretrained import Frozen, digest, fill, find, read_json, stamp, tensors
 
@@ -55,10 +55,12 @@ class LTX2Audio(AudioCodec):
 
     Args:
         vae: folder of the VAE in diffusers' layout, or of a pipeline with audio_vae/ in it, or OWNER/REPO of the hub.
-        vocoder: likewise, with vocoder/ in it. LTX-2.3's, which extends the band to 48 kHz, is another network.
+        vocoder: likewise, with vocoder/ in it. LTX-2.3's, which extends the band to 48 kHz, is another network. None
+            for a codec that only encodes.
 
     Raises:
-        ValueError: from the methods, where a folder is absent or not what it should be.
+        ValueError: from the methods, where a folder is absent or not what it should be, or there is no vocoder to
+            decode with.
     """
 
     sources = ("vae", "vocoder")
@@ -67,7 +69,7 @@ class LTX2Audio(AudioCodec):
     latent_rate = 25.0
     samples = STRIDE * HOP  # a latent
 
-    def __init__(self, vae: str | Path, vocoder: str | Path) -> None:
+    def __init__(self, vae: str | Path, vocoder: str | Path | None = None) -> None:
         super().__init__()
         self.vae_source, self.vocoder_source = vae, vocoder
         self.vae: Frozen[AutoencoderKLLTX2Audio] = Frozen(self._load_vae)
@@ -111,11 +113,15 @@ class LTX2Audio(AudioCodec):
         from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
 
         source = locate(self.vae_source, "audio_vae", VAE)
-        return load(AutoencoderKLLTX2Audio, source, VAE_CONFIG, device)
+        vae = load(AutoencoderKLLTX2Audio, source, VAE_CONFIG, device)
+        check_statistics(vae.latents_mean, vae.latents_std, self.channels, source)
+        return vae
 
     def _load_vocoder(self, device: torch.device) -> LTX2Vocoder:
         from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
+        if self.vocoder_source is None:
+            raise ValueError("LTX2Audio was given no vocoder, and cannot decode without: name one, `vocoder`")
         return load(LTX2Vocoder, locate(self.vocoder_source, "vocoder", VOCODER), VOCODER_CONFIG, device)
 
 

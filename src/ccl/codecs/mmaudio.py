@@ -31,7 +31,8 @@ VAE, VOCODER = "MMAudio's mel VAE", "MMAudio's vocoder"  # as messages call them
 EPS = 1e-4  # of EDM2's weight normalisation
 FLOOR = 1e-5  # mel magnitudes are clamped to it before the logarithm
 FRAMES = 2  # mel frames a latent
-UNIT = 0.05  # how far from 1 the norm of a fused filter may lie
+UNIT = 0.01  # how far from 1 the norm of a fused filter may lie
+FUSED, RAW = 0.95, 0.5  # shares of filters so near 1: at least in a fused file, at most in a raw one (27 % was met)
 MULTIPLIERS, LAYERS = (1, 2, 4), 2  # widths of the VAE's levels, residual blocks in each
 
 
@@ -78,24 +79,34 @@ class MMAudio(AudioCodec):
     Args:
         variant: sample rate of the codec.
         vae: file or folder of the mel VAE, or a name of `ccl weights list`.
-        vocoder: the same of the vocoder.
+        vocoder: the same of the vocoder; None for a codec that only encodes.
         scale: what latents are multiplied by, to bring them near unit variance. The files hold no such number. Ovi
             trains on 16k latents as they are, Kandinsky 6 on those of 44k times 0.417; MMAudio's own generator
             normalises each channel by statistics in its own checkpoint. Another scale is another codec.
+        fused: whether the VAE's filters have been normalised already, as diffusers has them and the authors' files have
+            not; None looks at their norms (see `fused`).
 
     Raises:
-        ValueError: for a scale that is not positive; from the methods, where a file is absent or not what it should be.
+        ValueError: for a variant there is not, or a scale that is not positive; from the methods, where a file is
+            absent or not what it should be, or there is no vocoder to decode with.
     """
 
     sources = ("vae", "vocoder")
 
     def __init__(
-        self, variant: Literal["16k", "44k"], vae: str | Path, vocoder: str | Path, scale: float = 1.0
+        self,
+        variant: Literal["16k", "44k"],
+        vae: str | Path,
+        vocoder: str | Path | None = None,
+        scale: float = 1.0,
+        fused: bool | None = None,
     ) -> None:
         super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"there is no MMAudio codec '{variant}'; there are {' and '.join(VARIANTS)}")
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale is {scale:g}; latents are multiplied by a positive number")
-        self.variant, self.scale = variant, scale
+        self.variant, self.scale, self.fused = variant, scale, fused
         self.vae_source, self.vocoder_source = vae, vocoder
         self.layout = VARIANTS[variant]
         self.samples = FRAMES * self.layout.mel.hop  # a latent
@@ -109,7 +120,7 @@ class MMAudio(AudioCodec):
         """Of the encoder's weights as they are stored, so the same weights raw and fused count as two codecs."""
         source, layout = find(self.vae_source, VAE), self.layout
         settings = (*astuple(layout.mel), layout.log10, FLOOR, self.scale)
-        return f"mmaudio-{self.variant}-{encoder_digest(source, settings, stamp(source))}"
+        return f"mmaudio-{self.variant}-{encoder_digest(source, settings, self.fused, stamp(source))}"
 
     def unload(self) -> None:
         self.vae.unload()
@@ -136,9 +147,11 @@ class MMAudio(AudioCodec):
 
     def _load_vae(self, device: torch.device) -> MMAudioAutoencoder:
         source = find(self.vae_source, VAE)
-        return mel_vae(read_vae(source, device), self.layout, source)
+        return mel_vae(read_vae(source, device), self.layout, source, fused=self.fused)
 
     def _load_vocoder(self, device: torch.device) -> MMAudioVocoder:
+        if self.vocoder_source is None:
+            raise ValueError("MMAudio was given no vocoder, and cannot decode without: name one, `vocoder`")
         source = find(self.vocoder_source, VOCODER)
         return bigvgan(read_vocoder(source, device), self.layout, source)
 
@@ -146,11 +159,19 @@ class MMAudio(AudioCodec):
 # Networks
 
 
-def mel_vae(state: dict[str, Tensor], layout: Variant, source: Path) -> MMAudioAutoencoder:
+def mel_vae(
+    state: dict[str, Tensor], layout: Variant, source: Path, *, fused: bool | None = None
+) -> MMAudioAutoencoder:
     """The VAE with these weights, its filters fused; its width is what they say.
 
+    Args:
+        state: the authors' names.
+        layout: variant.
+        source: names the weights in errors.
+        fused: as of MMAudio.
+
     Raises:
-        ValueError: where they are another variant's, or not those of such a VAE.
+        ValueError: where they are another variant's, or not those of such a VAE; where its mel statistics are not such.
     """
     from diffusers.models.autoencoders.autoencoder_mmaudio import MMAudioAutoencoder
 
@@ -163,7 +184,10 @@ def mel_vae(state: dict[str, Tensor], layout: Variant, source: Path) -> MMAudioA
         )
     with torch.device("meta"):
         network = MMAudioAutoencoder(bands, channels, width, MULTIPLIERS, LAYERS)
-    fill(network, fused(state, source), source)
+    done = is_fused(state, source) if fused is None else fused
+    fill(network, state if done else state | {name: fuse(x) for name, x in filters(state).items()}, source)
+    if not bool((state["data_std"] > 0).all()):
+        raise ValueError(f"{source}: data_std, by which mel bands are divided, is not positive in all of them")
     return network
 
 
@@ -214,11 +238,14 @@ def read_vae(source: Path, device: torch.device) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=8)
-def encoder_digest(source: Path, settings: tuple[Any, ...], stamp: object) -> str:
+def encoder_digest(source: Path, settings: tuple[Any, ...], fused: bool | None, stamp: object) -> str:
     """Of what decides which latents a sound has; `stamp` changes with the file."""
     names = ("encoder.", "data_")
     state = {k: x for k, x in tensors(source, lambda name: name.removeprefix("vae.").startswith(names))}
-    return digest({name.removeprefix("vae."): tensor for name, tensor in state.items()}, *settings)
+    state = {name.removeprefix("vae."): tensor for name, tensor in state.items()}
+    # What is said of the filters matters where it is not what they show.
+    said = () if fused is None or fused == seems_fused(state)[0] else (f"fused={fused}",)
+    return digest(state, *settings, *said)
 
 
 def read_vocoder(source: Path, device: torch.device) -> dict[str, Tensor]:
@@ -243,27 +270,41 @@ def read_vocoder(source: Path, device: torch.device) -> dict[str, Tensor]:
     return state
 
 
-def fused(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
-    """Weights with EDM2's normalisation multiplied into them, once.
+def filters(state: dict[str, Tensor]) -> dict[str, Float[Tensor, "o i k"]]:
+    """Weights of the convolutions, all of which EDM2 normalises."""
+    return {name: tensor for name, tensor in state.items() if tensor.ndim == 3 and name.endswith(".weight")}
 
-    The authors publish raw filters, of elements near 1; fusing makes every filter's norm 1. What a file holds shows in
-    these norms, as neither its name nor its layout tell: fused files keep the names of raw ones. Fusing once more
-    would not be noticed: it shrinks a filter of 1,152 weights by 0.3 %, at each of some fifty layers.
+
+def is_fused(state: dict[str, Tensor], source: Path) -> bool:
+    """Whether EDM2's normalisation has been multiplied into the filters already.
+
+    The authors publish raw filters and normalise them when they load, always; diffusers' are fused. What a file holds
+    shows in the norms of its filters, which fusing makes 1, as neither its name nor its layout tell. To fuse once more
+    would not be noticed: it shrinks a filter of 1,152 weights by 0.3 %, at each of some fifty layers; nor would raw
+    filters that are taken for fused.
 
     Raises:
-        ValueError: where some layers are fused and some are not.
+        ValueError: where the norms are those of neither.
     """
-    filters = {name: tensor for name, tensor in state.items() if tensor.ndim == 3 and name.endswith(".weight")}
-    # The median, so that a filter that died in training (norm 0, raw or fused) does not decide.
-    done = {k for k, x in filters.items() if abs(float(x.float().flatten(1).norm(dim=1).median()) - 1) < UNIT}
-    if len(done) == len(filters):
-        return state
-    if done:
+    done, share, layers = seems_fused(state)
+    if done is None:
+        some = f", and all in {len(layers)} of {len(filters(state))} layers (as {min(layers)})" if layers else ""
         raise ValueError(
-            f"{source} has EDM2's normalisation fused into {len(done)} of {len(filters)} layers ({min(done)} is, "
-            f"{min(filters.keys() - done)} is not); take the authors' file"
+            f"{source} is neither raw nor fused by EDM2's normalisation: {share:.0%} of its filters have norm 1{some}; "
+            "say which it is, `fused: true` or `fused: false`, or take the authors' file"
         )
-    return state | {name: fuse(tensor) for name, tensor in filters.items()}
+    return done
+
+
+def seems_fused(state: dict[str, Tensor]) -> tuple[bool | None, float, list[str]]:
+    """What the norms show, None if neither; the share of filters with norm 1; and the layers in which all have it."""
+    near = {name: (x.float().flatten(1).norm(dim=1) - 1).abs() < UNIT for name, x in filters(state).items()}
+    share = float(torch.cat(list(near.values())).float().mean()) if near else 0.0
+    whole = [name for name, hits in near.items() if bool(hits.all())]
+    # A filter may have died in training (norm 0, raw or fused); half a layer of them is something else.
+    if share >= FUSED and all(float(hits.float().mean()) > RAW for hits in near.values()):
+        return True, share, whole
+    return (False if share <= RAW and not whole else None), share, whole
 
 
 def fuse(weight: Float[Tensor, "o i k"]) -> Float[Tensor, "o i k"]:

@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from ccl.formats import check_finite
+
 ENCODER = ("mean", "basis", "scale")  # the tensors of a part that its latents depend on
 
 
@@ -24,6 +26,9 @@ class Basis(nn.Module):
         mean: (D,) of the blocks.
         basis: (C, D) orthonormal rows.
         scale: (C,) what a coefficient is divided by.
+
+    Raises:
+        ValueError: their shapes do not belong together, a number is not finite, or a scale not positive.
     """
 
     mean: Tensor
@@ -32,6 +37,14 @@ class Basis(nn.Module):
 
     def __init__(self, mean: Tensor, basis: Tensor, scale: Tensor) -> None:
         super().__init__()
+        channels, dim = basis.shape if basis.ndim == 2 else (0, 0)
+        if basis.ndim != 2 or mean.shape != (dim,) or scale.shape != (channels,):
+            shapes = f"mean {tuple(mean.shape)}, basis {tuple(basis.shape)}, scale {tuple(scale.shape)}"
+            raise ValueError(f"a codec basis has shapes (D,), (C, D) and (C,), not {shapes}")
+        for name, values in (("mean", mean), ("basis", basis), ("scale", scale)):
+            check_finite(name, values, "a codec basis")
+        if not bool((scale > 0).all()):
+            raise ValueError(f"a codec basis has scale {float(scale.min()):g} in a channel; it must be positive")
         # Not persistent: a checkpoint names the codec by its identity and does not carry it.
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("basis", basis, persistent=False)
@@ -113,4 +126,7 @@ class BasisFile:
                 f"codec basis {self.source} has {basis.shape[0]} {name} channels and {channels} are asked for; "
                 "fit a basis of that size with `ccl codec fit`"
             )
-        return Basis(mean, basis, scale)
+        try:
+            return Basis(mean, basis, scale)
+        except ValueError as error:
+            raise ValueError(f"codec basis {self.source}, {name}: {error}") from error

@@ -71,6 +71,9 @@ class Refiner(nn.Module):
         inward: (N, R) regression weights, low rank.
         outward: (R, D) from there to pixels or log-mel numbers.
         places: BLOCKS for latents (B, T, H, W, C) of pictures, PAIRS for (B, T, C) of sound.
+
+    Raises:
+        ValueError: the weights' shapes do not belong together, or are of other channels.
     """
 
     inward: Tensor
@@ -78,6 +81,14 @@ class Refiner(nn.Module):
 
     def __init__(self, channels: int, inward: Tensor, outward: Tensor, *, places: int = BLOCKS) -> None:
         super().__init__()
+        if inward.ndim != 2 or outward.ndim != 2 or inward.shape[1] != outward.shape[0]:
+            shapes = f"{tuple(inward.shape)} and {tuple(outward.shape)}"
+            raise ValueError(f"a decoder's correction has weights (N, R) and (R, D), not {shapes}")
+        if inward.shape[0] <= places * channels:
+            raise ValueError(
+                f"a decoder's correction of {inward.shape[0]} features is too small for {channels} channels at "
+                f"{places} places; it needs more than {places * channels}"
+            )
         self.context = context if places == BLOCKS else sequence
         self.features = Features(channels, inward.shape[0] - places * channels - 1, places)
         self.register_buffer("inward", inward, persistent=False)

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ccl.codecs.base import VideoCodec
+from ccl.codecs.base import VideoCodec, check_statistics
 from ccl.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
 
 WHAT = "Wan's video VAE"
@@ -48,8 +48,8 @@ class WanVideo(VideoCodec):
             exact: both latents and pictures differ from those of the whole, and pictures come all at once.
 
     Raises:
-        ValueError: `clips` is not positive. When first used: there are no such weights, or not of these channels and
-            strides; one sentence.
+        ValueError: `clips`, `channels` or a stride is not positive. When first used: there are no such weights, or not
+            of these channels and strides, or the statistics of the latents are none; one sentence.
     """
 
     sources = ("path",)
@@ -65,6 +65,9 @@ class WanVideo(VideoCodec):
         tiling: bool = False,
     ) -> None:
         super().__init__()
+        for name, number in (("channels", channels), ("stride_time", stride_time), ("stride_space", stride_space)):
+            if number < 1:
+                raise ValueError(f"the video codec's {name} is {number}; it must be positive")
         if clips < 1:
             raise ValueError(f"the video codec's clips is {clips}; at least one goes through the network at a time")
         self.path, self.clips, self.tiling = path, clips, tiling
@@ -155,6 +158,11 @@ class WanVideo(VideoCodec):
                 f"{source} has latents of {theirs[0]} channels and strides {theirs[1]} x {theirs[2]} x {theirs[2]}; "
                 f"the video codec is set to {ours[0]} channels and {ours[1]} x {ours[2]} x {ours[2]}"
             )
+        try:
+            mean, std = (torch.tensor(config[name], dtype=torch.float32) for name in ("latents_mean", "latents_std"))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{source}: the latents' mean and std are no lists of numbers") from error
+        check_statistics(mean, std, self.channels, source)
 
 
 def locate(path: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -7,7 +7,6 @@ longer clips; it is resumed as that of shards is, for each bucket keeps its own 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +112,12 @@ class Buckets(IterableDataset[list[Sample]]):
 
     def _tagged(self, name: str, sample: Sample) -> Sample:
         grid = self.buckets[name].grid
-        return {**sample, "grid": {key: getattr(grid, key) for key in VARIES}}
+        return {**sample, "grid": {key: getattr(grid, key) for key in (*VARIES, "audio_latents")}}
 
 
 def of_bucket(folder: Path, grid: Grid) -> Grid:
     """The model's grid with the length and size of a bucket."""
     found = read_index(folder / INDEX)["settings"]["grid"]
     with reading(folder, "a bucket for this model"):
-        return replace(grid, **{name: found[name] for name in VARIES})
+        counted = {name: found[name] for name in ("audio_latents",) if name in found}
+        return grid.resized(**{name: found[name] for name in VARIES}, **counted)

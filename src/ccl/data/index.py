@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +88,8 @@ def _check_settings(settings: dict[str, Any], path: Path) -> None:
     known = isinstance(streams, list) and streams and all(stream in STREAMS for stream in streams)
     _must(known, path, "settings.streams", "a list of streams, video and audio")
     names = grid_names(kind)  # type: ignore[arg-type]  # it is one of the two
+    if kind == "latents" and isinstance(found, dict) and "audio_latents" in found:
+        names = (*names, "audio_latents")
     _must(isinstance(found, dict) and found.keys() == set(names), path, "settings.grid", f"of {', '.join(names)}")
     for name in names:
         if name in ("fps", "latent_rate"):
@@ -171,8 +174,9 @@ def grid_names(kind: Kind) -> tuple[str, ...]:
 
 
 def grid_settings(grid: Grid, kind: Kind) -> dict[str, int | float]:
-    """The part of a grid that stored media, or latents, depend on."""
-    return {name: getattr(grid, name) for name in grid_names(kind)}
+    """The part of a grid that stored media, or latents, depend on; a count of latents where it is not the usual one."""
+    counted = kind == "latents" and grid.t_a != replace(grid, audio_latents=None).t_a
+    return {name: getattr(grid, name) for name in (*grid_names(kind), *(["audio_latents"] if counted else []))}
 
 
 def stored_grid(settings: dict[str, Any]) -> Grid:

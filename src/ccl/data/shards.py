@@ -108,10 +108,11 @@ class Shards(IterableDataset[Sample]):
         wanted, found = grid_settings(self.grid, settings["kind"]), settings["grid"]
         # Of pictures that are not read, their number and rate are the length of the sound, and their size is nothing.
         unseen = () if self.streams.video else OF_PICTURES
-        if other := [name for name, value in wanted.items() if found[name] != value and name not in unseen]:
-            have = ", ".join(f"grid.{name} {found[name]:g}" for name in other)
-            model = ", ".join(f"{wanted[name]:g}" for name in other)
-            flags = " ".join(f"--grid.{name} {found[name]:g}" for name in other)
+        names = [*wanted, *(name for name in found if name not in wanted)]
+        if other := [name for name in names if found.get(name) != wanted.get(name) and name not in unseen]:
+            have = ", ".join(f"grid.{name} {_number(found.get(name))}" for name in other)
+            model = ", ".join(_number(wanted.get(name)) for name in other)
+            flags = " ".join(f"--grid.{name} {_number(found.get(name))}" for name in other)
             raise ValueError(
                 f"the shards in {self.folder} have {have}, the model {model}; train with {flags}, "
                 "or make shards for this model"
@@ -355,3 +356,8 @@ def collate(samples: list[Sample]) -> Batch:
 
 def _stack(latents: list[Tensor]) -> Tensor:
     return torch.stack(latents).float()
+
+
+def _number(value: int | float | None) -> str:
+    """A setting of a grid as the command line takes it."""
+    return "null" if value is None else f"{value:g}"

@@ -173,10 +173,43 @@ if __name__ == "__main__":
         worker = int(next(line for line in parent.stdout if line.strip()))
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        deadline = time.monotonic() + 10
-        while alive(worker) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not alive(worker)
+        assert until(lambda: not alive(worker))
+
+
+def test_workers_that_are_still_starting_die_too(tmp_path: Path) -> None:
+    """What they build takes long to read, as the imports of a large codec do."""
+    program = """
+import time
+from ccl.data.engines import run
+class Slow:
+    def __reduce__(self):
+        return time.sleep, (60,)
+if __name__ == "__main__":
+    list(run(Slow(), [1, 2], ("cpu", "cpu")))
+"""
+    (tmp_path / "program.py").write_text(program)
+    with subprocess.Popen([sys.executable, tmp_path / "program.py"], process_group=0) as parent:
+        assert until(lambda: len(group(parent.pid)) >= 3)  # it, and its workers
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        assert until(lambda: not group(parent.pid))
+
+
+def until(holds: Callable[[], bool], seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
+
+
+def group(leader: int) -> list[str]:
+    """Processes of a group that are at work."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            found += [stat.parent.name] if fields[0] != "Z" and int(fields[2]) == leader else []
+    return found
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

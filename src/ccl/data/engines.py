@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -16,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 from ccl.files import MachineError
@@ -97,23 +97,23 @@ def _begin(parent: int, begin: Callable[..., None], args: Sequence[Any]) -> None
     begin(*args)
 
 
-_build: Callable[[], Callable[[Any], Any]] | None = None
+_order: tuple[bytes, str] = b"", ""
 _worker: Callable[[Any], Any] | None = None
 
 
-def _start(build: Build[Any, Any], devices: Any, threads: int) -> None:
-    global _build
+def _start(build: bytes, devices: Any, threads: int) -> None:
+    global _order
     import torch
 
     torch.set_num_threads(threads)
-    _build = partial(build, devices.get())
+    _order = build, devices.get()
 
 
 def _work(job: Any) -> Any:
     global _worker
     if _worker is None:  # built at the first job, which brings home what goes wrong
-        assert _build is not None
-        _worker = _build()
+        build, device = _order
+        _worker = pickle.loads(build)(device)
     return _worker(job)
 
 
@@ -123,8 +123,9 @@ def _in_processes(build: Build[Job, Result], jobs: Sequence[Job], devices: Seque
         queue.put(device)
     threads = max(1, (os.cpu_count() or 1) // len(devices))
     try:
-        # A forked process can use neither CUDA nor OpenMP's threads.
-        with processes(len(devices), "spawn", _start, build, queue, threads) as pool:
+        # A forked process can use neither CUDA nor OpenMP's threads. What it builds travels as bytes, for reading them
+        # imports all that it needs, which takes seconds in which nobody would look whether this process still lives.
+        with processes(len(devices), "spawn", _start, pickle.dumps(build), queue, threads) as pool:
             for future in as_completed([pool.submit(_work, job) for job in jobs]):
                 yield future.result()
     finally:
@@ -138,15 +139,11 @@ class _Actor:
         self.work = build(device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        import pickle
-
         return {"result": pickle.dumps(self.work(pickle.loads(row["job"])))}
 
 
 def _on_ray(build: Build[Job, Result], jobs: Sequence[Job], devices: Sequence[str]) -> Iterator[Result]:
     """By Ray Data: an actor that dies, or the machine under it, is replaced, and its job is done by another."""
-    import pickle
-
     try:
         import ray
         import ray.data

@@ -334,3 +334,20 @@ def test_aliases_that_share_a_value_are_read(tmp_path: Path) -> None:
     save_model(tmp_path / "model", config, tiny_state())
     assert "*id" in (tmp_path / "model" / "config.yaml").read_text()
     assert load_model(tmp_path / "model").sampling.guidance.modal.video == 2.0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("sampling.guidance.init_args.scale.video", float("nan"), "the scale of video is nan"),
+        ("sampling.guidance.init_args.scale.audio", float("inf"), "the scale of audio is inf"),
+        ("sampling.shift", float("nan"), "sampling.shift is nan"),
+        ("sampling.steps", 10**9, "sampling.steps is 1000000000"),
+    ],
+)
+def test_a_number_that_makes_no_clip_is_told_before_one_is_made(
+    key: str, value: float, said: str, hostile: Callable[..., tuple[Path, Path]]
+) -> None:
+    folder, _ = hostile(key, value)
+    with pytest.raises(ValueError, match=rf"model\.safetensors: its config does not give a model: .*{said}"):
+        load_model(folder)

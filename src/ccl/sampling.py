@@ -6,6 +6,7 @@ guidance or conditions; `solve` adds what is held clean: a whole given stream (a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from ccl.flow import expand, shift_time
 from ccl.guidance import Guidance
 from ccl.types import AV
 
+MOST = 10_000  # steps that a model may ask for: more would be a slip, and would not end
 Velocity = Callable[[AV[Any], float], AV[Any]]
 Progress = Callable[[int, int], None]
 
@@ -38,6 +40,12 @@ class Sampling:
     steps: int = 30
     solver: Literal["euler", "heun", "unipc"] = "euler"
     shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= MOST:
+            raise ValueError(f"sampling.steps is {self.steps}; it must be from 1 to {MOST}")
+        if not 0 < self.shift < math.inf:
+            raise ValueError(f"sampling.shift is {self.shift:g}; it must be positive")
 
 
 def times(steps: int, shift: float = 1.0) -> Float[Tensor, " n"]:

@@ -6,6 +6,7 @@ Pass is one forward of a guidance rule; Scale is a guidance strength for each st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,10 +71,15 @@ class Pass:
 
 @dataclass(frozen=True)
 class Scale:
-    """Guidance strength for each stream."""
+    """Guidance strength for each stream. ValueError where one is no number: every clip would be noise of NaN."""
 
     video: float = 4.0
     audio: float = 3.0
+
+    def __post_init__(self) -> None:
+        for stream in STREAMS:
+            if not math.isfinite(value := getattr(self, stream)):
+                raise ValueError(f"the scale of {stream} is {value:g}; it must be a number")
 
 
 @dataclass(frozen=True)

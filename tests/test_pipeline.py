@@ -20,7 +20,7 @@ from ccl import cli, model_folder
 from ccl import generate as generate_module
 from ccl.generate import generate_file, generate_files, reconstruct_files
 from ccl.guidance import UCG3, NoGuidance
-from ccl.media import read_clip, write_wav
+from ccl.media import read_clip, write_clip, write_png, write_wav
 from ccl.model_folder import build, export, load_model, save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, file_names, read_rows
@@ -150,9 +150,11 @@ def test_progress_is_told_after_each_step(pipe):
     [
         ({"audio": np.zeros(9, np.float32), "video": np.zeros((9, 16, 16, 3), np.uint8)}, "both given"),
         ({"audio": np.zeros(9, np.float32), "wanted": AV(False, True)}, "nothing is left"),
-        ({"image": np.zeros((8, 8, 3), np.uint8)}, r"needs \(16, 16, 3\)"),
+        ({"image": np.zeros((8, 8), np.uint8)}, r"the image is \(8, 8\) uint8; it must be"),
+        ({"image": np.zeros((8, 8, 4), np.uint8)}, r"the image has pictures of \(8, 8, 4\) uint8"),
+        ({"image": np.zeros((8, 8, 3))}, r"the image has pictures of \(8, 8, 3\) float64"),
         ({"image": np.zeros((16, 16, 3), np.uint8), "wanted": AV(False, True)}, "first image"),
-        ({"video": np.zeros((5, 16, 16, 3), np.uint8)}, r"needs \(9, 16, 16, 3\)"),
+        ({"video": np.zeros((5, 16, 16, 3), np.uint8)}, r"needs \(9, H, W, 3\)"),
         ({"audio": np.zeros((2, 9), np.float32)}, "mono"),
         ({"image": "no-such.png"}, "no-such.png"),
     ],
@@ -532,6 +534,34 @@ def test_guidance_is_described_by_its_scales(pipe):
         "text": {"video": 4.0, "audio": 3.0},
         "modal": {"video": 2.0, "audio": 2.0},
     }
+
+
+def test_a_picture_is_fitted_whether_it_is_a_path_or_an_array(pipe, tmp_path):
+    wide = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+    write_png(tmp_path / "wide.png", wide)
+    middle = wide[:, 8:40].astype(float).reshape(16, 2, 16, 2, 3).mean((1, 3))  # 2 x 2 pixels each
+    heard: list[list[str]] = [[], []]
+    for image, notes in zip((wide, str(tmp_path / "wide.png")), heard, strict=True):
+        picture = pipe.read(Row("a", "p", image=image), notes).video
+        assert picture.shape == (1, 16, 16, 3) and np.abs(picture[0] - middle).max() <= 1
+    assert heard == [
+        [f"{name} is 48 x 32; its middle 32 x 32 was taken"] for name in ("the image", tmp_path / "wide.png")
+    ]
+    assert pipe.read(Row("a", "p", image=wide[:16, :16]), heard[0]).video.shape == (1, 16, 16, 3) and len(heard[0]) == 1
+
+
+@pytest.mark.parametrize(("frames", "goes_on"), [(9, False), (13, True), (40, True)])
+def test_what_is_taken_of_a_film_is_told(pipe, tmp_path, frames, goes_on):
+    film = np.random.default_rng(1).integers(0, 256, (frames, 16, 32, 3), dtype=np.uint8)
+    write_clip(Clip(film, None, 25.0, 16_000), tmp_path / "film.mp4")
+    notes: list[str] = []
+    video = pipe.read(Row("a", "p", video=str(tmp_path / "film.mp4")), notes).video
+    assert np.array_equal(video, read_clip(tmp_path / "film.mp4", grid=pipe.grid, require=AV(True, False)).video)
+    told = [f"{tmp_path / 'film.mp4'} goes on after 0.36 s; its first 0.36 s were taken"] * goes_on
+    assert notes == [*told, f"{tmp_path / 'film.mp4'} is 32 x 16; its middle 16 x 16 was taken"]
+    heard: list[str] = []
+    array = pipe.read(Row("a", "p", video=film[:9]), heard).video
+    assert array.shape == (9, 16, 16, 3) and heard == ["the video is 32 x 16; its middle 16 x 16 was taken"]
 
 
 def test_a_rule_is_named_and_takes_the_models_strengths(pipe):

@@ -139,9 +139,9 @@ class Pipeline:
 
         Args:
             prompt: one for both streams, spoken words in double quotes.
-            image: first picture, a path or (H, W, 3) uint8.
+            image: first picture, a path or (H, W, 3) uint8 of any size, of which the middle is taken.
             audio: given sound (a2v), a path or (S,) float32 at the grid's sample rate.
-            video: given pictures (v2a), a path or (T, H, W, 3) uint8.
+            video: given pictures (v2a), a path or (T, H, W, 3) uint8 of any size, at the grid's rate.
             negative: prompt to lead away from.
             seed: of the noise; equal prompts with equal seeds give equal clips, in any batch.
             wanted: streams of the clip; one that is neither wanted nor given costs nothing.
@@ -228,7 +228,7 @@ class Pipeline:
     @torch.no_grad()
     def reconstruct(self, row: Row) -> Clip:
         """The row's true clip, encoded and decoded: the best that a model of this codec can do."""
-        media: AV[Any] = AV(self._frames(row.reference), self._sound(row.reference, []))
+        media: AV[Any] = AV(self._frames(row.reference, []), self._sound(row.reference, []))
         z: AV[Any] = AV(*(self._encode(stream, x)[None] for stream, x in zip(STREAMS, media, strict=True)))
         return self.clip(row, 0, self.decode(z), media, AV(True, True))
 
@@ -239,7 +239,7 @@ class Pipeline:
             row: that names it.
             notes: gets a sentence for each thing that was cut, padded or cropped.
         """
-        video = self._frames(row.video) if row.image is None else self._picture(row.image)
+        video = self._frames(row.video, notes) if row.image is None else self._picture(row.image, notes)
         return AV(video, self._sound(row.audio, notes))
 
     def noise(self, seeds: list[int], present: AV[bool]) -> AV[Any]:
@@ -359,31 +359,67 @@ class Pipeline:
             return self.codec.audio.encode(x, self.grid.t_a)[0]
         return self.codec.video.encode(rearrange(x, "b f h w c -> b c f h w").float() / 127.5 - 1)[0]
 
-    def _picture(self, image: Any) -> np.ndarray:
-        grid = self.grid
+    def _picture(self, image: Any, notes: list[str]) -> np.ndarray:
+        """(1, H, W, 3) uint8 of a path or a picture of any size."""
+        name = str(image) if isinstance(image, str | Path) else "the image"
         if isinstance(image, str | Path):
             from ccl.media import read_image
 
-            image = read_image(image, grid.height, grid.width)
+            image = read_image(image)
         image = np.asarray(image)
-        if image.shape != (grid.height, grid.width, 3) or image.dtype != np.uint8:
-            raise ValueError(
-                f"the image is {image.shape} {image.dtype}; this model needs ({grid.height}, {grid.width}, 3) uint8"
-            )
-        return image[None]
+        if image.ndim != 3:
+            raise ValueError(f"the image is {image.shape} {image.dtype}; it must be (H, W, 3) uint8")
+        return self._fitted(image[None], name, notes)
 
-    def _frames(self, video: Any) -> np.ndarray | None:
+    def _frames(self, video: Any, notes: list[str]) -> np.ndarray | None:
+        """(F, H, W, 3) uint8 of a path, or of pictures of any size at the grid's rate."""
         if video is None:
             return None
-        grid = self.grid
         if isinstance(video, str | Path):
-            from ccl.media import read_clip
+            return self._film(video, notes)
+        video = np.asarray(video)
+        if video.ndim != 4 or len(video) != self.grid.frames:
+            wanted = f"({self.grid.frames}, H, W, 3) uint8, {self.grid.fps:g} pictures a second"
+            raise ValueError(f"the video is {video.shape} {video.dtype}; this model needs {wanted}")
+        return self._fitted(video, "the video", notes)
 
-            video = read_clip(video, grid=grid, require=AV(True, False)).video
-        video, shape = np.asarray(video), (grid.frames, grid.height, grid.width, 3)
-        if video.shape != shape or video.dtype != np.uint8:
-            raise ValueError(f"the video is {video.shape} {video.dtype}; this model needs {shape} uint8")
+    def _film(self, path: str | Path, notes: list[str]) -> np.ndarray | None:
+        """The beginning of a file, on the grid."""
+        from ccl.media import MediaError, first_picture, read_clip
+
+        grid, alone = self.grid, AV(True, False)
+        try:  # a little more than is needed, to see whether it goes on
+            longer = replace(grid, frames=grid.frames + grid.stride_time)
+            video = read_clip(path, grid=longer, require=alone).video
+            assert video is not None
+            video = video[: grid.frames]
+            notes.append(f"{path} goes on after {grid.seconds:.2f} s; its first {grid.seconds:.2f} s were taken")
+        except MediaError:
+            video = read_clip(path, grid=grid, require=alone).video
+        self._note_crop(first_picture(path), str(path), notes)
         return video
+
+    def _fitted(self, pictures: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
+        """Pictures in the grid's size: the largest centred part of that shape, resized."""
+        from ccl.media import fit_image
+
+        if pictures.shape[3] != 3 or pictures.dtype != np.uint8 or 0 in pictures.shape:
+            raise ValueError(
+                f"{name} has pictures of {pictures.shape[1:]} {pictures.dtype}; they must be (H, W, 3) uint8"
+            )
+        height, width = self.grid.height, self.grid.width
+        if pictures.shape[1:3] == (height, width):
+            return pictures
+        self._note_crop(pictures[0], name, notes)
+        return np.stack([fit_image(picture, height, width) for picture in pictures])
+
+    def _note_crop(self, picture: np.ndarray, name: str, notes: list[str]) -> None:
+        """Say which part of pictures like this one is taken, where their shape is not the grid's."""
+        height, width, _ = picture.shape
+        scale = min(height / self.grid.height, width / self.grid.width)
+        tall, wide = round(scale * self.grid.height), round(scale * self.grid.width)
+        if (tall, wide) != (height, width):
+            notes.append(f"{name} is {width} x {height}; its middle {wide} x {tall} was taken")
 
     def _sound(self, audio: Any, notes: list[str]) -> np.ndarray | None:
         """Cut, or padded with silence, to the length of a clip."""

@@ -35,7 +35,7 @@ from ccl.media.errors import LARGEST, MediaError
 from ccl.media.read import SOUND_SLACK, first_picture, read_audio, read_clip, read_natural
 from ccl.media.resampling import FFMPEG, TORCHAUDIO, resample
 from ccl.media.sound import RATES
-from ccl.media.still import gif_bytes, read_image, write_png
+from ccl.media.still import fit_image, gif_bytes, read_image, write_png
 from ccl.media.write import write_clip, write_wav
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "TORCHAUDIO",
     "MediaError",
     "first_picture",
+    "fit_image",
     "gif_bytes",
     "read_audio",
     "read_clip",

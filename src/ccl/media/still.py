@@ -16,8 +16,8 @@ from ccl.media.errors import faults
 _FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP"}
 
 
-def read_image(path: str | Path, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture as RGB, turned as its EXIF says, centre-cropped and resized with anti-aliasing.
+def read_image(path: str | Path, height: int | None = None, width: int | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture as RGB, turned as its EXIF says; with a size, fitted to it.
 
     Raises:
         MediaError: the file is absent or no picture of a usual format.
@@ -26,8 +26,13 @@ def read_image(path: str | Path, height: int, width: int) -> UInt8[np.ndarray, "
     Image.init()
     formats = sorted(_FORMATS & Image.OPEN.keys())
     with faults(path, str(path), "is not a picture that can be read"), Image.open(path, formats=formats) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-        return np.array(ImageOps.fit(upright, (width, height), Image.Resampling.BOX))
+        upright = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    return upright if height is None or width is None else fit_image(upright, height, width)
+
+
+def fit_image(picture: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "hp wp 3"]:
+    """The largest centred part of a picture that has this shape, resized with anti-aliasing."""
+    return np.array(ImageOps.fit(Image.fromarray(picture), (width, height), Image.Resampling.BOX))
 
 
 def write_png(path: str | Path, picture: UInt8[np.ndarray, "h w 3"]) -> None:

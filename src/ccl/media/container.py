@@ -84,10 +84,14 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
     """
     stored = {stream.index: len(stream.index_entries) for stream in streams}  # of cuts, too: a header's count is not
     read = dict.fromkeys(stored, 0)
-    leaps = container.format.name in ("mpeg", "mpegts")
-    for packet in continuous(container.demux(streams), name, alone=len(streams) == 1, leaps=leaps):
+    kinds = container.format.name.split(",")
+    found = container.demux(streams)
+    if "mp4" not in kinds:  # whose times are sums of lengths
+        found = continuous(found, streams, name, leaps=kinds[0] in ("mpeg", "mpegts"))
+    joins = kinds[0] == "mp3"
+    for packet in found:
         read[packet.stream.index] += packet.dts is not None or packet.size > 0
-        if container.format.name == "mp3" and packet.size and memoryview(packet)[0] != MP3_SYNC:
+        if joins and packet.size and memoryview(packet)[0] != MP3_SYNC:
             continue  # tags of a file that was joined on
         yield packet
     with _bytes(source) as file:

@@ -97,6 +97,8 @@ class Pictures:
         self.stream, self.grid, self.name = stream, grid, name
         # All that is asked of the stream later, when its container may be closed.
         self.rate = stream.average_rate or stream.guessed_rate or Fraction(USUAL)  # where a picture has no time
+        self._unit = stream.time_base
+        self._seconds = float(self._unit)
         self._guessed = None if stream.base_rate == stream.average_rate else stream.base_rate
         self._aspect = float(stream.sample_aspect_ratio or 1)
         tabled = "mp4" in stream.container.format.name.split(",") and stream.duration
@@ -104,19 +106,21 @@ class Pictures:
         self.count, self.decoded, self.done = 0, 0, False
         self._upright: Upright | None = None
         self._video: list[np.ndarray] = []  # one array of all pictures with a grid, else an array for each
-        self._times: list[Fraction] = []  # of each picture as the file has it
+        self._ticks: list[
+            int
+        ] = []  # times of the pictures as the file has them; fractions would cost as much as pixels
         self._last: Any = None  # the newest frame; with a grid not yet known to be the nearest to anything
 
     @property
     def start(self) -> float | None:
         """Time of the first picture in the file, seconds; None before it came."""
-        return float(self._times[0]) if self._times else None
+        return self._ticks[0] * self._seconds if self._ticks else None
 
     @property
     def times(self) -> np.ndarray:
         """(T,) float64 seconds from the first picture, never falling."""
-        first = self._times[0]
-        return np.maximum.accumulate([float(time - first) for time in self._times])
+        ticks = np.maximum.accumulate(np.array(self._ticks, np.int64)) - self._ticks[0]
+        return ticks * self._unit.numerator / self._unit.denominator
 
     @property
     def fps(self) -> float:
@@ -137,20 +141,20 @@ class Pictures:
     def add(self, frame: Any) -> None:
         if frame.is_corrupt:
             raise MediaError(self.name, f"its picture {self.decoded} is corrupt")
-        time = self.decoded / self.rate if frame.pts is None else frame.pts * frame.time_base
+        tick = round(self.decoded / self.rate / self._unit) if frame.pts is None else frame.pts
         if self._upright is None:
             self._upright = Upright(frame, self._aspect, self.grid)
             self._video = [self._upright.empty(self.grid.frames)] if self.grid else []
         if self.grid is not None and self._last is not None:
             # A frame is the nearest one to all times before the middle between it and the next; but in a long hold
             # the next one is not shown before its tick.
-            before = self._times[-1]
-            self._emit(until=float(max((before + time) / 2, time - Fraction(1, 2) / Fraction(self.grid.fps))))
+            middle = (self._ticks[-1] + tick) / 2 * self._seconds
+            self._emit(until=max(middle, tick * self._seconds - 0.5 / self.grid.fps))
         self.decoded += 1
-        self._times.append(time)
+        self._ticks.append(tick)
         self._last = frame
         if self.grid is None:
-            self._check(time - self._times[0])
+            self._check((tick - self._ticks[0]) * self._seconds)
             self._video.append(self._upright.empty(1))
             self._upright(frame, self._video[-1][0])
             self.count += 1
@@ -161,14 +165,14 @@ class Pictures:
         Raises:
             MediaError: there is no picture, or not enough for the grid.
         """
-        if not self._times:
+        if not self._ticks:
             raise MediaError(self.name, "its video stream holds no picture")
         if self.grid is None:
-            self._check(self._duration)
+            self._check(float(self._duration))
             return
         if not self.done:
             available = floor(float(self._duration) * self.grid.fps + 0.01)
-            self._emit(until=float(self._times[0]) + (available - 0.5) / self.grid.fps)
+            self._emit(until=self._ticks[0] * self._seconds + (available - 0.5) / self.grid.fps)
         if not self.done:
             have = f"{self.count} of {self.grid.frames} frames at {self.grid.fps:g} fps"
             raise MediaError(self.name, f"too short ({have})")
@@ -176,32 +180,32 @@ class Pictures:
     @property
     def _duration(self) -> Fraction:
         """Seconds from the first picture to the end of the last."""
-        return max(self._times) - self._times[0] + self._lasts()
+        return (max(self._ticks) - self._ticks[0]) * self._unit + self._lasts()
 
     def _lasts(self) -> Fraction:
         """Seconds of the last picture: as the file says, else as long as a picture usually lasts in it."""
-        steps = [later - time for time, later in zip(self._times, self._times[1:], strict=False) if later > time]
-        usually: Fraction = median(steps) if steps else 1 / Fraction(self.rate)
-        said = (self._last.duration or 0) * Fraction(self._last.time_base)
+        steps = [later - tick for tick, later in zip(self._ticks, self._ticks[1:], strict=False) if later > tick]
+        usually = median(steps) * self._unit if steps else 1 / Fraction(self.rate)
+        said = (self._last.duration or 0) * self._unit
         if self._ends is not None:
             # An mp4's table has durations in the order of decoding; their sum, or the edit list, says where all end.
-            shown = self._ends - max(self._times)
+            shown = self._ends - max(self._ticks) * self._unit
             return shown if shown > 0 else said or usually
         if said <= 0:
             return usually
         # Other containers need not say, and ffmpeg then takes a tick of the rate it guesses (1000 a second in what a
         # browser records), which is believed only where the file's pictures come so fast.
-        guessed = self._guessed and abs(said - 1 / self._guessed) <= self._last.time_base
+        guessed = self._guessed and abs(said - 1 / self._guessed) <= self._unit
         return usually if guessed and said < usually / 2 else said
 
-    def _check(self, seconds: Fraction) -> None:
+    def _check(self, seconds: float) -> None:
         assert self._upright is not None
-        check_size(self.name, "pictures", max(self.decoded, float(seconds) * CONSTANT) * self._upright.size)
+        check_size(self.name, "pictures", max(self.decoded, seconds * CONSTANT) * self._upright.size)
 
     def _emit(self, until: float) -> None:
         """Take the newest frame for all times before `until` that have none yet."""
         assert self.grid is not None and self._upright is not None
-        first, start = self.count, float(self._times[0])
+        first, start = self.count, self._ticks[0] * self._seconds
         while not self.done and start + self.count / self.grid.fps < until:
             if self.count == first:
                 self._upright(self._last, self._video[0][first])

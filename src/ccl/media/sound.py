@@ -52,6 +52,7 @@ class Sound:
     def __init__(self, stream: Any, name: str, to: int | None = None) -> None:
         self.stream, self.name, self.to = stream, name, to
         self.rate = self._began = int(stream.codec_context.sample_rate or 0)
+        self._unit = float(stream.time_base)
         self.runs: list[_Run] = []
         self.done = False
         self._mixed, self._kept, self._apart = 0, 0.0, 0.0
@@ -66,11 +67,11 @@ class Sound:
     def add(self, frame: Any) -> None:
         rate = frame.sample_rate
         self._check_rate(rate)
-        time = self.end if frame.pts is None else float(frame.pts * frame.time_base)
+        time = self.end if frame.pts is None else frame.pts * self._unit
         run = self.runs[-1] if self.runs else None
-        said = float((frame.duration or 0) * frame.time_base) if frame.time_base else 0.0
         # Between its own timestamps a broadcast stream's are made up, at the speed of the rate that it began with.
-        made_up = rate != self._began and said and abs(said * rate / frame.samples - 1) > 0.1
+        said = 0.0 if rate == self._began else (frame.duration or 0) * self._unit
+        made_up = said and abs(said * rate / frame.samples - 1) > 0.1
         follows = run is not None and abs(time - self.end) <= (MADE_UP if made_up else JITTER)
         if run is None or rate != run.rate or not follows:
             run = _Run(rate, round((self.end if follows else time) * rate))
@@ -133,7 +134,9 @@ def channels(frame: Any) -> Float32[np.ndarray, "c s"]:
     count = frame.layout.nb_channels
     kind: Any = _TYPES[frame.format.name.removesuffix("p")]
     # Not by `to_ndarray`, which reads one plane too many of eight.
-    if frame.format.is_planar:
+    if frame.format.is_planar and count == 1:  # as we write it, without detours
+        data = np.frombuffer(frame.planes[0], kind, frame.samples)[None]
+    elif frame.format.is_planar:
         data = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in frame.planes[:count]])
     else:
         data = np.frombuffer(frame.planes[0], kind, frame.samples * count).reshape(-1, count).T

@@ -7,7 +7,7 @@ file does not say where the next part lies, for they seldom end together: that i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ccl.media.errors import MediaError
@@ -16,35 +16,42 @@ BACK = 0.5  # seconds: decoding times never go back by more, other than in a new
 LEAP = 10.0  # seconds ahead that are a new part and no gap, in broadcast streams; as ffmpeg has it
 
 
-def continuous(packets: Iterable[Any], name: str, *, alone: bool, leaps: bool) -> Iterator[Any]:
+class _Clock:
+    """Of one stream, in ticks: decoding times of its first packet and its newest, where that one ends."""
+
+    def __init__(self, stream: Any, leaps: bool) -> None:
+        self.unit = float(stream.time_base)
+        self.back = BACK / self.unit
+        self.leap = LEAP / self.unit if leaps else float("inf")
+        self.first: int | None = None
+        self.last = self.ends = self.offset = 0
+
+
+def continuous(packets: Iterable[Any], streams: Sequence[Any], name: str, *, leaps: bool) -> Iterator[Any]:
     """The packets of a container, with timestamps that go on where the file's start anew.
 
     Args:
         packets: as they are demuxed, those that flush their decoders included.
+        streams: that they are of.
         name: of the file.
-        alone: whether they are of one stream.
         leaps: whether a leap ahead is a new part, too, and no gap.
 
     Raises:
         MediaError: the timestamps of several streams start anew.
     """
-    offset = 0.0  # seconds
-    first: dict[int, float] = {}  # decoding time of each stream: its first one, its newest, and where that one ends
-    last: dict[int, float] = {}
-    ends: dict[int, float] = {}
+    clocks = {stream.index: _Clock(stream, leaps) for stream in streams}
     for packet in packets:
-        if packet.dts is not None:
-            stream, time = packet.stream.index, float(packet.dts * packet.time_base)
-            if stream in last and (time < last[stream] - BACK or (leaps and time > ends[stream] + LEAP)):
-                if not alone:
-                    after = ends[stream] - first[stream]
+        clock, time = clocks[packet.stream.index], packet.dts
+        if time is not None:
+            if clock.first is None:
+                clock.first = time
+            elif time < clock.last - clock.back or time > clock.ends + clock.leap:
+                if len(streams) > 1:
+                    after = (clock.ends - clock.first) * clock.unit
                     raise MediaError(name, f"its timestamps start anew after {after:.2f} s, as if joined end to end")
-                offset += ends[stream] - time
-            first.setdefault(stream, time)
-            last[stream] = time
-            ends[stream] = time + float((packet.duration or 0) * packet.time_base)
-        if offset:
-            ticks = round(offset / float(packet.time_base))
-            packet.pts = None if packet.pts is None else packet.pts + ticks
-            packet.dts = None if packet.dts is None else packet.dts + ticks
+                clock.offset += clock.ends - time
+            clock.last, clock.ends = time, time + (packet.duration or 0)
+        if clock.offset:
+            packet.pts = None if packet.pts is None else packet.pts + clock.offset
+            packet.dts = None if packet.dts is None else packet.dts + clock.offset
         yield packet

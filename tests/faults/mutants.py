@@ -74,7 +74,7 @@ INPUTS = (
     Input("captions, CSV", ("clips", "captions.csv"), "captions.csv", (in_bytes, in_cells, in_cells), MAKE),
     Input("prompts, JSONL", ("model", "rows.jsonl"), "rows.jsonl", (in_bytes, in_lines, in_lines), GENERATE),
     Input("test set", ("made", "rows.jsonl"), "rows.jsonl", (in_bytes, in_lines), f"{EVALUATE} --testset rows.jsonl"),
-    Input("index", ("shards", "small.yaml"), "shards/index.json", (in_bytes, in_json, in_json), ENCODE),
+    Input("index", ("shards", "small.yaml"), "shards/index.json", (in_bytes, in_json, in_json), ENCODE, ("in shards",)),
     Input("tar, encoded", ("shards", "small.yaml"), f"shards/{TAR}", (in_bytes, in_members), ENCODE, vouched=True),
     Input(
         "tar and index, encoded",

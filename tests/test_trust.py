@@ -349,5 +349,5 @@ def test_a_number_that_makes_no_clip_is_told_before_one_is_made(
     key: str, value: float, said: str, hostile: Callable[..., tuple[Path, Path]]
 ) -> None:
     folder, _ = hostile(key, value)
-    with pytest.raises(ValueError, match=rf"model\.safetensors: its config does not give a model: .*{said}"):
+    with pytest.raises(ValueError, match=rf"model\.safetensors: its config.yaml does not give a model: .*{said}"):
         load_model(folder)

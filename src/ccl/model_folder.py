@@ -270,7 +270,7 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False, trust: Tr
             one.add_subclass_arguments(kind, key, required=False, fail_untyped=False)
     given = {key: config.get(key) for key in ("net", "text", "codec", "grid")}
     if lacking := [key for key, value in given.items() if value is None]:
-        raise ValueError(f"{source}: its config has no {lacking[0]}")
+        raise ValueError(f"{source}: its {CONFIG} has no {lacking[0]}")
     given |= {key: config[key] for key in ("sampling", "image") if config.get(key)}
     try:
         node = nets.parse_object({"net": given.pop("net")})
@@ -280,7 +280,7 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False, trust: Tr
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a config of somebody else's makes constructors raise nearly anything
-        raise ValueError(f"{source}: its config does not give a model: {' '.join(str(error).split())[:400]}") from error
+        raise ValueError(f"{source}: its {CONFIG} does not give a model: {' '.join(str(error).split())[:400]}") from error
     provenance = dict(config.get("provenance") or {})
     identity = provenance.get("codec")
     if identity and None not in parts.codec.known and identity != parts.codec.identity:

@@ -280,7 +280,8 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False, trust: Tr
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a config of somebody else's makes constructors raise nearly anything
-        raise ValueError(f"{source}: its {CONFIG} does not give a model: {' '.join(str(error).split())[:400]}") from error
+        said = " ".join(str(error).split())[:400]
+        raise ValueError(f"{source}: its {CONFIG} does not give a model: {said}") from error
     provenance = dict(config.get("provenance") or {})
     identity = provenance.get("codec")
     if identity and None not in parts.codec.known and identity != parts.codec.identity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import unwrap
 from pathlib import Path
 
 import pytest
@@ -244,3 +245,117 @@ init_args:
     net = parser.instantiate(parser.parse_object({"net": yaml.safe_load(config)})).net()
     assert len(net.blocks) == 2
     assert len(list(net.blocks[0].interaction.parameters())) == len(list(net.cross_modal_parameters())) / 2
+
+
+# What forward promises in words ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x, t, text: (x.video, t, text), r"x is a Tensor; it must be AV\(video, audio\)"),
+        (lambda x, t, text: (x, t.video, text), r"t is a Tensor; it must be AV"),
+        (lambda x, t, text: (AV(None, None), t, text), "both streams are absent"),
+        (lambda x, t, text: (AV(x.video[:, :15], x.audio), t, text), r"video .* \(15, 5, 4, 4\); .* \(16, 5, 4, 4\)"),
+        (lambda x, t, text: (AV(x.video, x.audio[..., 1:]), t, text), r"audio .* \(6, 20\); the grid .* \(6, 21\)"),
+        (lambda x, t, text: (AV(x.video[:, :, 1:], x.audio), t, text), r"video .* \(16, 4, 4, 4\)"),
+        (lambda x, t, text: (AV(x.video, x.audio[:1]), t, text), "2 clips of video and 1 of audio"),
+        (lambda x, t, text: (x, AV(t.video, None), text), r"t\.audio is None, but there are audio latents"),
+        (lambda x, t, text: (x, AV(t.video[:1], t.audio), text), r"t\.video has shape \(1,\); it must be \(2,\)"),
+        (lambda x, t, text: (x, AV(t.video[:, None].repeat(1, 4), t.audio), text), r"t\.video .* or \(2, 5\)"),
+        (lambda x, t, text: (x, AV(t.video[0], t.audio), text), r"t\.video has shape \(\)"),
+        (lambda x, t, text: (x, t.map(lambda v: 1000 * v), text), r"t\.video is from .*from 0 .*divide by 1000"),
+        (lambda x, t, text: (x, AV(t.video, t.audio - 2), text), r"t\.audio is from -"),
+        (lambda x, t, text: (x, AV(t.video * float("nan"), t.audio), text), r"t\.video is from nan"),
+        (lambda x, t, text: (x, t, text[..., 1:]), r"text has shape \(2, 7, 11\); states \(2, L, 12\)"),
+        (lambda x, t, text: (x, t, text[:1]), r"text has shape \(1, 7, 12\)"),
+        (lambda x, t, text: (x, t, text[0]), r"text has shape \(7, 12\)"),
+        (lambda x, t, text: (x, t, "a cat"), r"text is a str; it must be states"),
+        (lambda x, t, text: (x.map(torch.Tensor.double), t, text), r"float64 .* weights float32; .*net\.double\(\)"),
+    ],
+)  # fmt: skip
+def test_inputs_that_do_not_fit_are_named_in_words(change, said: str) -> None:
+    net = build()
+    with pytest.raises(ValueError, match=said) as told:
+        unwrap(DualStreamTransformer.forward)(net, *change(*inputs()), grid=GRID)  # without the tests' own checks
+    assert "\n" not in str(told.value)
+
+
+def test_text_prepared_by_another_network_is_refused() -> None:
+    x, t, text = inputs()
+    shallow = DualStreamTransformer(video=StreamConfig(48, 64, 16), layers=1, head_dim=16, text_dim=12)
+    with pytest.raises(ValueError, match="prepared by 1 blocks; this network has 2"):
+        build()(x, t, shallow.prepare(text), grid=GRID)
+
+
+def test_times_at_the_ends_and_of_each_frame_are_taken() -> None:
+    net, (x, _, text) = build(), inputs()
+    for video, audio in (
+        (torch.zeros(2), torch.ones(2)),
+        (torch.rand(2, 5), torch.rand(2, 21)),
+        (torch.rand(2, 1),) * 2,
+    ):
+        net(x, AV(video, audio), text, grid=GRID)
+
+
+def test_nobody_looks_at_times_while_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    x, t, text = inputs()
+    build()(x, t.map(lambda v: 1000 * v), text, grid=GRID)
+
+
+@pytest.mark.parametrize("stream", ["video", "audio"])
+def test_a_stream_alone_needs_neither_interaction_nor_route(stream: str) -> None:
+    config = {"video": StreamConfig(48, 64, 16), "audio": StreamConfig(32, 48, 6)}
+    torch.manual_seed(0)
+    net = DualStreamTransformer(**{stream: config[stream]}, layers=2, head_dim=16, text_dim=12, freq_dim=32)
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.1)
+    x, t, text = inputs()
+    only = {
+        name: AV(*(v if s == stream else None for s, v in zip(AV._fields, pair, strict=True)))
+        for name, pair in (("x", x), ("t", t))
+    }
+    out = net(only["x"], only["t"], text, grid=GRID)
+    both = build(NoInteraction)
+    both.load_state_dict(both.state_dict() | net.state_dict())
+    theirs = both(x, t, text, grid=GRID, route=CLOSED)
+    assert torch.equal(getattr(out, stream), getattr(theirs, stream))
+    with pytest.raises(ValueError, match="two streams need an `interaction`"):
+        DualStreamTransformer(**config, layers=2, head_dim=16, text_dim=12)
+
+
+# float64 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interaction", [cca, gate])
+def test_float64_is_computed_in_float64(interaction) -> None:
+    """A difference quotient is true to 1e-8 in float64 alone: a step of 1e-6 leaves nothing of float32's digits."""
+    net = randomised(interaction).double()
+    x, t, text = inputs()
+    x, t, text = x.map(torch.Tensor.double), t.map(torch.Tensor.double), text.double()
+    out = net(x, t, text, grid=GRID)
+    assert out.video.dtype == out.audio.dtype == torch.float64
+    direction = torch.randn(x.audio.shape, generator=torch.Generator().manual_seed(3)).double()
+
+    def loss(step: float) -> torch.Tensor:
+        return net(AV(x.video, x.audio + step * direction), t, text, grid=GRID).video.square().mean()
+
+    with torch.no_grad():
+        quotient = (loss(1e-6) - loss(-1e-6)) / 2e-6
+    given = x.audio.clone().requires_grad_()
+    net(AV(x.video, given), t, text, grid=GRID).video.square().mean().backward()
+    torch.testing.assert_close((given.grad * direction).sum(), quotient, rtol=1e-6, atol=1e-12)
+    # Held against itself after a detour through float32, rounding apart.
+    single = randomised(interaction)
+    close(AV(*(v.float() for v in out)), single(*(inputs()[:2]), inputs()[2], grid=GRID))
+
+
+def test_rotation_of_float64_is_the_definition() -> None:
+    from ccl.nn.rope import angles, rotary, rotate
+
+    x = torch.randn(1, 5, 2, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    angle = angles(torch.arange(5, dtype=torch.float64), 8)
+    turned = rotate(x, rotary(angle, torch.float64))
+    naive = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.exp(1j * angle)[None, :, None]
+    torch.testing.assert_close(turned, torch.view_as_real(naive).flatten(-2), rtol=1e-14, atol=1e-14)

@@ -250,10 +250,10 @@ def test_a_prompts_states_do_not_depend_on_its_batch(folder):
 def test_what_was_encoded_is_remembered_and_the_empty_prompt_for_good(folder, monkeypatch):
     text, runs = ours(folder, remembered=3), []
     run = text._run
-    monkeypatch.setattr(text, "_run", lambda prompt: runs.append(prompt) or run(prompt))
+    monkeypatch.setattr(text, "_run", lambda ids: runs.append(ids) or run(ids))
     for prompts in (["", "a"], ["a", ""], ["b"], ["c"], ["d"], ["", "d"], ["a"]):
         text(prompts)
-    assert runs == ["", "a", "b", "c", "d", "a"]
+    assert runs == [text.tokens(prompt) for prompt in ("", "a", "b", "c", "d", "a")]
     assert len(text._states) == 3
 
 
@@ -379,3 +379,31 @@ def test_keys_that_lack_or_are_too_many_are_named(net, folder, tmp_path):
         torch.save({name: x for name, x in (state | change).items() if x is not None}, path)
         with pytest.raises(ValueError, match=message):
             ours(path, tokenizer=folder / "tokenizer")(["a cat"])
+
+
+# Token ids
+
+
+def test_ready_token_ids_are_encoded_as_diffusers_encodes_their_texts(net, folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    batch = tokenizer(
+        [clean(p) for p in PROMPTS], padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"
+    )
+    text = ours(folder)
+    states = text(batch.input_ids, batch.attention_mask)
+    assert states.shape == (4, LENGTH, 32) and relative(states, diffusers_states(net, folder, PROMPTS)) < 1e-6
+    assert torch.equal(states, text(batch.input_ids, batch.attention_mask.bool()))
+    ids, mask = batch.input_ids, batch.attention_mask
+    for wrong, said in (
+        ((ids,), "need their attention mask"),
+        ((ids, mask[:, 1:]), "the mask has shape"),
+        ((ids, mask.flip(1)), "for the first tokens of each prompt"),
+        ((ids, torch.zeros_like(mask)), "at least one"),
+        ((ids.float(), mask), r"integers \(B, n\) are needed"),
+        ((ids[0], mask[0]), r"integers \(B, n\) are needed"),
+        ((ids.repeat(1, 9), mask), f"the text encoder takes {LENGTH}"),
+        ((ids + 64, mask), "it is of another text encoder"),
+        ((["a cat"], mask), "texts bring their own"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            text(*wrong)

@@ -386,7 +386,7 @@ def inputs(net: DualStreamTransformer, grid: Grid, batch: int, text: int) -> tup
     """Noisy latents, a time for each latent frame (as where a first picture is given) and text states."""
     shapes = AV((grid.t_v, grid.latent_height, grid.latent_width), (grid.t_a,))
     x: AV[Any] = AV.zip(lambda ends, c, shape: torch.empty(batch, c, *shape), net.ends, net.channels, shapes)
-    t: AV[Any] = AV.zip(lambda ends, n: torch.empty(batch, n), net.ends, AV(grid.t_v, 1))
+    t: AV[Any] = AV.zip(lambda ends, n: torch.zeros(batch, n), net.ends, AV(grid.t_v, 1))
     return x, t, torch.empty(batch, text, net.text_dim)
 
 

@@ -23,10 +23,10 @@ from ccl.text import TextEncoder
 NAMES = {
     "EmbeddedAudio": "ccl.codecs.EmbeddedAudio",
     "EmbeddedVideo": "ccl.codecs.EmbeddedVideo",
-    "LTX2Audio": "ccl.codecs.ltx2.LTX2Audio",
-    "MMAudio": "ccl.codecs.mmaudio.MMAudio",
-    "UMT5": "ccl.text.umt5.UMT5",
-    "WanVideo": "ccl.codecs.wan.WanVideo",
+    "LTX2Audio": "ccl.codecs.LTX2Audio",
+    "MMAudio": "ccl.codecs.MMAudio",
+    "UMT5": "ccl.text.UMT5",
+    "WanVideo": "ccl.codecs.WanVideo",
 }
 
 

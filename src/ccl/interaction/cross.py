@@ -223,7 +223,8 @@ class CrossModal(Interaction):
         def move(x: Any) -> Any:
             return x.to(device) if isinstance(x, Tensor) else x
 
-        rope = table.map(lambda angle: rotary(angle).to(device))
+        dtype = next(self.parameters()).dtype
+        rope = table.map(lambda angle: rotary(angle, dtype).to(device))
         return Plan(Directions(*(Groups(*map(move, g)) for g in groups)), rope)
 
     def check(self, grid: Grid) -> dict[str, float]:

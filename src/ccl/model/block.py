@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ccl.interaction.base import Interaction
 from ccl.nn.attention import Backend, attention, heads
-from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, modulate
+from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, modulate, wide
 from ccl.nn.rope import Rotary, rotate
 from ccl.types import AV, Route
 
@@ -119,8 +119,8 @@ class WanBlock(nn.Module):
         return gated_add(x, self.ffn(modulate(x, shift, scale)), gate)
 
     def modulations(self, e0: Float[Tensor, "b f 6 d"]) -> tuple[Tensor, ...]:
-        """Shift, scale and gate of self-attention, then of the feed-forward network, each (b, f, d) in float32."""
-        return (self.modulation.float()[:, None] + e0.float()).unbind(2)
+        """Shift, scale and gate of self-attention, then of the feed-forward network, (b, f, d), float32 at least."""
+        return (wide(self.modulation)[:, None] + wide(e0)).unbind(2)
 
 
 class DualBlock(nn.Module):

@@ -25,7 +25,7 @@ from ccl.model.stream import StreamConfig, StreamEnds
 from ccl.nn.attention import Backend
 from ccl.nn.layers import initialise
 from ccl.nn.rope import Rotary, rotary, temporal_angles, video_angles
-from ccl.types import AV, OPEN, STREAMS, Closed, Route, Stream, Widths
+from ccl.types import AV, CLOSED, OPEN, STREAMS, Closed, Route, Stream, Widths
 
 
 class DualStreamTransformer(nn.Module):
@@ -37,7 +37,7 @@ class DualStreamTransformer(nn.Module):
         layers: blocks, the same number in both.
         head_dim: of a head, the same in both.
         text_dim: width of the text states.
-        interaction: makes the interaction of a block from the streams' widths; a stream alone has none.
+        interaction: makes the interaction of a block from the streams' widths; a stream alone has and needs none.
         freq_dim: numbers of the sinusoid of a time.
         patch: latent pixels a video token, each way.
         attention: which kernel; see `ccl.nn.attention`.
@@ -54,12 +54,12 @@ class DualStreamTransformer(nn.Module):
     def __init__(
         self,
         *,
-        video: StreamConfig | None,
-        audio: StreamConfig | None,
+        video: StreamConfig | None = None,
+        audio: StreamConfig | None = None,
         layers: int,
         head_dim: int,
         text_dim: int,
-        interaction: Callable[[Widths], Interaction],
+        interaction: Callable[[Widths], Interaction] | None = None,
         freq_dim: int = 256,
         patch: int = 2,
         attention: Backend = "auto",
@@ -83,14 +83,18 @@ class DualStreamTransformer(nn.Module):
         )
         width = sizes.map(lambda config: config.width)
         widths = Widths(width.video or 0, width.audio or 0, head_dim)
-        make = interaction if video is not None and audio is not None else NoInteraction
+        alone = video is None or audio is None
+        if interaction is None and not alone:
+            raise ValueError("two streams need an `interaction`; ccl.interaction.NoInteraction keeps them apart")
+        make = NoInteraction if interaction is None or alone else interaction
         self.blocks = nn.ModuleList(
             DualBlock(*AV.zip(self.stream_block, sizes, AV(*STREAMS)), make(widths)) for _ in range(layers)
         )
         for module in self.modules():
             if isinstance(module, SelfAttention | CrossAttention):
                 module.backend = attention
-        self._plans: dict[tuple[Grid, torch.device], tuple[AV[Rotary], Any]] = {}
+        self._timed = False  # whether times on a GPU have been looked at
+        self._plans: dict[tuple[Grid, torch.device, torch.dtype], tuple[AV[Rotary], Any]] = {}
 
     # What another kind of backbone has of its own is made here.
 
@@ -108,6 +112,11 @@ class DualStreamTransformer(nn.Module):
         return list(self.blocks)  # type: ignore[arg-type]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of its parameters."""
+        return next(self.parameters()).dtype
+
+    @property
     def ends(self) -> AV[Any]:
         return AV(self.video, self.audio)
 
@@ -118,26 +127,31 @@ class DualStreamTransformer(nn.Module):
         text: Float[Tensor, "b l n"] | AV[Any] | Prepared,
         *,
         grid: Grid,
-        route: Route | Sequence[Route] = OPEN,
+        route: Route | Sequence[Route] | None = None,
         reference: AV[bool] = AV(False, False),
     ) -> AV[Any]:
-        """Velocities, float32, in the shapes of x.
+        """Velocities, float32, in the shapes of x; float64 where weights and latents are.
 
         Args:
             x: noisy latents: video (B, C, t_v, H/8, W/8), audio (B, C, t_a). A stream that takes no part is None here,
                 in t and in the result; the other stream's route to it must be closed.
-            t: times, (B,), or (B, T) where every latent frame has its own.
+            t: times in [0, 1], (B,), or (B, T) where every latent frame has its own.
             text: states of the prompts (B, L, text_dim), zeros where padded; or each stream's embedding of them
                 (B, L, d); or what `prepare` made of them.
             grid: the clip's lengths, which x must have.
             route: who sees whom; a sequence gives one route to each of as many equal, consecutive chunks of the batch.
+                None is open where both streams are there.
             reference: which stream is given: detached where the other reads it.
 
         Raises:
-            ValueError: in words, where shapes, grid and routes do not fit each other.
+            ValueError: in words, where shapes, types, grid and routes do not fit each other, or times are out of range.
+                Times on a GPU are looked at once, in the first call: to look makes it wait.
         """
+        self._check_inputs(x, t, text, grid)
+        if route is None:
+            route = CLOSED if x.video is None or x.audio is None else OPEN
         routes = (route,) if isinstance(route, Route) else tuple(route)
-        self._validate(x, grid, routes)
+        self._check_routes(x, routes)
         some = x.audio if x.video is None else x.video
         rope, plan = self._plan(grid, some.device)
         times = AV.zip(lambda x, t, ends: ends.times(t), x, t, self.ends)
@@ -201,7 +215,7 @@ class DualStreamTransformer(nn.Module):
 
     def _plan(self, grid: Grid, device: torch.device) -> tuple[AV[Rotary], Any]:
         """Rotary tables and the interaction's plan, remembered by grid."""
-        key = (grid, device)
+        key = (grid, device, self.dtype)
         if key not in self._plans:
             if len(self._plans) >= 8:
                 self._plans.clear()
@@ -211,12 +225,16 @@ class DualStreamTransformer(nn.Module):
                     video_angles(video_positions(grid), grid.h, grid.w, d),
                     temporal_angles(audio_positions(grid, self.rescale), d),
                 )
-                rope = angle.map(lambda a: rotary(a).to(device))
+                rope = angle.map(lambda a: rotary(a, self.dtype).to(device))
                 plan = self._blocks[0].interaction.plan(grid, device)
             self._plans[key] = (rope, plan)
         return self._plans[key]
 
-    def _validate(self, x: AV[Any], grid: Grid, routes: Sequence[Route]) -> None:
+    def _check_inputs(self, x: Any, t: Any, text: Any, grid: Any) -> None:
+        """By shapes and types alone, so that nothing waits for a GPU; but for the times, see `_check_times`."""
+        self._check_pairs(x=x, t=t)
+        if not isinstance(grid, Grid):
+            raise ValueError(f"grid is a {type(grid).__name__}; it must be a Grid, the clip's lengths")
         if x.video is None and x.audio is None:
             raise ValueError("both streams are absent; the network needs at least one")
         if grid.patch != self.patch:
@@ -225,11 +243,62 @@ class DualStreamTransformer(nn.Module):
             (self.channels_in.video, grid.t_v, grid.latent_height, grid.latent_width),
             (self.channels_in.audio, grid.t_a),
         )
-        for name, latents, shape, ends in zip(AV._fields, x, expected, self.ends, strict=True):
-            if latents is not None and ends is None:
+        batch = next(len(latents) for latents in x if latents is not None)
+        for name, latents, times, shape, ends in zip(AV._fields, x, t, expected, self.ends, strict=True):
+            if latents is None:
+                continue
+            if ends is None:
                 raise ValueError(f"{name} latents are given, but this network has no {name} stream")
-            if latents is not None and tuple(latents.shape[1:]) != shape:
+            if tuple(latents.shape[1:]) != shape:
                 raise ValueError(f"{name} latents have shape {tuple(latents.shape[1:])}; the grid asks for {shape}")
+            if len(latents) != batch:
+                raise ValueError(f"x has {batch} clips of video and {len(latents)} of audio; they must be as many")
+            if latents.dtype == torch.float64 and self.dtype != torch.float64:
+                raise ValueError(
+                    f"{name} latents are float64 and the network's weights {str(self.dtype).removeprefix('torch.')}; "
+                    "give x.float(), or make the network float64 with net.double()"
+                )
+            if times is None:
+                raise ValueError(f"t.{name} is None, but there are {name} latents; give their times, ({batch},)")
+            if (
+                times.ndim not in (1, 2)
+                or len(times) != batch
+                or (times.ndim == 2 and times.shape[1] not in (1, shape[1]))
+            ):
+                raise ValueError(
+                    f"t.{name} has shape {tuple(times.shape)}; it must be ({batch},), or ({batch}, {shape[1]}) where "
+                    "each latent frame has its own time"
+                )
+            self._check_times(name, times)
+        self._check_text(text, batch)
+
+    def _check_pairs(self, **pairs: Any) -> None:
+        for name, pair in pairs.items():
+            if not isinstance(pair, AV):
+                raise ValueError(f"{name} is a {type(pair).__name__}; it must be AV(video, audio), None for no stream")
+
+    def _check_times(self, name: str, t: Tensor) -> None:
+        """Refuse times out of [0, 1], as those of Wan's 0 to 1000."""
+        if t.is_meta or torch.compiler.is_compiling() or type(t) is not Tensor or (t.is_cuda and self._timed):
+            return
+        self._timed = self._timed or t.is_cuda
+        # A little more than 1, for times that were computed in half precision.
+        if not bool(((t >= -1e-2) & (t <= 1.01)).all()):
+            low, high = float(t.min()), float(t.max())
+            hint = "; divide by 1000" if high > 2 else ""
+            raise ValueError(f"t.{name} is from {low:g} to {high:g}; times run from 0 (clean) to 1 (noise){hint}")
+
+    def _check_text(self, text: Any, batch: int) -> None:
+        if isinstance(text, Prepared):
+            if len(text.blocks) != len(self.blocks):
+                raise ValueError(f"text was prepared by {len(text.blocks)} blocks; this network has {len(self.blocks)}")
+        elif isinstance(text, Tensor):
+            if text.ndim != 3 or len(text) != batch or text.shape[2] != self.text_dim:
+                raise ValueError(f"text has shape {tuple(text.shape)}; states ({batch}, L, {self.text_dim}) are needed")
+        elif not isinstance(text, AV):
+            raise ValueError(f"text is a {type(text).__name__}; it must be states (B, L, {self.text_dim}), or prepared")
+
+    def _check_routes(self, x: AV[Any], routes: Sequence[Route]) -> None:
         for r in routes:
             if (x.audio is None and r.a2v) or (x.video is None and r.v2a):
                 raise ValueError(f"{r} lets a stream see one that is absent; close that direction")

@@ -26,7 +26,7 @@ from ccl.model.prepared import Prepared
 from ccl.model.stream import PatchEmbedding, StreamConfig, StreamEnds
 from ccl.nn.attention import Backend, attention, heads
 from ccl.nn.layers import Linear, RMSNorm
-from ccl.types import AV, OPEN, Route, Stream, Widths
+from ccl.types import AV, Route, Stream, Widths
 
 MASK = 4  # channels that say which pictures of a latent frame are given: a causal codec of stride 4 has four
 
@@ -122,7 +122,7 @@ class ImageDualStream(DualStreamTransformer):
         layers: blocks, the same number in both.
         head_dim: of a head, the same in both.
         text_dim: width of the text states.
-        interaction: makes the interaction of a block from the streams' widths.
+        interaction: makes the interaction of a block from the streams' widths; a stream alone needs none.
         freq_dim: numbers of the sinusoid of a time.
         patch: latent pixels a video token, each way.
         attention: which kernel; see `ccl.nn.attention`.
@@ -137,12 +137,12 @@ class ImageDualStream(DualStreamTransformer):
     def __init__(
         self,
         *,
-        video: StreamConfig | None,  # as the base's, so that a config may swap one class for the other
-        audio: StreamConfig | None,
+        video: StreamConfig | None = None,  # as the base's, so that a config may swap one class for the other
+        audio: StreamConfig | None = None,
         layers: int,
         head_dim: int,
         text_dim: int,
-        interaction: Callable[[Widths], Interaction],
+        interaction: Callable[[Widths], Interaction] | None = None,
         freq_dim: int = 256,
         patch: int = 2,
         attention: Backend = "auto",
@@ -191,7 +191,7 @@ class ImageDualStream(DualStreamTransformer):
         text: Float[Tensor, "b l n"] | AV[Any] | Prepared,
         *,
         grid: Grid,
-        route: Route | Sequence[Route] = OPEN,
+        route: Route | Sequence[Route] | None = None,
         reference: AV[bool] = AV(False, False),
         image: Shown | None = None,
     ) -> AV[Any]:
@@ -210,6 +210,9 @@ class ImageDualStream(DualStreamTransformer):
         Raises:
             ValueError: in words, where there is no picture, or the rest does not fit.
         """
+        self._check_pairs(x=x, t=t)
+        if isinstance(text, Tensor):
+            self._check_text(text, len(x.audio if x.video is None else x.video))
         latents = text.latents if isinstance(text, PreparedShown) else None
         if x.video is not None and not isinstance(text, Prepared | AV):
             image = self._shown(image)

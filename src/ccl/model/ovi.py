@@ -60,7 +60,7 @@ class OviDualStream(DualStreamTransformer):
         layers: blocks, the same number in both; Ovi's are 30.
         head_dim: of a head, the same in both.
         text_dim: width of the text states.
-        interaction: makes the interaction of a block from the streams' widths.
+        interaction: makes the interaction of a block from the streams' widths; a stream alone needs none.
         freq_dim: numbers of the sinusoid of a time.
         patch: latent pixels a video token, each way.
         attention: which kernel; see `ccl.nn.attention`.
@@ -73,12 +73,12 @@ class OviDualStream(DualStreamTransformer):
     def __init__(
         self,
         *,
-        video: StreamConfig | None,
-        audio: StreamConfig | None,
+        video: StreamConfig | None = None,
+        audio: StreamConfig | None = None,
         layers: int,
         head_dim: int,
         text_dim: int,
-        interaction: Callable[[Widths], Interaction],
+        interaction: Callable[[Widths], Interaction] | None = None,
         freq_dim: int = 256,
         patch: int = 2,
         attention: Backend = "auto",

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ccl.nn.layers import Linear, modulate
+from ccl.nn.layers import Linear, modulate, wide
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Head(nn.Module):
         nn.init.normal_(self.modulation, std=self.modulation.shape[-1] ** -0.5)
 
     def forward(self, x: Float[Tensor, "b l d"], e: Float[Tensor, "b f d"]) -> Float[Tensor, "b l o"]:
-        shift, scale = (self.modulation.float()[:, None] + e.float()[:, :, None]).unbind(2)
+        shift, scale = (wide(self.modulation)[:, None] + wide(e)[:, :, None]).unbind(2)
         return self.head(modulate(x, shift, scale))
 
 
@@ -112,28 +112,29 @@ class StreamEnds(nn.Module):
         return next(self.text_embedding.parameters()).dtype
 
     def times(self, t: Tensor) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f 6 d"]]:
-        """(e, e0) of times in [0, 1], (b,) or (b, f), one a latent frame; float32 whatever the autocast."""
+        """(e, e0) of times in [0, 1], (b,) or (b, f), one a latent frame; float32 at least, whatever the autocast."""
         t = t[:, None] if t.ndim == 1 else t
         with torch.autocast(t.device.type, enabled=False):
-            e = _in_float32(self.time_embedding, sinusoid(1000 * t.double(), self.freq_dim).float())
-            return e, rearrange(_in_float32(self.time_projection, e), "b f (n d) -> b f n d", n=6)
+            sines = sinusoid(1000 * t.double(), self.freq_dim)
+            e = _widely(self.time_embedding, sines.to(torch.promote_types(self.dtype, torch.float32)))
+            return e, rearrange(_widely(self.time_projection, e), "b f (n d) -> b f n d", n=6)
 
     def text(self, states: Float[Tensor, "b m n"]) -> Float[Tensor, "b m d"]:
         return self.text_embedding(states.to(self.dtype))
 
     def out(self, x: Float[Tensor, "b l d"], e: Float[Tensor, "b f d"], h: int, w: int) -> Float[Tensor, "b c t ..."]:
-        """Tokens to velocities in the latents' shape, float32."""
-        y = self.head(x, e).float()
+        """Tokens to velocities in the latents' shape, float32 at least."""
+        y = wide(self.head(x, e))
         if self.patch is None:
             return rearrange(y, "b t c -> b c t")
         # Wan2.1 keeps the channel last inside a patch.
         return rearrange(y, "b (t h w) (p q c) -> b c t (h p) (w q)", h=h, w=w, p=self.patch, q=self.patch)
 
 
-def _in_float32(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """The layers on float32, even where sharding or a half-precision model holds their weights in bfloat16."""
+def _widely(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """The layers in float32 at least, even where sharding or a half-precision model holds their weights in bfloat16."""
     for layer in layers:
-        x = F.linear(x, layer.weight.float(), layer.bias.float()) if isinstance(layer, nn.Linear) else layer(x)
+        x = F.linear(x, wide(layer.weight), wide(layer.bias)) if isinstance(layer, nn.Linear) else layer(x)
     return x
 
 

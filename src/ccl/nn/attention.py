@@ -16,6 +16,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ccl.nn.layers import wide
+
 Backend = Literal["auto", "sdpa", "flash", "naive"]
 
 
@@ -27,7 +29,7 @@ def attention(
     mask: Bool[Tensor, "b 1 1 k"] | None = None,
     backend: Backend = "auto",
 ) -> Float[Tensor, "b q h d"]:
-    """softmax(q k^T / sqrt(d)) v, the softmax in float32.
+    """softmax(q k^T / sqrt(d)) v, the softmax in float32, or float64.
 
     Args:
         q: queries.
@@ -52,7 +54,7 @@ def attention(
 
         return flash_attn_func(q, k, v)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    if q.is_cuda or v.dtype == torch.float32:
+    if q.is_cuda or v.dtype in (torch.float32, torch.float64):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
     # torch's CPU kernel is several times slower backwards in half precision than in float32 (measured, torch 2.13).
     with torch.autocast(q.device.type, enabled=False):
@@ -61,10 +63,10 @@ def attention(
 
 
 def _naive(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k.float()) * q.shape[-1] ** -0.5
+    scores = torch.einsum("bqhd,bkhd->bhqk", wide(q), wide(k)) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v.float()).to(v.dtype)
+    return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), wide(v)).to(v.dtype)
 
 
 def _flash_fits(q: Tensor) -> bool:

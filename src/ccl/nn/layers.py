@@ -1,7 +1,7 @@
 """Layers that know how to initialise themselves, fp32 norms, and Wan's modulation in as few passes as it takes.
 
 b batch, f frames that have a time of their own (1 where a stream has one time), s tokens of such a frame, d width.
-Norms and modulation compute in float32 whatever the autocast, and return their input's type.
+Norms and modulation compute in float32 whatever the autocast, float64 in float64, and return their input's type.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 EPS = 1e-6  # Wan2.1's, in every norm
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float32 at least: half precision is widened, float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class Linear(nn.Linear):
@@ -57,7 +62,7 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=EPS)
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), EPS).to(x.dtype)
+        return F.layer_norm(wide(x), self.normalized_shape, wide(self.weight), wide(self.bias), EPS).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -73,8 +78,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         if x.is_cuda or torch.compiler.is_compiling():
-            return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), EPS)
-        return _RMS.apply(x.float(), self.weight.float())
+            return F.rms_norm(wide(x), self.weight.shape, wide(self.weight), EPS)
+        return _RMS.apply(wide(x), wide(self.weight))
 
 
 class _RMS(torch.autograd.Function):
@@ -103,8 +108,8 @@ def modulate(
 ) -> Float[Tensor, "b l d"]:
     """LayerNorm(x) (1 + scale) + shift (adaLN), each frame's modulation broadcast over its tokens."""
     if len(x) == 1 and shift.shape[1] == 1:  # one sample, one time: the modulation is a norm's weight and bias
-        return F.layer_norm(x.float(), x.shape[-1:], 1 + scale.flatten(), shift.flatten(), EPS).to(x.dtype)
-    h = F.layer_norm(x.float(), x.shape[-1:], eps=EPS)
+        return F.layer_norm(wide(x), x.shape[-1:], 1 + scale.flatten(), shift.flatten(), EPS).to(x.dtype)
+    h = F.layer_norm(wide(x), x.shape[-1:], eps=EPS)
     h = rearrange(h, "b (f s) d -> b f s d", f=shift.shape[1])
     h = torch.addcmul(shift[:, :, None], h, 1 + scale[:, :, None])
     return rearrange(h, "b f s d -> b (f s) d").to(x.dtype)
@@ -115,7 +120,7 @@ def gated_add(
 ) -> Float[Tensor, "b l d"]:
     """x + gate y, each frame's gate broadcast over its tokens."""
     frames = gate.shape[1]
-    x_, y_ = (rearrange(z.float(), "b (f s) d -> b f s d", f=frames) for z in (x, y))
+    x_, y_ = (rearrange(wide(z), "b (f s) d -> b f s d", f=frames) for z in (x, y))
     return rearrange(torch.addcmul(x_, y_, gate[:, :, None]), "b f s d -> b (f s) d").to(x.dtype)
 
 

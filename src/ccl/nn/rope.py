@@ -1,7 +1,8 @@
 """Rotary positions: interleaved pairs, 3-D for video, the temporal share of the head for audio (CCL Sec. 4.1).
 
 A head of d numbers gives t = d - 4 (d // 6) to time and 2 (d // 6) to each of height and width, every axis with its
-own frequencies 10000^(-2i / axis). Angles are float64, the rotation float32. l tokens, h heads, p = d / 2 pairs.
+own frequencies 10000^(-2i / axis). Angles are float64, the rotation float32, or float64 of what is. l tokens,
+h heads, p = d / 2 pairs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Inexact
 from torch import Tensor
+
+from ccl.nn.layers import wide
 
 # Cosine and sine of each token's pairs; a pair that does not turn has angle 0.
 Rotary = Float[Tensor, "l p 2"]
@@ -47,13 +50,14 @@ def temporal_angles(positions: Inexact[Tensor, " l"], head_dim: int) -> Float[Te
     return torch.nn.functional.pad(turning, (0, head_dim // 2 - turning.shape[1]))
 
 
-def rotary(angle: Float[Tensor, "l p"]) -> Rotary:
-    return torch.stack([angle.cos(), angle.sin()], -1).float()
+def rotary(angle: Float[Tensor, "l p"], dtype: torch.dtype = torch.float32) -> Rotary:
+    """Cosines and sines for tensors of this type, in float32 at least."""
+    return torch.stack([angle.cos(), angle.sin()], -1).to(torch.promote_types(dtype, torch.float32))
 
 
 def rotate(x: Float[Tensor, "b l h d"], by: Rotary) -> Float[Tensor, "b l h d"]:
-    """Turn each pair (x[2i], x[2i + 1]) by its angle, in float32."""
-    pairs, by = x.float().unflatten(-1, (-1, 2)), by[:, None]
+    """Turn each pair (x[2i], x[2i + 1]) by its angle, in float32 at least."""
+    pairs, by = wide(x).unflatten(-1, (-1, 2)), by[:, None]
     if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, and has no complex
         (a, b), (cos, sin) = pairs.unbind(-1), by.unbind(-1)
         return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)

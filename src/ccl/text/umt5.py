@@ -100,18 +100,51 @@ class UMT5(TextEncoder):
         self.network.unload()
 
     @torch.no_grad()
-    def forward(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
-        device = self._place.device
-        states = torch.zeros(len(prompts), self.length, self.dim, device=device)
-        for row, prompt in enumerate(prompts):
-            encoded = self._encode(clean(prompt))
-            states[row, : len(encoded)] = encoded.to(states)
+    def forward(self, prompts: list[str] | Tensor, mask: Tensor | None = None) -> Float[Tensor, "b l d"]:
+        """Encode prompts, or ready token ids.
+
+        Args:
+            prompts: texts; or ids (B, n) of the tokenizer, the end token included, n at most `length`.
+            mask: (B, n) with ids: which of them are a prompt's own, from the first on; true or 1.
+
+        Raises:
+            ValueError: in words, for one text in the place of a list, and for ids or a mask that are none.
+        """
+        if isinstance(prompts, Tensor):
+            encoded = [self._run(ids) for ids in self._own_ids(prompts, mask)]
+        elif isinstance(prompts, str):
+            raise ValueError("prompts is one text; give a list of texts, or token ids and their mask")
+        elif mask is not None:
+            raise ValueError("mask goes with token ids; texts bring their own")
+        else:
+            encoded = [self._encode(clean(prompt)) for prompt in prompts]
+        states = torch.zeros(len(encoded), self.length, self.dim, device=self._place.device)
+        for row, own in zip(states, encoded, strict=True):
+            row[: len(own)] = own.to(row)
         return states
+
+    def _own_ids(self, ids: Tensor, mask: Tensor | None) -> list[list[int]]:
+        """Ids of each prompt without padding, which the encoder never sees."""
+        shape = tuple(ids.shape)
+        if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise ValueError(f"token ids have shape {shape} and type {ids.dtype}; integers (B, n) are needed")
+        if shape[1] > self.length:
+            raise ValueError(f"{shape[1]} token ids a prompt are given; the text encoder takes {self.length}")
+        if mask is None:
+            raise ValueError(f"token ids need their attention mask, {shape}: padding is no part of a prompt")
+        if mask.shape != ids.shape:
+            raise ValueError(f"the mask has shape {tuple(mask.shape)}; that of the token ids is {shape}")
+        own = mask.bool()
+        counts = own.sum(1)
+        prefix = torch.arange(shape[1], device=mask.device) < counts[:, None]
+        if not torch.equal(own, prefix) or not bool((counts > 0).all()):
+            raise ValueError("the mask must hold for the first tokens of each prompt, at least one, and no others")
+        return [row[:n] for row, n in zip(ids.tolist(), counts.tolist(), strict=True)]
 
     def _encode(self, prompt: str) -> Tensor:
         """(tokens, D) states of a cleaned prompt."""
         if prompt not in self._states:
-            self._states[prompt] = self._run(prompt).cpu()
+            self._states[prompt] = self._run(self.tokens(prompt)).cpu()
         for recent in (prompt, ""):  # the empty prompt, which every guided clip needs, never grows old
             if recent in self._states:
                 self._states.move_to_end(recent)
@@ -120,12 +153,12 @@ class UMT5(TextEncoder):
             self._states.popitem(last=False)
         return encoded
 
-    def _run(self, prompt: str) -> Tensor:
-        ids = self.tokens(prompt)
+    def _run(self, ids: list[int]) -> Tensor:
         net = self.network.on(self._place.device)
-        if max(ids) >= net.config.vocab_size:
+        if max(ids) >= net.config.vocab_size or min(ids) < 0:
+            wrong = max(ids) if max(ids) >= net.config.vocab_size else min(ids)
             raise ValueError(
-                f"the tokenizer gives the token {max(ids)}, but {self.path} has {net.config.vocab_size}: it is of "
+                f"the tokenizer gives the token {wrong}, but {self.path} has {net.config.vocab_size}: it is of "
                 "another text encoder"
             )
         with torch.autocast(self._place.device.type, enabled=False):

@@ -225,7 +225,7 @@ def test_a_cut_ends_a_track_and_short_shots_have_none() -> None:
         (
             [[box] for box in moving(0, 50)],
             [(0, 50)],
-            "the longest face track has 50 pictures, more than 50 are needed",
+            "the longest face track has 50 pictures, more than 50 are needed; 50 of 50 show a face",
         ),
         (
             [[box] for box in moving(0, 99, side=31)],
@@ -396,5 +396,15 @@ def test_a_clip_without_a_face_says_so() -> None:
     clip = Film.read(DATA / "clips" / "condfoley_hitting_bag.mp4").clip
     assert clip.video is not None and clip.times is not None
     source = Film.of(replace(clip, video=clip.video[:45], times=clip.times[:45]))
-    with pytest.raises(Unscorable, match="no face found in 75 pictures"):  # 3 s
+    # 3 s, in which one picture, shown for two ticks, has what looks like a face
+    with pytest.raises(Unscorable, match=r"the longest face track has 2 pictures, .*; 2 of 75 show a face"):
         faces.tracks(source, Settings(detector="yunet"), {"yunet": YUNET_FILE})
+
+
+@with_data
+def test_dim_faces_with_sunglasses_are_found_and_what_is_no_face_makes_no_track() -> None:
+    """At a score of 0.8 the first was lost in more pictures; the face of a cat is one now and then."""
+    man = Film.read(DATA / "clips" / "universe_instrument_1.mp4").video[::25]
+    assert [len(boxes) for boxes in detect.by_yunet((man * 0.2).astype(np.uint8), YUNET_FILE)] == [1] * len(man)
+    cat = detect.by_yunet(Film.read(DATA / "clips" / "mova_sglang_8s.mp4").video[::4], YUNET_FILE)
+    assert sum(map(bool, map(len, cat))) < len(cat) / 10

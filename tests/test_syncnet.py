@@ -237,6 +237,8 @@ def tracked(monkeypatch: pytest.MonkeyPatch) -> list[faces.Track]:
         return np.random.default_rng(track.start).integers(0, 256, shape).astype(np.uint8)
 
     monkeypatch.setattr(faces, "tracks", lambda film, settings, given: found)
+    boxes = [np.zeros((n % 2, 5)) for n in range(9)]
+    monkeypatch.setattr(faces, "found", lambda film, settings, given: boxes)
     monkeypatch.setattr(faces, "crop", crop)
     monkeypatch.setattr(faces, "missing", lambda settings, given: "")
     monkeypatch.setattr(faces, "detector_name", lambda settings, given: "s3fd")
@@ -265,6 +267,7 @@ def test_a_clip_gets_what_the_reference_computes_window_by_window(
     assert result.values["sync_c"] == pytest.approx(np.median(mean) - mean.min(), rel=1e-4)
     assert result.values["sync_d"] == pytest.approx(mean.min(), rel=1e-5)
     assert result.values["sync_offset"] == 15 - mean.argmin()
+    assert (result.values["sync_faces"], result.values["sync_pictures"]) == (4, 9)
 
 
 def test_a_clip_scores_the_same_in_any_company(weight_file: Path, tracked: list[faces.Track]) -> None:

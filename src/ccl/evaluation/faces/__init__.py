@@ -6,6 +6,6 @@ from ccl.evaluation.faces.crops import crop
 from ccl.evaluation.faces.detect import CONVENTIONS
 from ccl.evaluation.faces.settings import Settings, detector_name, missing
 from ccl.evaluation.faces.speaker import speaking
-from ccl.evaluation.faces.track import Track, tracks
+from ccl.evaluation.faces.track import Track, found, tracks
 
-__all__ = ["CONVENTIONS", "Settings", "Track", "crop", "detector_name", "missing", "speaking", "tracks"]
+__all__ = ["CONVENTIONS", "Settings", "Track", "crop", "detector_name", "found", "missing", "speaking", "tracks"]

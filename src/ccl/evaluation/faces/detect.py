@@ -25,7 +25,9 @@ S3FD_CONFIDENCE = 0.9  # least score, both as run_pipeline.py has them
 S3FD_BATCH, S3FD_GPU_BATCH = 16, 64  # pictures to a forward
 S3FD_OVERLAP = 0.1  # of the second suppression, upstream's over several scales of a picture; here there is one
 YUNET_SIDE = 640  # pixels of the longer side, larger pictures are reduced: YuNet knows faces of 10 to 300 pixels
-YUNET_CONFIDENCE = 0.8  # its scores are lower than S3FD's: .85 to .95 on faces, up to .7 elsewhere
+# Its scores are lower than S3FD's. Higher ones lose faces that are dark or wear sunglasses, and with them windows; what
+# passes here and is no face (a cat's, now and then) makes no track (benchmarks/faces.py).
+YUNET_CONFIDENCE = 0.7
 YUNET_OVERLAP = 0.3
 
 # What the boxes depend on beside the file, for tables.
@@ -85,14 +87,14 @@ def loaded(path: Path, changed: int, device: str) -> s3fd.S3FD:
     return net.to(device)  # channels last: 1.3 times faster on a CPU
 
 
-def by_yunet(pictures: UInt8[np.ndarray, "t h w 3"], path: Path) -> list[Boxes]:
-    """YuNet, on pictures whose longer side is at most 640 pixels."""
+def by_yunet(pictures: UInt8[np.ndarray, "t h w 3"], path: Path, confidence: float = YUNET_CONFIDENCE) -> list[Boxes]:
+    """YuNet, on pictures whose longer side is at most 640 pixels; boxes of at least this score."""
     import cv2
 
     height, width = pictures.shape[1:3]
     scale = min(1.0, YUNET_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    net = yunet(path, size)
+    net = yunet(path, size, confidence)
     back = np.array([1, width / size[0], height / size[1], width / size[0], height / size[1]])
     found: list[Boxes] = []
     for picture in pictures:
@@ -106,14 +108,14 @@ def by_yunet(pictures: UInt8[np.ndarray, "t h w 3"], path: Path) -> list[Boxes]:
     return found
 
 
-def yunet(path: Path, size: tuple[int, int]) -> Any:
+def yunet(path: Path, size: tuple[int, int], confidence: float) -> Any:
     """OpenCV's detector for pictures of (width, height)."""
     import cv2
 
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # version 5 warns that it has but one target
     try:
-        return cv2.FaceDetectorYN.create(str(path), "", size, YUNET_CONFIDENCE, YUNET_OVERLAP, s3fd.CANDIDATES)
+        return cv2.FaceDetectorYN.create(str(path), "", size, confidence, YUNET_OVERLAP, s3fd.CANDIDATES)
     except cv2.error as error:
         raise ValueError(f"{path} is not YuNet's .onnx ({error.err})") from error
     finally:

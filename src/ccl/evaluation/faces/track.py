@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from ccl import weights as files
-from ccl.evaluation.faces.detect import detect
+from ccl.evaluation.faces.detect import Boxes, detect
 from ccl.evaluation.faces.settings import Settings, Weights, detector_name
 from ccl.evaluation.faces.shots import FPS, shots
 from ccl.evaluation.film import Film, Unscorable
@@ -51,7 +51,7 @@ def tracks(film: Film, settings: Settings, weights: Weights) -> list[Track]:
             raise Unscorable(
                 f"the pictures are {width} x {height}, a face of more than {settings.min_face:g} px is needed"
             )
-        faces = film.once(("faces", name, path), lambda: detect(pictures, name, path, settings.device))
+        faces = found(film, settings, weights)
         ticks = film.indices(FPS)
         cut = ticks  # what the shots are found in
         if settings.legacy_avi and len(pictures) < len(ticks):
@@ -62,6 +62,18 @@ def tracks(film: Film, settings: Settings, weights: Weights) -> list[Track]:
         return accepted(boxes, film.once(("shots", len(cut)), lambda: shots(pictures, cut)), settings)
 
     return film.once(("tracks", settings, name, path), follow)
+
+
+def found(film: Film, settings: Settings, weights: Weights) -> list[Boxes]:
+    """The faces of each of a film's pictures, looked for once.
+
+    Raises:
+        Unscorable: the pictures are too small for the detector.
+        MissingWeights: the detector's file is not there.
+    """
+    name = detector_name(settings, weights)
+    path = files.locate(name, weights.get(name))
+    return film.once(("faces", name, path), lambda: detect(film.video, name, path, settings.device))
 
 
 def accepted(boxes: Sequence[Sequence[Box]], shots: Sequence[tuple[int, int]], settings: Settings) -> list[Track]:
@@ -75,13 +87,16 @@ def accepted(boxes: Sequence[Sequence[Box]], shots: Sequence[tuple[int, int]], s
     longest = max(end - start for start, end in shots)
     if longest < settings.min_track:
         raise Unscorable(f"the longest shot has {longest} pictures, more than {settings.min_track} are needed")
-    found = [
+    followed = [
         chain for shot in shots if shot[1] - shot[0] >= settings.min_track for chain in chains(boxes, shot, settings)
     ]
-    length = max((len(chain) for chain in found), default=0)
+    length = max((len(chain) for chain in followed), default=0)
     if length <= settings.min_track:
-        raise Unscorable(f"the longest face track has {length} pictures, more than {settings.min_track} are needed")
-    whole = [filled(chain) for chain in found if len(chain) > settings.min_track]
+        raise Unscorable(
+            f"the longest face track has {length} pictures, more than {settings.min_track} are needed; "
+            f"{sum(map(bool, boxes))} of {len(boxes)} show a face"
+        )
+    whole = [filled(chain) for chain in followed if len(chain) > settings.min_track]
     sizes = [size(track) for track in whole]
     if max(sizes) <= settings.min_face:
         raise Unscorable(f"the largest face is {max(sizes):.0f} px wide, more than {settings.min_face:g} are needed")

@@ -48,11 +48,13 @@ class Talk:
         faces: crops, RGB.
         mfcc: of the sound from the track's first picture on.
         windows: how many are scored.
+        seen: pictures of the film with a face, and all of them.
     """
 
     faces: UInt8[np.ndarray, "n 224 224 3"]
     mfcc: Float[np.ndarray, "t 13"]
     windows: int
+    seen: tuple[int, int]
 
 
 class SyncNet(Metric):
@@ -81,6 +83,8 @@ class SyncNet(Metric):
         Column("sync_c", "Sync-C", "higher"),
         Column("sync_d", "Sync-D", "lower"),
         Column("sync_offset", "offset", "", shown=False),
+        Column("sync_faces", "pictures with a face", "", digits=0, shown=False),
+        Column("sync_pictures", "pictures", "", digits=0, shown=False),
     )
 
     def __init__(
@@ -121,13 +125,16 @@ class SyncNet(Metric):
         """The film's tracks that are long enough to score."""
         sound = samples(film.sound(RATE))
         talks, spoken = [], []
-        for track in faces.tracks(film, self.settings, self.face_files):
+        followed = faces.tracks(film, self.settings, self.face_files)
+        found = faces.found(film, self.settings, self.face_files)
+        seen = sum(map(bool, map(len, found))), len(found)
+        for track in followed:
             start, end = track.start, track.start + len(track.boxes)
             heard = sound[start * _TICK : end * _TICK]
             if (count := windows(end - start, len(heard))) < 1:
                 continue
             crops = faces.crop(film, track, self.settings)[: count + PICTURES]
-            talks.append(Talk(crops[:-1], mfcc(heard).astype(np.float32), count))
+            talks.append(Talk(crops[:-1], mfcc(heard).astype(np.float32), count, seen))
             if self.active_speaker:
                 path = weights.locate("light_asd", self.face_files.get("light_asd"))
                 spoken.append(faces.speaking(crops, film.sound(RATE)[start * _TICK : end * _TICK], path))
@@ -139,7 +146,12 @@ class SyncNet(Metric):
         """The windows of all tracks of all clips go through the network together."""
         scores = iter(self._scores([talk for talks in inputs for talk in talks]))
         chosen = [choose([next(scores) for _ in talks], self.tracks) for talks in inputs]
-        return [Measured({"sync_c": c, "sync_d": d, "sync_offset": offset}) for c, d, offset in chosen]
+        results = []
+        for (c, d, offset), talks in zip(chosen, inputs, strict=True):
+            seen, pictures = talks[0].seen
+            values = {"sync_c": c, "sync_d": d, "sync_offset": offset}
+            results.append(Measured(values | {"sync_faces": seen, "sync_pictures": pictures}))
+        return results
 
     def _scores(self, talks: Sequence[Talk]) -> list[Score]:
         towers, counts = self.towers(), [talk.windows for talk in talks]

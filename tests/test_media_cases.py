@@ -227,6 +227,14 @@ def test_a_clip_with_times_of_its_own_gets_them_back(tmp_path):
     assert np.array_equal(whole.times, clip.times) and whole.fps == clip.fps
 
 
+def test_pictures_that_are_written_keep_their_times(tmp_path):
+    clip = read_natural(film(tmp_path / "film.mkv", times=[0, 40, 200, 1000], lasts=[40, 160, 800, 500]))[0]
+    clip.save(tmp_path / "saved.mp4")
+    back = read_natural(tmp_path / "saved.mp4")[0]
+    np.testing.assert_allclose(back.times, clip.times, atol=1e-4)
+    assert len(back.video) / back.fps == pytest.approx(1.5, abs=2e-3)
+
+
 # Sound ---------------------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ def write_clip(
     """Write an mp4 (h264 yuv420p, AAC mono) that plays everywhere; equal clips give equal bytes.
 
     A clip without pictures becomes an mp4 with sound alone, or a wav where the path ends in .wav; without sound, a
-    silent mp4.
+    silent mp4. Pictures with times of their own keep them.
 
     Args:
         clip: any even height and width.
@@ -95,6 +95,8 @@ def _encode(clip: Clip, name: str, crf: int, audio_bitrate: int) -> bytes:
             raise MediaError(name, f"video must be (T, H, W, 3) uint8, not {shape} {clip.video.dtype}")
         if shape[1] % 2 or shape[2] % 2:
             raise MediaError(name, f"video is {shape[2]} x {shape[1]}; h264 needs an even width and height")
+        if clip.times is not None and len(clip.times) != len(clip.video):
+            raise MediaError(name, f"there are {len(clip.video)} pictures and {len(clip.times)} times of them")
     if clip.audio is not None and (clip.audio.ndim != 1 or not np.isfinite(clip.audio).all()):
         raise MediaError(name, "audio must be finite mono samples of shape (S,)")
     # bitexact: no version strings, so that equal clips are equal bytes and shards have a stable sha256.
@@ -120,6 +122,8 @@ def _video_stream(container: Any, clip: Clip, crf: int) -> Any:
     stream = container.add_stream("libx264", rate=Fraction(clip.fps).limit_denominator(1001), options=options)
     stream.height, stream.width, stream.pix_fmt = *clip.video.shape[1:3], "yuv420p"
     stream.codec_context.colorspace = Colorspace.ITU601
+    if clip.times is not None:
+        stream.codec_context.time_base = Fraction(1, _TICKS)
     return stream
 
 
@@ -130,12 +134,20 @@ def _audio_stream(container: Any, clip: Clip, bitrate: int) -> Any:
 
 
 def _mux_video(container: Any, stream: Any, clip: Clip) -> None:
-    for index, picture in enumerate(clip.video):  # type: ignore[arg-type]
+    assert clip.video is not None
+    times, unit = range(len(clip.video)), 1 / stream.codec_context.framerate
+    if clip.times is not None:
+        times, unit = np.round(clip.times * _TICKS).astype(int).tolist(), Fraction(1, _TICKS)
+    packets = []
+    for time, picture in zip(times, clip.video, strict=True):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU601, interpolation=_CONVERT)
-        frame.pts, frame.time_base = index, 1 / stream.codec_context.framerate
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+        frame.pts, frame.time_base = time, unit
+        packets += stream.encode(frame)
+    packets += stream.encode(None)
+    if clip.times is not None:  # the encoder cannot know how long the last one is held
+        packets[-1].duration = round((len(clip.video) / clip.fps - clip.times[-1]) / packets[-1].time_base)
+    container.mux(packets)
 
 
 def _mux_audio(container: Any, stream: Any, clip: Clip) -> None:

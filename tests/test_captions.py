@@ -12,9 +12,14 @@ from pathlib import Path
 import pytest
 
 from ccl.cli import main
+from ccl.data.datamodule import ShardData
 from ccl.data.sources import folder_sources
+from ccl.data.write import shards_make
 from ccl.plaintext import printable, read_text
 from ccl.rows import read_rows
+from ccl.text import EmbeddedText
+from ccl.types import AV
+from tiny_clips import TINY, tiny_folder
 
 FULL = 'A man, about fifty, says "hello, my friend"'
 E_COMPOSED, E_PARTS = (unicodedata.normalize(form, "é.mp4") for form in ("NFC", "NFD"))
@@ -297,3 +302,23 @@ def test_an_empty_prompt_is_refused_on_the_command_line_as_in_a_file(tmp_path, c
 def test_an_error_moves_no_terminal(tmp_path, capsys):
     assert main(["shards", "make", str(tmp_path / "\x1b[2J\u202e"), "-o", str(tmp_path / "o")]) == 1
     assert r"\x1b[2J\u202e is not a folder" in capsys.readouterr().err
+
+
+def test_what_is_uncaptioned_is_counted_when_it_is_written_and_when_it_is_learnt_from(tmp_path, capsys):
+    folder = tiny_folder(tmp_path / "videos", 3)
+    (folder / "clip1.txt").write_text(" ")
+    report = shards_make(folder, tmp_path / "a", grid=TINY)
+    assert report.skipped == [("clip1.mp4", "no caption in clip1.txt")] and "no caption: 1" in str(report)
+    with pytest.raises(ValueError, match=r"clip clip1.mp4 cannot be used: no caption in clip1.txt"):
+        shards_make(folder, tmp_path / "b", grid=TINY, strict=True)
+    for _ in range(2):  # also where they are there already
+        report = shards_make(folder, tmp_path / "c", grid=TINY, empty_prompts=True, strict=True)
+        assert report.written == 3 and "1 of them have no caption, and an empty prompt" in str(report)
+    said = {}
+    for name in "ac":
+        data = ShardData(str(tmp_path / name), TINY)
+        capsys.readouterr()
+        data.serve(AV(True, True), EmbeddedText())
+        said[name] = capsys.readouterr().out
+    assert said["a"] == ""
+    assert said["c"].startswith(f"1 of the 3 clips in {tmp_path / 'c'} have no caption")

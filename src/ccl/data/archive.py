@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import tarfile
 import zlib
@@ -24,7 +25,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ccl.data.filters import cause
-from ccl.data.index import BUCKETS, INDEX, PARTIAL, Line, buckets_in, dump, read_index, settings_differ, write_index
+from ccl.data.index import (
+    BUCKETS,
+    INDEX,
+    PARTIAL,
+    Line,
+    buckets_in,
+    dump,
+    read_index,
+    settings_differ,
+    uncaptioned,
+    write_index,
+)
 from ccl.data.sources import SOUND, VIDEO
 from ccl.files import FileError, replacing, sweep
 from ccl.plaintext import printable
@@ -71,6 +83,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.out}: {self.written} clips in {len(self.shards)} shards, {len(self.skipped)} skipped"]
+        if count := uncaptioned(self.shards):
+            lines.append(f"  {count} of them have no caption, and an empty prompt")
         if self.skipped:
             lines.append("  " + ", ".join(f"{name}: {count}" for name, count in self.removed.items()))
         return "\n".join(lines + [f"  skipped {printable(id)}: {reason}" for id, reason in self.skipped])
@@ -196,17 +210,19 @@ def check_sizes(folder: Path, lines: Sequence[Line]) -> None:
 
 def write_tar(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> Line:
     """Samples, (id, files by ending), as a tar file, written as they come; its line in the index."""
-    count = 0
+    count = empty = 0
     with replacing(path) as file:
         hashing: Any = _Hashing(file)  # of a file it has what tarfile calls when it writes
         with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.USTAR_FORMAT) as tar:
             for key, files in samples:
                 count += 1
+                empty += "json" in files and not json.loads(files["json"]).get("prompt", "none asked").strip()
                 for ending, data in sorted(files.items()):
                     info = tarfile.TarInfo(f"{key}.{ending}")  # its time and owner are 0: equal clips, equal bytes
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
-    return {"name": path.name, "samples": count, "bytes": hashing.size, "sha256": hashing.digest.hexdigest()}
+    line = {"name": path.name, "samples": count, "bytes": hashing.size, "sha256": hashing.digest.hexdigest()}
+    return line | ({"uncaptioned": empty} if empty else {})
 
 
 class _Hashing:

@@ -24,7 +24,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from ccl.codecs.base import Codec
 from ccl.data.archive import progress_bar
 from ccl.data.bucketed import Buckets
-from ccl.data.index import INDEX, buckets_in, dump, grid_settings, read_index, settings_of
+from ccl.data.index import INDEX, buckets_in, dump, grid_settings, read_index, settings_of, uncaptioned
 from ccl.data.make import world_sources, world_version
 from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
@@ -119,7 +119,8 @@ class ShardData(LightningDataModule):
     def serve(self, streams: AV[bool], text: TextEncoder) -> None:
         """Read what a model learns from: its streams alone, and prompts as its text encoder reads them.
 
-        What could not be checked, because its weights are not on this machine, is said in a line.
+        What could not be checked, because its weights are not on this machine, is said in a line, and so is how many
+        clips have no caption.
 
         Raises:
             ValueError: as `refuse_text`.
@@ -127,7 +128,14 @@ class ShardData(LightningDataModule):
         self.streams = streams
         self.refuse_text(text)
         if self.trainer is None or self.trainer.is_global_zero:
-            sys.stdout.writelines(f"{line}\n" for line in self._unchecked(streams, text))
+            sys.stdout.writelines(f"{line}\n" for line in [*self._unchecked(streams, text), *self._uncaptioned()])
+
+    def _uncaptioned(self) -> Iterator[str]:
+        for folder in filter(None, (self.shards, self.val_shards)):
+            indices = [read_index(Path(folder) / name / INDEX) for name in buckets_in(Path(folder))]
+            if count := sum(uncaptioned(index["shards"]) for index in indices):
+                of = sum(index["samples"] for index in indices)
+                yield f"{count} of the {of} clips in {folder} have no caption: of them the model learns no words"
 
     def _unchecked(self, streams: AV[bool], text: TextEncoder) -> Iterator[str]:
         of = "weights are not on this machine: that"

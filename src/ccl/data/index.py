@@ -24,7 +24,7 @@ VERSION = 1
 INDEX, PARTIAL, BUCKETS = "index.json", "index.partial.json", "buckets.json"
 Kind = Literal["media", "latents"]
 Line = dict[str, Any]
-"""What an index says of a shard: name, samples, bytes, sha256."""
+"""What an index says of a shard: name, samples, bytes, sha256; and `uncaptioned`, where prompts of it are empty."""
 SMALLEST = 2048  # bytes of a sample in a tar file: a clip and its json, each with a header, in blocks of 512
 
 
@@ -78,7 +78,13 @@ def check_line(line: Any, path: Path, key: str = "it") -> Line:
     _must(fits, path, f"{key}.samples", f"what {name} can hold, not {line['samples']}")
     found = line.get("sha256")
     _must(isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found), path, f"{key}.sha256", "64 hex digits")
+    _must(_whole(line.get("uncaptioned", 0), 0), path, f"{key}.uncaptioned", f"a whole number, for {name}")
     return line
+
+
+def uncaptioned(lines: Sequence[Line]) -> int:
+    """How many clips of these shards have an empty prompt."""
+    return sum(line.get("uncaptioned", 0) for line in lines)
 
 
 def _check_settings(settings: dict[str, Any], path: Path) -> None:

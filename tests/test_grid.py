@@ -16,7 +16,9 @@ from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
 from ccl.grid import Grid
 from ccl.interaction.align import TARP, audio_positions
+from ccl.module import JointDiffusion, TrainingError
 from ccl.pipeline import Pipeline
+from ccl.types import AV
 from fakes import GRID, make_codec, make_net, make_text
 from tiny_clips import tiny_sources
 from tiny_encoders import MeanAudio, MeanVideo
@@ -63,6 +65,27 @@ def test_network_and_plan_take_the_count() -> None:
     assert net(zeros, t.map(torch.zeros_like), torch.zeros_like(text), grid=MORE).audio.shape == (2, 6, 12)
     with pytest.raises(ValueError, match=r"audio .*\(6, 12\)"):
         net(zeros, t.map(torch.zeros_like), torch.zeros_like(text), grid=GRID)
+
+
+@pytest.mark.parametrize(
+    ("grid", "channels", "said"),
+    [
+        ({"sample_rate": 44_100}, AV(4, 6), "grid.sample_rate is 44100, and the audio codec has 16000"),
+        ({"latent_rate": 43.07}, AV(4, 6), "grid.latent_rate is 43.07, and the audio codec has 31.25"),
+        ({"stride_time": 8}, AV(4, 6), "grid.stride_time is 8, and the video codec has 4"),
+        ({}, AV(16, 6), "the network's video stream has 16 channels, and the video codec has 4"),
+        ({}, AV(4, 20), "the network's audio stream has 20 channels, and the audio codec has 6"),
+    ],
+)
+def test_a_codec_of_other_latents_is_refused_before_a_clip(grid: dict[str, float], channels: AV, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make_codec().check(replace(GRID, **grid), channels)
+    make_codec().check(replace(GRID, latent_rate=31.26), AV(4, 6))
+    make_codec().check(replace(GRID, sample_rate=44_100), AV(4, None))  # a network without that stream
+    if channels == AV(4, 6):
+        module = JointDiffusion(make_net, make_text, make_codec(), replace(GRID, **grid))
+        with pytest.raises(TrainingError, match=said):
+            module.configure_model()
 
 
 def test_codecs_and_the_pipeline_take_the_count() -> None:

@@ -277,6 +277,7 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False, trust: Tr
         parts = parser.instantiate_classes(parser.parse_object(given))
         with torch.device("meta" if empty else "cpu"):
             net = nets.instantiate_classes(node).net
+        parts.codec.check(parts.grid, net.channels)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a config of somebody else's makes constructors raise nearly anything

@@ -165,6 +165,10 @@ class JointDiffusion(LightningModule):
                 raise TrainingError(
                     "model.net is always shown a first picture, so model.image must be an encoder of it"
                 )
+            try:
+                self.codec.check(self.grid, net.channels)
+            except ValueError as error:
+                raise TrainingError(str(error)) from error
             self.net, self.text = net, text
             if self.frozen:
                 freeze_backbones(net, text)

@@ -5,6 +5,7 @@ Latents are what the transformer sees: normalised to about unit variance, (B, C,
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -101,6 +102,40 @@ class Codec(nn.Module):
     def __init__(self, video: VideoCodec, audio: AudioCodec) -> None:
         super().__init__()
         self.video, self.audio = video, audio
+
+    def check(self, grid: Grid, channels: AV[int | None]) -> None:
+        """Refuse a grid or a network of other latents than the codecs'; a rate that differs would only sound wrong.
+
+        Args:
+            grid: of the clips.
+            channels: of the network's latents; None for a stream that it has not.
+
+        Raises:
+            ValueError: one sentence that names the first setting that differs.
+        """
+        video, audio = self.video, self.audio
+        settings = {
+            "video": (
+                ("channels", channels.video, video.channels),
+                ("grid.stride_time", grid.stride_time, video.stride_time),
+                ("grid.stride_space", grid.stride_space, video.stride_space),
+            ),
+            "audio": (
+                ("channels", channels.audio, audio.channels),
+                ("grid.sample_rate", grid.sample_rate, audio.sample_rate),
+                ("grid.latent_rate", grid.latent_rate, audio.latent_rate),
+            ),
+        }
+        for stream, rows in settings.items():
+            for name, ours, theirs in rows:
+                if getattr(channels, stream) is None or ours is None or math.isclose(ours, theirs, rel_tol=1e-3):
+                    continue  # a config may round 44100 / 1024
+                own = (
+                    f"the network's {stream} stream has {ours:g} channels"
+                    if name == "channels"
+                    else f"{name} is {ours:g}"
+                )
+                raise ValueError(f"{own}, and the {stream} codec has {theirs:g}; they must be equal")
 
     def encode(self, media: AV[Tensor | None], grid: Grid) -> AV[Tensor | None]:
         """(B, 3, F, H, W) in [-1, 1] and (B, S) to latents cut to the grid's t_v and t_a."""

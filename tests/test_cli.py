@@ -114,7 +114,7 @@ def test_fit_without_a_config_says_what_to_do(capsys: pytest.CaptureFixture[str]
     assert "`ccl fit --config configs/joint.yaml` trains the embedded default" in said
 
 
-@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in ("fit",)])
+@pytest.mark.parametrize("verb", list(cli.VERBS))
 def test_every_verb_has_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         cli.main([*verb.split(), "--help"])
@@ -181,6 +181,62 @@ def test_generating_imports_nothing_of_scoring() -> None:
     code = "import sys, ccl.cli.verbs, ccl.cli.parts, ccl.generate; print('torchmetrics' in sys.modules)"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ("generate --prompt x -o x.mp4 --guidance ucg4", "there is no guidance 'ucg4', did you mean 'ucg3'?; there"),
+        ("generate --prompt x -o x.mp4 --guidance none.yaml", "there is no config file none.yaml"),
+        ("generate --prompt x -o x.mp4 --scale nan 1", "--scale is nan 1"),
+        ("generate --prompt x -o x.mp4 --ckpt nowhere", "there is no checkpoint nowhere"),
+        ("evaluate --videos nowhere", "there is no folder of clips nowhere"),
+        ("evaluate --ckpt nowhere", "there is no checkpoint nowhere"),
+        ("evaluate --videos . --limitt 3", "there is no option '--limitt', did you mean '--limit'?"),
+        ("export nowhere -o x", "there is no checkpoint nowhere"),
+        ("export x", "the following arguments are required: -o/--out"),
+        ("shards make nowhere -o x", "nowhere is not a folder"),
+        ("shards encode nowhere -o x", "nowhere holds no index.json"),
+        ("testset images --limitt 3", "there is no option '--limitt'"),
+        ("fit", "fit needs a config"),
+        ("fit --config nowhere.yaml", "there is no config file nowhere.yaml"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_command_line_is_told_before_anything_large_is_imported(
+    argv: str, said: str, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from ccl.cli import main; status = main(sys.argv[1:]);"
+        "print(status, {'torch', 'lightning', 'torchmetrics', 'jsonargparse', 'ccl.evaluation'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv.split()], capture_output=True, text=True, cwd=tmp_path)
+    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert done.stdout.strip() in ("1 set()", "2 set()")
+
+
+def test_the_help_of_fit_imports_nothing_large_and_names_options_that_are_there() -> None:
+    code = (
+        "import sys; from ccl.cli.front import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "print({'torch', 'lightning', 'jsonargparse'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--ckpt_path" in done.stdout and "--help_all" in done.stdout and done.stdout.endswith("\nset()\n")
+    from ccl.cli.fit import FitCLI
+    from ccl.cli.front import KEYS, OPTIONS
+
+    joint = Path(__file__).parent.parent / "configs" / "joint.yaml"
+    there = {word for action in FitCLI(["--config", str(joint)], build=False).parser._actions
+             for word in action.option_strings}  # fmt: skip
+    assert OPTIONS.keys() <= there
+    assert all(any(word.startswith(key.removesuffix("KEY")) or word == key.removesuffix(".KEY") for word in there)
+               for key in KEYS)  # fmt: skip
+
+
+def test_guidance_rules_have_the_names_that_the_command_line_knows() -> None:
+    from ccl.cli.verbs import RULES
+    from ccl.guidance import RULES as RULES_THERE
+
+    assert tuple(RULES_THERE) == RULES
 
 
 def test_the_package_runs_as_the_command_does() -> None:

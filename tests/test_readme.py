@@ -140,3 +140,13 @@ def test_the_shipped_checkpoint_speaks() -> None:
     clip = ccl.load()('A man with black hair and a blue shirt says in a low voice "the river is cold"', steps=2)
     assert clip.video is not None and clip.video.shape == (77, 48, 48, 3)
     assert clip.audio is not None and clip.audio.std() > 1e-3
+
+
+def test_every_variable_of_the_environment_stands_in_the_readme() -> None:
+    files = [file for folder in ("src", "tests") for file in (ROOT / folder).rglob("*.py")]
+    named = {
+        name for file in files for name in re.findall(r"\bCCL_[A-Z]+(?:_[A-Z]+)*", file.read_text(encoding="utf-8"))
+    }
+    table = README.split("## Environment")[1]
+    assert {"CCL_WEIGHTS", "CCL_DEBUG", "CCL_TEST_DATA"} <= named
+    assert {name for name in named if f"| `{name}` |" not in table} == set()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_of(*parts: object) -> int:
@@ -15,4 +17,6 @@ def seed_of(*parts: object) -> int:
 
 def generator(*parts: object) -> torch.Generator:
     """A CPU generator seeded by `seed_of`. Noise is drawn on the CPU and moved, so devices agree."""
+    import torch  # here, so that a seed alone, as rows and the world take it, needs no torch
+
     return torch.Generator().manual_seed(seed_of(*parts))

@@ -19,7 +19,7 @@ from ccl.plaintext import printable
 # verb: (what it does, module, function taking the rest of the command line)
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("train, generate and score the embedded default, end to end", "ccl.demo", "main"),
-    "fit": ("train from one or more stacked YAML files", "ccl.cli.fit", "main"),
+    "fit": ("train from one or more stacked YAML files", "ccl.cli.front", "main"),
     "plan": ("what a config costs: parameters, FLOPs, memory a GPU, time", "ccl.cli.plan", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
     "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),

@@ -23,6 +23,7 @@ from ccl.cli.testsets import (
     published,
     testset_of,
 )
+from ccl.cli.verbs import check_there
 from ccl.files import sha256
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 def evaluate(argv: list[str]) -> int:
     args = parse(argv)
+    methods_of(args)  # told before anything large is imported
+    if args.ckpt:
+        check_there(args.ckpt)
     from ccl import weights
     from ccl.cli.own import reachable
 

@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +25,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from ccl.callbacks import StepProgress, StopOnSignal
 from ccl.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options
+from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.codecs.base import Codec
 from ccl.data.index import settings_of
@@ -34,11 +34,6 @@ from ccl.module import JointDiffusion
 from ccl.pretrained import missing
 from ccl.run import RunFolder
 from ccl.sampling import Sampling
-
-WITHOUT_CONFIG = (
-    "fit needs a config: `ccl fit --config configs/joint.yaml` trains the embedded default; more --config files "
-    "override it in turn, and then --key value, such as --trainer.max_steps 100"
-)
 
 
 class FitParser(LightningArgumentParser):
@@ -227,12 +222,6 @@ def without(argv: Sequence[str], flag: str) -> list[str]:
     return kept
 
 
-def config_files(argv: list[str] | tuple[str, ...]) -> list[Path]:
-    """The `--config` files of a command line, in order."""
-    files = [value for flag, value in pairwise(argv) if flag in ("--config", "-c")]
-    return [Path(file) for file in files + [arg.partition("=")[2] for arg in argv if arg.startswith("--config=")]]
-
-
 def resolve(argv: list[str]) -> dict[str, Any]:
     """The resolved config of a command line, without building anything."""
     return FitCLI(argv, build=False).resolved()
@@ -254,13 +243,9 @@ def quiet(record: logging.LogRecord) -> bool:
 
 def main(argv: list[str]) -> int:
     """Train; the exit status."""
-    asks = any(arg == "-h" or arg.startswith(("--help", "--print_config")) or arg.endswith(".help") for arg in argv)
-    files = config_files(argv)
-    if not files and not asks:
-        raise UsageError(WITHOUT_CONFIG)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).addFilter(quiet)
     for message in USELESS_WARNINGS:
         warnings.filterwarnings("ignore", message=message)
-    with reachable(files, argv):
+    with reachable(config_files(argv), argv):
         return FitCLI(argv).fit()

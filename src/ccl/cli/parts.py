@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +28,6 @@ def guidance_of(
     Raises:
         UsageError: there is no such rule; or, when it is called, the rule has no such strength.
     """
-    for key, pair in (("scale", scale), ("modal", modal)):
-        if pair and not all(map(math.isfinite, pair)):
-            raise UsageError(f"--{key} is {pair[0]:g} {pair[1]:g}; both must be numbers")
     if name is not None and name.endswith((".yaml", ".yml")):
         if scale or modal:
             raise UsageError(f"{name} says its strengths itself; leave --scale and --modal out")

@@ -12,7 +12,8 @@ import torch
 
 from ccl import plan
 from ccl.cli.errors import UsageError
-from ccl.cli.fit import config_files, quiet, resolve
+from ccl.cli.fit import quiet, resolve
+from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.cli.parser import Parser
 from ccl.cli.parts import build

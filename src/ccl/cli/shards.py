@@ -164,6 +164,9 @@ def encode(argv: list[str]) -> int:
     args = parser.parse(argv)
     if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
         parser.error("--batch-size and --workers are at least 1")
+    from ccl.data.index import settings_of
+
+    settings_of(args.shards)  # told before anything large is imported
     from ccl.cli.encoders import devices_of, encoders
     from ccl.data.make import shards_encode
 

@@ -5,18 +5,21 @@ The work itself lives with its owner: ccl.pipeline (generate, export), ccl.evalu
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ccl.cli.errors import UsageError
+from ccl.cli.errors import UsageError, did_you_mean, is_dir, is_file, is_yaml, read_yaml
 from ccl.cli.parser import Parser, add_trust
 from ccl.cli.progress import bar
 from ccl.grid import Grid
 from ccl.plaintext import check_prompt, printable
 
+# Names of guidance rules, ccl.guidance.RULES, which a wrong name must not wait for.
+RULES = ("none", "text_cfg", "ucg2", "ucg3", "multimodal_cfg")
 NOTES = 8  # that are printed; all are in the clips' records
 
 
@@ -123,7 +126,7 @@ def generate(argv: list[str]) -> int:
     )
     parser.add_argument("--only", choices=("audio", "video"), help="make this stream alone")
     parser.add_argument("--negative", default="", help="prompt to lead away from")
-    parser.add_argument("--guidance", help="none, text_cfg, ucg2, ucg3, multimodal_cfg, or a YAML file (the model's)")
+    parser.add_argument("--guidance", help=f"{', '.join(RULES)}, or a YAML file (the model's)")
     parser.add_argument("--scale", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="its strength (the model's)")
     parser.add_argument(
         "--modal", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="of the other stream, for ucg3 (the model's)"
@@ -142,7 +145,7 @@ def generate(argv: list[str]) -> int:
     if args.prompts and given:
         parser.error(f"--{next(iter(given))} goes with --prompt; rows of --prompts name their own media")
     for name, path in given.items():
-        if not Path(path).is_file():
+        if not is_file(Path(path)):
             parser.error(f"there is no --{name} file {path}")
     out = args.out
     if args.prompt is not None:
@@ -155,6 +158,9 @@ def generate(argv: list[str]) -> int:
             parser.error(f"-o is {out}; a clip is an .mp4, or with --only audio a .wav")
     elif out.exists() and not out.is_dir():
         parser.error(f"-o is {out}, a file; --prompts needs a folder")
+    check_guidance(args)
+    if args.ckpt is not None:
+        check_there(args.ckpt)
     from ccl.cli.parts import device_of, guidance_of, share_of
     from ccl.generate import generate_file, generate_files
     from ccl.pipeline import Pipeline
@@ -190,6 +196,24 @@ def generate(argv: list[str]) -> int:
     return 0
 
 
+def check_guidance(args: Any) -> None:
+    """UsageError where --guidance, --scale or --modal can be right for no model."""
+    name = args.guidance
+    if name is not None and is_yaml(name):
+        read_yaml(Path(name))
+    elif name is not None and name not in RULES:
+        raise UsageError(f"there is no guidance '{name}'{did_you_mean(name, RULES)}; there are: {', '.join(RULES)}")
+    for key, pair in (("scale", args.scale), ("modal", args.modal)):
+        if pair and not all(map(math.isfinite, pair)):
+            raise UsageError(f"--{key} is {pair[0]:g} {pair[1]:g}; both must be numbers")
+
+
+def check_there(ckpt: Path) -> None:
+    """ValueError where there is no such model, run or checkpoint."""
+    if not (is_file(ckpt) or is_dir(ckpt)):
+        raise ValueError(f"there is no checkpoint {ckpt}")
+
+
 def export(argv: list[str]) -> int:
     parser = Parser(
         "export",
@@ -214,6 +238,7 @@ def export(argv: list[str]) -> int:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="(%(default)s)")
     add_trust(parser)
     args = parser.parse(argv)
+    check_there(args.run)
     import torch
 
     from ccl.model_folder import export as write

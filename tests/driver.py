@@ -24,22 +24,31 @@ import torch  # noqa: E402
 from lightning import Callback, Trainer  # noqa: E402
 from lightning.pytorch.strategies import ModelParallelStrategy  # noqa: E402
 
-from ccl.callbacks import EMA, LossLog, Monitor, Preview, SaveCheckpoint, TaskRouter, Throughput  # noqa: E402
+from ccl.callbacks import (  # noqa: E402
+    EMA,
+    LossLog,
+    Monitor,
+    Preview,
+    SaveCheckpoint,
+    StopOnSignal,
+    TaskRouter,
+    Throughput,
+)
 from ccl.checkpoint import AtomicCheckpointIO  # noqa: E402
 from ccl.model.adapter import LoRA  # noqa: E402
 from ccl.run import RunFolder  # noqa: E402
 from fakes import FakeData, make_module, model_config, shard_data  # noqa: E402
 
 
-class Kill(Callback):
-    """Ends the process at a batch, without a word, as a machine that fails does."""
+class Send(Callback):
+    """Sends a signal to a process of the run in the midst of a batch: SIGKILL ends it as a machine that fails does."""
 
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
+    def __init__(self, batch: int, number: int, rank: int | None = None) -> None:
+        self.batch, self.number, self.rank = batch, number, rank
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
-        if pl_module.batches == self.batch:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if pl_module.batches == self.batch and self.rank in (None, trainer.global_rank):
+            os.kill(os.getpid(), self.number)
 
 
 def train(
@@ -56,6 +65,7 @@ def train(
     interaction: str = "cca",
     layers: int = 2,
     kill: int = -1,
+    stop: int = -1,
     ckpt_path: str | None = None,
     preview: bool = False,
     lora: bool = False,
@@ -72,7 +82,9 @@ def train(
         Throughput(),
         LossLog(),
         SaveCheckpoint(every=save),
-        Kill(kill),
+        Send(kill, signal.SIGKILL),
+        Send(stop, signal.SIGTERM, rank=ranks - 1),
+        StopOnSignal(),
     ]
     if preview:
         callbacks.append(Preview(["a bell"], every=steps, steps=1))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ccl.callbacks import EMA, LossLog, Monitor, Preview, SaveCheckpoint, TaskRouter, Throughput
+from ccl.callbacks import EMA, Board, LossLog, Monitor, Preview, SaveCheckpoint, TaskRouter, Throughput
+from ccl.callbacks.board import writer_told
 from ccl.callbacks.monitor import part_of
 from ccl.checkpoint import CheckpointError
+from ccl.files import FileError
 from ccl.media import read_clip
 from ccl.types import Batch
 from fakes import GRID, FakeData, make_batch, make_module
@@ -82,6 +87,54 @@ def test_a_resume_drops_lines_beyond_its_checkpoint_and_half_a_line(tmp_path: Pa
     fit(module, FakeData(), tmp_path, callbacks=[TaskRouter(), LossLog()], max_steps=1)
     assert [json.loads(line)["batch"] for line in log.read_text().splitlines()] == [0, 1, 2]
     assert "task" in log.read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize("line", ['{"batch": "1"}', "3", '{"step": 1}', '{"ba', '{"batch": true}'])
+def test_a_log_with_a_line_of_something_else_is_named(tmp_path: Path, line: str) -> None:
+    log = tmp_path / "losses.jsonl"
+    log.write_text(f'{{"batch": 0}}\n{line}\n{{"batch": 2}}\n')
+    with pytest.raises(FileError, match=r"losses\.jsonl cannot be read as the losses of a run \("):
+        fit(make_module(), FakeData(), tmp_path, callbacks=[TaskRouter(), LossLog()], max_steps=1)
+    assert line in log.read_text()
+
+
+class Break(Callback):
+    """Ends a training within a step, and leaves the rest as a kill does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        if trainer.global_step == self.step:
+            raise InterruptedError
+
+
+def test_what_is_trained_twice_is_on_the_board_once(tmp_path: Path) -> None:
+    for start, end in ((None, 5), (4, 6), (2, 9)):  # killed; killed again; gone back, to the end
+        logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
+        callbacks = [TaskRouter(), Preview(["a bell"], every=2, steps=1), Board(), SaveCheckpoint(2, None), Break(end)]
+        options: dict[str, Any] = {"max_steps": 8, "log_every_n_steps": 1, "enable_checkpointing": True}
+        if start is not None:
+            options["ckpt_path"] = tmp_path / f"checkpoints/step=00000{start}.ckpt"
+        with suppress(InterruptedError):
+            fit(make_module(), FakeData(), tmp_path, callbacks=callbacks, logger=logger, **options)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [loss.step for loss in events.Scalars("loss")] == list(range(8))
+    assert [image.step for image in events.Images("preview/0")] == [1, 3, 5, 7]
+
+
+def test_a_full_disk_under_the_board_ends_with_its_folder_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+    logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
+    with pytest.raises(OSError, match="tensorboard") as raised, writer_told(tmp_path / "tensorboard"):
+        fit(make_module(), FakeData(), tmp_path, logger=logger, log_every_n_steps=1)
+    assert raised.value.errno == errno.ENOSPC and "Traceback" not in capfd.readouterr().err
 
 
 def test_tensorboard_shows_losses_norms_rates_speed_and_windows(tmp_path: Path) -> None:
@@ -153,7 +206,7 @@ def test_previews_are_files_and_pictures_and_change_nothing(tmp_path: Path) -> N
     assert {"preview/0", "preview/1"} <= set(events.Tags()["images"])
     assert {"preview/0/sound", "preview/1/sound"} <= set(events.Tags()["audio"])
     assert events.Images("preview/0")[0].encoded_image_string.startswith(b"GIF89a")
-    assert [image.step for image in events.Images("preview/0")] == [2, 3]
+    assert [image.step for image in events.Images("preview/0")] == [1, 2]
 
 
 def test_a_preview_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What happens around a training step: the task's draw, averages, logs, previews, checkpoints."""
 
+from ccl.callbacks.board import Board
 from ccl.callbacks.ema import EMA
 from ccl.callbacks.losslog import LossLog
 from ccl.callbacks.monitor import Monitor
@@ -12,6 +13,7 @@ from ccl.callbacks.throughput import Throughput
 
 __all__ = [
     "EMA",
+    "Board",
     "LossLog",
     "Monitor",
     "Preview",

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from lightning import Callback
 
-from ccl.files import plain_name, write_whole
+from ccl.files import plain_name, reading, write_whole
 from ccl.types import Batch
 
 
 class LossLog(Callback):
     """Appends a line a batch to `losses.jsonl` in the run folder: batch, step, task and the losses that count.
 
-    A resume drops the lines beyond its checkpoint, and one that a kill left half-written.
+    A resume drops the lines from its checkpoint on, and the last one where a kill has left it half-written.
 
     Args:
         name: of the file.
 
     Raises:
-        FileError: the name leads out of the run folder.
+        FileError: the name leads out of the run folder; at the start, a file of that name is no such log.
     """
 
     def __init__(self, name: str = "losses.jsonl") -> None:
@@ -33,7 +34,8 @@ class LossLog(Callback):
             return
         path = Path(trainer.default_root_dir) / self.name
         if path.exists():
-            kept = [line for line in path.read_text().splitlines() if batch_of(line) < pl_module.batches]
+            with reading(path, "the losses of a run"):
+                kept = list(until(pl_module.batches, path.read_text().split("\n")))
             write_whole(path, "".join(f"{line}\n" for line in kept))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", buffering=1)  # a line at a time, so that a kill loses none
@@ -49,9 +51,16 @@ class LossLog(Callback):
             self._file = None
 
 
-def batch_of(line: str) -> int | float:
-    """The batch that a line is about; infinity where it is not whole."""
-    try:
-        return json.loads(line)["batch"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+def until(batch: int, lines: Sequence[str]) -> Iterator[str]:
+    """The whole lines before a batch's, of a log whose last line ends it.
+
+    Raises:
+        ValueError: a line says no batch.
+    """
+    for number, line in enumerate(lines[:-1], 1):
+        found = json.loads(line)
+        found = found.get("batch") if isinstance(found, dict) else None
+        if type(found) is not int:
+            raise ValueError(f"line {number} says no batch")
+        if found < batch:
+            yield line

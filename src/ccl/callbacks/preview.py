@@ -100,7 +100,8 @@ class Preview(Callback):
             write_clip(clip, path)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    log_clip(logger.experiment, f"preview/{i}", clip, path, step)
+                    # Where the losses of this step are, which Lightning counts from 0.
+                    log_clip(logger.experiment, f"preview/{i}", clip, path, step - 1)
 
 
 def sampled_from(pl_module: Any) -> tuple[nn.Module, nn.Module]:

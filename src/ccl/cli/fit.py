@@ -22,7 +22,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.distributed.checkpoint.api import CheckpointException
 
-from ccl.callbacks import StepProgress, StopOnSignal
+from ccl.callbacks import Board, StepProgress, StopOnSignal
+from ccl.callbacks.board import writer_told
 from ccl.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options
 from ccl.cli.front import config_files
@@ -115,7 +116,7 @@ class FitCLI(LightningCLI):
         self.stop = StopOnSignal()
         own = any(isinstance(callback, ProgressBar) for callback in callbacks)
         shown = self.config["trainer"]["enable_progress_bar"] in (None, True) and not own
-        kwargs["callbacks"] = [*callbacks, self.stop, *([StepProgress()] if shown else [])]
+        kwargs["callbacks"] = [*callbacks, Board(), self.stop, *([StepProgress()] if shown else [])]
         given = self.config_init["trainer"]["plugins"]
         plugins = given if isinstance(given, list) else [] if given is None else [given]
         return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
@@ -128,7 +129,7 @@ class FitCLI(LightningCLI):
         """Open the run folder and train; the exit status."""
         known = self.model.codec.known  # not where its weights are not here: then the shards' word counts
         codec = getattr(self.datamodule, "stored_codec", None) if None in known else "+".join(map(str, known))
-        with self.run_folder.writing(), told(self.run_folder.path):
+        with self.run_folder.writing(), told(self.run_folder.path), writer_told(self.run_folder.tensorboard):
             start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=codec)
             if self.trainer.is_global_zero:
                 sys.stdout.write("".join(f"{line}\n" for line in self.header(start)))

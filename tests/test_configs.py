@@ -36,7 +36,7 @@ OVERLAYS = sorted(f"{kind}/{p.name}" for kind in ("model", "data", "trainer") fo
 # Leaves of the paper's stack that are the embedded default's own value, and are meant to be. Whatever else survives
 # from joint.yaml into the stack is an override that was forgotten.
 SHARED = {
-    "runs_dir", "seed_everything", "ckpt_path",
+    "runs_dir", "seed_everything", "ckpt_path", "checkpoint_every", "preview_every",
     "grid.sample_rate", "grid.latent_rate", "grid.stride_time", "grid.stride_space", "grid.patch",  # MMAudio, Wan
     "grid.audio_latents",
     "codec.video.init_args.channels",  # 16, as in Wan's VAE
@@ -217,6 +217,39 @@ def test_no_config_names_a_place_on_a_machine() -> None:
         for path, cls, args in classes(yaml.safe_load(file.read_text())):
             named = [args[name] for name in getattr(cls, "sources", ()) if args[name] is not None]
             assert set(named) <= set(TABLE), f"{file.relative_to(ROOT)}, {path}"
+
+
+# What is asked for at the top
+
+
+def test_what_is_asked_for_at_the_top_reaches_the_callbacks() -> None:
+    joint = ["--config", str(CONFIGS / "joint.yaml")]
+
+    def asked(*more: str) -> tuple[Any, ...]:
+        config = flat(resolve([*joint, *more]))
+        names = ("SaveCheckpoint.init_args.every", "Preview.init_args.every", "Preview.init_args.prompts")
+        return tuple(config[f"trainer.callbacks.{name}"] for name in names)
+
+    prompts = yaml.safe_load((CONFIGS / "joint.yaml").read_text())["preview_prompts"]
+    assert asked() == (250, 500, prompts) and len(prompts) == 2
+    assert asked("--checkpoint_every", "7", "--preview_every=9", "--preview_prompts", "a bell: loud") == (
+        *(7, 9),
+        ["a bell: loud"],
+    )
+    assert asked("--preview_prompts", '["a", "b"]')[2] == ["a", "b"]
+    assert asked("--config", str(CONFIGS / "data" / "shards.yaml"))[2] is None  # captions of the shards
+    without = [*joint, "--config", str(CONFIGS / "trainer" / "checkpoint.yaml")]
+    assert resolve(without)["preview_prompts"] == prompts
+    with pytest.raises(UsageError, match=r"--preview_every asks for a Preview, and trainer\.callbacks hold none"):
+        resolve([*without, "--preview_every", "3"])
+
+
+def test_own_shards_train_the_embedded_default_as_the_world_does() -> None:
+    world, own = flat(resolved("joint.yaml")), flat(resolved("joint.yaml", "data/shards.yaml"))
+    same = ("data.init_args.batch_size", "model.optimizer.lr", "trainer.max_steps", "trainer.accumulate_grad_batches")
+    assert all(own[key] == world[key] for key in same)
+    lora = ("joint.yaml", "model/wan1_3b.yaml", "data/shards.yaml", "trainer/lora.yaml")
+    assert global_batch(*lora) == 16 and resolved(*lora)["data"]["init_args"]["batch_size"] == 1
 
 
 # Every file

@@ -6,12 +6,15 @@ import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ccl import cli
+from ccl.callbacks import Preview
 from ccl.cli.errors import UsageError
 from ccl.cli.testsets import is_embedded, own_shards
+from ccl.data import ShardData
 from ccl.data.captions import captioned, write_clips
 from ccl.data.write import Source, write_shards
 from ccl.grid import Grid
@@ -61,6 +64,24 @@ def test_a_run_is_scored_on_its_own_validation_shards(shards, tmp_path, capsys):
     assert record["prompt"] == tiny_clip(6).prompt
     held = members(next((shards / "val").glob("*.tar")))
     assert (out / "true/clip6.mp4").read_bytes() == held["clip6.mp4"]
+
+
+def test_previews_show_captions_of_what_is_held_out(shards, capsys):
+    data = {
+        name: ShardData(f"data/{name}", GRID, val_shards=val) for name, val in (("shards", None), ("val", "data/val"))
+    }
+    for name, numbers in (("shards", (0, 1)), ("val", (5, 6))):
+        preview = Preview()
+        trainer = SimpleNamespace(datamodule=data[name], is_global_zero=True)
+        preview.on_fit_start(trainer, SimpleNamespace(net=None))
+        assert preview.prompts == [tiny_clip(number).prompt for number in numbers]
+        assert f"previews show captions of data/{name}: 'clip number {numbers[0]}' and " in capsys.readouterr().out
+    write_shards([Source("a", lambda: replace(tiny_clip(), prompt=" "))], "bare", TINY)
+    preview = Preview()
+    preview.on_fit_start(
+        SimpleNamespace(datamodule=ShardData("bare", TINY), is_global_zero=True), SimpleNamespace(net=None)
+    )
+    assert preview.prompts == [] and "no clip has a caption to preview" in capsys.readouterr().out
 
 
 def test_a_folder_of_shards_is_a_test_set(shards, tmp_path, capsys):

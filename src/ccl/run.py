@@ -28,6 +28,8 @@ MAY_CHANGE = (
     "name",
     "runs_dir",
     "ckpt_path",
+    "checkpoint_every",
+    "preview_*",
     "trainer.max_steps",
     "trainer.max_time",
     "trainer.log_every_n_steps",

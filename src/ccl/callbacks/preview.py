@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ class Preview(Callback):
     first process samples and the others wait; sharded weights (FSDP2) are gathered on it first.
 
     Args:
-        prompts: what to sample, one clip each.
+        prompts: what to sample, one clip each; None is what two clips of the data say, of those for validation where
+            there are any.
         every: optimizer steps between previews.
         steps: of the solver.
         guidance: rule; None is the pipeline's own.
@@ -39,7 +41,7 @@ class Preview(Callback):
 
     def __init__(
         self,
-        prompts: list[str],
+        prompts: list[str] | None = None,
         every: int = 1000,
         steps: int = 20,
         guidance: Guidance | None = None,
@@ -49,14 +51,21 @@ class Preview(Callback):
     ) -> None:
         if every < 1:
             raise ValueError(f"Preview's every is {every}; it must be at least 1 step")
-        self.prompts, self.every, self.steps = list(prompts), every, steps
+        self.prompts, self.every, self.steps = None if prompts is None else list(prompts), every, steps
         self.guidance, self.solver, self.shift, self.seed = guidance, solver, shift, seed
         self._step = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.prompts and getattr(pl_module.net, "shown", False):
+        if self.prompts != [] and getattr(pl_module.net, "shown", False):
             rank_zero_warn("there are no previews: this network is shown a first picture, and a prompt has none")
             self.prompts = []
+        elif self.prompts is None:
+            captions = getattr(getattr(trainer, "datamodule", None), "captions", None)
+            source, self.prompts = (None, []) if captions is None else captions(2)
+            if trainer.is_global_zero:
+                said = " and ".join(map(repr, self.prompts))
+                told = f"previews show captions of {source}: {said}" if said else "no clip has a caption to preview"
+                sys.stdout.write(f"{told}; --preview_prompts takes others\n")
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self._step = trainer.global_step
@@ -84,7 +93,7 @@ class Preview(Callback):
         with torch.random.fork_rng(devices=devices), torch.no_grad(), trainer.precision_plugin.forward_context():
             try:
                 net.eval(), text.eval()
-                return pipe(self.prompts, seed=self.seed)
+                return pipe(self.prompts or [], seed=self.seed)
             finally:
                 for module, training in modes:
                     module.train(training)

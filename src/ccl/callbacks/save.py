@@ -37,6 +37,8 @@ class SaveCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every: int = 500, keep: int | None = 2, milestone: int | None = None) -> None:
+        if every < 1:
+            raise ValueError(f"SaveCheckpoint's every is {every}; it must be at least 1 step")
         super().__init__(save_top_k=-1, every_n_train_steps=every)
         if keep is not None and keep < 1:
             raise ValueError(f"SaveCheckpoint's keep is {keep}; keep at least one checkpoint to resume from")

@@ -1,7 +1,8 @@
 """`ccl fit`: LightningCLI over JointDiffusion, a data module and a Trainer, from stacked YAML files.
 
-Top-level keys: name, runs_dir, seed_everything, grid, codec, sampling, model, data, trainer, ckpt_path. The grid and
-the codec are written once and handed to both the model and the data. What a run leaves lies in runs_dir/name.
+Top-level keys: name, runs_dir, seed_everything, grid, codec, sampling, model, data, trainer, ckpt_path, and those of
+CALLBACKS. The grid and the codec are written once and handed to both the model and the data. What a run leaves lies in
+runs_dir/name.
 """
 
 from __future__ import annotations
@@ -35,6 +36,13 @@ from ccl.module import JointDiffusion
 from ccl.pretrained import missing
 from ccl.run import RunFolder
 from ccl.sampling import Sampling
+
+# Key at the top -> the callback and its argument that it stands for: there is no other way into one item of a list.
+CALLBACKS = {
+    "checkpoint_every": ("SaveCheckpoint", "every"),
+    "preview_every": ("Preview", "every"),
+    "preview_prompts": ("Preview", "prompts"),
+}
 
 
 class FitParser(LightningArgumentParser):
@@ -81,6 +89,18 @@ class FitCLI(LightningCLI):
         parser.add_argument(
             "--ckpt_path", type=str | None, default=None, help="resume from 'last' or from a checkpoint"
         )
+        parser.add_argument(
+            "--checkpoint_every", type=int | None, default=None, help="steps; null is as trainer.callbacks say"
+        )
+        parser.add_argument(
+            "--preview_every", type=int | None, default=None, help="steps; null is as trainer.callbacks say"
+        )
+        parser.add_argument(
+            "--preview_prompts",
+            type=list[str] | str | None,
+            default=None,
+            help="what previews show; null is as trainer.callbacks say, and where they do not, captions of the data",
+        )
         parser.add_class_arguments(Grid, "grid")
         parser.add_class_arguments(Codec, "codec", sub_configs=True)
         # Not for training: what a model that is exported from the run is sampled with.
@@ -95,6 +115,20 @@ class FitCLI(LightningCLI):
         assert isinstance(parser, FitParser)
         parser.argv, parser.start = tuple(args), Path.cwd()
         self.config = parser.parse_args(args)
+        self.hand_to_callbacks()
+
+    def hand_to_callbacks(self) -> None:
+        """Values at the top into the list of callbacks."""
+        callbacks = self.config["trainer"]["callbacks"] or []
+        for key, (name, argument) in CALLBACKS.items():
+            if (value := self.config[key]) is None:
+                continue
+            found = [callback for callback in callbacks if callback["class_path"].rpartition(".")[2] == name]
+            for callback in found:
+                callback["init_args"][argument] = [value] if isinstance(value, str) else value
+            # An overlay may have taken the callback out; who asks for it in so many words is told.
+            if not found and any(word.partition("=")[0] == f"--{key}" for word in self.argv):
+                raise UsageError(f"--{key} asks for a {name}, and trainer.callbacks hold none")
 
     def instantiate_classes(self) -> None:
         if self.build:

@@ -24,6 +24,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from ccl.codecs.base import Codec
 from ccl.data.archive import progress_bar
 from ccl.data.bucketed import Buckets
+from ccl.data.captions import captioned
 from ccl.data.index import INDEX, buckets_in, dump, grid_settings, read_index, settings_of, uncaptioned
 from ccl.data.make import world_sources, world_version
 from ccl.data.shards import Shards, collate
@@ -146,6 +147,12 @@ class ShardData(LightningDataModule):
             if "text" in settings and text.known is None:
                 stored = settings["text"]["identity"]
                 yield f"the text encoder's {of} the text states in {folder} are its own ({stored}) was not checked"
+
+    def captions(self, count: int) -> tuple[str, list[str]]:
+        """The first captions, each another one, of the validation clips where there are any; and whose they are."""
+        folder = self.shards if self.val_shards is None else self.val_shards
+        there = dict.fromkeys(clip.prompt for clip in captioned(Path(folder)) if clip.prompt.strip())
+        return folder, list(there)[:count]
 
     @property
     def stored_codec(self) -> str | None:

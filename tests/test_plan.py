@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ccl import cli, plan
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
-from ccl.cli.plan import Planned
+from ccl.cli.planned import Planned
 from ccl.grid import Grid
 from ccl.guidance import UCG2, UCG3
 from ccl.model import DualStreamTransformer

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,92 +14,19 @@ from ccl import plan
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import quiet, resolve
 from ccl.cli.front import config_files
+from ccl.cli.gpus import GPUS, gpu_of
 from ccl.cli.own import reachable
 from ccl.cli.parser import Parser
 from ccl.cli.parts import build
+from ccl.cli.planned import Planned
 from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance
-from ccl.model.adapter import LoRA, freeze_backbones
-from ccl.model.dual_stream import DualStreamTransformer
-from ccl.tasks import PAPER_TASKS, Task
 from ccl.text.base import TextEncoder
-from ccl.types import CLOSED, OPEN, Route
+from ccl.types import CLOSED, OPEN
 
 UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outside the module tree
 GB, TERA = 1e9, 1e12
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What of a resolved config a plan reads.
-
-    Args:
-        config: as `ccl fit --print_config` prints it.
-        grid: of its clips.
-    """
-
-    config: dict[str, Any]
-    grid: Grid
-
-    @property
-    def layers(self) -> int:
-        return int(self.config["model"]["net"]["init_args"]["layers"])
-
-    @property
-    def lora(self) -> LoRA | None:
-        given = self.config["model"].get("lora")
-        return LoRA(given["rank"], given["alpha"], tuple(given["parts"])) if given else None
-
-    @property
-    def tasks(self) -> dict[str, Task]:
-        rows = self.config["model"]["tasks"]
-        return (
-            PAPER_TASKS
-            if rows is None
-            else {k: Task(**{**row, "route": Route(**row["route"])}) for k, row in rows.items()}
-        )
-
-    @property
-    def checkpointing(self) -> bool:
-        return bool(self.config["model"]["net"]["init_args"]["checkpointing"])
-
-    @property
-    def bf16(self) -> bool:
-        return str(self.config["trainer"]["precision"]).startswith("bf16")
-
-    @property
-    def ema(self) -> bool:
-        return any(c["class_path"].endswith(".EMA") for c in self.config["trainer"]["callbacks"] or [])
-
-    @property
-    def sharded(self) -> bool:
-        return "ModelParallel" in str(self.config["trainer"]["strategy"])
-
-    @property
-    def batch(self) -> int:
-        """Clips on a GPU at a time."""
-        return int(self.config["data"]["init_args"].get("batch_size") or 1)
-
-    @property
-    def global_batch(self) -> int:
-        trainer = self.config["trainer"]
-        devices = trainer["devices"] if isinstance(trainer["devices"], int) and trainer["devices"] > 0 else 1
-        return self.batch * devices * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
-
-    def make(self, layers: int) -> DualStreamTransformer:
-        """The network, of a number of layers, frozen and adapted as it trains."""
-        node = self.config["model"]["net"]
-        node = {**node, "init_args": {**node["init_args"], "layers": layers}}
-        net = build(DualStreamTransformer, node, "model.net")
-        if self.lora is not None:
-            self.lora.adapt(net)
-        if self.lora is not None or self.config["model"].get("freeze"):
-            freeze_backbones(net, torch.nn.Module())
-        return net
-
-    def text(self) -> TextEncoder:
-        text = build(TextEncoder, self.config["model"]["text"], "model.text")
-        return text.requires_grad_(self.lora is None and not self.config["model"].get("freeze"))
+MOST_GPUS = 1_000_000
 
 
 def main(argv: list[str]) -> int:
@@ -112,26 +39,44 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 32, 64], help="numbers of GPUs (8 32 64)")
     parser.add_argument("--mfu", type=float, default=0.4, help="share of its peak that a GPU reaches (%(default)s)")
-    parser.add_argument(
-        "--tflops", type=float, default=989.0, help="peak of a GPU, bf16 without sparsity; an H100's (%(default)s)"
-    )
-    parser.add_argument("--memory", type=float, default=80.0, help="of a GPU, GB (%(default)s)")
+    parser.add_argument("--gpu", default="h100", help=f"its name (%(default)s): {', '.join(GPUS)}")
+    parser.add_argument("--tflops", type=float, help="peak of a GPU, bf16 without sparsity (that of --gpu)")
+    parser.add_argument("--memory", type=float, help="of a GPU, GB (that of --gpu)")
     parser.add_argument("--generate", action="store_true", help="the cost of a clip instead of that of training")
     args, rest = parser.parse_known_args(argv)
     if not config_files(rest):
         parser.error("it needs a config, as `ccl fit` does: --config configs/joint.yaml")
-    if min(args.gpus) < 1 or not 0 < args.mfu <= 1 or args.tflops <= 0:
-        parser.error("--gpus are at least 1, --mfu lies between 0 and 1, --tflops is positive")
+    gpu = gpu_of(args.gpu)
+    args.tflops = gpu.tflops if args.tflops is None else args.tflops
+    args.memory = gpu.memory if args.memory is None else args.memory
+    if not 0 < args.mfu <= 1:
+        parser.error(f"--mfu is {args.mfu:g}; --mfu lies between 0 and 1")
+    for flag in ("tflops", "memory"):
+        if not 0 < getattr(args, flag) < math.inf:
+            parser.error(f"--{flag} is {getattr(args, flag):g}; it must be a number above 0")
+    if not all(1 <= gpus <= MOST_GPUS for gpus in args.gpus):
+        parser.error(f"--gpus are {' '.join(map(str, args.gpus))}; each must be from 1 to {MOST_GPUS:,}")
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(quiet)
     with reachable(config_files(rest), rest):
-        config = resolve(rest)
-        try:
-            planned = Planned(config, Grid(**config["grid"]))
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        lines = generation(planned, args) if args.generate else training(planned, args)
+        planned = planned_of(rest)
+        lines = generation(planned, args) if args.generate else training(planned, args, rest)
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def planned_of(argv: list[str]) -> Planned:
+    """The plan's view of what `ccl fit` would read from a command line.
+
+    Raises:
+        UsageError: a key is wrong, the grid does not suit the codec, or the processes do not suit the strategy.
+    """
+    config = resolve(argv)
+    try:
+        planned = Planned(config, Grid(**config["grid"]))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    planned.check()
+    return planned
 
 
 def sizes_of(planned: Planned) -> tuple[dict[str, plan.Size], int, TextEncoder]:
@@ -141,8 +86,8 @@ def sizes_of(planned: Planned) -> tuple[dict[str, plan.Size], int, TextEncoder]:
     return plan.parameters(net, text), plan.ends_of(net), text
 
 
-def training(planned: Planned, args: Any) -> list[str]:
-    """The lines of a plan of training."""
+def training(planned: Planned, args: Any, argv: list[str]) -> list[str]:
+    """The lines of a plan of training; `argv` is what it was read from."""
     sizes, ends, text = sizes_of(planned)
     grid, layers, length = planned.grid, planned.layers, text.length
     joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
@@ -176,7 +121,8 @@ def training(planned: Planned, args: Any) -> list[str]:
         f"  mean over tasks       {flops_of(plan.total(mean))}; trained {step / plan.total(mean):.2f} times that"
     )
 
-    return [*lines, "", *table(planned, args, sizes, ends, peak, step)]
+    totals, rows = table(planned, args, sizes, ends, peak, step)
+    return [*lines, "", *rows, *disk(planned, sizes), *verdict(planned, args, totals, argv)]
 
 
 def trains(size: plan.Size) -> str:
@@ -193,27 +139,34 @@ def flops_of(number: int | float) -> str:
     return f"{number / 1e12:9.2f} T" if number >= 1e11 else f"{number / 1e9:9.2f} G"
 
 
+def memory_of(planned: Planned, sizes: dict[str, plan.Size], ends: int, peak: plan.Bytes, *, gpus: int) -> plan.Memory:
+    """What one of so many GPUs holds."""
+    each = 2 if str(planned.config["trainer"]["precision"]).endswith("16-true") else 4
+    memory = plan.states(sizes, ema=planned.ema, bytes_each=each)
+    if planned.sharded:
+        memory = plan.sharded(memory, sizes, gpus=gpus, layers=planned.layers, ends=ends, bf16=planned.bf16)
+    elif planned.bf16 and each == 4:  # every GPU holds all of it, and autocast's copies
+        memory = plan.replace(memory, gathered=memory.weights / 2)
+    return plan.replace(memory, activations=peak)
+
+
 def table(
     planned: Planned, args: Any, sizes: dict[str, plan.Size], ends: int, peak: dict[bool, int], step: float
-) -> list[str]:
-    """Memory, speed and the schedule for each number of GPUs."""
-    trainer = planned.config["trainer"]
-    each = 2 if str(trainer["precision"]).endswith("16-true") else 4
-    whole = plan.states(sizes, ema=planned.ema, bytes_each=each)
+) -> tuple[dict[int, plan.Bytes], list[str]]:
+    """Bytes a GPU by the number of GPUs, and the lines on memory, speed and schedule."""
+    steps, batch = planned.config["trainer"]["max_steps"], planned.global_batch
+    totals: dict[int, plan.Bytes] = {}
     rows: list[Sequence[str]] = [
         ["GPUs", "weights", "gradients", "AdamW", "EMA", "gathered", "activations", "GB a GPU", "without ckpt",
          "accumulate", "s a step", "clips/s", "days", "GPU-hours"]
     ]  # fmt: skip
     for gpus in args.gpus:
-        if planned.sharded:
-            memory = plan.sharded(whole, sizes, gpus=gpus, layers=planned.layers, ends=ends, bf16=planned.bf16)
-        else:  # every GPU holds all of it, and autocast's copies
-            memory = plan.replace(whole, gathered=whole.weights / 2 if planned.bf16 and each == 4 else 0.0)
-        memories = {again: plan.replace(memory, activations=peak[again]) for again in peak}
+        memories = {again: memory_of(planned, sizes, ends, peak[again], gpus=gpus) for again in peak}
         chosen = memories[planned.checkpointing]
+        totals[gpus] = chosen.total
         rate = gpus * args.mfu * args.tflops * TERA / step
-        seconds = planned.global_batch / rate
-        hours = seconds * trainer["max_steps"] / 3600
+        seconds = batch / rate
+        hours = seconds * steps / 3600
         parts = (
             chosen.weights,
             chosen.gradients,
@@ -222,27 +175,105 @@ def table(
             chosen.gathered,
             chosen.activations,
         )
-        accumulate = planned.global_batch / (gpus * planned.batch)
         rows.append([
             str(gpus), *(f"{x / GB:.1f}" for x in parts), fits(chosen.total, args.memory),
-            fits(memories[False].total, args.memory), f"{accumulate:g}", f"{seconds:.3g}", f"{rate:.3g}",
-            f"{hours / 24:.3g}", f"{hours * gpus:,.0f}",
+            fits(memories[False].total, args.memory), f"{batch / (gpus * planned.batch):g}", f"{seconds:.3g}",
+            f"{rate:.3g}", f"{hours / 24:.3g}", f"{hours * gpus:,.0f}",
         ])  # fmt: skip
     kind = "FSDP2, states sharded" if planned.sharded else "every GPU holds the whole model"
     lines = [
-        f"Training: {trainer['max_steps']:,} steps of {planned.global_batch} clips, {planned.batch} at a time; "
-        f"{kind}; {args.tflops:g} TFLOP/s at {args.mfu:.0%}; memory in GB",
+        f"Training: {steps:,} steps of {batch:,} clips ({planned.batch} x {planned.processes} processes x "
+        f"{planned.accumulated} accumulated); {kind}; {args.tflops:g} TFLOP/s at {args.mfu:.0%}; memory in GB",
         *aligned(rows),
     ]
-    if any("!" in cell for row in rows for cell in row):
-        lines.append(f"! more than the {args.memory:g} GB of a GPU")
-    if uneven := [gpus for gpus in args.gpus if planned.global_batch % (gpus * planned.batch)]:
+    for column in (7, 8):
+        if any("!" in row[column] for row in rows):
+            lines.append(f"{rows[0][column]}: ! more than the {args.memory:g} GB of a GPU")
+    if uneven := [gpus for gpus in args.gpus if batch % (gpus * planned.batch)]:
+        lines.append(f"a global batch of {batch} does not divide among {', '.join(map(str, uneven))} GPUs")
+    if planned.lora is not None and planned.processes > 1 and planned.accumulated > 1:
+        fewer = max(1, planned.accumulated // planned.processes)
         lines.append(
-            f"a global batch of {planned.global_batch} does not divide among {', '.join(map(str, uneven))} GPUs"
+            f"adapters take few clips a step, and {planned.accumulated} are accumulated on each of {planned.processes} "
+            f"processes: --trainer.accumulate_grad_batches {fewer} makes {planned.batch * planned.processes * fewer}"
         )
     if planned.text().dim == 4096 and not sizes.get("text"):
         lines.append(f"umT5-xxl adds {2 * UMT5_XXL / GB:.1f} GB to a GPU where prompts are not encoded beforehand")
+    return totals, lines
+
+
+def disk(planned: Planned, sizes: dict[str, plan.Size]) -> list[str]:
+    """What the checkpoints of a run take, and encoded clips."""
+    each = 2 if str(planned.config["trainer"]["precision"]).endswith("16-true") else 4
+    states = plan.states(sizes, ema=planned.ema, bytes_each=each)
+    one = states.weights + states.optimizer + states.average
+    lines = []
+    for callback in planned.config["trainer"]["callbacks"] or []:
+        if callback["class_path"].endswith(".SaveCheckpoint"):
+            given = {"every": 500, "keep": 2, "milestone": None, **(callback.get("init_args") or {})}
+            steps = planned.config["trainer"]["max_steps"]
+            count = steps // given["milestone"] if given["milestone"] else 0
+            kept = math.ceil(steps / given["every"]) if given["keep"] is None else given["keep"]
+            total = one * (kept + count) / GB
+            lines.append(f"Disk: {one / GB:.1f} GB a checkpoint, {kept} kept and {count} for good: {total:,.1f} GB")
+    latents, text = planned.stored_bytes()
+    lines.append(
+        f"Disk: {latents / 1e6:.2f} MB a clip of latents in bfloat16, at most {text / 1e6:.2f} MB of text states"
+    )
     return lines
+
+
+def verdict(planned: Planned, args: Any, totals: dict[int, plan.Bytes], argv: list[str]) -> list[str]:
+    """Whether it fits on each number of GPUs, and flags that make it fit, with which it was planned again."""
+    short = [gpus for gpus, total in totals.items() if total > args.memory * GB]
+    lines = [f"Fits on {gpus} x {args.memory:g} GB" for gpus in totals if gpus not in short]
+    for gpus in short:
+        found = None
+        flags: list[str] = []
+        for words in remedies(planned, gpus):
+            for tried in dict.fromkeys((tuple(words), (*flags, *words))):  # alone, then with those before it
+                again = planned_of([*argv, *tried])
+                sizes, ends, text = sizes_of(again)
+                peak = plan.activations(
+                    again.make, again.layers, again.grid, batch=again.batch, text=text.length, bf16=again.bf16,
+                    checkpointing=again.checkpointing,
+                )  # fmt: skip
+                total = memory_of(again, sizes, ends, peak, gpus=gpus).total
+                if total <= args.memory * GB:
+                    found = f"try {' '.join(tried)}: {total / GB:.1f} GB a GPU"
+                    break
+            if found:
+                break
+            flags += words
+        lines.append(
+            f"Does not fit on {gpus} x {args.memory:g} GB; {found or 'no flags that are known here make it fit'}"
+        )
+    return lines
+
+
+def remedies(planned: Planned, gpus: int) -> list[list[str]]:
+    """Flags that need less memory, those first that leave a step's result alone."""
+    found = []
+    if not planned.checkpointing:
+        found.append(["--model.net.init_args.checkpointing", "true"])
+    if planned.batch > 1:
+        more = str(planned.accumulated * planned.batch)
+        found.append(["--data.init_args.batch_size", "1", "--trainer.accumulate_grad_batches", more])
+    if not planned.sharded and gpus > 1:
+        nodes = math.ceil(gpus / 8)
+        strategy = "--trainer.strategy"
+        found.append([
+            strategy, "lightning.pytorch.strategies.ModelParallelStrategy",
+            f"{strategy}.init_args.data_parallel_size", str(gpus), f"{strategy}.init_args.tensor_parallel_size", "1",
+            "--trainer.devices", str(gpus // nodes), "--trainer.num_nodes", str(nodes),
+        ])  # fmt: skip
+    interaction = planned.config["model"]["net"]["init_args"].get("interaction")
+    given = (interaction.get("init_args") or {}) if isinstance(interaction, dict) else {}
+    if given.get("own_projections"):
+        found.append(["--model.net.init_args.interaction.init_args.own_projections", "false"])
+    if planned.lora is None and not planned.config["model"].get("freeze"):
+        found.append(["--model.freeze", "backbones"])
+    return found
 
 
 def generation(planned: Planned, args: Any) -> list[str]:

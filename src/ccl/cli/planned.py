@@ -1,0 +1,136 @@
+"""A config of `ccl fit` as `ccl plan` reads it: its network, its tasks, its clips a step and its processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ccl.cli.errors import UsageError
+from ccl.cli.parts import build
+from ccl.grid import Grid
+from ccl.model.adapter import LoRA, freeze_backbones
+from ccl.model.dual_stream import DualStreamTransformer
+from ccl.tasks import PAPER_TASKS, Task
+from ccl.text.base import TextEncoder
+from ccl.types import Route
+
+
+def devices_of(given: int | str | list[int], accelerator: str = "auto") -> int:
+    """How many devices of a machine Lightning takes: a number or its text, a list of them, all that are here."""
+    here = max(1, torch.cuda.device_count()) if accelerator != "cpu" else 1
+    if isinstance(given, list):
+        return len(given)
+    if isinstance(given, str) and "," in given:
+        return len({word.strip() for word in given.split(",")} - {""})
+    return here if str(given).strip() in ("auto", "-1") else int(given)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What of a resolved config a plan reads.
+
+    Args:
+        config: as `ccl fit --print_config` prints it.
+        grid: of its clips.
+    """
+
+    config: dict[str, Any]
+    grid: Grid
+
+    @property
+    def layers(self) -> int:
+        return int(self.config["model"]["net"]["init_args"]["layers"])
+
+    @property
+    def lora(self) -> LoRA | None:
+        given = self.config["model"].get("lora")
+        return LoRA(given["rank"], given["alpha"], tuple(given["parts"])) if given else None
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        rows = self.config["model"]["tasks"]
+        return (
+            PAPER_TASKS
+            if rows is None
+            else {k: Task(**{**row, "route": Route(**row["route"])}) for k, row in rows.items()}
+        )
+
+    @property
+    def checkpointing(self) -> bool:
+        return bool(self.config["model"]["net"]["init_args"]["checkpointing"])
+
+    @property
+    def bf16(self) -> bool:
+        return str(self.config["trainer"]["precision"]).startswith("bf16")
+
+    @property
+    def ema(self) -> bool:
+        return any(c["class_path"].endswith(".EMA") for c in self.config["trainer"]["callbacks"] or [])
+
+    @property
+    def sharded(self) -> bool:
+        return "ModelParallel" in str(self.config["trainer"]["strategy"])
+
+    @property
+    def batch(self) -> int:
+        """Clips on a GPU at a time."""
+        return int(self.config["data"]["init_args"].get("batch_size") or 1)
+
+    @property
+    def processes(self) -> int:
+        """How many `ccl fit` runs: devices by machines, as Lightning counts them."""
+        trainer = self.config["trainer"]
+        return devices_of(trainer["devices"], trainer["accelerator"]) * int(trainer["num_nodes"])
+
+    @property
+    def accumulated(self) -> int:
+        return int(self.config["trainer"]["accumulate_grad_batches"])
+
+    @property
+    def global_batch(self) -> int:
+        """Clips of an optimizer step, as `ccl fit` prints it."""
+        return self.batch * self.processes * self.accumulated
+
+    def check(self) -> None:
+        """UsageError where Lightning would not start, or not shard, as the config has it."""
+        strategy = self.config["trainer"]["strategy"]
+        if not self.sharded:
+            return
+        given = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
+        nodes = int(self.config["trainer"]["num_nodes"])
+        usual = {"data": nodes, "tensor": self.processes // nodes}  # Lightning's `auto`
+        sizes = {name: given.get(f"{name}_parallel_size", "auto") for name in usual}
+        data, tensor = (usual[name] if size == "auto" else int(size) for name, size in sizes.items())
+        if (data, tensor) != (self.processes, 1):
+            raise UsageError(
+                f"data_parallel_size {data} by tensor_parallel_size {tensor} does not use {self.processes} processes "
+                f"({self.processes // nodes} devices, {nodes} machines), which share nothing but the data: give "
+                f"--trainer.strategy.init_args.data_parallel_size {self.processes} "
+                "--trainer.strategy.init_args.tensor_parallel_size 1"
+            )
+
+    def stored_bytes(self) -> tuple[int, int]:
+        """Bytes in bfloat16 of a clip's latents, and of its text states at full length; none where they train."""
+        grid = self.grid
+        with torch.device("meta"):
+            net, text = self.make(1), self.text()
+        video = 0 if net.ends.video is None else net.channels.video * grid.t_v * grid.latent_height * grid.latent_width
+        audio = 0 if net.ends.audio is None else net.channels.audio * grid.t_a
+        return 2 * (video + audio), 2 * text.length * text.dim * (not list(text.parameters()))
+
+    def make(self, layers: int) -> DualStreamTransformer:
+        """The network, of a number of layers, frozen and adapted as it trains."""
+        node = self.config["model"]["net"]
+        node = {**node, "init_args": {**node["init_args"], "layers": layers}}
+        net = build(DualStreamTransformer, node, "model.net")
+        if self.lora is not None:
+            self.lora.adapt(net)
+        if self.lora is not None or self.config["model"].get("freeze"):
+            freeze_backbones(net, torch.nn.Module())
+        return net
+
+    def text(self) -> TextEncoder:
+        text = build(TextEncoder, self.config["model"]["text"], "model.text")
+        return text.requires_grad_(self.lora is None and not self.config["model"].get("freeze"))

@@ -163,11 +163,13 @@ def training_flops(forward: Table, sizes: Mapping[str, Size], *, checkpointing: 
 
 def mean_flops(make: Make, layers: int, grid: Grid, tasks: Mapping[str, Task], *, text: int = 512) -> Table:
     """Forward FLOPs of a clip, the mean over training tasks by their probabilities."""
-    total: Table = {}
-    weights = sum(task.prob for task in tasks.values())
+    probs: Counter[Route] = Counter()  # tasks on one route cost the same
     for task in tasks.values():
-        for part, flops in forward_flops(make, layers, grid, task.route, text=text).items():
-            total[part] = total.get(part, Flops()) + flops * (task.prob / weights)
+        probs[task.route] += task.prob  # type: ignore[assignment]
+    total: Table = {}
+    for route, prob in probs.items():
+        for part, flops in forward_flops(make, layers, grid, route, text=text).items():
+            total[part] = total.get(part, Flops()) + flops * (prob / sum(probs.values()))
     return total
 
 

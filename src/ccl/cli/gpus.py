@@ -19,22 +19,26 @@ class GPU(NamedTuple):
     tflops: float
 
 
-# NVIDIA's data sheets and architecture whitepapers, AMD's data sheet; SXM modules where nothing else is said.
+# SXM modules where nothing else is said. Where they stand:
+# RTX 3090 and A6000: NVIDIA, Ampere GA102 whitepaper (nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.pdf).
+# RTX 4090: NVIDIA, Ada whitepaper (nvidia-ada-gpu-architecture-whitepaper-v2.1.pdf); RTX 5090: that of RTX Blackwell.
+# A10, A100, L4, L40S, H100, H200, HGX B200: NVIDIA, the data sheet of each; half of what is "with sparsity" there.
+# MI300X: AMD, Instinct MI300X data sheet.
 GPUS: dict[str, GPU] = {
-    "3090": GPU(24, 71),
-    "4090": GPU(24, 165.2),
-    "5090": GPU(32, 209.5),
-    "a10": GPU(24, 125),
-    "a6000": GPU(48, 154.8),
-    "l4": GPU(24, 121),
-    "l40s": GPU(48, 362),
-    "a100-40": GPU(40, 312),
-    "a100-80": GPU(80, 312),
-    "h100": GPU(80, 989),
-    "h100-pcie": GPU(80, 756),
-    "h200": GPU(141, 989),
-    "b200": GPU(180, 2250),
-    "mi300x": GPU(192, 1307),
+    "3090": GPU(24.0, 71.0),
+    "4090": GPU(24.0, 165.2),
+    "5090": GPU(32.0, 209.5),
+    "a10": GPU(24.0, 125.0),
+    "a6000": GPU(48.0, 154.8),
+    "l4": GPU(24.0, 121.0),
+    "l40s": GPU(48.0, 362.0),
+    "a100-40": GPU(40.0, 312.0),
+    "a100-80": GPU(80.0, 312.0),
+    "h100": GPU(80.0, 989.0),
+    "h100-pcie": GPU(80.0, 756.0),
+    "h200": GPU(141.0, 989.0),
+    "b200": GPU(180.0, 2250.0),
+    "mi300x": GPU(192.0, 1307.0),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -225,30 +226,44 @@ def disk(planned: Planned, sizes: dict[str, plan.Size]) -> list[str]:
 
 def verdict(planned: Planned, args: Any, totals: dict[int, plan.Bytes], argv: list[str]) -> list[str]:
     """Whether it fits on each number of GPUs, and flags that make it fit, with which it was planned again."""
-    short = [gpus for gpus, total in totals.items() if total > args.memory * GB]
-    lines = [f"Fits on {gpus} x {args.memory:g} GB" for gpus in totals if gpus not in short]
-    for gpus in short:
-        found = None
-        flags: list[str] = []
-        for words in remedies(planned, gpus):
-            for tried in dict.fromkeys((tuple(words), (*flags, *words))):  # alone, then with those before it
-                again = planned_of([*argv, *tried])
-                sizes, ends, text = sizes_of(again)
-                peak = plan.activations(
-                    again.make, again.layers, again.grid, batch=again.batch, text=text.length, bf16=again.bf16,
-                    checkpointing=again.checkpointing,
-                )  # fmt: skip
-                total = memory_of(again, sizes, ends, peak, gpus=gpus).total
-                if total <= args.memory * GB:
-                    found = f"try {' '.join(tried)}: {total / GB:.1f} GB a GPU"
-                    break
-            if found:
+    again = cache(lambda flags: planned_of([*argv, *flags]))
+    followed: dict[str, tuple[dict[str, plan.Size], int, int]] = {}  # a network's sizes and peak, whoever runs it
+
+    def need(flags: tuple[str, ...], gpus: int) -> plan.Bytes:
+        tried = again(flags)
+        key = str((tried.config["model"], tried.batch, tried.bf16))
+        if key not in followed:
+            sizes, ends, text = sizes_of(tried)
+            peak = plan.activations(
+                tried.make, tried.layers, tried.grid, batch=tried.batch, text=text.length, bf16=tried.bf16,
+                checkpointing=tried.checkpointing,
+            )  # fmt: skip
+            followed[key] = sizes, ends, peak
+        return memory_of(tried, *followed[key], gpus=gpus).total
+
+    lines = []
+    for gpus, total in totals.items():
+        where = f"on {gpus} x {args.memory:g} GB"
+        if total <= args.memory * GB:
+            lines.append(f"Fits {where}")
+            continue
+        for flags in combined(remedies(planned, gpus)):
+            if (less := need(flags, gpus)) <= args.memory * GB:
+                lines.append(f"Does not fit {where}; try {' '.join(flags)}: {less / GB:.1f} GB a GPU")
                 break
-            flags += words
-        lines.append(
-            f"Does not fit on {gpus} x {args.memory:g} GB; {found or 'no flags that are known here make it fit'}"
-        )
+        else:
+            lines.append(f"Does not fit {where}; no flags that are known here make it fit")
     return lines
+
+
+def combined(remedies: list[list[str]]) -> Iterator[tuple[str, ...]]:
+    """Each remedy alone, then with all those before it."""
+    before: tuple[str, ...] = ()
+    for words in remedies:
+        yield tuple(words)
+        if before:
+            yield (*before, *words)
+        before += tuple(words)
 
 
 def remedies(planned: Planned, gpus: int) -> list[list[str]]:

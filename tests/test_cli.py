@@ -239,6 +239,21 @@ def test_guidance_rules_have_the_names_that_the_command_line_knows() -> None:
     assert tuple(RULES_THERE) == RULES
 
 
+def test_what_is_exported_of_a_run_that_saved_nothing_or_a_lone_file_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    status, said = told(capsys, ["export", str(tmp_path / "run"), "-o", str(tmp_path / "out")])
+    assert status == 1
+    assert "its run has not saved one yet; SaveCheckpoint, of trainer.callbacks, saves one every `every` steps" in said
+    (tmp_path / "lone.pt").write_bytes(b"weights")
+    status, said = told(capsys, ["export", str(tmp_path / "lone.pt"), "-o", str(tmp_path / "out")])
+    assert status == 1
+    assert "nor a run, nor a .ckpt in one, but a file without the config that says of which model it is" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_package_runs_as_the_command_does() -> None:
     done = subprocess.run([sys.executable, "-m", "ccl", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ccl 0.")

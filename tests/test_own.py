@@ -136,3 +136,19 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path, content: bytes, what: s
 def test_a_name_that_no_file_has_is_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="there is no config file"):
         compose(tmp_path / name)
+
+
+def test_shards_are_encoded_by_a_class_of_ones_own_in_the_working_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    source = "from ccl.codecs import EmbeddedVideo\nclass Video(EmbeddedVideo):\n    pass\n"
+    (folder / "codec_of_mine.py").write_text(source)
+    monkeypatch.delitem(sys.modules, "codec_of_mine", raising=False)
+    small = ["--frames", "5", "--height", "16", "--width", "16", "--clips", "1", "--workers", "0"]
+    assert cli.main(["shards", "world", "-o", "clips", *small]) == 0
+    encode = ["shards", "encode", "clips", "-o", "latents", "--no-text"]
+    assert cli.main([*encode, "--video-codec", "codec_of_mine.Vidoe"]) == 2
+    assert "has no 'Vidoe', did you mean 'Video'?" in capsys.readouterr().err
+    assert cli.main([*encode, "--video-codec", "codec_of_mine.Video"]) == 0
+    assert (folder / "latents" / "index.json").is_file()

@@ -124,7 +124,10 @@ def last_checkpoint(folder: Path) -> Path:
         return link.resolve()
     whole = complete_checkpoints(folder)
     if not whole:
-        raise CheckpointError(f"there is no checkpoint in {folder}: its run has not saved one yet")
+        raise CheckpointError(
+            f"there is no checkpoint in {folder}: its run has not saved one yet; SaveCheckpoint, of trainer.callbacks, "
+            "saves one every `every` steps, at the last step and where the run is stopped by Ctrl-C"
+        )
     return whole[-1]
 
 

@@ -66,12 +66,15 @@ def find_source(path: str | Path) -> Source:
         raise ValueError(f"there is no checkpoint {path}")
     if path.is_dir() and (path / WEIGHTS).is_file():
         return _model_folder(path)
-    if (path / "checkpoints").is_dir():
+    if (path / "checkpoints").is_dir() or (path / "run.json").is_file():
         from ccl.checkpoint import last_checkpoint
 
         path = last_checkpoint(path / "checkpoints")
     if path.suffix != ".ckpt":
-        raise ValueError(f"{path} is neither a model folder ({CONFIG} and {WEIGHTS}) nor a run, nor a .ckpt in one")
+        alone = ", but a file without the config that says of which model it is" if path.is_file() else ""
+        raise ValueError(
+            f"{path} is neither a model folder ({CONFIG} and {WEIGHTS}) nor a run, nor a .ckpt in one{alone}"
+        )
     return _checkpoint(path)
 
 

@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
+from ccl.cli.own import check
 from ccl.cli.parts import build, device_of
 from ccl.codecs import AudioCodec, Codec, EmbeddedAudio, EmbeddedVideo, VideoCodec
 from ccl.data.index import buckets_in, settings_of
@@ -76,6 +77,8 @@ def part(text: str, where: str) -> Any:
         raise UsageError(
             f"{where}: there is no class '{name}'{did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}"
         )
+    if "." in name:
+        check(name, None, where)
     try:
         values = yaml.safe_load(arguments) if arguments.strip() else {}
     except yaml.YAMLError as error:

@@ -168,15 +168,17 @@ def encode(argv: list[str]) -> int:
 
     settings_of(args.shards)  # told before anything large is imported
     from ccl.cli.encoders import devices_of, encoders
+    from ccl.cli.own import reachable
     from ccl.data.make import shards_encode
 
     given = {"video": args.video_codec, "audio": args.audio_codec, "text": args.text}
-    codec, text, grid = encoders(args.config or [], given, args.shards)
-    if args.no_text:
-        text = None
-    devices = devices_of(args.device, args.workers, here=args.engine == "processes")
-    how: dict[str, Any] = {"dtype": args.dtype, "batch_size": args.batch_size, "engine": args.engine}
-    say(shards_encode(args.shards, args.out, codec=codec, grid=grid, text=text, devices=devices, **how))
+    with reachable(args.config or [], argv):
+        codec, text, grid = encoders(args.config or [], given, args.shards)
+        if args.no_text:
+            text = None
+        devices = devices_of(args.device, args.workers, here=args.engine == "processes")
+        how: dict[str, Any] = {"dtype": args.dtype, "batch_size": args.batch_size, "engine": args.engine}
+        say(shards_encode(args.shards, args.out, codec=codec, grid=grid, text=text, devices=devices, **how))
     return 0
 
 

@@ -191,6 +191,7 @@ def test_going_back_makes_that_checkpoint_the_last_one(run: RunFolder) -> None:
         ("run.json", "[]"),
         ("run.json", '{"starts": 3}'),
         ("run.json", '{"starts": [4]}'),
+        ("run.json", '{"starts": [{"codec": ["a"]}]}'),
         ("run.json", "{"),
         ("run.json", b"\xff"),
         ("config.yaml", "[1, 2"),
@@ -248,7 +249,9 @@ def test_a_codec_that_changed_since_training_is_refused(tmp_path: Path) -> None:
     run.open(CONFIG, codec="basis-1")
     save(run.checkpoints, 5)
     for start in ("last", str(run.checkpoints / "last.ckpt")):
-        with pytest.raises(RunError, match=r"was trained with the codec basis-1, and this config gives basis-2, "):
+        with pytest.raises(
+            RunError, match=r"was trained with the codec basis-1, as .*run.json says, and this config gives basis-2, "
+        ):
             run.open(CONFIG, start, codec="basis-2")
     with pytest.raises(RunError, match=r"trained with the codec basis-1"):  # nor under another name
         RunFolder("d", tmp_path).open(CONFIG, str(run.checkpoints / "last.ckpt"), codec="basis-2")

@@ -226,6 +226,8 @@ def starts_of(record: Path) -> list[dict[str, Any]]:
         starts = json.loads(record.read_text())["starts"]
         if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
             raise ValueError("its starts are no list of objects")
+        if not all(isinstance(start.get("codec"), str | None) for start in starts):
+            raise ValueError("the codec of a start is no text")
     return starts
 
 
@@ -242,12 +244,13 @@ def differing(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 def refuse_other_codec(checkpoint: Path, codec: str | None) -> None:
     """Refuse a checkpoint whose run was trained on latents of another codec, as far as its run.json says."""
-    starts = starts_of(checkpoint.absolute().parent.parent / "run.json")
+    record = checkpoint.absolute().parent.parent / "run.json"
+    starts = starts_of(record)
     known = [start["codec"] for start in starts if start.get("codec")]
     if codec and known and known[-1] != codec:
         raise RunError(
-            f"{checkpoint} was trained with the codec {known[-1]}, and this config gives {codec}, whose latents mean "
-            "something else; bring that codec's basis back, or train anew under another --name"
+            f"{checkpoint} was trained with the codec {known[-1]}, as {record} says, and this config gives {codec}, "
+            "whose latents mean something else; bring that codec's basis back, or train anew under another --name"
         )
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import pickle
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.distributed.checkpoint import FileSystemWriter, save
 
 from ccl import cli
 from ccl.checkpoint import AtomicCheckpointIO, CheckpointError, verify
 from ccl.data.index import read_index
 from ccl.data.write import write_shards
 from ccl.model_folder import read_source, save_model
+from ccl.sharded import read_sharded
 from fakes import make_module
 from test_pipeline import run_folder, tiny_state
 from tiny import tiny_config
@@ -159,3 +165,19 @@ def test_evaluate_takes_clips_or_makes_them(model: Path, tmp_path: Path, capsys:
     assert cli.main(["evaluate", *map(str, argv)]) == 0
     assert {path.name for path in (out / "clips").iterdir()} == {"one.mp4", "one.json"}
     assert (out / "table.md").is_file()
+
+
+def test_an_index_of_a_sharded_checkpoint_leads_nowhere_else(tmp_path: Path) -> None:
+    secret, folder = tmp_path / "secret.distcp", tmp_path / "step=000001.ckpt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that one process is meant
+        save({"state_dict.net.x": torch.arange(3.0)}, storage_writer=FileSystemWriter(folder), no_dist=True)
+    assert read_sharded(folder)["net.x"].tolist() == [0, 1, 2]
+    part = next(folder.glob("*.distcp"))
+    part.rename(secret)
+    index = pickle.loads((folder / ".metadata").read_bytes())
+    for name in ("../secret.distcp", str(secret)):
+        index.storage_data = {key: replace(info, relative_path=name) for key, info in index.storage_data.items()}
+        (folder / ".metadata").write_bytes(pickle.dumps(index))
+        with pytest.raises(ValueError, match=r"\.metadata names .*secret\.distcp', which is not a plain file name"):
+            read_sharded(folder)

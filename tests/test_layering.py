@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "sums": {"files"},
     "checkpoint": {"files", "sums"},
     "trust": {"files"},
-    "run": {"checkpoint", "files"},
+    "run": {"checkpoint", "files", "trust"},
 }
 # Where the parts meet.
 MIDDLE: dict[str, set[str]] = {

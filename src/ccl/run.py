@@ -21,6 +21,7 @@ import yaml
 
 from ccl.checkpoint import CheckpointError, last_checkpoint, point_last, sweep_checkpoints, verify
 from ccl.files import LOCK, MARK, one_writer, reading, sweep, write_whole
+from ccl.trust import read_yaml
 
 # What may differ when a run goes on. Nothing here changes a loss: what does (data, batch size, workers, devices,
 # precision, tasks, rates, EMA) must be as it was, or the rest would not be the same run.
@@ -177,10 +178,7 @@ class RunFolder:
         return folder.is_dir() and any(not path.name.startswith(MARK) for path in folder.iterdir())
 
     def _refuse_changed(self, config: dict[str, Any], start: Path | None) -> None:
-        with reading(self.config, "the config of a run"):
-            saved = yaml.safe_load(self.config.read_text())
-            if not isinstance(saved, dict):
-                raise ValueError("it holds no keys")
+        saved = read_yaml(self.config)
         if changed := list(changes(saved, plain(config))):
             shown = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in changed[:5])
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""

@@ -18,7 +18,7 @@ from torch.distributed.checkpoint import FileSystemReader, load
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from ccl.checkpoint import check_parts, is_complete
-from ccl.files import reading
+from ccl.files import plain_name, reading
 
 KIND = "a sharded checkpoint"
 PREFIX = "state_dict."
@@ -44,11 +44,15 @@ class IndexUnpickler(pickle.Unpickler):
 
 
 class Reader(FileSystemReader):
-    """torch's reader with that unpickler."""
+    """torch's reader with that unpickler; its parts lie beside the index, wherever that says they do."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        with Path(self.path, ".metadata").open("rb") as file:
-            return IndexUnpickler(file).load()
+        index = Path(self.path, ".metadata")
+        with index.open("rb") as file:
+            metadata = IndexUnpickler(file).load()
+        for part in (metadata.storage_data or {}).values():
+            plain_name(part.relative_path, index)
+        return metadata
 
 
 def read_sharded(path: Path) -> dict[str, Tensor]:

@@ -22,6 +22,9 @@ OPTIONS = {
     "--runs_dir": ("DIR", "where run folders lie (runs)"),
     "--seed_everything": ("SEED", "of weights, batches and noise (0)"),
     "--ckpt_path": ("PATH", "go on from `last` of the run of that name, or from a checkpoint"),
+    "--checkpoint_every": ("STEPS", "save one so often (as trainer.callbacks say)"),
+    "--preview_every": ("STEPS", "make previews so often (as trainer.callbacks say)"),
+    "--preview_prompts": ("PROMPTS", "what previews show (captions of the data)"),
     "--print_config": ("", "print what files and flags add up to, and train nothing"),
 }
 KEYS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from ccl import cli
+from ccl.files import FileError
 from ccl.media import read_clip
 from ccl.sharded import read_sharded
 from fakes import GRID, make_net, make_shards, make_text
@@ -49,12 +52,33 @@ def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_pa
 def test_a_sharded_run_resumes_to_the_last_bit_and_is_gathered_into_one_file_that_makes_clips(tmp_path: Path) -> None:
     common = {"shards": str(make_shards(tmp_path)), "ranks": 2, "strategy": "fsdp", "size": 2, "steps": 5, "layers": 1}
     killed = common | {"folder": str(tmp_path / "killed")}
-    runs = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 4}, killed | {"ckpt_path": "last"}]
+    runs = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 4}]
+    # The second process alone is sent a signal, and both stop after that step, which is saved.
+    runs += [killed | {"stop": 4, "ckpt_path": "last"}, killed | {"ckpt_path": "last"}]
     train_all(tmp_path, runs)
+    starts = json.loads((tmp_path / "killed/run.json").read_text())["starts"]
+    assert [start["from"] for start in starts] == [None, "step=000003.ckpt", "step=000004.ckpt"]
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
     folders = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("whole", "killed")]
     assert all((folder / "complete").is_file() for folder in folders)
     assert_same_shards(*folders)
+
+    # Each file's sum stands in the marker, and a flipped bit of one is told before anything is made of it.
+    parts_written = {path.name for path in folders[1].iterdir()} - {"complete"}
+    checked = subprocess.run(
+        ["sha256sum", "-c", "complete"], cwd=folders[1], capture_output=True, text=True, check=True
+    )
+    assert {line.removesuffix(": OK") for line in checked.stdout.splitlines()} == parts_written
+    part = folders[1] / "__1_0.distcp"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-40] + bytes([whole[-40] ^ 4]) + whole[-39:])
+    with pytest.raises(FileError, match=r"__1_0.distcp is damaged: its bytes are not those"):
+        read_sharded(folders[1].resolve())
+    part.write_bytes(whole[:100])
+    (folders[1] / "complete").write_text("")  # as before there were sums
+    with pytest.raises(FileError, match=r"cannot be read as a sharded checkpoint"):
+        read_sharded(folders[1].resolve())
+    part.write_bytes(whole)
 
     # What was trained by two becomes one file, the same from either, and clips.
     for name in ("whole", "killed"):

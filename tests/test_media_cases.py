@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -29,6 +30,7 @@ from ccl.evaluation.metrics.wer import WER
 from ccl.files import machine_trouble
 from ccl.grid import Grid
 from ccl.media import MediaError, read_audio, read_clip, read_image, read_natural, write_clip
+from ccl.media.pictures import Pictures
 from ccl.media.sound import weights
 from ccl.rows import Row
 from ccl.types import AV, Clip
@@ -481,3 +483,29 @@ def test_rows_of_the_table_agree_with_ffmpeg(words, tmp_path):
     (made,) = [made for made in table.ROWS if made.container == container and made.trait.startswith(trait)]
     cells, well = table.row(made, tmp_path / "row")
     assert well, cells
+
+
+def test_pictures_without_a_time_lie_between_those_that_have_one() -> None:
+    """As matroska leaves them whose times would be negative: the first 25 of 75 without, the next at 0."""
+    stream = SimpleNamespace(
+        average_rate=Fraction(25),
+        guessed_rate=None,
+        base_rate=Fraction(25),
+        time_base=Fraction(1, 1000),
+        sample_aspect_ratio=None,
+        duration=None,
+        start_time=None,
+        container=SimpleNamespace(format=SimpleNamespace(name="matroska,webm")),
+    )
+    for given, start, times in (
+        ([None] * 25 + [40 * i for i in range(50)], -1.0, np.arange(75) / 25),
+        ([400, None, None, 520, None], 0.4, np.arange(5) / 25),
+        ([None, 10_000, 10_040], 9.96, np.arange(3) / 25),
+        ([None] * 4, 0.0, np.arange(4) / 25),
+    ):
+        pictures = Pictures(stream, None, "x")
+        for tick in given:
+            frame = av.VideoFrame(16, 16, "rgb24")
+            frame.pts = tick
+            pictures.add(frame)
+        assert pictures.start == pytest.approx(start) and np.allclose(pictures.times, times), given

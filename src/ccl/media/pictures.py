@@ -109,6 +109,7 @@ class Pictures:
         self._ticks: list[
             int
         ] = []  # times of the pictures as the file has them; fractions would cost as much as pixels
+        self._timed: tuple[int, int] | None = None  # the newest picture with a time of its own: its number, its tick
         self._last: Any = None  # the newest frame; with a grid not yet known to be the nearest to anything
 
     @property
@@ -141,7 +142,7 @@ class Pictures:
     def add(self, frame: Any) -> None:
         if frame.is_corrupt:
             raise MediaError(self.name, f"its picture {self.decoded} is corrupt")
-        tick = round(self.decoded / self.rate / self._unit) if frame.pts is None else frame.pts
+        tick = self._tick(frame)
         if self._upright is None:
             self._upright = Upright(frame, self._aspect, self.grid)
             self._video = [self._upright.empty(self.grid.frames)] if self.grid else []
@@ -158,6 +159,17 @@ class Pictures:
             self._video.append(self._upright.empty(1))
             self._upright(frame, self._video[-1][0])
             self.count += 1
+
+    def _tick(self, frame: Any) -> int:
+        """The frame's own time, or where it has none, that of the last one with a time and their usual steps since."""
+        since, at = self._timed or (0, 0)
+        usual = at + round((self.decoded - since) / self.rate / self._unit)
+        if frame.pts is None:
+            return usual
+        if self._timed is None and self._ticks:  # what came before the first time lies just before it
+            self._ticks = [tick + frame.pts - usual for tick in self._ticks]
+        self._timed = self.decoded, frame.pts
+        return frame.pts
 
     def finish(self) -> None:
         """At the end of the file the last frame holds for its own duration.

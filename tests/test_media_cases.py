@@ -509,3 +509,22 @@ def test_pictures_without_a_time_lie_between_those_that_have_one() -> None:
             frame.pts = tick
             pictures.add(frame)
         assert pictures.start == pytest.approx(start) and np.allclose(pictures.times, times), given
+
+
+def test_an_empty_packet_at_the_end_of_a_stream_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "end.nut"
+    with av.open(str(path), "w") as container:
+        pictures, sound = container.add_stream("ffv1", rate=25), container.add_stream("flac", rate=44_100)
+        pictures.width = pictures.height = 32
+        pictures.pix_fmt = "yuv420p"
+        for index in range(10):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            frame.pts = index
+            container.mux(pictures.encode(frame))
+        for index in range(4):
+            block = av.AudioFrame.from_ndarray(np.zeros((1, 4608), np.int16), format="s16", layout="mono")
+            block.sample_rate, block.pts = 44_100, 4608 * index
+            container.mux(sound.encode(block))
+        container.mux(pictures.encode(None)), container.mux(sound.encode(None))
+    clip, without = read_natural(path)
+    assert without == {} and len(clip.video) == 10 and len(clip.audio) == 4 * 4608

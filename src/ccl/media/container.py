@@ -91,6 +91,8 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
     joins = kinds[0] == "mp3"
     for packet in found:
         read[packet.stream.index] += packet.dts is not None or packet.size > 0
+        if packet.dts is not None and not packet.size:
+            continue  # a picture that was left out, or a stream's end; a decoder would take it for the end of all
         if joins and packet.size and memoryview(packet)[0] != MP3_SYNC:
             continue  # tags of a file that was joined on
         yield packet

@@ -88,6 +88,17 @@ def test_another_config_under_the_same_name_is_refused(run: Path, capsys: pytest
     assert "model.text_dropout was 0.1 and is 0.5" in capsys.readouterr().err
 
 
+def test_what_is_printed_for_other_workers_goes_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = ["--data.init_args.num_workers", "1"]
+    assert fit(run.parent, "--name", "a", "--ckpt_path", "last", *other) == 1
+    said = capsys.readouterr().err
+    assert "data.init_args.num_workers was 0 and is 1" in said
+    way = said.strip().rpartition("anew: ")[2].split()
+    assert way[:3] == ["--name", "OTHER", "--model.pretrained"]
+    assert fit(run.parent, "--name", "workers", *way[2:], *other, "--trainer.max_steps", "1") == 0
+    assert steps(run.parent / "workers") == [1]
+
+
 def test_a_mistake_before_the_first_step_does_not_take_the_name(
     folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

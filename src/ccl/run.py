@@ -46,6 +46,8 @@ MAY_CHANGE = (
     "trainer.callbacks.*Progress*",
     "data.init_args.prefetch*",
 )
+# What a checkpoint's place in the data is known by: with another one it is lost.
+PLACE = ("data.", "trainer.devices", "trainer.num_nodes")
 END = "model.optimizer.decay_steps"
 PACKAGES = ("torch", "lightning", "diffusers", "transformers", "numpy", "jsonargparse")
 
@@ -183,7 +185,9 @@ class RunFolder:
             shown = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in changed[:5])
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
             other = "choose another --name"
-            if start is not None:
+            if start is not None and any(key.startswith(PLACE) for key, _, _ in changed):
+                other = f"train on from its weights, its data read anew: --name OTHER --model.pretrained {start}"
+            elif start is not None:
                 other = f"go on from it as another run: --name OTHER --ckpt_path {start}"
             raise RunError(f"run {self.name} was made by another config: {shown}{more}; set that back, or {other}")
 

@@ -25,6 +25,7 @@ CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 # The config of weights that are about to be put in place; see ccl.model_folder.save_model.
 NEXT = ".next-config.yaml"
 NEEDED, OTHERS = ("net", "text", "codec", "grid"), ("sampling", "image", "provenance")
+WORDS = 5000  # of a vocabulary that is listed
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def checked(config: dict[str, Any], file: Path) -> dict[str, Any]:
     """A model's config, as far as its own keys go: what stands below them is `ccl.trust`'s.
 
     Raises:
-        FileError: a key is missing or unknown, or `provenance` is no object.
+        FileError: a key is missing or unknown, or `provenance` or what it holds is of another kind.
     """
     if lacking := [key for key in NEEDED if config.get(key) is None]:
         raise FileError(f"{file}: its config has no {lacking[0]}")
@@ -145,6 +146,11 @@ def checked(config: dict[str, Any], file: Path) -> dict[str, Any]:
     for key, kind in {"codec": str, "weights_sha256": str}.items():
         if provenance.get(key) is not None:
             typed(provenance[key], kind, file, f"provenance.{key}")
+    words = typed(provenance.get("words") or [], list, file, "provenance.words")
+    if len(words) > WORDS:
+        raise FileError(f"{file}: provenance.words holds {len(words)} words; {WORDS} are the most")
+    for index, word in enumerate(words):
+        typed(word, str, file, f"provenance.words.{index}")
     if strange := [key for key in provenance if not isinstance(key, str)]:
         raise FileError(f"{file}: provenance has the key {str(strange[0])[:80]!r}, which is no text")
     return {**config, "provenance": provenance}

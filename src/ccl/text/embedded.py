@@ -82,6 +82,12 @@ def tokenize(prompt: str) -> list[Token]:
     return [*tokens, Token(END)]
 
 
+def words_of(prompt: str) -> list[str]:
+    """The words of a prompt, spoken or not, each once and where it first comes; marks and punctuation are none."""
+    found = (token.text for token in tokenize(prompt) if token.text not in _MARKS)
+    return list(dict.fromkeys(text for text in found if text[0].isalnum()))
+
+
 @lru_cache(maxsize=65_536)
 def pieces(word: str, buckets: int) -> tuple[int, ...]:
     """Buckets of a word: the whole word first, then its 3- to 5-grams with boundary marks (as in fastText).

@@ -392,7 +392,7 @@ def odd(tmp_path_factory) -> Path:
 
     film = read_clip(clips / "versebench_syncnet_1.mp4")
     blows = read_clip(clips / "condfoley_hitting_bag.mp4")
-    replace(blows, video=blows.video[:45, ::4, ::4][:, :84, :150], id="fps15").save(folder / "fps15.mp4")
+    replace(blows, video=blows.video[:45, ::4, ::4][:, :84, :150], times=None, id="fps15").save(folder / "fps15.mp4")
     small = film.video[:, ::4, ::4][:, :120, :192]
     Clip(small[:1], film.audio[:640], film.fps, id="one").save(folder / "one_picture.mp4")
     Clip(small[:100], film.audio[:64_000], film.fps, id="four").save(folder / "four_seconds.mp4")

@@ -134,7 +134,7 @@ def test_a_mistake_before_the_first_step_does_not_take_the_name(
             "model: {tasks: {joint: {prob: 1, reference: vidio}}}",
             "model.tasks.joint.reference in FILE, line 1: it must be one of 'video', 'audio', not 'vidio'",
         ),
-        ("model: {net: {class_path: ccl.model.Dual}}", "model.net in FILE, line 1: module 'ccl.model' has no"),
+        ("model: {net: {class_path: ccl.model.Dual}}", "FILE, line 1: ccl.model ("),
         ("data: {init_args: {shardz: x}}", "there is no key 'data.init_args.shardz' in FILE, line 1"),
         ("grid: {frames: 78}", "grid.frames is 78; the video codec needs 4k + 1 frames"),
         ("a: [", "FILE, line 1 is not YAML"),

@@ -359,3 +359,9 @@ def test_rotation_of_float64_is_the_definition() -> None:
     turned = rotate(x, rotary(angle, torch.float64))
     naive = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.exp(1j * angle)[None, :, None]
     torch.testing.assert_close(turned, torch.view_as_real(naive).flatten(-2), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "size"), [("width", 0), ("ffn", -(2**63)), ("ffn", 2**63), ("channels", 10**12)])
+def test_a_size_that_no_network_can_have_is_told(name: str, size: int) -> None:
+    with pytest.raises(ValueError, match=f"a stream's {name} is {size}; it must be from 1 to 1,048,576"):
+        StreamConfig(**{"width": 16, "ffn": 32, "channels": 4, name: size})

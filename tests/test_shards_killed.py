@@ -160,9 +160,10 @@ def test_a_kill_while_others_work_too_leaves_what_goes_on(death: Death, tmp_path
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_die_with_the_process_that_started_them(tmp_path: Path, method: str) -> None:
     program = f"""
-import os, time
+import os, signal, time
 from ccl.data.engines import processes
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     with processes(2, {method!r}, print) as pool:
         print([pool.submit(os.getpid).result() for _ in range(1)][0], flush=True)
         list(pool.map(time.sleep, [60, 60]))
@@ -216,9 +217,10 @@ def group(leader: int) -> list[str]:
 def test_an_interruption_is_told_by_one_process(tmp_path: Path, method: str) -> None:
     """As a terminal does, which sends Ctrl-C to all; and nobody waits for work that takes long."""
     program = f"""
-import os, time
+import os, signal, time
 from ccl.data.engines import processes
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
     try:
         with processes(2, {method!r}, os.write, 1, b"at work\\n") as pool:
             list(pool.map(time.sleep, [60, 60]))

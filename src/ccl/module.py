@@ -438,9 +438,12 @@ class JointDiffusion(LightningModule):
         """Restore the count of batches; refuse in a sentence weights of another shape, and other trained ones."""
         source = f"checkpoint {self.trainer.ckpt_path}"
         self.batches = checkpoint["batches"]
+        states = checkpoint.get("optimizer_states", [])
+        if not isinstance(states, list) or not all(isinstance(s, dict) and "param_groups" in s for s in states):
+            raise TrainingError(f"{source} holds no states of an optimizer where they should be; take another one")
         if state := checkpoint.get("state_dict"):  # a sharded checkpoint brings its weights another way
             check_shapes(shapes_of(self.state_dict()), shapes_of(state), source)
-        for optimizer in checkpoint.get("optimizer_states", ()):
+        for optimizer in states:
             there = [(group["name"], len(group["params"])) for group in optimizer["param_groups"]]
             net, text = self.built
             groups = self.optimizer_config.groups([net, text], net.cross_modal_parameters())

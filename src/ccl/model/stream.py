@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from ccl.nn.layers import Linear, modulate, wide
 
+LARGEST = 2**20  # that a width may be; beyond, sizes overflow before memory runs out
+
 
 @dataclass(frozen=True)
 class StreamConfig:
@@ -24,11 +26,19 @@ class StreamConfig:
         width: d, channels of its tokens.
         ffn: inner width of its feed-forward networks.
         channels: of its latents, in and out.
+
+    Raises:
+        ValueError: one of them is no size that a network can have.
     """
 
     width: int
     ffn: int
     channels: int
+
+    def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            if not 1 <= size <= LARGEST:
+                raise ValueError(f"a stream's {name} is {size}; it must be from 1 to {LARGEST:,}")
 
 
 class PatchEmbedding(nn.Module):

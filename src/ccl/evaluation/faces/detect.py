@@ -79,8 +79,9 @@ def by_s3fd(pictures: UInt8[np.ndarray, "t h w 3"], path: Path, device: str) -> 
 @lru_cache(maxsize=2)
 def loaded(path: Path, changed: int, device: str) -> s3fd.S3FD:
     """The network of a file, kept for the next film."""
+    state = files.read(path)
     try:
-        net = s3fd.S3FD.of(files.read(path))
+        net = s3fd.S3FD.of(state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

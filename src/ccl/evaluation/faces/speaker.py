@@ -50,7 +50,8 @@ def grey(crops: UInt8[np.ndarray, "n 224 224 3"]) -> UInt8[np.ndarray, "n 112 11
 @lru_cache(maxsize=1)
 def loaded(path: Path, changed: int) -> LightASD:
     """The network of a file, kept for the next track."""
+    state = files.read(path)
     try:
-        return LightASD.of(files.read(path))
+        return LightASD.of(state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

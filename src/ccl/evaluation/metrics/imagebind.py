@@ -117,8 +117,9 @@ class IBScore(Metric):
         """
         path = weights.locate("imagebind", self.file)
         with torch.inference_mode(False):
+            state = weights.read(path)
             try:
-                net = ImageBind.of(ours(weights.read(path)))  # 2.9 GB, once
+                net = ImageBind.of(ours(state))  # 2.9 GB, once
             except ValueError as error:
                 raise ValueError(f"{path} is not imagebind_huge: {error}") from error
             return net.to(self.place, torch.float32)

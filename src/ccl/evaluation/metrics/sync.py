@@ -166,8 +166,9 @@ class SyncNet(Metric):
         """The network with its published weights, read once."""
         if self._towers is None:
             path = weights.locate("syncnet", self.file)
+            state = weights.read(path)
             try:
-                network = SyncNetwork.of(weights.read(path))
+                network = SyncNetwork.of(state)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from error
             self._towers = Towers(network, device=self.settings.device, precision=self.precision)

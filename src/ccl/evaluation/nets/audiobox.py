@@ -56,7 +56,7 @@ class Aesthetics(nn.Module):
             self.layer_weights = nn.ParameterDict({axis: torch.zeros(nth_layer) for axis in AXES})
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor], **settings: Any) -> Aesthetics:
+    def of(cls, state: Mapping[str, Any], **settings: Any) -> Aesthetics:
         """The network of these weights, its WavLM as large as they are.
 
         Args:

@@ -6,7 +6,7 @@ Every network here is made so, by its `of(state)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +14,19 @@ from torch import Tensor, nn
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def filled(make: Callable[[], Net], state: Mapping[str, Tensor], name: str) -> Net:
+def filled(make: Callable[[], Net], state: Mapping[str, Any], name: str) -> Net:
     """What `make` builds, filled with `state`, for use and not for training.
 
     Args:
         make: builds the network, of a size that it may read from `state`.
-        state: weights by the network's own keys.
+        state: weights by the network's own keys, as a file has them.
         name: of the network, for the message.
 
     Raises:
         ValueError: these are not its weights; the first thing that does not fit.
     """
+    if other := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"these are not {name}'s weights: {other[0]!r} is no tensor")
     try:
         with torch.device("meta"):
             net = make()
@@ -32,5 +34,5 @@ def filled(make: Callable[[], Net], state: Mapping[str, Tensor], name: str) -> N
     except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
         said = str(error).partition("state_dict for ")[2].partition(":")[2]  # without torch's preamble
         reason = said or (f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__)
-        raise ValueError(f"these are not {name}'s weights: {' '.join(reason.split())[:200]}") from error
+        raise ValueError(f"these are not {name}'s weights: {' '.join(reason.split())[:120]}") from error
     return net.eval().requires_grad_(False)

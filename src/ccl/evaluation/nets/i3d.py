@@ -59,7 +59,7 @@ class InceptionI3d(nn.Sequential):
         self.add_module("Logits", Logits(width, classes))
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> InceptionI3d:
+    def of(cls, state: Mapping[str, Any]) -> InceptionI3d:
         """The network of these weights; ValueError where they are not I3D's."""
         return filled(cls, state, "I3D")
 

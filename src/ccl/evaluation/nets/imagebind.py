@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +75,7 @@ class ImageBind(nn.Module):
         self.modality_postprocessors = nn.ModuleDict({"vision": nn.Identity(), "audio": scale})
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> ImageBind:
+    def of(cls, state: Mapping[str, Any]) -> ImageBind:
         """The network of these weights; ValueError where they are not ImageBind's."""
         return filled(cls, state, "ImageBind")
 

@@ -7,6 +7,7 @@ through a GRU forwards and one backwards, and a linear layer. B tracks, T pictur
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -140,7 +141,7 @@ class LightASD(nn.Module):
         self.lossV = Head()  # of training only: faces without sound
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> LightASD:
+    def of(cls, state: Mapping[str, Any]) -> LightASD:
         """The network of these weights; ValueError where they are not Light-ASD's."""
         return filled(cls, state, "Light-ASD")
 

@@ -7,6 +7,7 @@ corrects. B pictures, P priors (all cells of all heads), H x W pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class S3FD(nn.Module):
         self.conf = nn.ModuleList(nn.Conv2d(width, 4 if i == 0 else 2, 3, padding=1) for i, width in enumerate(widths))
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> S3FD:
+    def of(cls, state: Mapping[str, Any]) -> S3FD:
         """The network of these weights; ValueError where they are not S3FD's."""
         return filled(cls, state, "S3FD")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class Synchformer(nn.Module):
         self.transformer = Comparison(width)
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> Synchformer:
+    def of(cls, state: Mapping[str, Any]) -> Synchformer:
         """The network of these weights, as large as they are.
 
         Raises:

@@ -57,7 +57,7 @@ class SyncNetwork(nn.Module):
         self.netfclip = _head()
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> SyncNetwork:
+    def of(cls, state: Mapping[str, Any]) -> SyncNetwork:
         """The network of these weights; ValueError where they are not SyncNet's."""
         return filled(cls, state, "SyncNet")
 

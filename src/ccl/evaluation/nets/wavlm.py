@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class WavLM(nn.Module):
         self.encoder = Encoder(dim, layers, heads, mlp_dim)
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> WavLM:
+    def of(cls, state: Mapping[str, Any]) -> WavLM:
         """The encoder of these weights, as large as they are.
 
         Raises:

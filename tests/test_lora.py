@@ -211,6 +211,7 @@ def test_a_run_with_adapters_resumes_to_the_last_bit_and_leaves_the_backbones(tm
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_adapters_learn_the_same_on_two_processes_sharded_or_not(tmp_path: Path) -> None:
     common = {"lora": True, "steps": 4, "save": 100}
     two = common | {"size": 2, "ranks": 2}

@@ -250,6 +250,7 @@ def test_every_plan_of_the_guide_is_a_stack_that_resolves() -> None:
         assert files[0] == "configs/joint.yaml" and all((ROOT / file).is_file() for file in files), line
 
 
+@pytest.mark.slow
 def test_the_command_says_what_adapters_leave_to_train(said: Any) -> None:
     lines = said(*argv("trainer/lora.yaml"), "--gpus", "1")
     parts = {line[0]: " ".join(line[1:]) for line in lines[: lines.index([])]}

@@ -135,7 +135,9 @@ def campaign(
             other = how.startswith("bytes") and (place / kind.path).read_bytes() != whole
             before = _seen(place.parent, but=("out", "new", "tmp"))
             ended = run(kind.command, place, timeout=40)
-            end, fault = _judged(kind, ended)
+            # A config of the user's own is named, or the key in it that was changed.
+            key = (how.split()[0].rpartition(".")[2],) if kind.path == "small.yaml" else ()
+            end, fault = _judged(kind, ended, key)
             if end == "used" and kind.vouched and other:
                 fault = "is used, though its bytes are others"
             moved = {
@@ -156,7 +158,7 @@ def campaign(
     return tallies
 
 
-def _judged(kind: Input, ended: Outcome) -> tuple[str, str]:
+def _judged(kind: Input, ended: Outcome, key: tuple[str, ...]) -> tuple[str, str]:
     """How a mutant ended, and what is wrong with that."""
     last = ended.errors.strip().splitlines()[-1] if ended.errors.strip() else ""
     if ended.late:
@@ -171,7 +173,7 @@ def _judged(kind: Input, ended: Outcome) -> tuple[str, str]:
         return "", f"leaves {ended.orphans} processes at work"
     if ended.status == 0:
         return "used", ""
-    if not any(word in ended.said for word in (*kind.named, Path(kind.path).name)):
+    if not any(word in ended.said for word in (*kind.named, *key, Path(kind.path).name)):
         return "", f"does not name {Path(kind.path).name}: {last[:300]}"
     return "refused", ""
 

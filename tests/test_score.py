@@ -501,7 +501,7 @@ def test_constant_rates_are_those_of_ffmpegs_filter(rate, to):
 TROUBLES = {
     "no memory": MemoryError(),
     "open files": OSError(errno.EMFILE, "Too many open files"),
-    "full disk": OSError(errno.ENOSPC, "No space left on device", "/tmp/x"),
+    "full disk": OSError(errno.ENOSPC, "No space left on device", "x.wav"),
     "threads": RuntimeError("can't start new thread"),
     "GPU": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes"),

@@ -148,7 +148,7 @@ def campaign(
             # What a command writes beside its input on purpose lies in the folder it was given.
             allowed = ("made", "scores", "runs")
             outside = [path for path in moved if path.split("/")[1:2] and path.split("/")[1] not in allowed]
-            outside += [str(path) for path in (*Path("/tmp").glob("escaped*"), *Path("/").glob("absolute*"))]
+            outside += [str(path) for path in Path("/").glob("absolute*")]
             if outside:
                 fault = fault or f"wrote {', '.join(outside[:3])}"
             tally.ends["FAULT" if fault else end] += 1

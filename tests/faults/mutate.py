@@ -143,7 +143,7 @@ def in_members(path: Path, rng: Random) -> str:
     name, data = members[at]
     way = rng.choice(("outside", "absolute", "gone", "twice", "swapped", "json", "bytes", "renamed"))
     if way in ("outside", "absolute", "renamed"):
-        new = {"outside": f"../../escaped-{name}", "absolute": f"/tmp/escaped-{name}", "renamed": f"other.{name}"}[way]
+        new = {"outside": f"../../escaped-{name}", "absolute": f"/absolute-{name}", "renamed": f"other.{name}"}[way]
         members[at] = (new, data)
     elif way == "gone":
         del members[at]

@@ -264,7 +264,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             tree = loader.get_single_node()
             if tree is None or not isinstance(tree, yaml.MappingNode):
                 raise FileError(f"{path} holds no object")
-            values, depth = _size(tree, {})
+            values, depth = written_out(tree, VALUES)
             if values > VALUES or depth > DEPTH:
                 raise FileError(f"{path} holds more than any config, {VALUES} values or {DEPTH} levels")
             return loader.construct_document(tree)
@@ -272,15 +272,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
             loader.dispose()
 
 
-def _size(node: yaml.Node, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
-    """How many values a tree holds, and how many levels, when its aliases are written out."""
-    if id(node) not in known:
-        known[id(node)] = VALUES + 1, 0  # what holds itself has no end
-        inner: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            inner = [one for pair in node.value for one in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            inner = node.value
-        sizes = [_size(one, known) for one in inner]
-        known[id(node)] = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
-    return known[id(node)]
+def written_out(node: yaml.Node, most: int) -> tuple[int, int]:
+    """How many values a tree holds, and how many levels, when its aliases are written out; endless is above `most`."""
+    known: dict[int, tuple[int, int]] = {}
+
+    def size(node: yaml.Node) -> tuple[int, int]:
+        if id(node) not in known:
+            known[id(node)] = most + 1, 0  # what holds itself has no end
+            children = node.value if isinstance(node, yaml.CollectionNode) else []
+            inner = [one for child in children for one in (child if isinstance(child, tuple) else (child,))]
+            sizes = [size(one) for one in inner]
+            known[id(node)] = 1 + sum(values for values, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+        return known[id(node)]
+
+    return size(node)

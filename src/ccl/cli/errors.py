@@ -7,13 +7,14 @@ here in the files themselves, and the nearest right key is added.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
+from ccl.trust import written_out
 
 CLASS = ("class_path", "init_args")  # the keys of a node that names a class
 MOST_NODES = 100_000  # of a config; what ships has some hundreds
@@ -138,24 +139,9 @@ def compose(file: Path) -> yaml.MappingNode:
         raise UsageError(f"{file} is nested too deeply") from error
     if not isinstance(tree, yaml.MappingNode):
         raise UsageError(f"{file} holds no keys")
-    if written_out(tree) > MOST_NODES:
+    if written_out(tree, MOST_NODES)[0] > MOST_NODES:
         raise UsageError(f"{file} is more than {MOST_NODES:,} values once its aliases are written out")
     return tree
-
-
-def written_out(node: yaml.Node) -> float:
-    """How many values a tree is without its aliases; endless where one lies within itself."""
-    counts: dict[int, float] = {}
-
-    def count(node: yaml.Node) -> float:
-        if id(node) not in counts:
-            counts[id(node)] = math.inf  # until it is left: met inside of itself, it never ends
-            children = node.value if isinstance(node, yaml.CollectionNode) else []
-            flat = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
-            counts[id(node)] = 1.0 + sum(map(count, flat))
-        return counts[id(node)]
-
-    return count(node)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import warnings
@@ -18,7 +19,7 @@ from ccl.checkpoint import AtomicCheckpointIO, CheckpointError, verify
 from ccl.data.index import read_index
 from ccl.data.write import write_shards
 from ccl.model_folder import read_source, save_model
-from ccl.sharded import read_sharded
+from ccl.sharded import IndexUnpickler, read_sharded
 from fakes import make_module
 from test_pipeline import run_folder, tiny_state
 from tiny import tiny_config
@@ -181,3 +182,21 @@ def test_an_index_of_a_sharded_checkpoint_leads_nowhere_else(tmp_path: Path) -> 
         (folder / ".metadata").write_bytes(pickle.dumps(index))
         with pytest.raises(ValueError, match=r"\.metadata names .*secret\.(distcp)?', which is not a plain file name"):
             read_sharded(folder)
+
+
+def test_an_index_gives_members_of_enumerations_and_nothing_else_by_name() -> None:
+    """Python 3.11.0 to 3.11.3 pickle an enumeration's member as getattr(class, name), as is written out here."""
+
+    def index(module: str, kind: str, name: str) -> io.BytesIO:
+        return io.BytesIO(f"cbuiltins\ngetattr\n(c{module}\n{kind}\nV{name}\ntR.".encode())
+
+    metadata = "torch.distributed.checkpoint.metadata"
+    member = IndexUnpickler(index(metadata, "_MEM_FORMAT_ENCODING", "TORCH_CONTIGUOUS_FORMAT")).load()
+    assert member.name == "TORCH_CONTIGUOUS_FORMAT" and type(member).__name__ == "_MEM_FORMAT_ENCODING"
+    for kind, name in (
+        ("_MEM_FORMAT_ENCODING", "__init__"),
+        ("Metadata", "__init__"),
+        ("TensorProperties", "create_from_tensor"),
+    ):
+        with pytest.raises(pickle.UnpicklingError, match=f"its index names {name} of"):
+            IndexUnpickler(index(metadata, kind, name)).load()

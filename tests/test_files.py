@@ -65,9 +65,8 @@ from pathlib import Path
 from ccl.files import one_writer
 with one_writer(Path({str(tmp_path)!r})):
     child = os.fork()
-    if child == 0:
-        time.sleep(60)
-    print(child, flush=True)
+    if child == 0:  # says itself that it runs: before, it may not have let go of the lock yet
+        print(os.getpid(), flush=True)
     time.sleep(60)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:

@@ -19,6 +19,8 @@ from faults.process import Outcome, run
 from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, copy
 
 WAYS = ("after", "at_change", "at_change", "full_at")  # by which a moment is drawn
+# Said by Python itself in a worker that was being started as its parent was killed: nobody can put that into words.
+CUT_SHORT = "UnpicklingError: pickle data was truncated"
 FSDP = "lightning.pytorch.strategies.ModelParallelStrategy"
 
 
@@ -194,6 +196,7 @@ def _round(
         history.append(" ".join(f"{key} {value:.6g}" for key, value in moment.items()))
         if fault := _wrong(ended):
             return fault
+        begun = begun or (place / target.leaves).exists()
         if ended.status == 0:
             break  # it ended before the moment came
         if way == "full_at" and ended.status > 0 and os.strerror(errno.ENOSPC) in ended.errors:
@@ -202,7 +205,6 @@ def _round(
             return f"was refused before it was killed: {ended.errors[-300:]}"
         else:
             tally.kills += 1
-        begun = begun or (place / target.leaves).exists()
     ended = run(f"{target.command} {target.again if begun else ''}", place, ranks=target.ranks)
     if fault := _wrong(ended):
         return fault
@@ -226,6 +228,8 @@ def _wrong(ended: Outcome) -> str:
         return "never ends"
     if ended.orphans:
         return f"leaves {ended.orphans} processes at work"
+    if ended.status < 0 and CUT_SHORT in ended.said:
+        return ""
     if "Traceback (most recent call last)" in ended.said or "shows the traceback" in ended.said:
         return f"shows a traceback: {ended.errors[-400:]}"
     return ""

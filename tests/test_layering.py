@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "sums": {"files"},
     "checkpoint": {"files", "sums"},
     "trust": {"files"},
+    "vocabulary": LEAVES | {"text"},
     "run": {"checkpoint", "files", "trust"},
 }
 # Where the parts meet.
@@ -50,7 +51,7 @@ MIDDLE: dict[str, set[str]] = {
     | {"checkpoint"},
     "sharded": {"checkpoint", "files"},
     "plan": VALUES | {"guidance", "model", "nn", "tasks"},
-    "source": {"checkpoint", "files", "model", "sharded", "trust"},
+    "source": {"checkpoint", "files", "model", "sharded", "trust", "vocabulary"},
     "model_folder": VALUES
     | {"codecs", "files", "formats", "image", "model", "pretrained", "sampling", "sharding", "source", "text", "trust"},
     "pipeline": VALUES
@@ -66,9 +67,12 @@ MIDDLE: dict[str, set[str]] = {
         "sampling",
         "tasks",
         "text",
+        "vocabulary",
     },
     "generate": VALUES | {"__version__", "files", "guidance", "pipeline", "rows"},
-    "callbacks": VALUES | {"checkpoint", "files", "guidance", "media", "pipeline", "sharding", "sums", "tasks"},
+    "callbacks": VALUES
+    | {"checkpoint", "files", "guidance", "media", "pipeline", "sharding", "source", "sums", "tasks", "text"}
+    | {"vocabulary"},
 }
 
 # Where everything meets. Nothing may import these.

@@ -64,6 +64,9 @@ def test_a_run_is_scored_on_its_own_validation_shards(shards, tmp_path, capsys):
     assert record["prompt"] == tiny_clip(6).prompt
     held = members(next((shards / "val").glob("*.tar")))
     assert (out / "true/clip6.mp4").read_bytes() == held["clip6.mp4"]
+    # Of what it was trained on: clips 0 to 4.
+    assert Path("runs/mine/words.txt").read_text().split() == [*"01234", "clip", "number"]
+    assert record["notes"] == ["this model has not learned the word '6'"]
 
 
 def test_previews_show_captions_of_what_is_held_out(shards, capsys):

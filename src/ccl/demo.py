@@ -83,14 +83,11 @@ def run(
     with stage("fit"):
         folder = fit(configs, runs_dir, name, overrides)
     from ccl.checkpoint import last_checkpoint
-    from ccl.data.vocabulary import learned
-    from ccl.model_folder import CONFIG, export
+    from ccl.model_folder import export
     from ccl.pipeline import Pipeline
-    from ccl.trust import read_yaml
 
     with stage("export"):
-        words = learned(read_yaml(folder / CONFIG))
-        export(last_checkpoint(folder / "checkpoints"), folder / "model", words=words)
+        export(last_checkpoint(folder / "checkpoints"), folder / "model")
         pipe = Pipeline.load(folder / "model")
         pipe.steps = solver_steps
     with stage(f"{clips} true test clips"):

@@ -31,7 +31,6 @@ from ccl.sampling import Sampling
 from ccl.sharding import check_shapes, load_whole, shapes_of
 from ccl.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source
 from ccl.text.base import TextEncoder
-from ccl.text.embedded import EmbeddedText
 from ccl.trust import Trust, trusted_modules
 
 __all__ = [
@@ -177,13 +176,8 @@ def export(
     *,
     dtype: torch.dtype = torch.bfloat16,
     trust: Iterable[str] = (),
-    words: list[str] | None = None,
 ) -> None:
-    """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`; `trust` is as of `load_model`.
-
-    `words` are those of the training's prompts, where they are known: a text encoder that trained with the model has
-    learned no others, and the folder lists them as provenance.words.
-    """
+    """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`; `trust` is as of `load_model`."""
     found = find_source(source)
     trusted = trust_for(source, found, trust)
     check_names(found.config, trusted)
@@ -193,8 +187,6 @@ def export(
         model = build(config, str(source), empty=True, trust=trusted)
     if None not in (known_codecs := model.codec.known):  # else what the run was trained on stays
         config["provenance"]["codec"] = "+".join(map(str, known_codecs))
-    if words is not None and isinstance(model.text, EmbeddedText):
-        config["provenance"]["words"] = words
     save_model(folder, config, {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()})
 
 

@@ -35,11 +35,9 @@ from ccl.rows import Row
 from ccl.sampling import Progress, solve, times
 from ccl.tasks import generation_route
 from ccl.text.base import TextEncoder
-from ccl.text.embedded import words_of
 from ccl.text.states import valid
 from ccl.types import AV, STREAMS, Clip, Stream
-
-TOLD = 8  # words in one note
+from ccl.vocabulary import unknown
 
 
 class Pipeline:
@@ -186,8 +184,10 @@ class Pipeline:
         said = remark(rule, route, self.net.closed)
         told = said and rule is not self.guidance  # of a rule that somebody asked for
         notes: list[list[str]] = [[said] if told else [] for _ in rows]
+        known = self.provenance.get("words")
         for row, heard in zip(rows, notes, strict=True):
-            self._note_words(row.prompt, heard)
+            if known and (note := unknown((row.prompt, row.negative), known)):
+                heard.append(note)
         media = [self.read(row, heard) for row, heard in zip(rows, notes, strict=True)]
         noise = self.noise([row.seed or 0 for row in rows], present)
         shown = self.shown(rows, media) if self.net.shown and present.video else None
@@ -363,15 +363,6 @@ class Pipeline:
         if stream == "audio":
             return self.codec.audio.encode(x, self.grid.t_a)[0]
         return self.codec.video.encode(rearrange(x, "b f h w c -> b c f h w").float() / 127.5 - 1)[0]
-
-    def _note_words(self, prompt: str, notes: list[str]) -> None:
-        """Tell which words of a prompt are none of those that the model lists as learned, if it lists any."""
-        known = self.provenance.get("words")
-        unknown = [word for word in words_of(prompt) if word not in known] if known else []
-        if unknown:
-            told = ", ".join(f"'{word}'" for word in unknown[:TOLD])
-            more = f" and {len(unknown) - TOLD} more" if len(unknown) > TOLD else ""
-            notes.append(f"this model has not learned the word{'s' * (len(unknown) > 1)} {told}{more}")
 
     def _picture(self, image: Any, notes: list[str]) -> np.ndarray:
         """(1, H, W, 3) uint8 of a path or a picture of any size."""

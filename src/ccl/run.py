@@ -1,7 +1,7 @@
 """The run folder: everything that one training leaves, fixed by its name, resumed or refused, never overwritten.
 
-config.yaml (resolved), run.json (commit, versions and seed of each start), checkpoints/, tensorboard/, previews/,
-losses.jsonl. One training writes in it at a time.
+config.yaml (resolved), run.json (commit, versions and seed of each start), words.txt (of the captions, where the text
+encoder learns), checkpoints/, tensorboard/, previews/, losses.jsonl. One training writes in it at a time.
 """
 
 from __future__ import annotations

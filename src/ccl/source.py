@@ -20,12 +20,12 @@ from torch import Tensor
 from ccl.files import FileError, reading, sha256
 from ccl.model.adapter import LoRA, merge
 from ccl.trust import read_yaml
+from ccl.vocabulary import MOST, read_words
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 # The config of weights that are about to be put in place; see ccl.model_folder.save_model.
 NEXT = ".next-config.yaml"
 NEEDED, OTHERS = ("net", "text", "codec", "grid"), ("sampling", "image", "provenance")
-WORDS = 5000  # of a vocabulary that is listed
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,8 @@ def _checkpoint(path: Path) -> Source:
             raise FileError(f"{file}: model.lora.rank is {rank}; it must be positive")
     config = checked(from_run(run, file), file)
     config["provenance"] |= started(file.with_name("run.json"))
+    if (words := read_words(file.parent)) is not None:
+        config["provenance"]["words"] = words
 
     def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
         state, step = read_checkpoint(path)
@@ -147,8 +149,8 @@ def checked(config: dict[str, Any], file: Path) -> dict[str, Any]:
         if provenance.get(key) is not None:
             typed(provenance[key], kind, file, f"provenance.{key}")
     words = typed(provenance.get("words") or [], list, file, "provenance.words")
-    if len(words) > WORDS:
-        raise FileError(f"{file}: provenance.words holds {len(words)} words; {WORDS} are the most")
+    if len(words) > MOST:
+        raise FileError(f"{file}: provenance.words holds {len(words)} words; {MOST} are the most")
     for index, word in enumerate(words):
         typed(word, str, file, f"provenance.words.{index}")
     if strange := [key for key in provenance if not isinstance(key, str)]:

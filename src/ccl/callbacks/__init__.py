@@ -10,6 +10,7 @@ from ccl.callbacks.router import TaskRouter
 from ccl.callbacks.save import SaveCheckpoint
 from ccl.callbacks.stop import StopOnSignal
 from ccl.callbacks.throughput import Throughput
+from ccl.callbacks.words import Words
 
 __all__ = [
     "EMA",
@@ -22,4 +23,5 @@ __all__ = [
     "StopOnSignal",
     "TaskRouter",
     "Throughput",
+    "Words",
 ]

@@ -23,7 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.distributed.checkpoint.api import CheckpointException
 
-from ccl.callbacks import Board, StepProgress, StopOnSignal
+from ccl.callbacks import Board, StepProgress, StopOnSignal, Words
 from ccl.callbacks.board import writer_told
 from ccl.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options
@@ -150,7 +150,10 @@ class FitCLI(LightningCLI):
         self.stop = StopOnSignal()
         own = any(isinstance(callback, ProgressBar) for callback in callbacks)
         shown = self.config["trainer"]["enable_progress_bar"] in (None, True) and not own
-        kwargs["callbacks"] = [*callbacks, Board(), self.stop, *([StepProgress()] if shown else [])]
+        kwargs["callbacks"] = [
+            *(*callbacks, Board(), Words(self.run_folder.path), self.stop),
+            *([StepProgress()] if shown else []),
+        ]
         given = self.config_init["trainer"]["plugins"]
         plugins = given if isinstance(given, list) else [] if given is None else [given]
         return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **kwargs)

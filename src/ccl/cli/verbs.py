@@ -241,16 +241,12 @@ def export(argv: list[str]) -> int:
     check_there(args.run)
     import torch
 
-    from ccl.data.vocabulary import learned
     from ccl.model_folder import export as write
     from ccl.model_folder import export_video
-    from ccl.source import find_source
-    from ccl.trust import read_yaml
 
     dtype = getattr(torch, args.dtype)
     if args.format == "model":
-        words = learned(read_yaml(find_source(args.run).file))
-        write(args.run, args.out, dtype=dtype, trust=args.trust, words=words)
+        write(args.run, args.out, dtype=dtype, trust=args.trust)
     else:
         export_video(args.run, args.out, layout=args.format, dtype=dtype)
     say(args.out)

@@ -151,8 +151,17 @@ class ShardData(LightningDataModule):
     def captions(self, count: int) -> tuple[str, list[str]]:
         """The first captions, each another one, of the validation clips where there are any; and whose they are."""
         folder = self.shards if self.val_shards is None else self.val_shards
-        there = dict.fromkeys(clip.prompt for clip in captioned(Path(folder)) if clip.prompt.strip())
-        return folder, list(there)[:count]
+        there: dict[str, None] = {}
+        for clip in captioned(Path(folder)):
+            if len(there) == count:
+                break
+            if clip.prompt.strip():
+                there[clip.prompt] = None
+        return folder, list(there)
+
+    def prompts(self) -> Iterator[str]:
+        """Those of the training clips, as they lie there."""
+        return (clip.prompt for clip in captioned(Path(self.shards)))
 
     @property
     def stored_codec(self) -> str | None:

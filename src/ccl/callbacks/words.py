@@ -1,0 +1,59 @@
+"""The words of a training's captions, kept with the run for whoever prompts its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback
+
+from ccl.source import find_source
+from ccl.text.embedded import EmbeddedText
+from ccl.vocabulary import gather, write_words
+
+
+class Words(Callback):
+    """Writes words.txt as a training begins whose text encoder learns with it.
+
+    A model that began from another's weights knows that one's words, too; where those, or the captions, are not known,
+    there is no list.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.is_global_zero or not isinstance(pl_module.text, EmbeddedText):
+            return
+        start = trainer.ckpt_path and Path(trainer.ckpt_path)
+        if start and start.absolute().parent.parent == self.folder.absolute():
+            return  # it goes on with the same captions
+        prompts = getattr(getattr(trainer, "datamodule", None), "prompts", None)
+        before: list[list[str] | None] = [known_to(source) for source in sources(pl_module.pretrained, start)]
+        known = [words for words in before if words is not None]
+        if prompts is None or len(known) < len(before):
+            write_words(self.folder, None)
+        else:
+            write_words(self.folder, gather(prompts(), {word for words in known for word in words}))
+
+
+def sources(pretrained: str | dict[str, str] | None, start: Path | None) -> Iterator[str | Path]:
+    """Whose weights a training begins with."""
+    if start is not None:
+        yield start
+    elif pretrained is not None:
+        yield from pretrained.values() if isinstance(pretrained, dict) else (pretrained,)
+
+
+def known_to(source: str | Path) -> list[str] | None:
+    """The words that weights have learned; none of those of other people's networks, None where it is not known."""
+    try:
+        config = find_source(source).config
+    except ValueError:  # no model of ours; the weights are there already, so it is no damaged one
+        return []
+    learned = isinstance(config["text"], dict) and str(config["text"].get("class_path")).endswith("EmbeddedText")
+    return config["provenance"].get("words") if learned else []

@@ -247,16 +247,48 @@ def test_each_block_of_sound_is_read_at_its_own_rate():
     assert len(heard) == 7 and heard == pytest.approx([1000] * 7, abs=15)
 
 
-@pytest.mark.parametrize("rates", [(24_000, 48_000), (48_000, 16_000)])
-def test_joined_sounds_of_two_rates_keep_pitch_and_length(rates, tmp_path):
+JOINED = [
+    ("mp3", "libmp3lame", (24_000, 48_000)),
+    ("mp3", "libmp3lame", (48_000, 16_000)),
+    # Whose demuxers count all blocks in the first one's rate: up to twice as fast or slow, or by a twelfth.
+    ("aac", "aac", (24_000, 48_000)),
+    ("aac", "aac", (48_000, 24_000)),
+    ("aac", "aac", (44_100, 48_000)),
+    ("aac", "aac", (48_000, 24_000, 48_000)),
+    ("ogg", "flac", (44_100, 48_000)),
+]
+
+
+@pytest.mark.parametrize(("kind", "codec", "rates"), JOINED)
+def test_joined_sounds_of_several_rates_keep_pitch_and_length(kind, codec, rates, tmp_path):
     whole = b"".join(
-        sound(tmp_path / f"{rate}.mp3", tone(1000, 2, rate)[:, None], rate=rate, codec="libmp3lame").read_bytes()
+        sound(tmp_path / f"{rate}.{kind}", tone(1000, 2, rate)[:, None], rate=rate, codec=codec).read_bytes()
         for rate in rates
     )
-    (tmp_path / "joined.mp3").write_bytes(whole)  # with the tags of the second one in its middle
-    clip = read_natural(tmp_path / "joined.mp3")[0]
-    assert clip.sample_rate == max(rates) and len(clip.audio) / clip.sample_rate == pytest.approx(4, abs=0.15)
-    assert [pitch(clip.audio, clip.sample_rate, at) for at in (0.5, 1.5, 2.5, 3.5)] == pytest.approx([1000] * 4, abs=5)
+    (tmp_path / f"joined.{kind}").write_bytes(whole)  # an mp3 with the tags of the second one in its middle
+    clip = read_natural(tmp_path / f"joined.{kind}")[0]
+    seconds = 2 * len(rates)
+    assert clip.sample_rate == max(rates) and len(clip.audio) / clip.sample_rate == pytest.approx(seconds, abs=0.15)
+    heard = [pitch(clip.audio, clip.sample_rate, at + 0.5) for at in range(seconds)]
+    assert heard == pytest.approx([1000] * seconds, abs=2)
+    blocks = np.abs(clip.audio[: len(clip.audio) // 100 * 100].reshape(-1, 100)).max(1)
+    assert (blocks < 0.01).mean() < 0.03  # no gap but the encoders' own, at the joints
+
+
+def test_a_joined_sound_may_lie_in_another_container_since(tmp_path):
+    parts = [sound(tmp_path / f"{n}.mp3", tone(1000, 1)[:, None], codec="libmp3lame").read_bytes() for n in (0, 1)]
+    (tmp_path / "joined.mp3").write_bytes(b"".join(parts))
+    with av.open(str(tmp_path / "joined.mp3")) as given, av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream_from_template(given.streams.audio[0])
+        tags = 0
+        for packet in given.demux(audio=0):
+            if packet.dts is not None:
+                tags += bytes(packet)[0] != 0xFF
+                packet.stream = stream
+                container.mux(packet)
+    assert tags == 1
+    audio = read_audio(tmp_path / "a.mkv", 48_000)
+    assert len(audio) / 48_000 == pytest.approx(2, abs=0.15) and pitch(audio, 48_000, 1.5) == pytest.approx(1000, abs=2)
 
 
 @needs_cases

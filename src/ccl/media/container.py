@@ -88,13 +88,13 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
     found = container.demux(streams)
     if "mp4" not in kinds:  # whose times are sums of lengths
         found = continuous(found, streams, name, leaps=kinds[0] in ("mpeg", "mpegts"))
-    joins = kinds[0] == "mp3"
+    mp3 = {stream.index for stream in streams if stream.codec_context.name in ("mp3", "mp3float")}
     for packet in found:
         read[packet.stream.index] += packet.dts is not None or packet.size > 0
         if packet.dts is not None and not packet.size:
             continue  # a picture that was left out, or a stream's end; a decoder would take it for the end of all
-        if joins and packet.size and memoryview(packet)[0] != MP3_SYNC:
-            continue  # tags of a file that was joined on
+        if packet.size and packet.stream.index in mp3 and memoryview(packet)[0] != MP3_SYNC:
+            continue  # tags of a file that was joined on, in whatever container since
         yield packet
     with _bytes(source) as file:
         if missing := missing_bytes(file):

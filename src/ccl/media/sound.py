@@ -14,8 +14,8 @@ from ccl.media.errors import MediaError, check_size
 from ccl.media.resampling import resample
 
 RATES = (1_000, 768_000)  # samples a second that a sound may have
-MADE_UP = 1.0  # seconds: the most by which timestamps between those in the file are wrong after a change of rate
 JITTER = 0.01  # seconds: timestamps that are so far off are coarse, and no gap
+STRETCHED = 0.05  # of its length: a block that claims to last so much more or less does so at another rate
 # Of the power that channels would have if they had nothing in common, what a mix must keep: stereo with a correlation
 # below -0.9 is antiphase, which no recording means to be.
 LEAST_KEPT = 0.1
@@ -55,7 +55,11 @@ class Sound:
         self._unit = float(stream.time_base)
         self.runs: list[_Run] = []
         self.done = False
-        self._mixed, self._kept, self._apart = 0, 0.0, 0.0
+        # Where blocks of a later rate are timed as if they had the first one: by how much timestamps are ahead of the
+        # samples, and at which one the newest block ends by its own claim (None: as its samples do).
+        self._ahead = 0.0
+        self._claimed: float | None = None
+        self._kept, self._apart = 0.0, 0.0
         if self.rate:
             self._check_rate(self.rate)
 
@@ -67,18 +71,32 @@ class Sound:
     def add(self, frame: Any) -> None:
         rate = frame.sample_rate
         self._check_rate(rate)
-        time = self.end if frame.pts is None else frame.pts * self._unit
+        time = self.end + self._ahead if frame.pts is None else frame.pts * self._unit
+        follows = bool(self.runs) and self._follows(time)
         run = self.runs[-1] if self.runs else None
-        # Between its own timestamps a broadcast stream's are made up, at the speed of the rate that it began with.
-        said = 0.0 if rate == self._began else (frame.duration or 0) * self._unit
-        made_up = said and abs(said * rate / frame.samples - 1) > 0.1
-        follows = run is not None and abs(time - self.end) <= (MADE_UP if made_up else JITTER)
         if run is None or rate != run.rate or not follows:
             run = _Run(rate, round((self.end if follows else time) * rate))
             self.runs.append(run)
             self.rate = max(rate, self.rate if len(self.runs) > 1 else 0)
+        lasts, said = frame.samples / rate, (frame.duration or 0) * self._unit
+        off = abs(said - lasts) > max(STRETCHED * lasts, 1.5 * self._unit)
+        self._claimed = time + said if said and off and rate != self._began else None
         run.add(self._mono(frame))
         self._check_length(self.runs[0].at / self.runs[0].rate)
+
+    def _follows(self, time: float) -> bool:
+        """Whether a block of that timestamp follows the newest one without a gap.
+
+        A demuxer of bare blocks, or that of a broadcast between its own timestamps, makes times up at the rate with
+        which the sound began.
+        """
+        for ahead in (self._ahead, 0.0):
+            if abs(time - ahead - self.end) <= JITTER:
+                self._ahead = ahead
+                return True
+        follows = self._claimed is not None and abs(time - self._claimed) <= JITTER
+        self._ahead = time - self.end if follows else 0.0
+        return follows
 
     def finish(self) -> None:
         """MediaError where there was no sound, or its channels cancel each other out."""

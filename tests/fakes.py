@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -10,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from ccl.callbacks import TaskRouter
 from ccl.codecs.base import AudioCodec, Codec, VideoCodec
 from ccl.data.datamodule import ShardData
 from ccl.data.encode import encode_shards
@@ -179,3 +183,32 @@ def make_shards(folder: Path, clips: int = 24) -> Path:
 
 def shard_data(folder: Path, num_workers: int = 0, size: int = 3) -> ShardData:
     return ShardData(str(folder), GRID, make_codec(), batch_size=size, num_workers=num_workers, shuffle=5)
+
+
+def fit(module: JointDiffusion, data: Any, folder: Path, **kwargs: Any) -> Trainer:
+    options: dict[str, Any] = {"callbacks": [TaskRouter()], "max_steps": 3} | kwargs
+    ckpt_path = options.pop("ckpt_path", None)
+    options = {"logger": False, "enable_checkpointing": False} | options
+    trainer = Trainer(
+        accelerator="cpu", enable_progress_bar=False, max_epochs=-1,
+        enable_model_summary=False, default_root_dir=folder, use_distributed_sampler=False, **options,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+    return trainer
+
+
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that writes in a folder until it is sent a line."""
+    program = f"""
+from pathlib import Path
+from ccl.files import one_writer
+with one_writer(Path({str(folder)!r})):
+    print(flush=True)
+    input()
+"""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
+        other.stdout.readline()  # type: ignore[union-attr]
+        yield other
+        other.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,14 @@ def scored(
     }
     causes = {methods[0]: [f"{count} clips: weights c754fe, UCG2, 20 steps of euler, from text"]}
     return Results(rows, test, COLUMNS, pooled, protocol, clips or {}, causes)
+
+
+def without(results: Results, method: str, metric: str, ids: set[str], reason: str, **more) -> Results:
+    """The same, but these clips of a method have no value of a metric."""
+    rows = [
+        dict(row, value=None, reason=reason, **more)
+        if row["method"] == method and row["metric"].startswith(metric) and row["id"] in ids
+        else row
+        for row in results.rows
+    ]
+    return replace(results, rows=rows)

@@ -21,8 +21,7 @@ from ccl.data.write import write_shards
 from ccl.model_folder import read_source, save_model
 from ccl.sharded import IndexUnpickler, read_sharded
 from fakes import make_module
-from test_pipeline import run_folder, tiny_state
-from tiny import tiny_config
+from tiny import run_folder, tiny_config, tiny_state
 from tiny_clips import TINY, tiny_folder, tiny_sources
 
 

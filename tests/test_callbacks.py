@@ -22,8 +22,7 @@ from ccl.checkpoint import CheckpointError
 from ccl.files import FileError
 from ccl.media import read_clip
 from ccl.types import Batch
-from fakes import GRID, FakeData, make_batch, make_module
-from test_module import fit
+from fakes import GRID, FakeData, fit, make_batch, make_module
 
 
 def names(folder: Path) -> list[str]:

@@ -18,8 +18,7 @@ from ccl.module import JointDiffusion
 from ccl.tasks import PAPER_TASKS
 from ccl.types import Batch
 from fakes import make_codec, make_net, make_text
-from test_shards import FakeAudio, FakeVideo
-from tiny_clips import TINY, tiny_sources
+from tiny_clips import TINY, FakeAudio, FakeVideo, tiny_sources
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,7 @@ from ccl.files import FileError
 from ccl.media import read_clip
 from ccl.sharded import read_sharded
 from fakes import GRID, make_net, make_shards, make_text
-from trainings import differences, losses, train_all
-
-
-def assert_same_losses(folder: Path, other: Path) -> None:
-    """The same tasks, and losses to 1e-5: sums are taken in another order."""
-    ours, theirs = losses(folder), losses(other)
-    assert [row["task"] for row in ours] == [row["task"] for row in theirs]
-    for a, b in zip(ours, theirs, strict=True):
-        numbers = {key: value for key, value in b.items() if key != "task"}
-        assert {key: a[key] for key in numbers} == pytest.approx(numbers, rel=1e-5)
+from trainings import assert_same_losses, differences, losses, train_all
 
 
 @pytest.mark.timeout(300)

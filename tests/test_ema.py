@@ -9,8 +9,7 @@ import torch
 
 from ccl.callbacks import EMA, TaskRouter
 from ccl.module import JointDiffusion
-from fakes import FakeData, make_module
-from test_module import fit
+from fakes import FakeData, fit, make_module
 
 
 class Recorder(EMA):

@@ -15,8 +15,7 @@ import torch
 import yaml
 
 from ccl.model_folder import load_model, save_model
-from test_pipeline import run_folder, tiny_state
-from tiny import tiny_config
+from tiny import run_folder, tiny_config, tiny_state
 
 WRONG: list[Any] = [None, [], {}, "", "os.system", 0, -1, 10**9, 1.5, float("nan"), True, [None], {1: 2}]
 WRONG += [{"class_path": "os.system"}, {"class_path": "ccl.guidance.UCG2", "init_args": 3}]

@@ -18,8 +18,7 @@ from ccl.model.load import load_stream, load_wan
 from ccl.model.stored import files
 from ccl.pretrained import fill, tensors, weight_files
 from ccl.sharding import load_whole
-from test_load import as_shards_of_wan, original, refused
-from test_wan_parity import ours, wan
+from wan_streams import as_shards_of_wan, original, ours, refused, wan
 
 ONE = "diffusion_pytorch_model.safetensors"
 

@@ -32,8 +32,8 @@ from ccl.sampling import solve
 from ccl.tasks import PAPER_TASKS
 from ccl.types import AV, CLOSED, OPEN, Batch, Scale
 from fakes import CHANNELS, GRID, interaction, make_batch, make_codec, make_text
-from test_wan_parity import ours, wan
 from tiny import awake, tiny_config
+from wan_streams import ours, wan
 
 SIZE, DIM, TOKENS = 32, 32, 5
 SIZES: dict[str, Any] = {

@@ -22,8 +22,7 @@ from ccl.model_folder import build, load_model, save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row
 from ccl.types import Clip
-from test_pipeline import PROMPTS, close
-from tiny import awake, tiny_config, tiny_pipeline
+from tiny import PROMPTS, awake, close, tiny_config, tiny_pipeline
 
 ROWS = [Row(id=str(i), prompt=p, seed=i) for i, p in enumerate(PROMPTS)]
 

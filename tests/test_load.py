@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
@@ -23,19 +22,21 @@ from ccl.model.keys import diffusers_to_wan, ours_to_wan, wan_to_diffusers, wan_
 from ccl.model.load import LoadReport, load_stream, load_wan, match
 from ccl.model.save import save_diffusers, save_file_of_wan
 from ccl.model.stored import Stored
-from test_wan_parity import GRID, alone, awake, inputs, ours, ours_i2v, relative, shown, wan, wan_i2v
-
-
-def original(model: torch.nn.Module) -> dict[str, Tensor]:
-    """A model of diffusers in the names of Wan's own files, as diffusers' converter reads them."""
-    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-
-    theirs = model.state_dict()
-    state = {diffusers_to_wan(key): value.clone() for key, value in theirs.items()}
-    back = convert_wan_transformer_to_diffusers(dict(state))
-    assert back.keys() == theirs.keys()
-    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
-    return state
+from wan_streams import (
+    GRID,
+    alone,
+    as_shards_of_wan,
+    awake,
+    inputs,
+    original,
+    ours,
+    ours_i2v,
+    refused,
+    relative,
+    shown,
+    wan,
+    wan_i2v,
+)
 
 
 def as_file(model: WanTransformer3DModel, folder: Path) -> Path:
@@ -53,18 +54,6 @@ def as_pth(model: WanTransformer3DModel, folder: Path) -> Path:
 def as_old_pth(model: WanTransformer3DModel, folder: Path) -> Path:
     torch.save(original(model), folder / "wan.pth", _use_new_zipfile_serialization=False)
     return folder / "wan.pth"
-
-
-def as_shards_of_wan(model: WanTransformer3DModel, folder: Path) -> Path:
-    """Wan2.1-14B's repository: shards of its own names, and the files of other networks beside them."""
-    state = original(model)
-    names = {key: f"diffusion_pytorch_model-0000{i % 3 + 1}-of-00003.safetensors" for i, key in enumerate(state)}
-    for name in set(names.values()):
-        save_file({key: value for key, value in state.items() if names[key] == name}, folder / name)
-    index = folder / "diffusion_pytorch_model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
-    torch.save({"encoder.conv1.weight": torch.ones(1)}, folder / "Wan2.1_VAE.pth")
-    return folder
 
 
 def as_diffusers(model: WanTransformer3DModel, folder: Path) -> Path:
@@ -338,16 +327,6 @@ def test_tensors_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 # What does not fit
-
-
-def refused(net: Any, path: Any) -> str:
-    """The one sentence; the network stays as it was."""
-    before = [p.clone() for p in net.parameters()]
-    with pytest.raises(ValueError) as told:
-        load_wan(net, path)
-    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
-    assert "\n" not in str(told.value)
-    return str(told.value)
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name() -> None:

@@ -38,9 +38,8 @@ from fakes import (
     make_net,
     make_text,
 )
-from test_distributed import assert_same_losses
 from tiny import awake, tiny_config
-from trainings import train_all
+from trainings import assert_same_losses, train_all
 
 LORA = LoRA(rank=2, alpha=3.0)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from lightning import Callback, Trainer
+from lightning import Callback
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,7 +22,7 @@ from ccl.module import JointDiffusion, TrainingError, loss_by_clip
 from ccl.optimizer import OptimizerConfig
 from ccl.tasks import PAPER_TASKS
 from ccl.types import AV, Batch
-from fakes import CHANNELS, GRID, FakeData, make_batch, make_module, make_net, model_config
+from fakes import CHANNELS, GRID, FakeData, fit, make_batch, make_module, make_net, model_config
 
 JOINT, SINGLE, A2V, V2A = (PAPER_TASKS[name] for name in ("joint", "single", "a2v", "v2a"))
 
@@ -37,18 +37,6 @@ def module() -> JointDiffusion:
 def draws(module: JointDiffusion, task: Any, size: int = 6, **kwargs: Any) -> Any:
     batch = make_batch(0, range(size))
     return module.draw(batch.prompt, batch.latents, task, **{"index": 0} | kwargs)
-
-
-def fit(module: JointDiffusion, data: Any, folder: Path, **kwargs: Any) -> Trainer:
-    options: dict[str, Any] = {"callbacks": [TaskRouter()], "max_steps": 3} | kwargs
-    ckpt_path = options.pop("ckpt_path", None)
-    options = {"logger": False, "enable_checkpointing": False} | options
-    trainer = Trainer(
-        accelerator="cpu", enable_progress_bar=False, max_epochs=-1,
-        enable_model_summary=False, default_root_dir=folder, use_distributed_sampler=False, **options,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
-    return trainer
 
 
 def test_joint_gives_both_streams_the_same_time_and_single_does_not(module: JointDiffusion) -> None:

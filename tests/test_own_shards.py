@@ -18,7 +18,7 @@ from ccl.data import ShardData
 from ccl.data.captions import captioned, write_clips
 from ccl.data.write import Source, write_shards
 from ccl.grid import Grid
-from test_readme import SMALL
+from tiny import SMALL
 from tiny_clips import TINY, tiny_clip, tiny_folder
 
 ROOT = Path(__file__).parent.parent

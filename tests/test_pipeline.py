@@ -21,14 +21,12 @@ from ccl import generate as generate_module
 from ccl.generate import generate_file, generate_files, reconstruct_files
 from ccl.guidance import UCG3, NoGuidance
 from ccl.media import read_clip, write_clip, write_png, write_wav
-from ccl.model_folder import build, export, load_model, save_model
+from ccl.model_folder import export, load_model, save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, file_names, read_rows
 from ccl.sharded import read_sharded
 from ccl.types import AV, Clip
-from tiny import awake, tiny_config, tiny_pipeline
-
-PROMPTS = ['A man with red hair says "hello"', 'A woman says "good morning"', "A drum is struck"]
+from tiny import PROMPTS, close, run_folder, tiny_config, tiny_pipeline, tiny_state
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +47,6 @@ def sound() -> np.ndarray:
 @pytest.fixture
 def frames() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
-
-
-def close(a, b) -> bool:
-    """Equal up to the rounding of batched arithmetic."""
-    pictures = np.abs(a.video.astype(int) - b.video.astype(int)).max() <= 1
-    return bool(pictures and np.abs(a.audio - b.audio).max() < 1e-2)
 
 
 # Tasks
@@ -325,13 +317,6 @@ def test_rows_are_read_with_paths_beside_the_file(tmp_path):
 # Model folders
 
 
-def tiny_state(scale: float = 1.0) -> dict[str, torch.Tensor]:
-    model = build(tiny_config(), "tiny")
-    awake(model.net), awake(model.text, 1)
-    parts = {"net": model.net, "text": model.text}
-    return {f"{name}.{k}": v * scale for name, part in parts.items() for k, v in part.state_dict().items()}
-
-
 @pytest.fixture
 def folder(tmp_path):
     save_model(tmp_path / "model", tiny_config(), tiny_state())
@@ -409,22 +394,6 @@ def test_a_folder_that_is_no_model_is_not_replaced(tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="is no model folder"):
         save_model(tmp_path / "mine", tiny_config(), {})
-
-
-def run_folder(tmp_path, state, **more):
-    config = tiny_config()
-    run = {
-        "name": "x",
-        "seed_everything": 0,
-        "grid": config["grid"],
-        "codec": config["codec"]["init_args"],
-        "model": {"net": config["net"], "text": config["text"], "text_dropout": 0.1},
-    }
-    ckpt = tmp_path / "runs" / "x" / "checkpoints" / "last.ckpt"
-    ckpt.parent.mkdir(parents=True)
-    (ckpt.parents[1] / "config.yaml").write_text(yaml.safe_dump(run))
-    torch.save({"state_dict": state, "global_step": 7, **more}, ckpt)
-    return ckpt
 
 
 def test_a_run_s_averaged_weights_are_preferred(tmp_path):

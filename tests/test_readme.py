@@ -12,22 +12,11 @@ import ccl
 from ccl import cli, model_folder
 from ccl.grid import Grid
 from ccl.media import read_clip
-from tiny import tiny_config, tiny_pipeline
+from tiny import SMALL, tiny_config, tiny_pipeline
 from tiny_clips import tiny_folder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SMALL = """\
-model:
-  net: {init_args: {video: {width: 64, ffn: 64}, audio: {width: 32, ffn: 32}, layers: 1}}
-  optimizer: {schedule: constant}
-trainer:
-  max_steps: 1
-  callbacks:
-    - class_path: ccl.callbacks.TaskRouter
-    - class_path: ccl.callbacks.SaveCheckpoint
-sampling: {steps: 1}
-"""
 FIT = ["--config", "small.yaml", "--data.init_args.batch_size", "1"]
 WORLD = [*FIT, "--data.init_args.clips", "2", "--data.init_args.makers", "0"]
 NOT_HERE = "`ccl weights fetch wan2.1-t2v-14b mmaudio-v1-16 mmaudio-best-netg` fetches them"

@@ -129,7 +129,7 @@ def test_the_page_has_what_the_tables_have(results, tmp_path):
 
 
 def test_the_page_tells_failures_from_what_does_not_apply_and_marks_partial_values(tmp_path):
-    from test_table import without
+    from scored import without
 
     lost = without(scored(), "ovi", "cu", {"r2", "r3"}, NO_FACE)
     some = without(lost, "ours", "wer", {"r0"}, "nothing was to be spoken", applicable=False)
@@ -211,7 +211,7 @@ def test_samples_are_sorted_and_filtered(tmp_path):
 
 @needs_browser
 def test_what_does_not_apply_is_no_dash(tmp_path):
-    from test_table import without
+    from scored import without
 
     path = tmp_path / "out" / "report.html"
     page(without(scored(), "ours", "wer", {"r0"}, "nothing was to be spoken", applicable=False), tmp_path)

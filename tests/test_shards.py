@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ccl import cli
-from ccl.codecs.base import AudioCodec, Codec, VideoCodec
+from ccl.codecs.base import Codec
 from ccl.data.archive import safe_keys, write_tar
 from ccl.data.encode import encode_shards
 from ccl.data.shards import Shards, collate
@@ -25,39 +25,7 @@ from ccl.data.sources import Source, folder_sources
 from ccl.data.write import Report, shards_make, write_shards
 from ccl.media import write_clip
 from ccl.types import AV
-from tiny_clips import TINY, tiny_clip, tiny_folder, tiny_sources
-
-
-class FakeVideo(VideoCodec):
-    """Means of blocks of 8 x 8 pixels, of every fourth picture."""
-
-    channels, stride_time, stride_space = 3, 4, 8
-
-    def encode(self, video):
-        return torch.nn.functional.avg_pool3d(video[:, :, ::4], (1, 8, 8))
-
-    def decode(self, z):
-        return z
-
-    @property
-    def identity(self):
-        return "fake-video-1"
-
-
-class FakeAudio(AudioCodec):
-    """The first 512 samples of each latent, taken as a mean."""
-
-    channels, sample_rate, latent_rate = 1, 16_000, 31.25
-
-    def encode(self, audio, length):
-        return audio[:, : length * 512].reshape(len(audio), 1, length, 512).mean(-1)
-
-    def decode(self, z):
-        return z[:, 0]
-
-    @property
-    def identity(self):
-        return "fake-audio-1"
+from tiny_clips import TINY, FakeAudio, FakeVideo, tiny_clip, tiny_folder, tiny_sources
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from ccl.data.sources import Source
 from ccl.data.write import write_shards
 from ccl.files import LOCK, MARK, FileError, MachineError
 from ccl.media import MediaError
-from fakes import GRID
+from fakes import GRID, holding
 from tiny_clips import tiny_clip, tiny_sources
 from tiny_encoders import FrozenText, MeanAudio, MeanVideo
 
@@ -242,23 +242,6 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def holding(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that writes in a folder until it is sent a line."""
-    program = f"""
-from pathlib import Path
-from ccl.files import one_writer
-with one_writer(Path({str(folder)!r})):
-    print(flush=True)
-    input()
-"""
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
-        other.stdout.readline()  # type: ignore[union-attr]
-        yield other
-        other.kill()
 
 
 def test_a_folder_has_one_writer(clips: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ccl.evaluation import layout, notes, table, typeset
 from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.results import Results
 from ccl.evaluation.summary import summarise
-from scored import LACKING, NO_FACE, PUBLISHED, scored
+from scored import LACKING, NO_FACE, PUBLISHED, scored, without
 
 
 def markdown(results: Results, published=None) -> str:
@@ -51,17 +51,6 @@ def test_what_is_not_of_all_clips_says_so():
     rows = cells(text)
     assert [row for row in rows if row[0] == "all its own"] == [["all its own", "", "", "7.00 of 2, 1 common", ""]]
     assert "‡ is of fewer clips than the method has" in text
-
-
-def without(results: Results, method: str, metric: str, ids: set[str], reason: str, **more) -> Results:
-    """The same, but these clips of a method have no value of a metric."""
-    rows = [
-        dict(row, value=None, reason=reason, **more)
-        if row["method"] == method and row["metric"].startswith(metric) and row["id"] in ids
-        else row
-        for row in results.rows
-    ]
-    return replace(results, rows=rows)
 
 
 def test_a_subset_without_a_value_is_shown_and_the_mean_says_of_which_it_is():

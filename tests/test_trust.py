@@ -22,8 +22,7 @@ from ccl import cli
 from ccl.files import FileError
 from ccl.model_folder import export, load_model, save_model
 from ccl.trust import Trust, read_yaml
-from test_pipeline import run_folder, tiny_state
-from tiny import tiny_config
+from tiny import run_folder, tiny_config, tiny_state
 
 PLANTED = "from pathlib import Path\nPath({marker!r}).write_text('imported')\ndef run(*args, **kwargs): pass\n"
 FUSION = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import re
 import shutil
@@ -20,18 +18,10 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from ccl.sharding import load_whole
 from ccl.text.umt5 import ORIGINAL, UMT5, clean, find_tokenizer, locate, to_hf
+from umt5_files import SENTENCES, encoder, save_tokenizer
 
 LENGTH = 40
-VOCABULARY = 58
-SENTENCES = (
-    "a cat says hello world",
-    'a woman with long hair speaks: "good morning, everyone"',
-    "waves roll onto the beach at dusk",
-    "the quick brown fox jumps over the lazy dog",
-    "ein Hund bellt laut im Garten",
-)
 PROMPTS = [SENTENCES[1], "", "a  cat &amp;amp; a dog", " ".join(SENTENCES)]
-SIZES = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "vocab_size": 64}
 
 
 def original(name: str) -> str:
@@ -60,14 +50,6 @@ def wans(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def encoder(seed: int = 0, **sizes) -> UMT5EncoderModel:
-    torch.manual_seed(seed)
-    net = UMT5EncoderModel(UMT5Config(**SIZES | sizes)).eval().requires_grad_(False)
-    for name, p in net.named_parameters():
-        p.normal_(1.0 if "layer_norm" in name else 0.0, 0.3)
-    return net
-
-
 @pytest.fixture(scope="module")
 def net() -> UMT5EncoderModel:
     return encoder()
@@ -90,26 +72,6 @@ def release(net: UMT5EncoderModel, tmp_path_factory: pytest.TempPathFactory) -> 
     torch.save(wans(net.state_dict()), folder / ORIGINAL)
     save_tokenizer(folder / "google" / "umt5-xxl")
     return folder
-
-
-def save_tokenizer(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 4),
-        model_writer=model,
-        vocab_size=VOCABULARY,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    (folder / "spiece.model").write_bytes(model.getvalue())
-    marks = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "T5Tokenizer", "extra_ids": 0, **marks})
-    )
 
 
 def ours(path: Path, **settings) -> UMT5:

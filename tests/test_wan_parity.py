@@ -12,55 +12,11 @@ from torch import Tensor, nn
 from ccl.grid import Grid
 from ccl.interaction import CCA, TARP, NoInteraction
 from ccl.model import DualStreamTransformer, ImageDualStream, OviDualStream, Shown, StreamConfig
-from ccl.model.image import beside
 from ccl.model.load import load_stream, match
 from ccl.types import AV, CLOSED, OPEN
+from wan_streams import GRID, alone, awake, inputs, ours, ours_i2v, relative, shown, wan, wan_i2v
 
-GRID = Grid(frames=13, height=64, width=48)  # 4 x 4 x 3 tokens
 WIDE = Grid(frames=13, height=128, width=96, stride_space=16)  # the same tokens under Wan2.2's codec
-IMAGE = {"image_dim": 20, "image_tokens": 7}
-
-
-def awake(model: nn.Module, seed: int = 0) -> Any:
-    """Random weights everywhere; nothing that is zero may hide."""
-    torch.manual_seed(seed)
-    for name, p in model.named_parameters():
-        torch.nn.init.normal_(p, mean=1.0 if "norm" in name and "weight" in name else 0.0, std=0.1)
-    return model.eval()
-
-
-def wan(head_dim: int = 32, channels: int = 16, **more: Any) -> WanTransformer3DModel:
-    sizes = {"in_channels": channels, "out_channels": channels, "text_dim": 24, "ffn_dim": 96, "freq_dim": 64} | more
-    return awake(WanTransformer3DModel(num_attention_heads=2, attention_head_dim=head_dim, num_layers=2, **sizes))
-
-
-def wan_i2v(head_dim: int = 32) -> WanTransformer3DModel:
-    return wan(head_dim, in_channels=36, image_dim=IMAGE["image_dim"], added_kv_proj_dim=2 * head_dim)
-
-
-def ours(head_dim: int = 32, channels: int = 16, cls: Any = DualStreamTransformer, **more: Any) -> Any:
-    sizes: dict[str, Any] = {"interaction": NoInteraction, "freq_dim": 64, "text_dim": 24, "layers": 2} | more
-    video, audio = StreamConfig(2 * head_dim, 96, channels), StreamConfig(head_dim, 32, 4)
-    return cls(**{"video": video, "audio": audio, "head_dim": head_dim, **sizes}).eval()
-
-
-def ours_i2v(head_dim: int = 32) -> ImageDualStream:
-    return ours(head_dim, cls=ImageDualStream, **IMAGE)
-
-
-def inputs(channels: int = 16, length: int = 10) -> tuple[Tensor, Tensor]:
-    torch.manual_seed(1)
-    text = torch.randn(2, length, 24)
-    text[:, 7:] = 0  # padding, which is attended to
-    return torch.randn(2, channels, GRID.t_v, GRID.latent_height, GRID.latent_width), text
-
-
-def alone(net: Any, x: Tensor, t: Tensor, text: Any, grid: Grid = GRID, **more: Any) -> Tensor:
-    return net(AV(x, None), AV(t, None), text, grid=grid, route=CLOSED, **more).video
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
 
 
 @pytest.mark.parametrize("head_dim", [16, 32, 128])
@@ -85,17 +41,6 @@ def test_video_stream_with_a_time_for_each_frame_equals_diffusers_wan() -> None:
     per_token = (1000 * t).repeat_interleave(WIDE.h * WIDE.w, 1)
     expected = theirs(x, per_token, text).sample
     assert relative(alone(net, x, t, text, WIDE), expected) < 1e-5
-
-
-def shown(noise: Tensor) -> tuple[Shown, Tensor]:
-    """A first picture, and the 20 channels that diffusers' pipeline puts beside the noisy ones, step by step."""
-    torch.manual_seed(2)
-    latents, states = torch.randn_like(noise), torch.randn(2, 7, 20)
-    mask = torch.ones(2, 1, GRID.frames, *noise.shape[-2:])
-    mask[:, :, 1:] = 0
-    mask = torch.cat([mask[:, :, :1].repeat_interleave(4, 2), mask[:, :, 1:]], 2)
-    mask = mask.view(2, -1, 4, *noise.shape[-2:]).transpose(1, 2)
-    return Shown(beside(latents), states), torch.cat([mask, latents], 1)
 
 
 @torch.no_grad()

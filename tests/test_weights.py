@@ -16,7 +16,7 @@ from ccl import weights
 from ccl.cli import main
 from ccl.fetch import fault, fetch
 from ccl.weights import TABLE, MissingWeights, Weights
-from test_shards_killed import holding
+from fakes import holding
 
 DATA = bytes(range(256)) * 20_000
 SHA = f"sha256:{hashlib.sha256(DATA).hexdigest()}"

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
 from ccl.model_folder import build
 from ccl.pipeline import Pipeline
+
+SMALL = """\
+model:
+  net: {init_args: {video: {width: 64, ffn: 64}, audio: {width: 32, ffn: 32}, layers: 1}}
+  optimizer: {schedule: constant}
+trainer:
+  max_steps: 1
+  callbacks:
+    - class_path: ccl.callbacks.TaskRouter
+    - class_path: ccl.callbacks.SaveCheckpoint
+sampling: {steps: 1}
+"""
+
+PROMPTS = ['A man with red hair says "hello"', 'A woman says "good morning"', "A drum is struck"]
 
 TINY_CONFIG = """
 net:
@@ -53,3 +68,32 @@ def tiny_pipeline() -> Pipeline:
     model = build(tiny_config(), "tiny")
     awake(model.net), awake(model.text, 1)
     return Pipeline(model.net, model.text, model.codec, model.grid, **vars(model.sampling))
+
+
+def close(a, b) -> bool:
+    """Equal up to the rounding of batched arithmetic."""
+    pictures = np.abs(a.video.astype(int) - b.video.astype(int)).max() <= 1
+    return bool(pictures and np.abs(a.audio - b.audio).max() < 1e-2)
+
+
+def tiny_state(scale: float = 1.0) -> dict[str, torch.Tensor]:
+    model = build(tiny_config(), "tiny")
+    awake(model.net), awake(model.text, 1)
+    parts = {"net": model.net, "text": model.text}
+    return {f"{name}.{k}": v * scale for name, part in parts.items() for k, v in part.state_dict().items()}
+
+
+def run_folder(tmp_path, state, **more):
+    config = tiny_config()
+    run = {
+        "name": "x",
+        "seed_everything": 0,
+        "grid": config["grid"],
+        "codec": config["codec"]["init_args"],
+        "model": {"net": config["net"], "text": config["text"], "text_dropout": 0.1},
+    }
+    ckpt = tmp_path / "runs" / "x" / "checkpoints" / "last.ckpt"
+    ckpt.parent.mkdir(parents=True)
+    (ckpt.parents[1] / "config.yaml").write_text(yaml.safe_dump(run))
+    torch.save({"state_dict": state, "global_step": 7, **more}, ckpt)
+    return ckpt

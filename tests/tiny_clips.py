@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ccl.data.write import Source
+from ccl.codecs.base import AudioCodec, VideoCodec
+from ccl.data.sources import Source
 from ccl.grid import Grid
 from ccl.media import write_clip
 from ccl.types import Clip
@@ -43,3 +45,35 @@ def tiny_folder(folder: Path, count: int = 3, grid: Grid = TINY) -> Path:
         write_clip(clip, folder / f"{clip.id}.mp4")
         (folder / f"{clip.id}.txt").write_text(clip.prompt + "\n")
     return folder
+
+
+class FakeVideo(VideoCodec):
+    """Means of blocks of 8 x 8 pixels, of every fourth picture."""
+
+    channels, stride_time, stride_space = 3, 4, 8
+
+    def encode(self, video):
+        return torch.nn.functional.avg_pool3d(video[:, :, ::4], (1, 8, 8))
+
+    def decode(self, z):
+        return z
+
+    @property
+    def identity(self):
+        return "fake-video-1"
+
+
+class FakeAudio(AudioCodec):
+    """The first 512 samples of each latent, taken as a mean."""
+
+    channels, sample_rate, latent_rate = 1, 16_000, 31.25
+
+    def encode(self, audio, length):
+        return audio[:, : length * 512].reshape(len(audio), 1, length, 512).mean(-1)
+
+    def decode(self, z):
+        return z[:, 0]
+
+    @property
+    def identity(self):
+        return "fake-audio-1"

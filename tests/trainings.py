@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 DRIVER = Path(__file__).with_name("driver.py")
@@ -58,3 +59,12 @@ def differences(a: Any, b: Any) -> list[str]:
     a, b = flat(a), flat(b)
     same = {k: torch.equal(v, b[k]) if isinstance(v, torch.Tensor) else v == b[k] for k, v in a.items() if k in b}
     return [key for key in a.keys() | b.keys() if not same.get(key, False)]
+
+
+def assert_same_losses(folder: Path, other: Path) -> None:
+    """The same tasks, and losses to 1e-5: sums are taken in another order."""
+    ours, theirs = losses(folder), losses(other)
+    assert [row["task"] for row in ours] == [row["task"] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+        numbers = {key: value for key, value in b.items() if key != "task"}
+        assert {key: a[key] for key in numbers} == pytest.approx(numbers, rel=1e-5)

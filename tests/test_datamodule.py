@@ -250,6 +250,28 @@ def test_a_place_in_other_shards_is_not_gone_on_from(shards, tmp_path):
         next(iter(other))
 
 
+@pytest.mark.parametrize("of", ["shards", "buckets"])
+def test_a_place_in_another_order_is_not_gone_on_from(shards, buckets, of):
+    folder = {"shards": shards, "buckets": buckets}[of]
+    state = ShardData(folder, TINY, batch_size=2, shuffle=4).train_dataloader().state_dict()
+    for name, was, value in (("seed", 0, 1), ("shuffle", 4, 5)):
+        loader = ShardData(folder, TINY, batch_size=2, **{"shuffle": 4, name: value}).train_dataloader()
+        loader.load_state_dict(state)
+        with pytest.raises(
+            ValueError, match=rf"order of data.init_args.{name} {was}, and this run .* in that of {value};"
+        ):
+            next(iter(loader))
+
+
+def test_a_sum_of_clips_is_the_same_for_the_same_clips_alone(shards, buckets, tmp_path):
+    for count in (14, 13):
+        write_shards(tiny_sources(count), tmp_path / str(count), TINY, shard_size=3)
+    sums = [ShardData(f, TINY).sums[f] for f in (shards, str(tmp_path / "14"), str(tmp_path / "13"), buckets)]
+    assert sums[0] == sums[1] and len(set(sums)) == 3
+    own = ShardData(shards, TINY, val_shards=str(tmp_path / "not made yet"))
+    assert own.sums == {shards: sums[0]}
+
+
 def nbytes(batch: Batch) -> int:
     return sum(z.nbytes for z in (batch.media or batch.latents))
 
@@ -265,3 +287,18 @@ def test_processes_that_share_too_little_memory_are_refused_before_they_wait_for
             refused = pytest.raises(ValueError, match=r"^/dev/shm has 0 MiB left, and 2 processes .* --shm-size\)$")
             with refused if free == few else nullcontext():
                 ShardData(folder, TINY, batch_size=2, num_workers=2).train_dataloader()
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "Lightning"])
+def test_ranks_of_one_machine_share_its_memory(shards, launcher, monkeypatch):
+    alone = 2 * nbytes(next(iter(ShardData(shards, TINY, batch_size=2).train_dataloader())))  # of one process, one rank
+    data = ShardData(shards, TINY, batch_size=2, num_workers=1)
+    if launcher == "torchrun":
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    else:
+        monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+        data.trainer = SimpleNamespace(num_devices=3, strategy=None)  # as Trainer says how many it starts here
+    for free, enough in ((3 * alone - 1, False), (3 * alone, True)):
+        monkeypatch.setattr(datamodule, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        with nullcontext() if enough else pytest.raises(ValueError, match="and 3 processes with batches of"):
+            data.train_dataloader()

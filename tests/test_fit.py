@@ -83,6 +83,25 @@ def test_the_saved_config_alone_goes_on_with_the_run(run: Path) -> None:
     assert steps(run) == [1, 2, 3]
 
 
+def test_a_run_that_is_finished_says_so_and_how_it_goes_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--config", str(run / "config.yaml"), "--ckpt_path", "last"]
+    assert cli.main(["fit", *argv]) == 0
+    said = capsys.readouterr().out
+    assert "run a has finished its 3 steps (it is at step 3), and nothing is left to train" in said
+    assert cli.main(["fit", *argv, *said.partition("; ")[2].replace(" M goes on", " 4").split()]) == 0
+    assert steps(run) == [1, 2, 3, 4]
+
+
+def test_a_place_that_cannot_be_found_again_is_told_in_a_sentence(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning tidies up after a loader that did not start, and fails in that, too."""
+    other = ["--data.init_args.shuffle", "3", "--trainer.max_steps", "9"]
+    assert fit(run.parent, "--name", "order", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), *other) == 1
+    said = capsys.readouterr().err
+    assert "ccl: the checkpoint counts clips in the order of data.init_args.shuffle 256, and this run reads" in said
+
+
 def test_another_config_under_the_same_name_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(run.parent, "--name", "a", "--ckpt_path", "last", "--model.text_dropout", "0.5") == 1
     assert "model.text_dropout was 0.1 and is 0.5" in capsys.readouterr().err

@@ -192,6 +192,8 @@ def test_going_back_makes_that_checkpoint_the_last_one(run: RunFolder) -> None:
         ("run.json", '{"starts": 3}'),
         ("run.json", '{"starts": [4]}'),
         ("run.json", '{"starts": [{"codec": ["a"]}]}'),
+        ("run.json", '{"starts": [{"data": ["a"]}]}'),
+        ("run.json", '{"starts": [{"data": {"a": 3}}]}'),
         ("run.json", "{"),
         ("run.json", b"\xff"),
         ("config.yaml", "[1, 2"),
@@ -258,6 +260,25 @@ def test_a_codec_that_changed_since_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"trained with the codec basis-1"):  # nor under another name
         RunFolder("d", tmp_path).open(CONFIG, str(run.checkpoints / "last.ckpt"), codec="basis-2")
     assert run.open(CONFIG, "last", codec="basis-1") is not None
+
+
+def test_other_clips_in_the_folder_of_a_run_are_refused_with_what_to_do(run: RunFolder) -> None:
+    data = {"data/clips": "a" * 64, "data/val": "b" * 64}
+    assert run.open(CONFIG, "last", data=data)  # its first start knew of none: those of a world that was not made yet
+    for folder in data:
+        other = data | {folder: "c" * 64}
+        with pytest.raises(
+            RunError, match=rf"clips in {folder} are not those that run a was .*--model.pretrained \S+5.ckpt"
+        ):
+            run.open(CONFIG, "last", data=other)
+    assert run.open(CONFIG, "last", data=data) and run.open(CONFIG, "last")
+    assert json.loads(run.record.read_text())["starts"][1]["data"] == data
+
+
+def test_a_run_that_has_saved_nothing_begins_with_what_clips_there_are(tmp_path: Path) -> None:
+    run = RunFolder("a", tmp_path)
+    run.open(CONFIG, data={"data/clips": "a" * 64})
+    assert run.open(CONFIG, "last", data={"data/clips": "b" * 64}) is None
 
 
 @pytest.mark.parametrize("name", ["", "a/b", ".."])

@@ -10,10 +10,11 @@ import fnmatch
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -77,6 +78,10 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def record(self) -> Path:
+        return self.path / "run.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -121,7 +126,14 @@ class RunFolder:
         """
         return one_writer(self.path, "wait for it, or choose another --name") if is_first_process() else nullcontext()
 
-    def open(self, config: dict[str, Any], ckpt_path: str | None = None, *, codec: str | None = None) -> str | None:
+    def open(
+        self,
+        config: dict[str, Any],
+        ckpt_path: str | None = None,
+        *,
+        codec: str | None = None,
+        data: Mapping[str, str] = MappingProxyType({}),
+    ) -> str | None:
         """Begin a run or go on with it; the checkpoint to start from, or None for step 0.
 
         The first process alone reads and writes the folder's facts; all find the same checkpoint. Who trains then does
@@ -131,9 +143,10 @@ class RunFolder:
             config: resolved, as plain values.
             ckpt_path: as of `start`.
             codec: identity of the codec, which the config does not say: a basis file may change beneath its name.
+            data: sum of all clips in each folder that is read, for the same reason.
 
         Raises:
-            RunError: where the folder is taken, or was made by another config or codec.
+            RunError: where the folder is taken, or was made by another config or codec, or of other clips.
             CheckpointError: where the checkpoint is absent or was never finished.
             FileError: where another training is at work in the folder, or a file of it is damaged.
         """
@@ -148,7 +161,8 @@ class RunFolder:
                     self._refuse_changed(config, start)
                 if start is not None:
                     refuse_other_codec(start, codec)
-                self._write(config, start, codec)
+                    self._refuse_other_data(start, data)
+                self._write(config, start, codec, data)
         return None if start is None else str(start)
 
     def _refuse_taken(self) -> None:
@@ -164,7 +178,7 @@ class RunFolder:
 
     def _refuse_foreign(self) -> None:
         """Refuse a folder that is no run's; a kill between folder and config leaves nothing but what follows."""
-        own = {LOCK, "run.json", *(path.name for path in (self.checkpoints, self.tensorboard, self.previews))}
+        own = {LOCK, *(path.name for path in (self.record, self.checkpoints, self.tensorboard, self.previews))}
         there = {path.name for path in self.path.iterdir() if not path.name.startswith(MARK)}
         if not self.config.exists() and (foreign := sorted(there - own)):
             raise RunError(f"folder {self.path} is taken: it holds {foreign[0]} and is no run; choose another --name")
@@ -191,7 +205,17 @@ class RunFolder:
                 other = f"go on from it as another run: --name OTHER --ckpt_path {start}"
             raise RunError(f"run {self.name} was made by another config: {shown}{more}; set that back, or {other}")
 
-    def _write(self, config: dict[str, Any], start: Path | None, codec: str | None) -> None:
+    def _refuse_other_data(self, start: Path, data: Mapping[str, str]) -> None:
+        for folder, found in data.items():
+            known = [sums[folder] for one in starts_of(self.record) if folder in (sums := one.get("data", {}))]
+            if known and known[-1] != found:
+                raise RunError(
+                    f"the clips in {folder} are not those that run {self.name} was trained on (their sum was "
+                    f"{known[-1][:12]}, as {self.record} says, and is {found[:12]}); bring those back, or train on "
+                    f"from its weights, on these: --name OTHER --model.pretrained {start}"
+                )
+
+    def _write(self, config: dict[str, Any], start: Path | None, codec: str | None, data: Mapping[str, str]) -> None:
         """The run's facts, and a folder as it was when the checkpoint was written."""
         for folder in (self.checkpoints, self.tensorboard, self.previews):
             folder.mkdir(parents=True, exist_ok=True)
@@ -200,8 +224,7 @@ class RunFolder:
         sweep_checkpoints(self.checkpoints)
         if start is not None and start.resolve().parent == self.checkpoints.resolve():
             point_last(start.resolve())  # who went back to it and is killed goes on from there
-        record = self.path / "run.json"
-        starts = starts_of(record)
+        starts = starts_of(self.record)
         facts = {"threads": torch.get_num_threads(), "versions": versions()}
         self.changed = tuple(differing(starts[-1], facts)) if starts and start is not None else ()
         now = {
@@ -209,11 +232,11 @@ class RunFolder:
             "seed": config.get("seed_everything"),
             "max_steps": leaf(config, "trainer.max_steps"),
             "codec": codec,
+            "data": dict(data),
         }
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
-        write_whole(
-            record, json.dumps({"name": self.name, "starts": [*starts, now | commit() | facts]}, indent=2) + "\n"
-        )
+        whole = {"name": self.name, "starts": [*starts, now | commit() | facts]}
+        write_whole(self.record, json.dumps(whole, indent=2) + "\n")
 
 
 def starts_of(record: Path) -> list[dict[str, Any]]:
@@ -230,6 +253,9 @@ def starts_of(record: Path) -> list[dict[str, Any]]:
             raise ValueError("its starts are no list of objects")
         if not all(isinstance(start.get("codec"), str | None) for start in starts):
             raise ValueError("the codec of a start is no text")
+        sums = [start.get("data", {}) for start in starts]
+        if not all(isinstance(one, dict) and all(isinstance(sum, str) for sum in one.values()) for one in sums):
+            raise ValueError("the data of a start are no sums by folder")
     return starts
 
 

@@ -24,13 +24,14 @@ class StopOnSignal(Callback):
     """
 
     def __init__(self) -> None:
+        self.began = False  # a step: there was one left to make
         self.received = 0  # the signal's number, on all processes once they have agreed
         self._step = 0
         self._tells = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.received, self._tells = 0, trainer.is_global_zero
+        self.began, self.received, self._tells = True, 0, trainer.is_global_zero
         # After Lightning's own, which save nothing or, under SLURM, in the midst of a step.
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it

@@ -167,7 +167,8 @@ class FitCLI(LightningCLI):
         known = self.model.codec.known  # not where its weights are not here: then the shards' word counts
         codec = getattr(self.datamodule, "stored_codec", None) if None in known else "+".join(map(str, known))
         with self.run_folder.writing(), told(self.run_folder.path), writer_told(self.run_folder.tensorboard):
-            start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=codec)
+            data = getattr(self.datamodule, "sums", {})
+            start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=codec, data=data)
             if self.trainer.is_global_zero:
                 sys.stdout.write("".join(f"{line}\n" for line in self.header(start)))
                 sys.stdout.flush()
@@ -182,8 +183,10 @@ class FitCLI(LightningCLI):
         return self.stopped() if self.trainer.is_global_zero else 0
 
     def stopped(self) -> int:
-        """The exit status, with a sentence where a signal has ended the training before its last step."""
+        """The exit status, with a sentence where there was no step to make, or a signal came before the last one."""
         step = self.trainer.global_step
+        if not self.stop.began and 0 < self.trainer.max_steps <= step:
+            sys.stdout.write(f"{self.finished(step)}\n")
         if not self.stop.received or step == self.trainer.max_steps:
             return 0
         saved = (self.run_folder.checkpoints / f"step={step:06d}.ckpt").exists()
@@ -191,6 +194,18 @@ class FitCLI(LightningCLI):
         command = shlex.join(["ccl", "fit", *without(self.argv, "--ckpt_path"), "--ckpt_path", "last"])
         sys.stderr.write(f"ccl: stopped after step {step}, {what}; it goes on with: {command}\n")
         return 128 + self.stop.received
+
+    def finished(self, step: int) -> str:
+        """What is said of a run that has nothing left to train, and how it is trained longer."""
+        optimizer = self.config["model"]["optimizer"]
+        # A cosine that ends with the run would be another one in a longer run.
+        ends = optimizer is not None and optimizer["schedule"] == "cosine" and optimizer["decay_steps"] is None
+        how = f" --model.optimizer.decay_steps {self.trainer.max_steps}" if ends else ""
+        at = ", at the rate that its cosine has ended with" if ends else ""
+        return (
+            f"run {self.run_folder.name} has finished its {self.trainer.max_steps} steps (it is at step {step}), and "
+            f"nothing is left to train; --trainer.max_steps M{how} goes on{at}"
+        )
 
     def header(self, start: str | None) -> Iterator[str]:
         """What a training is, and how it is not what might be thought."""
@@ -236,9 +251,14 @@ def used(config: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def told(folder: Path) -> Iterator[None]:
-    """A full disk does not say where, and torch's error about a damaged sharded checkpoint is no Exception."""
+    """A full disk does not say where, torch's error about a damaged sharded checkpoint is no Exception, and where a
+    loader cannot start, Lightning's error of tidying up after it hides why."""
     try:
         yield
+    except RuntimeError as error:
+        if "combined_loader" in str(error) and error.__context__ is not None:
+            raise error.__context__ from None
+        raise
     except OSError as error:
         if error.errno and error.filename is None:
             error.filename = str(folder)

@@ -7,6 +7,7 @@ and it claims a length, without which Lightning fetches a batch ahead and saves 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 import warnings
@@ -25,7 +26,17 @@ from ccl.codecs.base import Codec
 from ccl.data.archive import progress_bar
 from ccl.data.bucketed import Buckets
 from ccl.data.captions import captioned
-from ccl.data.index import INDEX, buckets_in, dump, grid_settings, read_index, settings_of, uncaptioned
+from ccl.data.index import (
+    BUCKETS,
+    INDEX,
+    buckets_in,
+    content,
+    dump,
+    grid_settings,
+    read_index,
+    settings_of,
+    uncaptioned,
+)
 from ccl.data.make import world_sources, world_version
 from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
@@ -169,6 +180,13 @@ class ShardData(LightningDataModule):
         settings = settings_of(self.shards)
         return settings["codec"] if settings["kind"] == "latents" and "streams" not in settings else None
 
+    @property
+    def sums(self) -> dict[str, str]:
+        """Sum of all clips in each folder that is read; none of one that is not made yet."""
+        folders = [Path(folder) for folder in (self.shards, self.val_shards) if folder is not None]
+        made = [folder for folder in folders if (folder / INDEX).is_file() or (folder / BUCKETS).is_file()]
+        return {str(folder): content(folder) for folder in made}
+
     def refuse_text(self, text: TextEncoder) -> None:
         """Refuse shards whose prompts another text encoder has encoded.
 
@@ -195,7 +213,10 @@ class ShardData(LightningDataModule):
         return Buckets(folder, names, self.grid, self.batch_size, endless=endless, options=options)
 
     def _options(self, dataset: Shards | Buckets) -> dict[str, Any]:
-        refuse_small_memory(self.num_workers, self.batch_size * dataset.sample_bytes)
+        # Of every rank on this machine: torchrun tells how many, Lightning starts one a device.
+        started = 1 if self.trainer is None else self.trainer.num_devices
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", started))
+        refuse_small_memory(ranks * self.num_workers, self.batch_size * dataset.sample_bytes)
         # A generator of its own: a loader's start must not move the global one.
         generator = torch.Generator().manual_seed(self.seed)
         return {

@@ -129,6 +129,13 @@ def digest(index: dict[str, Any]) -> str:
     return hashlib.sha256(dump([line["sha256"] for line in index["shards"]])).hexdigest()
 
 
+def content(folder: Path) -> str:
+    """Sum of all clips in a folder of shards, or of buckets."""
+    return hashlib.sha256(
+        dump({name: digest(read_index(folder / name / INDEX)) for name in buckets_in(folder)})
+    ).hexdigest()
+
+
 def write_index(
     path: Path,
     settings: dict[str, Any],

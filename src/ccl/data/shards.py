@@ -1,7 +1,7 @@
 """Read shards: an endless stream of samples in an order that (seed, epoch, part) decides and that remembers its place.
 
-The dataset counts: its state is {epoch, n}, and of which shards; a resumed run skips n samples of the epoch undecoded.
-A part is one loader process of one rank.
+The dataset counts: its state is {epoch, n}, and of which shards in which order; a resumed run skips n samples of the
+epoch undecoded. A part is one loader process of one rank.
 
 A shard may be damaged, or anybody's. Its size is compared when it is opened, each clip's checksum and name as it is
 read, and at its end the number of clips; its sum by `verify`, which encoding asks for and `ccl shards verify`.
@@ -154,17 +154,28 @@ class Shards(IterableDataset[Sample]):
         return max(2 * line["bytes"] // line["samples"] for line in self.index["shards"])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "n": self.n, "shards": digest(self.index)[:16]}
+        return {"epoch": self.epoch, "n": self.n, "shards": digest(self.index)[:16], **self._order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """ValueError where the place is one in other shards."""
+        """ValueError where the place is one in other shards, or in another order of them."""
         if state.get("shards", mine := digest(self.index)[:16]) != mine:
             raise ValueError(
                 f"the checkpoint's place in the data is one in other shards than {self.folder} holds now; go on with "
                 "those, or begin a new run from the weights, with model.pretrained"
             )
+        for name, value in self._order.items():
+            if (was := state.get(name, value)) != value:
+                raise ValueError(
+                    f"the checkpoint counts clips in the order of data.init_args.{name} {was}, and this run reads "
+                    f"{self.folder} in that of {value}; set that back, or begin a new run from the weights, with "
+                    "model.pretrained"
+                )
         self.epoch, self.n = state["epoch"], state["n"]
         self._resuming = True
+
+    @property
+    def _order(self) -> dict[str, int]:
+        return {"seed": self.seed, "shuffle": self.shuffle}
 
     def _stream(self) -> Iterator[Sample]:
         worker = get_worker_info()

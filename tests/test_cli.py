@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,20 @@ def told(capsys: pytest.CaptureFixture[str], argv: list[str]) -> tuple[int, str]
     return status, capsys.readouterr().err
 
 
-def test_help_answers_in_half_a_second() -> None:
+def test_help_takes_half_a_second_of_a_processor() -> None:
     script = Path(sys.executable).with_name("ccl")
     taken = []
-    for _ in range(3):  # the fastest of three: other tests share the machine
-        start = time.perf_counter()
-        done = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
-        taken.append(time.perf_counter() - start)
+    for _ in range(3):  # the least of three: other tests share the machine's caches
+        child = subprocess.Popen([script, "--help"], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        said = child.stdout.read()
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)  # so that nobody waits for it again
+        child.stdout.close()
+        assert child.returncode == 0
+        taken.append(used.ru_utime + used.ru_stime)
     assert min(taken) < 0.5
-    assert all(verb in done.stdout for verb in cli.VERBS)
+    assert all(verb in said for verb in cli.VERBS)
 
 
 def test_help_imports_nothing_heavy() -> None:

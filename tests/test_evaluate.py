@@ -249,10 +249,9 @@ PROTOCOLS = {
     "has no 'Loud'": "loud: {class_path: json.Loud}",
     "is json.JSONDecoder, which is no ccl.evaluation.Metric": "loud: {class_path: json.JSONDecoder}",
     "calls itself 'onset'; give both one name": "loud: {class_path: ccl.evaluation.Onset}",
-    "month must be in 1..12": "av_align: 2026-99-99",
     "metric av_align, height: it must be int, not 'abc'": "av_align: {init_args: {height: abc}}",
     "metric av_align is ccl.evaluation.metrics.AVAlign, not os.system": "av_align: {class_path: os.system}",
-    "is no YAML of metrics: could not determine a constructor": "av_align: !!python/object:os.system {}",
+    "is not YAML: could not determine a constructor": "av_align: !!python/object:os.system {}",
     "holds no keys": "",
 }
 

@@ -41,8 +41,9 @@ ALLOWED: dict[str, set[str]] = {
     "sums": {"files"},
     "checkpoint": {"files", "sums"},
     "trust": {"files"},
+    "yamltext": {"files"},
     "vocabulary": LEAVES | {"text"},
-    "run": {"checkpoint", "files", "trust"},
+    "run": {"checkpoint", "files", "yamltext"},
 }
 # Where the parts meet.
 MIDDLE: dict[str, set[str]] = {
@@ -51,7 +52,7 @@ MIDDLE: dict[str, set[str]] = {
     | {"checkpoint"},
     "sharded": {"checkpoint", "files"},
     "plan": VALUES | {"guidance", "model", "nn", "tasks"},
-    "source": {"checkpoint", "files", "model", "sharded", "trust", "vocabulary"},
+    "source": {"checkpoint", "files", "model", "sharded", "trust", "vocabulary", "yamltext"},
     "model_folder": VALUES
     | {"codecs", "files", "formats", "image", "model", "pretrained", "sampling", "sharding", "source", "text", "trust"},
     "pipeline": VALUES

@@ -205,7 +205,8 @@ def test_a_run_whose_facts_are_damaged_names_the_file(run: RunFolder, name: str,
     path = run.path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(
-        FileError, match=rf"{name} (cannot be read as (the facts of a run|a config) \(|holds no object)"
+        FileError,
+        match=rf"{name}(, line \d)? (cannot be read as the facts of a run \(|is not YAML|is not UTF-8|holds no keys)",
     ):
         run.open(CONFIG, "last")
 

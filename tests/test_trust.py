@@ -21,7 +21,8 @@ import ccl
 from ccl import cli
 from ccl.files import FileError
 from ccl.model_folder import export, load_model, save_model
-from ccl.trust import Trust, read_yaml
+from ccl.trust import Trust
+from ccl.yamltext import read_yaml
 from tiny import run_folder, tiny_config, tiny_state
 
 PLANTED = "from pathlib import Path\nPath({marker!r}).write_text('imported')\ndef run(*args, **kwargs): pass\n"

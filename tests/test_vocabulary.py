@@ -35,8 +35,8 @@ from ccl.pipeline import Pipeline
 from ccl.source import find_source
 from ccl.text import EmbeddedText
 from ccl.text.embedded import words_of
-from ccl.trust import read_yaml
 from ccl.vocabulary import FILE, MOST, gather, read_words
+from ccl.yamltext import read_yaml
 from test_pipeline import run_folder, tiny_state
 from tiny import tiny_config, tiny_pipeline
 

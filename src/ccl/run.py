@@ -22,7 +22,7 @@ import yaml
 
 from ccl.checkpoint import CheckpointError, last_checkpoint, point_last, sweep_checkpoints, verify
 from ccl.files import LOCK, MARK, one_writer, reading, sweep, write_whole
-from ccl.trust import read_yaml
+from ccl.yamltext import read_yaml
 
 # What may differ when a run goes on. Nothing here changes a loss: what does (data, batch size, workers, devices,
 # precision, tasks, rates, EMA) must be as it was, or the rest would not be the same run.

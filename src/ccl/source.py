@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ccl.files import FileError, reading, sha256
 from ccl.model.adapter import LoRA, merge
-from ccl.trust import read_yaml
 from ccl.vocabulary import MOST, read_words
+from ccl.yamltext import read_yaml
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 # The config of weights that are about to be put in place; see ccl.model_folder.save_model.

@@ -1,4 +1,4 @@
-"""Configs of somebody else's: read within bounds, and checked before anything that they name is imported.
+"""Configs of somebody else's, checked before anything that they name is imported.
 
 A model's or run's config may name classes of ccl, each of the kind that stands at its place, and of modules that the
 user trusts; no function, no file, no name in a plain value. What a user writes on a command line is not read here.
@@ -15,16 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
-from ccl.files import FileError, reading
+from ccl.files import FileError
 
 OWN = "ccl"
 NODE = {"class_path", "init_args"}
-# Bounds of a config: ours are 3 kB of about 100 values.
-BYTES, VALUES, DEPTH = 200_000, 10_000, 40
 PLAIN = (str, int, float, bool, types.NoneType, Path)
 LISTS = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable)
 MAPPINGS = (dict, collections.abc.Mapping)
@@ -234,55 +230,3 @@ def _words(kinds: Sequence[Any]) -> str:
     """What is needed, for a message."""
     names = [cls.__name__ for kind in kinds for cls in _classes(kind)]
     return f"a class below {' or '.join(names)} is needed" if names else "no name may stand there"
-
-
-# YAML ---------------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML of plain values alone; what looks like a date is a text."""
-
-    yaml_implicit_resolvers: ClassVar[Any] = {
-        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds an object, read in a moment whatever stands in it.
-
-    Raises:
-        FileError: it is absent, no YAML, no object, larger than any config, or grows beyond that by its aliases.
-    """
-    if not path.is_file():
-        raise FileError(f"there is no {path}")
-    with reading(path, "a config"):
-        if path.stat().st_size > BYTES:
-            raise FileError(f"{path} is larger than any config, {path.stat().st_size} bytes")
-        loader = _Loader(path.read_text(encoding="utf-8"))
-        try:
-            tree = loader.get_single_node()
-            if tree is None or not isinstance(tree, yaml.MappingNode):
-                raise FileError(f"{path} holds no object")
-            values, depth = written_out(tree, VALUES)
-            if values > VALUES or depth > DEPTH:
-                raise FileError(f"{path} holds more than any config, {VALUES} values or {DEPTH} levels")
-            return loader.construct_document(tree)
-        finally:
-            loader.dispose()
-
-
-def written_out(node: yaml.Node, most: int) -> tuple[int, int]:
-    """How many values a tree holds, and how many levels, when its aliases are written out; endless is above `most`."""
-    known: dict[int, tuple[int, int]] = {}
-
-    def size(node: yaml.Node) -> tuple[int, int]:
-        if id(node) not in known:
-            known[id(node)] = most + 1, 0  # what holds itself has no end
-            children = node.value if isinstance(node, yaml.CollectionNode) else []
-            inner = [one for child in children for one in (child if isinstance(child, tuple) else (child,))]
-            sizes = [size(one) for one in inner]
-            known[id(node)] = 1 + sum(values for values, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
-        return known[id(node)]
-
-    return size(node)

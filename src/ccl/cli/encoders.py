@@ -11,7 +11,7 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ccl.cli.errors import UsageError, compose, did_you_mean, plain_words
+from ccl.cli.errors import UsageError, did_you_mean, plain_words, read_yaml
 from ccl.cli.own import check
 from ccl.cli.parts import build, device_of
 from ccl.codecs import AudioCodec, Codec, EmbeddedAudio, EmbeddedVideo, VideoCodec
@@ -70,8 +70,7 @@ def encoders(
 def part(text: str, where: str) -> Any:
     """class_path and init_args of `Name`, `Name {key: value}` or a YAML file."""
     if text.endswith((".yaml", ".yml")):
-        compose(Path(text))
-        return yaml.safe_load(Path(text).read_text())
+        return read_yaml(Path(text))
     name, _, arguments = text.partition(" ")
     if name not in NAMES and "." not in name:
         raise UsageError(
@@ -96,11 +95,11 @@ def configured(files: list[Path]) -> tuple[Codec, TextEncoder | None, Grid]:
     parser.add_argument("--text", type=TextEncoder | None, default=None)
     config: Any = None
     for file in files:
-        compose(file)
-        tree = yaml.safe_load(file.read_text())
-        found = {key: tree[key] for key in ("grid", "codec") if key in tree}
-        if (text := (tree.get("model") or {}).get("text")) is not None:
-            found["text"] = text
+        tree = read_yaml(file)
+        found: dict[str, Any] = {key: tree[key] for key in ("grid", "codec") if key in tree}
+        model = tree.get("model")
+        if isinstance(model, dict) and model.get("text") is not None:
+            found["text"] = model["text"]
         try:
             with chdir(file.parent):  # as `ccl fit` reads the names of part files
                 config = parser.parse_object(found, config, _skip_validation=file != files[-1])

@@ -9,15 +9,16 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from ccl.trust import written_out
+from ccl import yamltext
+from ccl.files import FileError
 
 CLASS = ("class_path", "init_args")  # the keys of a node that names a class
-MOST_NODES = 100_000  # of a config; what ships has some hundreds
 
 
 class UsageError(ValueError):
@@ -117,44 +118,31 @@ def nodes(node: yaml.Node, file: Path, path: tuple[str, ...] = (), above: tuple[
 
 
 def compose(file: Path) -> yaml.MappingNode:
-    """The YAML tree of a file.
+    """The tree of a YAML file of the user's.
 
     Raises:
-        UsageError: the file is missing, is not YAML, with the line, or holds no keys.
+        UsageError: as `ccl.yamltext.compose`, and the nearest name beside it where there is no such file.
     """
+    with of_the_user(file):
+        return yamltext.compose(file)
+
+
+def read_yaml(file: Path) -> dict[Any, Any]:
+    """What a YAML file of the user's holds; raises as `compose`."""
+    with of_the_user(file):
+        return yamltext.read_yaml(file)
+
+
+@contextmanager
+def of_the_user(file: Path) -> Iterator[None]:
+    """UsageError instead of FileError: what is wrong with a file that was named is the command line's fault."""
     if not is_file(file):
         beside = [p.name for p in file.parent.glob("*.y*ml")] if is_dir(file.parent) else []
         raise UsageError(f"there is no config file {file}{did_you_mean(file.name, beside)}")
     try:
-        tree = yaml.compose(file.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise UsageError(f"{file}, line {line} is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line_of = f", line {mark.line + 1}" if mark else ""
-        why = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UsageError(f"{file}{line_of} is not YAML: {why}") from error
-    except RecursionError as error:
-        raise UsageError(f"{file} is nested too deeply") from error
-    if not isinstance(tree, yaml.MappingNode):
-        raise UsageError(f"{file} holds no keys")
-    if written_out(tree, MOST_NODES)[0] > MOST_NODES:
-        raise UsageError(f"{file} is more than {MOST_NODES:,} values once its aliases are written out")
-    return tree
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """What a YAML file holds.
-
-    Raises:
-        UsageError: as `compose`; or a value is not of its tag.
-    """
-    compose(file)
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # keys that are lists, dates that are none
-        raise UsageError(f"{file} is not YAML: {' '.join(str(error).split())[:160]}") from error
+        yield
+    except FileError as error:
+        raise UsageError(str(error)) from error
 
 
 def is_file(path: Path) -> bool:

@@ -240,7 +240,7 @@ def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:
     """
     from ccl.data.captions import is_shards
     from ccl.source import CONFIG
-    from ccl.trust import read_yaml
+    from ccl.yamltext import read_yaml
 
     folder, whose = Path(args.testset or ""), ""
     if args.testset:

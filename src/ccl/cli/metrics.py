@@ -8,9 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from ccl.cli.errors import UsageError, did_you_mean
+from ccl.cli.errors import UsageError, did_you_mean, read_yaml
 
 if TYPE_CHECKING:
     from ccl.evaluation.metrics import Metric
@@ -66,15 +64,10 @@ def protocol_of(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, type[M
     Raises:
         UsageError: names the key that does not belong.
     """
-    from ccl.cli.errors import compose
     from ccl.cli.parts import build
     from ccl.evaluation.metrics import METRICS
 
-    compose(file)
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"{file} is no YAML of metrics: {' '.join(str(error).split())[:160]}") from error
+    tree = read_yaml(file)
     found: dict[str, dict[str, Any]] = {}
     own: dict[str, type[Metric]] = {}
     for name, node in tree.items():

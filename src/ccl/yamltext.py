@@ -1,0 +1,101 @@
+"""YAML files of configs, a user's or somebody else's: read within bounds, or refused with the line.
+
+One reader for all, so that a file means the same wherever it is read: plain values alone, and what looks like a date is
+a text, as it is to jsonargparse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from ccl.files import FileError, reading
+
+# Bounds of a config: ours are 3 kB of about 100 values.
+BYTES, VALUES, DEPTH = 200_000, 10_000, 40
+
+
+class Loader(yaml.SafeLoader):
+    """YAML of plain values alone."""
+
+    yaml_implicit_resolvers: ClassVar[Any] = {
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """What a YAML file holds.
+
+    Raises:
+        FileError: as `compose`; or a value is not what its tag says, or a key is no plain value.
+    """
+    with composed(path) as (loader, tree):
+        return loader.construct_document(tree)
+
+
+def compose(path: Path) -> yaml.MappingNode:
+    """The tree of a YAML file, whose nodes know their lines.
+
+    Raises:
+        FileError: the file is absent, no YAML or no UTF-8, with the line; holds no keys; is larger than any config, or
+            grows beyond that by its aliases.
+    """
+    with composed(path) as (_, tree):
+        return tree
+
+
+@contextmanager
+def composed(path: Path) -> Iterator[tuple[Loader, yaml.MappingNode]]:
+    """The tree of a YAML file and the loader that makes values of it; raises as `read_yaml` and `compose`."""
+    if not path.is_file():
+        raise FileError(f"there is no {path}")
+    with reading(path, "a config"):
+        if path.stat().st_size > BYTES:
+            raise FileError(f"{path} is larger than any config, {path.stat().st_size} bytes")
+        raw = path.read_bytes()
+        try:
+            loader = Loader(raw.decode())
+            try:
+                tree = loader.get_single_node()
+                if not isinstance(tree, yaml.MappingNode):
+                    raise FileError(f"{path} holds no keys")
+                values, depth = written_out(tree, VALUES)
+                if values > VALUES or depth > DEPTH:
+                    raise FileError(
+                        f"{path} holds more than any config, {VALUES:,} values or {DEPTH} levels, once its aliases are "
+                        "written out"
+                    )
+                yield loader, tree
+            finally:
+                loader.dispose()
+        except UnicodeDecodeError as error:
+            line = raw[: error.start].count(b"\n") + 1
+            raise FileError(f"{path}, line {line} is not UTF-8 text") from error
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f", line {mark.line + 1}" if mark else ""
+            why = getattr(error, "problem", None) or " ".join(str(error).split())
+            raise FileError(f"{path}{place} is not YAML: {why[:160]}") from error
+        except RecursionError as error:
+            raise FileError(f"{path} is nested too deeply") from error
+
+
+def written_out(node: yaml.Node, most: int) -> tuple[int, int]:
+    """How many values a tree holds, and how many levels, when its aliases are written out; endless is above `most`."""
+    known: dict[int, tuple[int, int]] = {}
+
+    def size(node: yaml.Node) -> tuple[int, int]:
+        if id(node) not in known:
+            known[id(node)] = most + 1, 0  # what holds itself has no end
+            children = node.value if isinstance(node, yaml.CollectionNode) else []
+            inner = [one for child in children for one in (child if isinstance(child, tuple) else (child,))]
+            sizes = [size(one) for one in inner]
+            known[id(node)] = 1 + sum(values for values, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+        return known[id(node)]
+
+    return size(node)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 from typing import Any
 
 import pytest
@@ -16,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ccl import cli
+from ccl.files import FileError
 from ccl.interaction import CCA, TARP
 from ccl.model import OviDualStream, StreamConfig
 from ccl.model.keys import diffusers_to_wan, ours_to_wan, wan_to_diffusers, wan_to_ours
 from ccl.model.load import LoadReport, load_stream, load_wan, match
 from ccl.model.save import save_diffusers, save_file_of_wan
 from ccl.model.stored import Stored
+from ccl.model_folder import save_model
 from wan_streams import (
     GRID,
     alone,
@@ -220,6 +224,36 @@ def test_a_killed_export_is_no_model_and_the_next_one_goes_on(tmp_path: Path, mo
     assert not (out / "config.json").exists()
     save_diffusers(out, state, head_dim=32, dtype=torch.float32)
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "safetensors", "model"])
+def test_a_full_disk_leaves_the_old_export_and_names_its_file(layout: str, tmp_path: Path) -> None:
+    state, out = ours().state_dict(), tmp_path / ("out.safetensors" if layout == "safetensors" else "out")
+
+    def write() -> None:
+        if layout == "diffusers":
+            save_diffusers(out, state, head_dim=32, dtype=torch.float32, shard=200_000)
+        elif layout == "safetensors":
+            save_file_of_wan(out, state, dtype=torch.float32)
+        else:
+            save_model(out, {}, {f"net.{name}": tensor for name, tensor in state.items()})
+
+    def seen() -> dict[str, bytes]:
+        files = [out] if out.is_file() else [path for path in out.iterdir() if not path.name.startswith(".next")]
+        return {path.name: path.read_bytes() for path in files}
+
+    write()
+    before, limits, handler = seen(), getrlimit(RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        setrlimit(RLIMIT_FSIZE, (100_000, limits[1]))  # from here on a disk that is full is no other
+        with pytest.raises(
+            FileError, match=rf"^{out}(/\S+\.safetensors)? cannot be written \(.*\); is the disk full\?$"
+        ):
+            write()
+    finally:
+        setrlimit(RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert seen() == before
 
 
 def test_an_export_is_whole_or_absent_and_takes_no_other_s_place(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -29,12 +30,12 @@ from ccl.evaluation.metrics.imagebind import clip_pictures
 from ccl.evaluation.metrics.wer import WER
 from ccl.files import machine_trouble
 from ccl.grid import Grid
-from ccl.media import MediaError, read_audio, read_clip, read_image, read_natural, write_clip
+from ccl.media import MediaError, first_picture, read_audio, read_clip, read_image, read_natural, write_clip
 from ccl.media.pictures import Pictures
 from ccl.media.sound import weights
 from ccl.rows import Row
 from ccl.types import AV, Clip
-from tiny_clips import tiny_clip
+from tiny_clips import TINY, tiny_clip
 
 DATA = Path(os.environ.get("CCL_TEST_DATA", "none"))
 CASES = DATA / "cases"
@@ -560,3 +561,23 @@ def test_an_empty_packet_at_the_end_of_a_stream_is_no_fault(tmp_path: Path) -> N
         container.mux(pictures.encode(None)), container.mux(sound.encode(None))
     clip, without = read_natural(path)
     assert without == {} and len(clip.video) == 10 and len(clip.audio) == 4 * 4608
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not on the PATH")
+@pytest.mark.parametrize(("shape", "said"), [((1, 200), "0.005"), ((200, 1), "200"), ((1, 30_000), "3.33e-05")])
+def test_pixels_of_a_shape_that_none_has_are_refused(shape: tuple[int, int], said: str, tmp_path: Path) -> None:
+    """A table of 1:30000 makes pictures of no width, one of 30000:1 takes all memory."""
+    path = tmp_path / "shape.avi"
+    shaped(path, Fraction(*shape))
+    reason = rf"its pixels claim to be {said} times as wide as high; 1/64 to 64 are read"
+    for read in (read_natural, first_picture, lambda path: read_clip(path, grid=TINY, require=AV(True, False))):
+        with pytest.raises(MediaError, match=reason):
+            read(path)
+    shaped(path, Fraction(1, 50))  # a narrow one keeps a column
+    assert first_picture(path).shape == (32, 1, 3)
+
+
+def shaped(path: Path, aspect: Fraction) -> None:
+    """Ten pictures of 32 x 32 pixels of that shape."""
+    pictures = ["-f", "lavfi", "-i", "testsrc=s=32x32:r=25:d=0.4", "-vf", f"setsar={aspect}:max=100000"]
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-y", *pictures, str(path)], check=True)

@@ -21,6 +21,7 @@ from ccl import generate as generate_module
 from ccl.generate import generate_file, generate_files, reconstruct_files
 from ccl.guidance import UCG3, NoGuidance
 from ccl.media import read_clip, write_clip, write_png, write_wav
+from ccl.model import save
 from ccl.model_folder import export, load_model, save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, file_names, read_rows
@@ -366,7 +367,7 @@ def test_a_killed_export_leaves_the_old_model_or_the_new(folder, monkeypatch, la
         return made
 
     with monkeypatch.context() as patched:
-        for module, name in ((Path, "replace"), (os, "fsync"), (model_folder, "save_file")):
+        for module, name in ((Path, "replace"), (os, "fsync"), (save, "save_file")):
             patched.setattr(module, name, dying(getattr(module, name)))
         patched.setattr(Path, "unlink", lambda *args, **kwargs: None)  # nothing is cleaned up after a kill
         done = contextlib.suppress(Killed)

@@ -114,5 +114,5 @@ def test_autocast_gives_finite_states(text):
 def test_bad_sizes_are_refused_in_words():
     with pytest.raises(ValueError, match="multiple of the 4 heads"):
         EmbeddedText(dim=30)
-    with pytest.raises(ValueError, match="at least 2 states"):
+    with pytest.raises(ValueError, match="a prompt has from 2 to 65,536 states"):
         EmbeddedText(length=1)

@@ -19,9 +19,16 @@ import yaml
 
 import ccl
 from ccl import cli
+from ccl.codecs import EmbeddedAudio
 from ccl.files import FileError
+from ccl.grid import Grid
+from ccl.interaction import CCA, TARP
+from ccl.model import DualStreamTransformer
+from ccl.model.stream import StreamConfig
 from ccl.model_folder import export, load_model, save_model
+from ccl.text import UMT5, EmbeddedText
 from ccl.trust import Trust
+from ccl.types import Widths
 from ccl.yamltext import read_yaml
 from tiny import run_folder, tiny_config, tiny_state
 
@@ -75,6 +82,7 @@ def part(name: str, /, **arguments: Any) -> dict[str, Any]:
 TOUCH = "touch MARKER"
 INTERACTION = "net.init_args.interaction"
 PICTURES = "codec.init_args.video"
+SOUNDS = "codec.init_args.audio.init_args"
 HOSTILE = [
     # Functions where a factory or a class stands.
     (INTERACTION, part("os.system", command=TOUCH)),
@@ -343,6 +351,8 @@ def test_aliases_that_share_a_value_are_read(tmp_path: Path) -> None:
         ("sampling.guidance.init_args.scale.audio", float("inf"), "the scale of audio is inf"),
         ("sampling.shift", float("nan"), "sampling.shift is nan"),
         ("sampling.steps", 10**9, "sampling.steps is 1000000000"),
+        (f"{SOUNDS}.iterations", 10**9, "iterations is 1000000000; it must be from 0 to 1000"),
+        ("grid.fps", float("nan"), "grid.fps is nan"),
     ],
 )
 def test_a_number_that_makes_no_clip_is_told_before_one_is_made(
@@ -351,3 +361,54 @@ def test_a_number_that_makes_no_clip_is_told_before_one_is_made(
     folder, _ = hostile(key, value)
     with pytest.raises(ValueError, match=rf"model\.safetensors: its config.yaml does not give a model: .*{said}"):
         load_model(folder)
+
+
+SIZES = {"head_dim": 12, "text_dim": 16, "layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "said"),
+    [
+        (Grid, {"fps": float("inf")}, "grid.fps is inf"),
+        (Grid, {"fps": -25.0}, "grid.fps is -25"),
+        (Grid, {"fps": 1e-300}, r"grid.fps is 1e-300, so that 77 frames last 7.7e\+301 s"),
+        (Grid, {"fps": 5e-324}, "grid.fps is 5e-324"),
+        (Grid, {"fps": 1e300}, r"77 frames at 1e\+300 fps has 0 audio tokens"),
+        (
+            Grid,
+            {"frames": 4 * 10**9 + 1},
+            "4000000001, of 48 x 48 pixels; a clip's pictures may take 8 GB",
+        ),
+        (Grid, {"frames": 4 * 10**30 + 1}, "grid.frames is 4"),
+        (Grid, {"height": 16 * 10**9}, "16000000000 x 48 pixels"),
+        (Grid, {"width": 16 * 10**9}, "48 x 16000000000 pixels"),
+        (Grid, {"sample_rate": 0}, "grid.sample_rate is 0"),
+        (Grid, {"sample_rate": 10**12}, "at 1000000000000 samples a second may take 1 GB"),
+        (Grid, {"latent_rate": float("nan")}, "grid.latent_rate is nan"),
+        (Grid, {"latent_rate": 1e12}, "grid.latent_rate is 1000000000000"),
+        (Grid, {"stride_time": 0}, "grid.stride_time is 0"),
+        (Grid, {"stride_space": -8}, "grid.stride_space is -8"),
+        (Grid, {"patch": 0}, "grid.patch is 0"),
+        (Grid, {"audio_latents": 10**9}, "grid.audio_latents is 1000000000"),
+        (EmbeddedAudio, {"iterations": -1}, "the audio codec's iterations is -1"),
+        (EmbeddedText, {"length": 10**9}, "text length is 1000000000; a prompt has from 2 to 65,536 states"),
+        (EmbeddedText, {"heads": 0}, "text heads is 0"),
+        (EmbeddedText, {"layers": -1}, "text layers is -1"),
+        (EmbeddedText, {"frequencies": 0}, "text frequencies is 0"),
+        (UMT5, {"path": "a", "tokenizer": "b", "length": 10**12}, "text length is 1000000000000"),
+        (DualStreamTransformer, {**SIZES, "head_dim": 0}, "head_dim is 0"),
+        (DualStreamTransformer, {**SIZES, "patch": -2}, "patch is -2"),
+        (DualStreamTransformer, {**SIZES, "freq_dim": -2}, "freq_dim is -2"),
+        (DualStreamTransformer, {**SIZES, "rescale": float("nan")}, "rescale is nan"),
+        (CCA, {"num_context_audio": -1}, "num_context is -1 for audio"),
+    ],
+)
+def test_a_number_that_no_memory_holds_or_no_loop_ends_at_is_refused_by_its_name(
+    make: Any, given: dict[str, Any], said: str
+) -> None:
+    if make is DualStreamTransformer:
+        given = {"video": StreamConfig(48, 64, 16), "audio": None, **given}
+    sizes = (Widths(48, 24, 12), TARP()) if make is CCA else ()
+    with pytest.raises(ValueError, match=said) as told:
+        make(*sizes, **given)
+    assert len(str(told.value)) < 300

@@ -37,8 +37,7 @@ from ccl.text import EmbeddedText
 from ccl.text.embedded import words_of
 from ccl.vocabulary import FILE, MOST, gather, read_words
 from ccl.yamltext import read_yaml
-from test_pipeline import run_folder, tiny_state
-from tiny import tiny_config, tiny_pipeline
+from tiny import run_folder, tiny_config, tiny_pipeline, tiny_state
 
 
 def world_words() -> list[str]:

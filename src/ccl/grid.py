@@ -6,7 +6,10 @@ t_v latent frames of h x w video tokens; t_a audio tokens; c = floor(t_a / t_v) 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
+
+PICTURES, SOUND = 8 * 2**30, 2**30  # bytes that those of one clip may take
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class Grid:
 
     Raises:
         ValueError: in words, where the codec or the patches do not divide the clip, the clip has fewer audio than video
-            tokens (undefined in the paper), or `audio_latents` is a latent frame or more away from the clip's length.
+            tokens (undefined in the paper), `audio_latents` is a latent frame or more away from the clip's length, or
+            the clip is larger than PICTURES and SOUND allow.
     """
 
     frames: int = 77
@@ -43,14 +47,32 @@ class Grid:
     audio_latents: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("sample_rate", "stride_time", "stride_space", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"grid.{name} is {getattr(self, name)}; it must be at least 1")
         if self.frames < 1 or (self.frames - 1) % self.stride_time:
             raise ValueError(f"grid.frames is {self.frames}; the video codec needs {self.stride_time}k + 1 frames")
-        if self.fps <= 0:
-            raise ValueError(f"grid.fps is {self.fps}; it must be positive")
+        if not 0 < self.fps < inf:
+            raise ValueError(f"grid.fps is {self.fps}; it must be a positive number")
+        if not 0 < self.latent_rate <= self.sample_rate:
+            raise ValueError(
+                f"grid.latent_rate is {self.latent_rate}; it must be positive, and no more than the sample_rate of "
+                f"{self.sample_rate}"
+            )
         step = self.stride_space * self.patch
         for name, size in (("height", self.height), ("width", self.width)):
             if size <= 0 or size % step:
                 raise ValueError(f"grid.{name} is {size}; it must be a multiple of {step} pixels")
+        if 3 * self.frames * self.height * self.width > PICTURES:
+            raise ValueError(
+                f"grid.frames is {self.frames}, of {self.height} x {self.width} pixels; a clip's pictures may take "
+                f"{PICTURES / 2**30:g} GB"
+            )
+        if 4 * self.seconds * self.sample_rate > SOUND:
+            raise ValueError(
+                f"grid.fps is {self.fps}, so that {self.frames} frames last {self.seconds:.3g} s; a clip's sound at "
+                f"{self.sample_rate} samples a second may take {SOUND / 2**30:g} GB"
+            )
         exact = self.seconds * self.latent_rate
         if self.audio_latents is not None and abs(self.audio_latents - exact) > max(1, exact / self.t_v):
             raise ValueError(

@@ -16,16 +16,15 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ccl.codecs.base import Codec
-from ccl.files import LOCK, MARK, FileError, one_writer, replacing_path, sha256, sweep, sync, write_whole
+from ccl.files import LOCK, MARK, one_writer, sha256, sweep, sync, write_whole
 from ccl.formats import check_dtype, check_finite
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.save import replacing_tensors
 from ccl.pretrained import missing
 from ccl.sampling import Sampling
 from ccl.sharding import check_shapes, load_whole, shapes_of
@@ -93,16 +92,10 @@ def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tens
         raise ValueError(f"{folder} exists and is no model folder; choose another name")
     with one_writer(folder):
         sweep(folder)
-        try:
-            with replacing_path(folder / WEIGHTS) as fresh:
-                fresh.touch()
-                mode = fresh.stat().st_mode
-                save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh)
-                fresh.chmod(mode)  # safetensors leaves it to its owner alone
-                provenance = {**config.get("provenance", {}), "weights_sha256": sha256(fresh)}
-                write_whole(folder / NEXT, yaml.safe_dump({**config, "provenance": provenance}, sort_keys=False))
-        except SafetensorError as error:
-            raise FileError(f"{folder / WEIGHTS} cannot be written ({error}); is the disk full?") from error
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        with replacing_tensors(folder / WEIGHTS, tensors) as fresh:
+            provenance = {**config.get("provenance", {}), "weights_sha256": sha256(fresh)}
+            write_whole(folder / NEXT, yaml.safe_dump({**config, "provenance": provenance}, sort_keys=False))
         (folder / NEXT).replace(folder / CONFIG)
         sync(folder)
 

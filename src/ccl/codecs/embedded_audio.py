@@ -21,6 +21,7 @@ from ccl.codecs.projection import BasisFile
 from ccl.codecs.refine import PAIRS, Refiner
 
 PAIR = 2  # log-mel frames a latent
+MOST = 1000  # iterations; after a hundred nothing is heard of more
 
 
 class EmbeddedAudio(AudioCodec):
@@ -32,7 +33,8 @@ class EmbeddedAudio(AudioCodec):
         iterations: of Griffin-Lim.
 
     Raises:
-        ValueError: where the basis file is missing, broken or of another number of channels.
+        ValueError: where the basis file is missing, broken or of another number of channels, or the iterations are
+            beyond MOST.
     """
 
     sample_rate = 16_000
@@ -40,6 +42,8 @@ class EmbeddedAudio(AudioCodec):
 
     def __init__(self, channels: int = 40, basis: str | None = None, iterations: int = 48) -> None:
         super().__init__()
+        if not 0 <= iterations <= MOST:
+            raise ValueError(f"the audio codec's iterations is {iterations}; it must be from 0 to {MOST}")
         self.channels = channels
         self.mel = LogMel(sample_rate=self.sample_rate, iterations=iterations)
         file = BasisFile(basis)

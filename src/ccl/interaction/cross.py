@@ -189,6 +189,8 @@ class CrossModal(Interaction):
         self.align, self.rotation, self.head_dim = align, rotate, widths.head_dim
         kwargs: dict[str, Any] = {"own_projections": own_projections, "init": init}
         a, v = num_context
+        if min(a, v) < 0:
+            raise ValueError(f"num_context is {a} for audio and {v} for video; neither can be negative")
         self.a2v = CrossAttention(widths.video, widths.audio, widths.head_dim, num_context=a, **kwargs)
         self.v2a = CrossAttention(widths.audio, widths.video, widths.head_dim, num_context=v, **kwargs)
 

@@ -11,8 +11,9 @@ from typing import Any
 import av.error
 
 from ccl.files import machine_trouble
+from ccl.grid import PICTURES, SOUND
 
-LARGEST = {"pictures": 8 * 2**30, "sound": 2**30}  # bytes that one file may unfold to
+LARGEST = {"pictures": PICTURES, "sound": SOUND}  # bytes that one file may unfold to
 
 
 class MediaError(ValueError):

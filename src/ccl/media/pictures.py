@@ -17,7 +17,21 @@ from ccl.media.errors import MediaError, check_size
 
 CONSTANT = 25.0  # pictures a second that whoever wants a constant rate may make of a gap
 USUAL = 25  # pictures a second of a stream of which nothing is known
+WIDEST = 64  # that a pixel may be of its height, or high of its width
 _RESIZE = Interpolation.AREA
+
+
+def pixel_aspect(stream: Any, name: str) -> float:
+    """Width of a stream's pixels over their height.
+
+    Raises:
+        MediaError: no picture has such pixels: it would be one line, or take all memory.
+    """
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if not 1 / WIDEST <= aspect <= WIDEST:
+        claim = f"its pixels claim to be {aspect:.3g} times as wide as high"
+        raise MediaError(name, f"{claim}; 1/{WIDEST} to {WIDEST} are read")
+    return aspect
 
 
 class Upright:
@@ -40,7 +54,7 @@ class Upright:
         """Learn a frame's shape: once, unless it changes within the file."""
         self.shape = frame.width, frame.height
         self.transposed, self.mirrored, self.flipped = orientation(frame)
-        width, height = round(frame.width * self.aspect), frame.height
+        width, height = max(1, round(frame.width * self.aspect)), frame.height
         if not self.height:
             upright = (width, height) if self.transposed else (height, width)
             self.height, self.width = (self.grid.height, self.grid.width) if self.grid else upright
@@ -100,7 +114,7 @@ class Pictures:
         self._unit = stream.time_base
         self._seconds = float(self._unit)
         self._guessed = None if stream.base_rate == stream.average_rate else stream.base_rate
-        self._aspect = float(stream.sample_aspect_ratio or 1)
+        self._aspect = pixel_aspect(stream, name)
         tabled = "mp4" in stream.container.format.name.split(",") and stream.duration
         self._ends = ((stream.start_time or 0) + stream.duration) * stream.time_base if tabled else None
         self.count, self.decoded, self.done = 0, 0, False
@@ -202,7 +216,7 @@ class Pictures:
         if self._ends is not None:
             # An mp4's table has durations in the order of decoding; their sum, or the edit list, says where all end.
             shown = self._ends - max(self._ticks) * self._unit
-            return shown if shown > 0 else said or usually
+            return next(seconds for seconds in (shown, said, usually) if seconds > 0)
         if said <= 0:
             return usually
         # Other containers need not say, and ffmpeg then takes a tick of the rate it guesses (1000 a second in what a

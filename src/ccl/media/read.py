@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from ccl.grid import Grid
 from ccl.media.container import best_stream, opened, packets
 from ccl.media.errors import MediaError, check_size, faults
-from ccl.media.pictures import Pictures, Upright
+from ccl.media.pictures import Pictures, Upright, pixel_aspect
 from ccl.media.sound import Sound
 from ccl.types import AV, STREAMS, Clip
 
@@ -117,7 +117,7 @@ def first_picture(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
         stream.codec_context.thread_type = "NONE"  # with threads, several pictures are decoded before one comes
         with faults(path, name, "is corrupt or truncated"):
             for frame in container.decode(stream):
-                upright = Upright(frame, float(stream.sample_aspect_ratio or 1), None)
+                upright = Upright(frame, pixel_aspect(stream, name), None)
                 check_size(name, "pictures", upright.size)
                 out = upright.empty(1)
                 upright(frame, out[0])

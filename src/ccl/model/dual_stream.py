@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
+from math import inf
 from typing import Any
 
 import torch
@@ -69,6 +70,11 @@ class DualStreamTransformer(nn.Module):
         super().__init__()
         if video is None and audio is None:
             raise ValueError("both streams are null; the network needs at least one")
+        for name, number in {"head_dim": head_dim, "text_dim": text_dim, "freq_dim": freq_dim, "patch": patch}.items():
+            if number < 1:
+                raise ValueError(f"{name} is {number}; it must be at least 1")
+        if isinstance(rescale, float) and not 0 < rescale < inf:
+            raise ValueError(f"rescale is {rescale}; a factor must be a positive number")
         for name, config in AV(video, audio)._asdict().items():
             if config is not None and config.width % head_dim:
                 raise ValueError(f"the {name} stream's width {config.width} is not a multiple of head_dim {head_dim}")

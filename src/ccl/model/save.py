@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ccl.files import LOCK, MARK, one_writer, replacing_path, sweep, sync, write_whole
+from ccl.files import LOCK, MARK, FileError, one_writer, replacing_path, sweep, sync, write_whole
 from ccl.model.keys import wan_to_diffusers
 from ccl.model.load import stream_state
 
@@ -24,6 +26,7 @@ WEIGHTS = "diffusion_pytorch_model"  # diffusers' name for the weights in a fold
 CONFIG, NEXT = "config.json", ".next-config.json"  # the second while the weights that it is of are put in place
 KIND = "WanTransformer3DModel"
 SHARD = 5 * 10**9  # bytes; a larger network is cut
+THEIRS = {"format": "pt"}  # metadata of files that diffusers reads
 
 
 def save_diffusers(
@@ -62,8 +65,8 @@ def save_diffusers(
         with ExitStack() as placing:  # all are written before the first takes its place
             write_whole(folder / NEXT, json.dumps(config, indent=2) + "\n")
             for name, keys in plan.filename_to_tensors.items():
-                partial = placing.enter_context(replacing_path(folder / name))
-                _save({key: theirs[key] for key in keys}, partial)
+                part = {key: theirs[key] for key in keys}
+                placing.enter_context(replacing_tensors(folder / name, part, THEIRS))
             (folder / CONFIG).unlink(missing_ok=True)
             for old in folder.glob(f"{WEIGHTS}*.safetensors*"):
                 old.unlink()
@@ -83,17 +86,28 @@ def save_file_of_wan(path: str | Path, state: Mapping[str, Tensor], *, dtype: to
     path, wan = Path(path), _video(state, dtype)
     if path.suffix != ".safetensors" or path.is_dir():
         raise ValueError(f"{path} is no name for a file of weights; --format safetensors writes NAME.safetensors")
+    with replacing_tensors(path, wan, THEIRS):
+        pass
+
+
+@contextmanager
+def replacing_tensors(
+    path: Path, state: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> Iterator[Path]:
+    """A file of tensors, written under a temporary name, that takes the place of `path` when the block ends.
+
+    Raises:
+        FileError: it cannot be written; safetensors tells a full disk without a number or a name.
+    """
     with replacing_path(path) as fresh:
-        _save(wan, fresh)
-
-
-def _save(state: dict[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(state, path, metadata={"format": "pt"})
-    path.chmod(mode)  # safetensors leaves it to its owner alone
+        fresh.touch()
+        mode = fresh.stat().st_mode
+        try:
+            save_file(dict(state), fresh, metadata=metadata)
+        except SafetensorError as error:
+            raise FileError(f"{path} cannot be written ({error}); is the disk full?") from error
+        fresh.chmod(mode)  # safetensors leaves it to its owner alone
+        yield fresh
 
 
 def transformer_config(wan: Mapping[str, Tensor], head_dim: int) -> dict[str, Any]:

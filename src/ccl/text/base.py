@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ccl.pretrained import Absent
 
+MOST = 2**16  # states of a prompt
+
 
 class TextEncoder(nn.Module, ABC):
     """Prompts to states of a fixed length, zeros after the last token, as Wan2.1 feeds them.
@@ -39,3 +41,9 @@ class TextEncoder(nn.Module, ABC):
 
     def unload(self) -> None:
         """Give back the memory of weights that can be loaded again; they are when next needed. Nothing here."""
+
+
+def check_length(length: int) -> None:
+    """ValueError where a prompt cannot have so many states."""
+    if not 2 <= length <= MOST:
+        raise ValueError(f"text length is {length}; a prompt has from 2 to {MOST:,} states")

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl.rng import seed_of
-from ccl.text.base import TextEncoder
+from ccl.text.base import TextEncoder, check_length
 
 OPEN_QUOTE, CLOSE_QUOTE, END = "<open>", "<close>", "<end>"
 _MARKS = frozenset({OPEN_QUOTE, CLOSE_QUOTE, END})
@@ -144,10 +144,12 @@ class EmbeddedText(TextEncoder):
         frequencies: int = 8,
     ) -> None:
         super().__init__()
-        if dim % heads:
+        for name, number in {"layers": layers, "heads": heads, "buckets": buckets, "frequencies": frequencies}.items():
+            if number < 1:
+                raise ValueError(f"text {name} is {number}; it must be at least 1")
+        if dim < 1 or dim % heads:
             raise ValueError(f"text dim is {dim}; it must be a multiple of the {heads} heads")
-        if length < 2:
-            raise ValueError(f"text length is {length}; a prompt needs at least 2 states")
+        check_length(length)
         self.dim, self.length, self.buckets, self.frequencies = dim, length, buckets, frequencies
         self.table = nn.Parameter(torch.empty(buckets, dim))
         self.position = nn.Parameter(torch.empty(length, dim))

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ccl.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
-from ccl.text.base import TextEncoder
+from ccl.text.base import TextEncoder, check_length
 
 WHAT = "the text encoder umT5"
 ORIGINAL = "models_t5_umt5-xxl-enc-bf16.pth"
@@ -78,8 +78,7 @@ class UMT5(TextEncoder):
         remembered: int = 64,
     ) -> None:
         super().__init__()
-        if length < 2:
-            raise ValueError(f"text length is {length}; a prompt needs at least 2 states")
+        check_length(length)
         self.path, self.tokenizer_path = path, tokenizer
         self.dim, self.length, self.remembered = dim, length, remembered
         self.dtype: torch.dtype = getattr(torch, dtype)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ccl import weights
 from ccl.formats import check_finite
 from ccl.model.load import load_stream, load_wan
-from ccl.model.stored import files
+from ccl.model.stored import Stored, files
 from ccl.pretrained import fill, tensors, weight_files
 from ccl.sharding import load_whole
 from wan_streams import as_shards_of_wan, original, ours, refused, wan
@@ -160,12 +161,42 @@ def test_adapters_and_quantised_networks_are_refused_by_name(kind: str, tmp_path
     assert kind in said and MARKS[kind] in said and "x.safetensors" in said
 
 
+def test_a_file_that_was_packed_anew_gives_its_numbers_not_the_packed_bytes(tmp_path: Path) -> None:
+    right = torch.arange(4000, dtype=torch.float32)
+    torch.save({"a.weight": right}, tmp_path / "own.pth")
+    with ZipFile(tmp_path / "own.pth") as own, ZipFile(tmp_path / "packed.pth", "w", ZIP_DEFLATED) as packed:
+        for name in own.namelist():
+            packed.writestr(name, own.read(name))
+    for read in (tensors, Stored, weights.read):
+        assert torch.equal(dict(read(tmp_path / "packed.pth"))["a.weight"], right)
+
+
+def test_a_file_with_two_networks_in_it_is_told(tmp_path: Path) -> None:
+    torch.save({name: {"a.weight": torch.ones(2)} for name in ("generator", "state_dict")}, tmp_path / "two.pth")
+    with pytest.raises(ValueError, match=r"two\.pth holds two networks, generator and state_dict"):
+        dict(tensors(tmp_path / "two.pth"))
+
+
+@pytest.mark.parametrize(
+    "held", ['{"weight_map": {"a": "../x.safetensors"}}', '{"weight_map": {"a": 3}}', '{"weight_map": []}', "[" * 10**5]
+)
+def test_an_index_of_weights_leads_nowhere_else(held: str, tmp_path: Path) -> None:
+    put(tmp_path, "x.safetensors")
+    (tmp_path / "net").mkdir()
+    index = tmp_path / "net" / f"{ONE}.index.json"
+    index.write_text(held)
+    for read in (tensors, Stored):
+        with pytest.raises(ValueError, match=r"index\.json"):
+            dict(read(index.parent))
+
+
 @pytest.mark.parametrize(
     ("head", "word"),
     [
         (b"GGUF\x03\x00\x00\x00", "GGUF"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "web page"),
+        (b"\n<!doctype html>", "web page"),
     ],
 )
 @pytest.mark.parametrize("name", ["wan.gguf", "wan.safetensors", "wan.pth", "wan.bin"])

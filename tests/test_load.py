@@ -441,9 +441,9 @@ def test_a_folder_that_is_not_whole_is_told(tmp_path: Path) -> None:
     (folder / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
     assert "lacks diffusion_pytorch_model-00002-of-00003.safetensors" in refused(ours(), folder)
     (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text('{"weight_map": {"a": "../../secret"}}')
-    assert "names files of other folders" in refused(ours(), folder)
+    assert "'../../secret', which is not a plain file name" in refused(ours(), folder)
     (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text("{")
-    assert "is no index of shards" in refused(ours(), folder)
+    assert "index.json cannot be read as JSON" in refused(ours(), folder)
 
 
 def test_a_folder_with_nothing_or_with_everything_twice_is_told(tmp_path: Path) -> None:

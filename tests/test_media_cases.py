@@ -158,6 +158,18 @@ def test_a_file_that_really_ends_too_soon_is_a_reason(kind, tmp_path):
     assert "truncated" in refusal(path)
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mov", "flv", "wav"])
+def test_a_file_behind_a_file_is_a_reason(kind, tmp_path):
+    path = tmp_path / f"film.{kind}"
+    if kind == "wav":
+        sound(path, tone(440)[:, None])
+    else:
+        film(path, codec="flv1" if kind == "flv" else "libx264")
+    read_natural(path)
+    path.write_bytes(2 * path.read_bytes())  # `cat`: of one such film ffmpeg, too, reads the first alone
+    assert "joined end to end" in refusal(path)
+
+
 def test_a_size_that_a_writer_left_open_promises_nothing(tmp_path):
     path = sound(tmp_path / "live.wav", tone(440)[:, None])
     data = bytearray(path.read_bytes())
@@ -340,6 +352,16 @@ def test_stereo_in_antiphase_is_a_reason_and_wide_stereo_is_not(tmp_path):
     assert "antiphase" in refusal(sound(tmp_path / "a.wav", np.stack([left, -0.9 * left], 1), "stereo"))
     for name, right in {"b": 0 * left, "c": tone(660), "d": left}.items():
         assert read_audio(sound(tmp_path / f"{name}.wav", np.stack([left, right], 1), "stereo")).any()
+
+
+@pytest.mark.parametrize("anti", [slice(0, 48_000), slice(72_000, 144_000)])
+def test_a_second_of_antiphase_is_a_reason(anti, tmp_path):
+    left = tone(440, 3)
+    right, quiet = left.copy(), np.ones_like(left)
+    right[anti] *= -1
+    assert "antiphase" in refusal(sound(tmp_path / "a.wav", np.stack([left, right], 1), "stereo"))
+    quiet[anti] = 0.1  # a hundredth of the power: a room's noise may have any phase
+    read_audio(sound(tmp_path / "b.wav", np.stack([left, right], 1) * quiet[:, None], "stereo"))
 
 
 @pytest.mark.parametrize("rate", [1, 100_000_000, 2**31 - 1])

@@ -7,6 +7,7 @@ without them; an adapter means nothing without its base. Each would load, or nea
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -37,17 +38,32 @@ NAMES: tuple[tuple[str, str], ...] = (
         "a network quantised to fp8 or fp4 with scales; take its bfloat16 or float16 file",
     ),
     (r"\.(absmax|quant_map|nested_absmax|SCB|weight_format)$|\.quant_state\.", "a network quantised by bitsandbytes"),
-    (r"\.(qweight|qzeros|wscales|g_idx)$", "a network quantised to integers (GPTQ, AWQ or SVDQuant)"),
+    (
+        r"\.(qweight|qzeros|wscales|g_idx|weight_packed|weight_zero_point|codebooks)$",
+        "a network quantised to integers (GPTQ, AWQ, SVDQuant or the like)",
+    ),
 )
 
 
 def foreign_file(path: Path) -> str:
     """What a file is, in words, where its name or first bytes say that it holds no weights as they are read here."""
     with path.open("rb") as file:
-        head = file.read(32)
+        head = file.read(64)
     if path.suffix.lower() == ".gguf":
         head = HEADS[0][0]
-    return next((what for start, what in HEADS if head.startswith(start)), "")
+    page = head.lstrip().lower()
+    return next((what for start, what in HEADS if head.startswith(start) or page.startswith(start.lower())), "")
+
+
+def mappable(path: Path) -> bool:
+    """Whether the tensors in a file of torch.save lie in it as they are: in a zip that nobody has packed anew.
+
+    torch itself maps what is packed all the same, and takes the packed bytes for numbers.
+    """
+    if not zipfile.is_zipfile(path):  # of before there were zips
+        return False
+    with zipfile.ZipFile(path) as file:
+        return all(entry.compress_type == zipfile.ZIP_STORED for entry in file.infolist())
 
 
 def foreign_names(names: Iterable[str]) -> str:

@@ -128,7 +128,8 @@ def csv_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, di
         FileError: a column is missing or there twice, a row has more or fewer cells than the head, a quote is not
             closed; with the row's first line.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    # A quote behind ", " opens a cell, too: else it would stand in the text, where quotes mean that something is said.
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True, skipinitialspace=True)
     head: list[str] = []
     line = 1
     while True:

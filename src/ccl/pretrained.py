@@ -12,7 +12,7 @@ import hashlib
 import json
 import pkgutil
 import re
-import zipfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -20,7 +20,8 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ccl.formats import check_dtype, check_finite, foreign_file, foreign_names
+from ccl.files import plain_name, reading
+from ccl.formats import check_dtype, check_finite, foreign_file, foreign_names, mappable
 
 Precision = Literal["float32", "bfloat16"]
 Net = TypeVar("Net", bound=nn.Module)
@@ -175,13 +176,25 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is absent or holds something else.
     """
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({_short(error)})") from error
+    if not path.is_file():
+        raise ValueError(f"there is no {path}")
+    with reading(path, "JSON"):
+        value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds no object")
     return value
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Which file beside an index of safetensors holds each tensor.
+
+    Raises:
+        ValueError: it is no such index, or names a file elsewhere.
+    """
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{index} is no index of shards: it has no weight_map")
+    return {key: plain_name(name, index) for key, name in names.items()}
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -199,7 +212,7 @@ def weight_files(path: Path) -> list[Path]:
     if found and found[0].suffix == ".safetensors":
         return found
     if found:
-        names = sorted(set(read_json(found[0]).get("weight_map", {}).values()))
+        names = sorted(set(weight_map(found[0]).values()))
         if lacking := [name for name in names if not (path / name).is_file()]:
             raise ValueError(f"{path} lacks {lacking[0]}, which {found[0].name} names")
         return [path / name for name in names]
@@ -219,7 +232,7 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
     for file in weight_files(path):
         if foreign := foreign_file(file):
             raise ValueError(f"{file} is {foreign}")
-        try:
+        with reading(file, "weights"):
             if file.suffix == ".safetensors":
                 from safetensors import safe_open
 
@@ -230,11 +243,14 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
                         check_dtype(name, tensor.dtype, file)
                         yield name, tensor
                 continue
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-        except Exception as error:  # torch and safetensors raise whatever the bytes provoke
-            raise ValueError(f"{file} cannot be read as weights ({_short(error)})") from error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of other pickles than torch's, which are refused or read all the same
+                state = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable(file))
         if isinstance(state, Mapping):
-            state = next((state[name] for name in NESTED if isinstance(state.get(name), Mapping)), state)
+            nested = [name for name in NESTED if isinstance(state.get(name), Mapping)]
+            if len(nested) > 1:
+                raise ValueError(f"{file} holds two networks, {' and '.join(nested)}, and only one of them is meant")
+            state = state[nested[0]] if nested else state
         if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError(f"{file} holds no table of named tensors")
         for name in filter(keep, state):
@@ -276,7 +292,3 @@ def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of a network's files: while they are as they were, so is what was read of them."""
     files = [(file, file.stat()) for file in weight_files(path)]
     return tuple((str(file), stat.st_size, stat.st_mtime_ns) for file, stat in files)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

@@ -24,10 +24,10 @@ Which channels
     other rates and layouts within a sound are each read as what they are; the sound has the highest of the rates.
 What is refused, as a MediaError with its reason
     A required stream that is missing or cannot be decoded; a corrupt picture; a file that ends before its own outermost
-    sizes or its index say (streams such as ts, mp3 or ogg hold no such promise: they are as long as they are); channels
-    that cancel each other out in mono; sample rates outside RATES; pixels of absurd shapes; what would unfold to more
-    than LARGEST; and whatever only points at other files or addresses (playlists, SDP). Trouble of the machine is
-    raised as what it is.
+    sizes or its index say (streams such as ts, mp3 or ogg hold no such promise: they are as long as they are), or holds
+    a second one behind the first, out of reach; channels that cancel each other out in mono for a second; sample rates
+    outside RATES; pixels of absurd shapes; what would unfold to more than LARGEST; and whatever only points at other
+    files or addresses (playlists, SDP). Trouble of the machine is raised as what it is.
 
 Every write is whole or not at all.
 """

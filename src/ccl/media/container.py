@@ -14,7 +14,7 @@ from av.stream import Disposition
 
 from ccl.media.errors import MediaError, faults
 from ccl.media.timeline import continuous
-from ccl.media.whole import missing_bytes
+from ccl.media.whole import is_joined, missing_bytes
 
 MP3_SYNC = 0xFF  # the first byte of every block
 SMALL = 480 * 480  # pixels, below which threads cost more than they save
@@ -80,7 +80,7 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
     """All packets of some streams, on one line of time, then each stream's empty one that flushes its decoder.
 
     Raises:
-        MediaError: at the end of the file, where it holds less than it promises.
+        MediaError: at the end of the file, where it holds less than it promises, or more than can be read.
     """
     stored = {stream.index: len(stream.index_entries) for stream in streams}  # of cuts, too: a header's count is not
     read = dict.fromkeys(stored, 0)
@@ -99,6 +99,8 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
     with _bytes(source) as file:
         if missing := missing_bytes(file):
             raise MediaError(name, f"is truncated: {missing:,} bytes of those that it promises are missing")
+        if is_joined(file):
+            raise MediaError(name, "holds several files joined end to end, of which the first alone can be read")
     for stream in streams:
         if read[stream.index] < stored[stream.index]:
             have = f"{read[stream.index]} of the {stored[stream.index]} {stream.type} packets in its index"

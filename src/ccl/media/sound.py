@@ -19,6 +19,7 @@ STRETCHED = 0.05  # of its length: a block that claims to last so much more or l
 # Of the power that channels would have if they had nothing in common, what a mix must keep: stereo with a correlation
 # below -0.9 is antiphase, which no recording means to be.
 LEAST_KEPT = 0.1
+QUIET = 0.1  # of the mean power of a sound: what is below may be noise of any phase
 _TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64, "flt": np.float32, "dbl": np.float64}
 
 
@@ -59,7 +60,9 @@ class Sound:
         # samples, and at which one the newest block ends by its own claim (None: as its samples do).
         self._ahead = 0.0
         self._claimed: float | None = None
-        self._kept, self._apart = 0.0, 0.0
+        self._powers: list[
+            tuple[int, float, float]
+        ] = []  # of each block: its samples, power of the mix, of all channels
         if self.rate:
             self._check_rate(self.rate)
 
@@ -102,7 +105,7 @@ class Sound:
         """MediaError where there was no sound, or its channels cancel each other out."""
         if not self.runs:
             raise MediaError(self.name, "its audio stream holds no sound")
-        if self._kept < LEAST_KEPT * self._apart:
+        if self._cancels():
             raise MediaError(self.name, "its channels cancel each other out in mono (antiphase)")
 
     def from_time(self, start: float | None, sample_rate: int | None = None) -> Float32[np.ndarray, " s"]:
@@ -142,9 +145,21 @@ class Sound:
         if mix is None:
             raise MediaError(self.name, f"its {len(data)} channels have no known mix to mono ({frame.layout.name})")
         mono = mix @ data
-        self._kept += float(np.vdot(mono, mono))
-        self._apart += sum(float(w**2 * np.vdot(one, one)) for w, one in zip(mix, data, strict=True))
+        apart = sum(float(w**2 * np.vdot(one, one)) for w, one in zip(mix, data, strict=True))
+        self._powers.append((frame.samples, float(np.vdot(mono, mono)), apart))
         return mono
+
+    def _cancels(self) -> bool:
+        """Whether of some second that is not much quieter than the rest, or of a shorter sound, too little is kept."""
+        if not self._powers:
+            return False
+        samples, kept, apart = np.array(self._powers).T
+        middle = np.cumsum(samples) - samples / 2
+        last = max(samples.sum() // self.rate - 1, 0)  # which may be longer
+        second = np.minimum(middle // self.rate, last).astype(int)
+        length, kept, apart = (np.bincount(second, one) for one in (samples, kept, apart))
+        loud = apart * length.sum() > QUIET * apart.sum() * length
+        return bool((loud & (kept < LEAST_KEPT * apart)).any())
 
 
 def channels(frame: Any) -> Float32[np.ndarray, "c s"]:

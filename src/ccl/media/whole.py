@@ -1,62 +1,92 @@
-"""Whether a file ends before it should, by the sizes in its own outermost structure.
+"""Whether a file ends before it should, or holds another one behind its end, by the sizes in its outermost structure.
 
-ISO media (mp4, mov) is a row of boxes, Matroska one segment, RIFF (wav, avi) and AIFF a row of forms. A size that a
-writer left open, as for a live stream, promises nothing.
+ISO media (mp4, mov) is a row of boxes, Matroska one segment, RIFF (wav, avi) and AIFF a row of forms, FLV one of tags.
+A size that a writer left open, as for a live stream, promises nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BufferedIOBase
-from typing import Literal
 
 _OPEN = 2**31 - 2**16  # sizes of forms from here on are what those put down who write to a pipe
 _SLACK = 64  # bytes: some writers count their own header in
 _BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip")
+_FORMS = (b"RIFF", b"FORM")
+_FLV = b"FLV"
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def missing_bytes(file: BufferedIOBase) -> int:
     """How many bytes a file lacks of what it promises; 0 where it is whole or promises nothing."""
-    length = file.seek(0, 2)
-    file.seek(0)
-    head = file.read(8)
+    length, head = _begin(file)
     if head[4:] in _BOXES:
-        end = _boxes(file, length)
+        end = max((end for kind, end in _boxes(file, length) if kind in (b"moov", b"mdat", b"moof")), default=0)
     elif head[:4] == _EBML:
         end = _segment(file)
-    elif head[:4] in (b"RIFF", b"FORM"):
-        end = _forms(file, length, "little" if head[:4] == b"RIFF" else "big")
+    elif head[:4] in _FORMS:
+        end = max((end for _, end in _forms(file, length)), default=0)
     else:
         end = 0
     return end - length if end > length + _SLACK else 0
 
 
-def _boxes(file: BufferedIOBase, length: int) -> int:
-    """Where the last box that holds media ends."""
-    at = end = 0
+def is_joined(file: BufferedIOBase) -> bool:
+    """Whether behind a film or sound lies another of its kind, to which no reader would come."""
+    length, head = _begin(file)
+    if head[4:] in _BOXES:
+        kinds = [kind for kind, _ in _boxes(file, length)]
+        return kinds.count(b"moov") > 1 and b"moof" not in kinds  # fragments of all parts are read
+    if head[:4] in _FORMS:
+        return [kind for kind, _ in _forms(file, length)][1:2] in ([b"WAVE"], [b"AIFF"], [b"AIFC"])
+    return head[:3] == _FLV and _flv_again(file, length)
+
+
+def _begin(file: BufferedIOBase) -> tuple[int, bytes]:
+    """How long a file is, and its first eight bytes."""
+    length = file.seek(0, 2)
+    file.seek(0)
+    return length, file.read(8)
+
+
+def _boxes(file: BufferedIOBase, length: int) -> Iterator[tuple[bytes, int]]:
+    """Kind and end of each box."""
+    at = 0
     while at + 8 <= length:
         file.seek(at)
         head = file.read(16)
         size, kind = int.from_bytes(head[:4], "big"), head[4:8]
         size = int.from_bytes(head[8:], "big") if size == 1 else size
         if size < 8:  # 0 is up to the file's end; less is no box
-            break
+            return
         at += size
-        end = at if kind in (b"moov", b"mdat", b"moof") else end
-    return end
+        yield kind, at
 
 
-def _forms(file: BufferedIOBase, length: int, order: Literal["little", "big"]) -> int:
-    """Where the last form ends: a long avi has several."""
+def _forms(file: BufferedIOBase, length: int) -> Iterator[tuple[bytes, int]]:
+    """Kind and end of each form: a long avi has several."""
     at = 0
     while at + 8 <= length:
         file.seek(at)
-        head = file.read(8)
-        size = int.from_bytes(head[4:], order)
-        if head[:4] not in (b"RIFF", b"FORM") or size >= _OPEN:
-            break
+        head = file.read(12)
+        size = int.from_bytes(head[4:8], "little" if head[:4] == b"RIFF" else "big")
+        if head[:4] not in _FORMS or size >= _OPEN:
+            return
         at += 8 + size + size % 2
-    return at
+        yield head[8:], at
+
+
+def _flv_again(file: BufferedIOBase, length: int) -> bool:
+    """Whether a second header stands where a tag should begin; each tag is followed by its size."""
+    file.seek(5)
+    at = int.from_bytes(file.read(4), "big") + 4
+    while at + 11 <= length:
+        file.seek(at)
+        head = file.read(4)
+        if head[:3] == _FLV:
+            return True
+        at += 11 + int.from_bytes(head[1:], "big") + 4
+    return False
 
 
 def _segment(file: BufferedIOBase) -> int:

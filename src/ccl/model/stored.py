@@ -7,11 +7,9 @@ tensors.
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccl.formats import foreign_file
-from ccl.pretrained import read_json
+from ccl.formats import foreign_file, mappable
+from ccl.pretrained import read_json, weight_map
 
 SAFE, PICKLED = (".safetensors",), (".pth", ".pt", ".bin", ".ckpt")
 INDEX, PIPELINE = ".safetensors.index.json", "model_index.json"
@@ -134,7 +132,7 @@ def _parts(file: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = sorted(set(_weight_map(index).values()))
+    names = sorted(set(weight_map(index).values()))
     return _complete([index.with_name(name) for name in names], f"named by {index.name}")
 
 
@@ -148,16 +146,6 @@ def _complete(parts: list[Path], how: str) -> list[Path]:
 def _listed(names: list[str], word: str = "and") -> str:
     shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
     return f" {word} ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        names = json.loads(index.read_text())["weight_map"]
-        if all(Path(name).name == name for name in names.values()):
-            return names
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of shards: {' '.join(str(error).split())[:120]}") from error
-    raise ValueError(f"{index} names files of other folders")
 
 
 def _open(file: Path) -> Any:
@@ -176,8 +164,7 @@ def _open(file: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's words about odd pickles; they are read or refused all the same
-            # Only torch's zip format can be mapped; the old one is read whole.
-            state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+            state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable(file))
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{file} holds more than tensors or is damaged, and no code in a file of weights is ever run; take the "

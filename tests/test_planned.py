@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ import torch
 from ccl import cli, plan
 from ccl.cli.errors import UsageError
 from ccl.cli.gpus import GPUS, gpu_of
-from ccl.cli.plan import memory_of, planned_of, remedies, sizes_of, verdict
-from ccl.cli.planned import Planned, devices_of
+from ccl.cli.planned import Needs, Planned, devices_of, planned_of
+from ccl.cli.remedies import changed, sharded_over, verdict
 from ccl.grid import Grid
 
 ROOT = Path(__file__).parent.parent
@@ -128,36 +129,28 @@ def test_figures_that_mean_nothing_are_refused(argv: list[str], capsys: pytest.C
     assert f"{argv[0]} " in capsys.readouterr().err.replace(":", " ")
 
 
-class Args:
-    """Options of the command."""
-
-    def __init__(self, memory: float) -> None:
-        self.memory = memory
-
-
 SMALL = ["--config", str(ROOT / "configs" / "joint.yaml"), "--data.init_args.batch_size", "4"]
+LORA = ["--config", str(ROOT / "configs" / "joint.yaml"), "--config", str(ROOT / "configs/trainer/lora.yaml")]
 
 
-def need(argv: list[str], gpus: int = 1) -> float:
-    """Bytes of a GPU, by the functions of a plan, without its lines."""
-    planned = planned_of(argv)
-    sizes, ends, text = sizes_of(planned)
-    peak = plan.activations(
-        planned.make, planned.layers, planned.grid, batch=planned.batch, text=text.length, bf16=planned.bf16,
-        checkpointing=planned.checkpointing,
-    )  # fmt: skip
-    return memory_of(planned, sizes, ends, peak, gpus=gpus).total
+@cache
+def of(*argv: str) -> Planned:
+    return planned_of(list(argv))
 
 
-def holds(planned: Planned) -> None:
-    """The verdict a little below and a little above what it needs."""
-    whole = need(SMALL)
-    (said,) = verdict(planned, Args(whole / 1e9 * 0.99), {1: whole}, SMALL)
-    assert said.startswith("Does not fit on 1 x ")
-    flags = re.search(r"try (.*): ", said)[1].split()  # type: ignore[index]
-    assert need([*SMALL, *flags]) <= 0.99 * whole
-    assert planned_of([*SMALL, *flags]).global_batch == planned.global_batch
-    assert verdict(planned, Args(whole / 1e9 * 1.01), {1: whole}, SMALL)[0].startswith("Fits on 1 x ")
+def holds(argv: list[str], share: float, gpus: int = 1) -> list[str]:
+    """The flags that a verdict names where a GPU holds `share` of what is needed, planned again here."""
+    planned = of(*argv)
+    whole = Needs().memory(planned, gpus).total / 1e9
+    (said,) = verdict(planned, Needs(), [gpus], whole * share, argv)
+    found = re.fullmatch(rf"Does not fit on {gpus} x \S+ GB; try (.*): ([\d.]+) GB a GPU", said)
+    assert found is not None, said
+    other = of(*argv, *found[1].split())
+    taken = Needs().memory(other, gpus).total / 1e9
+    assert taken <= share * whole and float(found[2]) == pytest.approx(taken, abs=0.05)
+    assert other.global_batch == planned.global_batch
+    assert verdict(planned, Needs(), [gpus], whole * 1.01, argv)[0].startswith(f"Fits on {gpus} x ")
+    return found[1].split()
 
 
 @pytest.fixture
@@ -173,24 +166,56 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def test_the_verdict_names_flags_with_which_it_fits(quick: list[int]) -> None:
-    holds(planned_of(SMALL))
+AGAIN = ["--model.net.init_args.checkpointing", "true"]
+ONE = ["--data.init_args.batch_size", "1", "--trainer.accumulate_grad_batches", "4", *AGAIN]
+LEAST = ["--model.lora.rank", "8", "--model.net.init_args.interaction.init_args.own_projections", "false"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "share", "gpus", "first"),
+    [
+        (SMALL, 0.9, 1, "--model.net.init_args.checkpointing true"),
+        (SMALL, 0.3, 1, "--data.init_args.batch_size 1 --trainer.accumulate_grad_batches 4"),
+        ([*SMALL, *ONE], 0.97, 2, "--trainer.strategy"),
+        ([*LORA, *AGAIN], 0.999, 1, "--model.lora.rank 8"),
+        ([*LORA, *AGAIN, *LEAST], 0.99, 1, "--trainer.precision bf16-true"),
+    ],
+    ids=["checkpointing", "batch", "sharded", "rank", "precision"],
+)
+def test_the_verdict_names_flags_with_which_it_fits(
+    quick: list[int], machine: None, argv: list[str], share: float, gpus: int, first: str
+) -> None:
+    assert " ".join(holds(argv, share, gpus)).startswith(first)
 
 
 @pytest.mark.slow
 def test_the_verdict_names_flags_with_which_a_followed_step_fits() -> None:
-    holds(planned_of(SMALL))
+    holds(SMALL, 0.99)
 
 
-def test_a_network_is_followed_once_for_all_numbers_of_gpus(quick: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccl.cli.plan.remedies", lambda planned, gpus: remedies(planned, gpus)[:1])
-    said = verdict(planned_of(SMALL), Args(1e-6), {1: 1e9, 2: 1e9, 4: 1e9}, SMALL)
+def test_more_gpus_are_named_where_no_flags_help_on_these(quick: list[int], machine: None) -> None:
+    # Only its own 16 GPUs, of which 8 are a machine, hold this one.
+    argv = [*SMALL, *ONE, "--model.freeze", "backbones", "--trainer.precision", "bf16-true"]
+    argv += ["--trainer.accumulate_grad_batches", "16"]
+    sixteen = Needs().memory(changed(of(*argv), sharded_over(16)), 16).total
+    (said,) = verdict(of(*argv), Needs(), [2], sixteen * 1.0001 / 1e9, argv)
+    assert re.search(r"try 16 GPUs: --trainer\.strategy .* --trainer\.num_nodes 2 .*: 0\.\d GB a GPU", said), said
+
+
+@pytest.mark.parametrize(("gpus", "nodes"), [(8, 1), (9, 3), (13, 13), (12, 2), (64, 8)])
+def test_gpus_are_spread_over_machines_of_as_many_each(gpus: int, nodes: int) -> None:
+    settings = sharded_over(gpus)
+    assert settings["trainer.num_nodes"] == nodes and settings["trainer.devices"] * nodes == gpus
+
+
+def test_a_network_is_followed_once_for_all_numbers_of_gpus(quick: list[int]) -> None:
+    said = verdict(of(*SMALL), Needs(), [1, 2, 4], 1e-6, SMALL)
     assert len(said) == 3 and all("no flags" in line for line in said)
-    assert len(quick) == 1
+    assert len(quick) == 1  # for their own needs; that the states alone are too large, no step has to tell
 
 
 def test_the_disk_is_that_of_latents_as_they_are_encoded() -> None:
-    planned = planned_of(SMALL)
+    planned = of(*SMALL)
     from ccl.codecs import EmbeddedAudio, EmbeddedVideo
 
     grid = planned.grid

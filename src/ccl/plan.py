@@ -1,8 +1,8 @@
 """What a training or a clip costs, before anything is bought: parameters, FLOPs, memory, time.
 
-Nothing is computed and nothing is estimated by formula where it can be followed: the network itself runs a step on fake
-tensors, along the path that a GPU takes, and every product is counted and every byte that lives. Two networks of one
-and of two layers are enough, as all layers are alike.
+Nothing is computed and nothing is estimated by formula where it can be followed: the network itself runs a step on
+tensors without storage, along the path that a GPU takes, and every product is counted and every byte that lives. Two
+networks of one and of two layers are enough, as all layers are alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -161,14 +160,14 @@ def training_flops(forward: Table, sizes: Mapping[str, Size], *, checkpointing: 
     return total
 
 
-def mean_flops(make: Make, layers: int, grid: Grid, tasks: Mapping[str, Task], *, text: int = 512) -> Table:
-    """Forward FLOPs of a clip, the mean over training tasks by their probabilities."""
+def mean_flops(forward: Callable[[Route], Table], tasks: Mapping[str, Task]) -> Table:
+    """Forward FLOPs of a clip, the mean over training tasks by their probabilities, from those of each route."""
     probs: Counter[Route] = Counter()  # tasks on one route cost the same
     for task in tasks.values():
         probs[task.route] += task.prob  # type: ignore[assignment]
     total: Table = {}
     for route, prob in probs.items():
-        for part, flops in forward_flops(make, layers, grid, route, text=text).items():
+        for part, flops in forward(route).items():
             total[part] = total.get(part, Flops()) + flops * (prob / sum(probs.values()))
     return total
 
@@ -337,13 +336,13 @@ class Live(TorchDispatchMode):
 
 
 class OnGPU(TorchFunctionMode):
-    """The path that a GPU takes, on a CPU's fake tensors: fused attention, which holds no scores, and fused norms."""
+    """The path that a GPU takes, on the meta device: fused attention, which holds no scores, and fused norms."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func is Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
+        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]  # made anew at each look, so not "is"
             return True
         if func is F.rms_norm:
-            return _RMS.apply(args[0], args[2])
+            return _RMS.apply(args[0], kwargs["weight"])
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         q, k, v = args
@@ -356,17 +355,19 @@ class OnGPU(TorchFunctionMode):
 
 @contextmanager
 def faked(make: Make, layers: int, grid: Grid, *, bf16: bool = True) -> Iterator[DualStreamTransformer]:
-    """A network of fake tensors, in bfloat16 as a GPU gathers it, and the world in which it runs."""
-    with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+    """A network of tensors without storage, in bfloat16 as a GPU gathers it, and the world in which it runs."""
+    with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         net = make(layers)
-        for module in net.modules() if bf16 else ():
-            for name, p in module._parameters.items():
+        for module in net.modules():
+            if hasattr(module, "backend"):
+                module.backend = "sdpa"  # type: ignore[assignment]  # what is called where flash-attn is not installed, and holds the same
+            for name, p in module._parameters.items() if bf16 else ():
                 if p is not None:
                     half = torch.empty_like(p, dtype=torch.bfloat16)
                     module._parameters[name] = nn.Parameter(half, p.requires_grad)
-        with unset_fake_temporarily():
-            net._plan(grid, torch.device("cpu"))  # windows are lists that someone has to read
+        with torch.device("cpu"):
+            net._plan(grid, torch.device("meta"))  # windows are lists that someone has to read
         for block in net.blocks:
             block.forward = _within(OnGPU, block.forward)  # also where checkpointing calls it again
         yield net

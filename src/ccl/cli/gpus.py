@@ -19,26 +19,22 @@ class GPU(NamedTuple):
     tflops: float
 
 
-# SXM modules where nothing else is said. Where they stand:
-# RTX 3090 and A6000: NVIDIA, Ampere GA102 whitepaper (nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.pdf).
-# RTX 4090: NVIDIA, Ada whitepaper (nvidia-ada-gpu-architecture-whitepaper-v2.1.pdf); RTX 5090: that of RTX Blackwell.
-# A10, A100, L4, L40S, H100, H200, HGX B200: NVIDIA, the data sheet of each; half of what is "with sparsity" there.
-# MI300X: AMD, Instinct MI300X data sheet.
+# SXM modules where nothing else is said. "With sparsity" is printed at twice the dense figure, which stands here.
 GPUS: dict[str, GPU] = {
-    "3090": GPU(24.0, 71.0),
-    "4090": GPU(24.0, 165.2),
-    "5090": GPU(32.0, 209.5),
-    "a10": GPU(24.0, 125.0),
-    "a6000": GPU(48.0, 154.8),
-    "l4": GPU(24.0, 121.0),
-    "l40s": GPU(48.0, 362.0),
-    "a100-40": GPU(40.0, 312.0),
-    "a100-80": GPU(80.0, 312.0),
-    "h100": GPU(80.0, 989.0),
-    "h100-pcie": GPU(80.0, 756.0),
-    "h200": GPU(141.0, 989.0),
-    "b200": GPU(180.0, 2250.0),
-    "mi300x": GPU(192.0, 1307.0),
+    "3090": GPU(24.0, 71.0),  # NVIDIA, Ampere GA102 whitepaper v2: "BF16 Tensor TFLOPS with FP32 Accumulate" 71/142
+    "4090": GPU(24.0, 165.2),  # NVIDIA, Ada whitepaper, appendix A: the same row, 165.2/330.4
+    "5090": GPU(32.0, 209.5),  # NVIDIA, RTX Blackwell whitepaper, table 3: the same row, 209.5/419
+    "a10": GPU(24.0, 125.0),  # NVIDIA, A10 data sheet: "BFLOAT16 Tensor Core" 125 TF | 250 TF*
+    "a6000": GPU(48.0, 154.8),  # NVIDIA, Ampere GA102 whitepaper v2, table of the RTX A6000: 154.8/309.6
+    "l4": GPU(24.0, 121.0),  # NVIDIA, L4 data sheet: 242 with sparsity; what it sums in is not said
+    "l40s": GPU(48.0, 362.0),  # NVIDIA, L40S data sheet: 362.05 | 733*; what it sums in is not said
+    "a100-40": GPU(40.0, 312.0),  # NVIDIA, A100 data sheet: 312 TFLOPS | 624 TFLOPS*
+    "a100-80": GPU(80.0, 312.0),  # the same
+    "h100": GPU(80.0, 989.0),  # NVIDIA, H100 data sheet: 1,979 with sparsity
+    "h100-pcie": GPU(80.0, 756.0),  # NVIDIA, H100 data sheet of 2022, PCIe: 1,513 with sparsity
+    "h200": GPU(141.0, 989.0),  # NVIDIA, H200 data sheet: 1,979 with sparsity
+    "b200": GPU(180.0, 2250.0),  # NVIDIA, HGX B200 data sheet, an eighth: 36 PFLOPS with sparsity; DGX B200: 1,440 GB
+    "mi300x": GPU(192.0, 1307.0),  # AMD, Instinct MI300X data sheet: 1307.4
 }
 
 

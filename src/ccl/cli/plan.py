@@ -5,25 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import torch
-
 from ccl import plan
-from ccl.cli.errors import UsageError
-from ccl.cli.fit import quiet, resolve
+from ccl.cli.fit import quiet
 from ccl.cli.front import config_files
 from ccl.cli.gpus import GPUS, gpu_of
 from ccl.cli.own import reachable
 from ccl.cli.parser import Parser
 from ccl.cli.parts import build
-from ccl.cli.planned import Planned
-from ccl.grid import Grid
+from ccl.cli.planned import Needs, Planned, planned_of
+from ccl.cli.progress import bar
+from ccl.cli.remedies import verdict
 from ccl.guidance import UCG2, Guidance
-from ccl.text.base import TextEncoder
-from ccl.types import CLOSED, OPEN
+from ccl.types import CLOSED, OPEN, Route
 
 UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outside the module tree
 GB, TERA = 1e9, 1e12
@@ -60,47 +57,27 @@ def main(argv: list[str]) -> int:
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(quiet)
     with reachable(config_files(rest), rest):
         planned = planned_of(rest)
-        lines = generation(planned, args) if args.generate else training(planned, args, rest)
+        with bar("Planning") as told:
+            needs = Needs(told)
+            lines = generation(planned, needs, args) if args.generate else training(planned, needs, args, rest)
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 
-def planned_of(argv: list[str]) -> Planned:
-    """The plan's view of what `ccl fit` would read from a command line.
-
-    Raises:
-        UsageError: a key is wrong, the grid does not suit the codec, or the processes do not suit the strategy.
-    """
-    config = resolve(argv)
-    try:
-        planned = Planned(config, Grid(**config["grid"]))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    planned.check()
-    return planned
-
-
-def sizes_of(planned: Planned) -> tuple[dict[str, plan.Size], int, TextEncoder]:
-    """Parameters by part, those outside the blocks, and the text encoder; nothing is allocated."""
-    with torch.device("meta"):
-        net, text = planned.make(planned.layers), planned.text()
-    return plan.parameters(net, text), plan.ends_of(net), text
-
-
-def training(planned: Planned, args: Any, argv: list[str]) -> list[str]:
+def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list[str]:
     """The lines of a plan of training; `argv` is what it was read from."""
-    sizes, ends, text = sizes_of(planned)
+    sizes, _, text = needs.sizes(planned)
     grid, layers, length = planned.grid, planned.layers, text.length
     joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
-    forward = plan.forward_flops(planned.make, layers, grid, OPEN if joint else CLOSED, text=length)
-    mean = plan.mean_flops(planned.make, layers, grid, planned.tasks, text=length)
+
+    @cache
+    def forward_of(route: Route) -> plan.Table:
+        return plan.forward_flops(planned.make, layers, grid, route, text=length)
+
+    needs.tell("FLOPs")
+    forward = forward_of(OPEN if joint else CLOSED)
+    mean = plan.mean_flops(forward_of, planned.tasks)
     step = plan.training_flops(mean, sizes, checkpointing=planned.checkpointing)
-    peak = {
-        again: plan.activations(
-            planned.make, layers, grid, batch=planned.batch, text=length, bf16=planned.bf16, checkpointing=again
-        )
-        for again in (True, False)
-    }
 
     lines = ["Parameters"]
     for part, size in sizes.items():
@@ -122,8 +99,8 @@ def training(planned: Planned, args: Any, argv: list[str]) -> list[str]:
         f"  mean over tasks       {flops_of(plan.total(mean))}; trained {step / plan.total(mean):.2f} times that"
     )
 
-    totals, rows = table(planned, args, sizes, ends, peak, step)
-    return [*lines, "", *rows, *disk(planned, sizes), *verdict(planned, args, totals, argv)]
+    rows = table(planned, needs, args, step)
+    return [*lines, "", *rows, *disk(planned, sizes), *verdict(planned, needs, args.gpus, args.memory, argv)]
 
 
 def trains(size: plan.Size) -> str:
@@ -140,31 +117,16 @@ def flops_of(number: int | float) -> str:
     return f"{number / 1e12:9.2f} T" if number >= 1e11 else f"{number / 1e9:9.2f} G"
 
 
-def memory_of(planned: Planned, sizes: dict[str, plan.Size], ends: int, peak: plan.Bytes, *, gpus: int) -> plan.Memory:
-    """What one of so many GPUs holds."""
-    each = 2 if str(planned.config["trainer"]["precision"]).endswith("16-true") else 4
-    memory = plan.states(sizes, ema=planned.ema, bytes_each=each)
-    if planned.sharded:
-        memory = plan.sharded(memory, sizes, gpus=gpus, layers=planned.layers, ends=ends, bf16=planned.bf16)
-    elif planned.bf16 and each == 4:  # every GPU holds all of it, and autocast's copies
-        memory = plan.replace(memory, gathered=memory.weights / 2)
-    return plan.replace(memory, activations=peak)
-
-
-def table(
-    planned: Planned, args: Any, sizes: dict[str, plan.Size], ends: int, peak: dict[bool, int], step: float
-) -> tuple[dict[int, plan.Bytes], list[str]]:
-    """Bytes a GPU by the number of GPUs, and the lines on memory, speed and schedule."""
+def table(planned: Planned, needs: Needs, args: Any, step: float) -> list[str]:
+    """The lines on memory, speed and schedule, by the number of GPUs."""
     steps, batch = planned.config["trainer"]["max_steps"], planned.global_batch
-    totals: dict[int, plan.Bytes] = {}
     rows: list[Sequence[str]] = [
         ["GPUs", "weights", "gradients", "AdamW", "EMA", "gathered", "activations", "GB a GPU", "without ckpt",
          "accumulate", "s a step", "clips/s", "days", "GPU-hours"]
     ]  # fmt: skip
     for gpus in args.gpus:
-        memories = {again: memory_of(planned, sizes, ends, peak[again], gpus=gpus) for again in peak}
-        chosen = memories[planned.checkpointing]
-        totals[gpus] = chosen.total
+        chosen = needs.memory(planned, gpus)
+        kept = needs.memory(planned, gpus, checkpointing=False)
         rate = gpus * args.mfu * args.tflops * TERA / step
         seconds = batch / rate
         hours = seconds * steps / 3600
@@ -178,7 +140,7 @@ def table(
         )
         rows.append([
             str(gpus), *(f"{x / GB:.1f}" for x in parts), fits(chosen.total, args.memory),
-            fits(memories[False].total, args.memory), f"{batch / (gpus * planned.batch):g}", f"{seconds:.3g}",
+            fits(kept.total, args.memory), f"{batch / (gpus * planned.batch):g}", f"{seconds:.3g}",
             f"{rate:.3g}", f"{hours / 24:.3g}", f"{hours * gpus:,.0f}",
         ])  # fmt: skip
     kind = "FSDP2, states sharded" if planned.sharded else "every GPU holds the whole model"
@@ -198,14 +160,15 @@ def table(
             f"adapters take few clips a step, and {planned.accumulated} are accumulated on each of {planned.processes} "
             f"processes: --trainer.accumulate_grad_batches {fewer} makes {planned.batch * planned.processes * fewer}"
         )
-    if planned.text().dim == 4096 and not sizes.get("text"):
+    sizes, _, text = needs.sizes(planned)
+    if text.dim == 4096 and not sizes.get("text"):
         lines.append(f"umT5-xxl adds {2 * UMT5_XXL / GB:.1f} GB to a GPU where prompts are not encoded beforehand")
-    return totals, lines
+    return lines
 
 
 def disk(planned: Planned, sizes: dict[str, plan.Size]) -> list[str]:
     """What the checkpoints of a run take, and encoded clips."""
-    each = 2 if str(planned.config["trainer"]["precision"]).endswith("16-true") else 4
+    each = planned.bytes_each
     states = plan.states(sizes, ema=planned.ema, bytes_each=each)
     one = states.weights + states.optimizer + states.average
     lines = []
@@ -224,76 +187,10 @@ def disk(planned: Planned, sizes: dict[str, plan.Size]) -> list[str]:
     return lines
 
 
-def verdict(planned: Planned, args: Any, totals: dict[int, plan.Bytes], argv: list[str]) -> list[str]:
-    """Whether it fits on each number of GPUs, and flags that make it fit, with which it was planned again."""
-    again = cache(lambda flags: planned_of([*argv, *flags]))
-    followed: dict[str, tuple[dict[str, plan.Size], int, int]] = {}  # a network's sizes and peak, whoever runs it
-
-    def need(flags: tuple[str, ...], gpus: int) -> plan.Bytes:
-        tried = again(flags)
-        key = str((tried.config["model"], tried.batch, tried.bf16))
-        if key not in followed:
-            sizes, ends, text = sizes_of(tried)
-            peak = plan.activations(
-                tried.make, tried.layers, tried.grid, batch=tried.batch, text=text.length, bf16=tried.bf16,
-                checkpointing=tried.checkpointing,
-            )  # fmt: skip
-            followed[key] = sizes, ends, peak
-        return memory_of(tried, *followed[key], gpus=gpus).total
-
-    lines = []
-    for gpus, total in totals.items():
-        where = f"on {gpus} x {args.memory:g} GB"
-        if total <= args.memory * GB:
-            lines.append(f"Fits {where}")
-            continue
-        for flags in combined(remedies(planned, gpus)):
-            if (less := need(flags, gpus)) <= args.memory * GB:
-                lines.append(f"Does not fit {where}; try {' '.join(flags)}: {less / GB:.1f} GB a GPU")
-                break
-        else:
-            lines.append(f"Does not fit {where}; no flags that are known here make it fit")
-    return lines
-
-
-def combined(remedies: list[list[str]]) -> Iterator[tuple[str, ...]]:
-    """Each remedy alone, then with all those before it."""
-    before: tuple[str, ...] = ()
-    for words in remedies:
-        yield tuple(words)
-        if before:
-            yield (*before, *words)
-        before += tuple(words)
-
-
-def remedies(planned: Planned, gpus: int) -> list[list[str]]:
-    """Flags that need less memory, those first that leave a step's result alone."""
-    found = []
-    if not planned.checkpointing:
-        found.append(["--model.net.init_args.checkpointing", "true"])
-    if planned.batch > 1:
-        more = str(planned.accumulated * planned.batch)
-        found.append(["--data.init_args.batch_size", "1", "--trainer.accumulate_grad_batches", more])
-    if not planned.sharded and gpus > 1:
-        nodes = math.ceil(gpus / 8)
-        strategy = "--trainer.strategy"
-        found.append([
-            strategy, "lightning.pytorch.strategies.ModelParallelStrategy",
-            f"{strategy}.init_args.data_parallel_size", str(gpus), f"{strategy}.init_args.tensor_parallel_size", "1",
-            "--trainer.devices", str(gpus // nodes), "--trainer.num_nodes", str(nodes),
-        ])  # fmt: skip
-    interaction = planned.config["model"]["net"]["init_args"].get("interaction")
-    given = (interaction.get("init_args") or {}) if isinstance(interaction, dict) else {}
-    if given.get("own_projections"):
-        found.append(["--model.net.init_args.interaction.init_args.own_projections", "false"])
-    if planned.lora is None and not planned.config["model"].get("freeze"):
-        found.append(["--model.freeze", "backbones"])
-    return found
-
-
-def generation(planned: Planned, args: Any) -> list[str]:
+def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
     """The lines of a plan of sampling."""
-    sizes, _, text = sizes_of(planned)
+    sizes, _, text = needs.sizes(planned)
+    needs.tell("a clip")
     sampling = planned.config["sampling"]
     node = sampling["guidance"]
     rule = UCG2() if node is None else build(Guidance, node, "sampling.guidance")

@@ -1,13 +1,17 @@
-"""A config of `ccl fit` as `ccl plan` reads it: its network, its tasks, its clips a step and its processes."""
+"""A config of `ccl fit` as `ccl plan` reads it: its network, its tasks, its clips a step, its processes, its memory."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ccl import plan
 from ccl.cli.errors import UsageError
+from ccl.cli.fit import resolve
 from ccl.cli.parts import build
 from ccl.grid import Grid
 from ccl.model.adapter import LoRA, freeze_backbones
@@ -64,6 +68,11 @@ class Planned:
     @property
     def bf16(self) -> bool:
         return str(self.config["trainer"]["precision"]).startswith("bf16")
+
+    @property
+    def bytes_each(self) -> int:
+        """Of a weight as it trains."""
+        return 2 if str(self.config["trainer"]["precision"]).endswith("16-true") else 4
 
     @property
     def ema(self) -> bool:
@@ -134,3 +143,69 @@ class Planned:
     def text(self) -> TextEncoder:
         text = build(TextEncoder, self.config["model"]["text"], "model.text")
         return text.requires_grad_(self.lora is None and not self.config["model"].get("freeze"))
+
+
+def planned_of(argv: list[str]) -> Planned:
+    """The plan's view of what `ccl fit` would read from a command line.
+
+    Raises:
+        UsageError: a key is wrong, the grid does not suit the codec, or the processes do not suit the strategy.
+    """
+    config = resolve(argv)
+    try:
+        planned = Planned(config, Grid(**config["grid"]))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    planned.check()
+    return planned
+
+
+class Needs:
+    """What trainings hold on a GPU, each network followed once however many plans share it.
+
+    Args:
+        told: hears how many things have been followed, of how many so far, and which is next.
+    """
+
+    def __init__(self, told: Callable[[int, int, str], None] = lambda done, of, now: None) -> None:
+        self._told, self._done = told, 0
+        self._sizes: dict[str, tuple[dict[str, plan.Size], int, TextEncoder]] = {}
+        self._peaks: dict[str, int] = {}
+
+    def tell(self, now: str) -> None:
+        """Say what is followed next."""
+        self._told(self._done, self._done + 1, now)
+        self._done += 1
+
+    def sizes(self, planned: Planned) -> tuple[dict[str, plan.Size], int, TextEncoder]:
+        """Parameters by part, those outside the blocks, and the text encoder; nothing is allocated."""
+        key = json.dumps(planned.config["model"], default=str)
+        if key not in self._sizes:
+            self.tell("parameters")
+            with torch.device("meta"):
+                net, text = planned.make(planned.layers), planned.text()
+            self._sizes[key] = plan.parameters(net, text), plan.ends_of(net), text
+        return self._sizes[key]
+
+    def states(self, planned: Planned, gpus: int) -> plan.Memory:
+        """What one of so many GPUs holds between two steps, and of what others hold in one."""
+        sizes, ends, _ = self.sizes(planned)
+        memory = plan.states(sizes, ema=planned.ema, bytes_each=planned.bytes_each)
+        if planned.sharded:
+            return plan.sharded(memory, sizes, gpus=gpus, layers=planned.layers, ends=ends, bf16=planned.bf16)
+        if planned.bf16 and planned.bytes_each == 4:  # every GPU holds all of it, and autocast's copies
+            return plan.replace(memory, gathered=memory.weights / 2)
+        return memory
+
+    def memory(self, planned: Planned, gpus: int, *, checkpointing: bool | None = None) -> plan.Memory:
+        """What one of so many GPUs holds at the worst moment, checkpointed as it is planned or as it is said."""
+        again = planned.checkpointing if checkpointing is None else checkpointing
+        _, _, text = self.sizes(planned)
+        key = json.dumps([planned.config["model"], planned.batch, planned.bf16, again], default=str)
+        if key not in self._peaks:
+            self.tell(f"a step of {planned.batch} clips, {'checkpointed' if again else 'activations kept'}")
+            self._peaks[key] = plan.activations(
+                planned.make, planned.layers, planned.grid,
+                batch=planned.batch, text=text.length, bf16=planned.bf16, checkpointing=again,
+            )  # fmt: skip
+        return plan.replace(self.states(planned, gpus), activations=self._peaks[key])

@@ -5,6 +5,7 @@ b batch, c channels, t latent frames or audio tokens, l tokens, d width, f frame
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -124,7 +125,7 @@ class StreamEnds(nn.Module):
     def times(self, t: Tensor) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f 6 d"]]:
         """(e, e0) of times in [0, 1], (b,) or (b, f), one a latent frame; float32 at least, whatever the autocast."""
         t = t[:, None] if t.ndim == 1 else t
-        with torch.autocast(t.device.type, enabled=False):
+        with nullcontext() if t.is_meta else torch.autocast(t.device.type, enabled=False):  # on meta there is none
             sines = sinusoid(1000 * t.double(), self.freq_dim)
             e = _widely(self.time_embedding, sines.to(torch.promote_types(self.dtype, torch.float32)))
             return e, rearrange(_widely(self.time_projection, e), "b f (n d) -> b f n d", n=6)

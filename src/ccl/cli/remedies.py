@@ -1,0 +1,144 @@
+"""Whether a training fits the GPUs it is planned for and, where it does not, flags of `ccl fit` with which it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+from ccl.cli.errors import UsageError
+from ccl.cli.planned import Needs, Planned, planned_of
+
+GB = 1e9
+NODE = 8  # GPUs of a machine, at most
+FEWEST_RANKS = 8  # a LoRA of a smaller rank learns too little to be advised
+Settings = dict[str, Any]
+"""Keys of a config, with dots, and their values; a class as class_path and init_args."""
+
+
+def verdict(planned: Planned, needs: Needs, gpus: Sequence[int], memory: float, argv: list[str]) -> list[str]:
+    """Whether it fits on each number of GPUs of so many GB, and flags with which it was planned again and fits.
+
+    Args:
+        planned: what was read from `argv`.
+        needs: what its plans hold.
+        gpus: numbers of them.
+        memory: of one, GB.
+        argv: the command line, behind which the flags go.
+    """
+    lines = []
+    for number in gpus:
+        where = f"on {number} x {memory:g} GB"
+        if needs.memory(planned, number).total <= memory * GB:
+            lines.append(f"Fits {where}")
+        elif said := found(planned, needs, number, memory, argv, combined(remedies(planned, number))):
+            lines.append(f"Does not fit {where}; try {said}")
+        elif said := on_more(planned, needs, number, memory, argv):
+            lines.append(f"Does not fit {where}, with no flags that are known here; try {said}")
+        else:
+            lines.append(f"Does not fit {where}; no flags that are known here make it fit")
+    return lines
+
+
+def found(
+    planned: Planned, needs: Needs, gpus: int, memory: float, argv: list[str], tried: Iterator[Settings]
+) -> str | None:
+    """The first settings that fit, as flags and what they then take; None where none do."""
+    for settings in tried:
+        other = changed(planned, settings)
+        if other.global_batch != planned.global_batch:
+            fewer = max(1, planned.global_batch // (other.batch * other.processes))
+            settings = {**settings, "trainer.accumulate_grad_batches": fewer}
+        if needs.states(other, gpus).total > memory * GB:  # without a step: that takes longest to follow
+            continue
+        if needs.memory(other, gpus).total > memory * GB:
+            continue
+        flags = flags_of(settings)
+        try:  # once more as `ccl fit` would read it
+            taken = needs.memory(planned_of([*argv, *flags]), gpus).total
+        except UsageError:
+            continue
+        if taken <= memory * GB:
+            return f"{' '.join(flags)}: {taken / GB:.1f} GB a GPU"
+    return None
+
+
+def on_more(planned: Planned, needs: Needs, gpus: int, memory: float, argv: list[str]) -> str | None:
+    """As `found`, on twice, four, eight or sixteen times as many GPUs, with what leaves a step's result alone."""
+    for more in (gpus * 2**k for k in range(1, 5)):
+        kept = {k: v for settings in harmless(planned, more) for k, v in settings.items()} | sharded_over(more)
+        if said := found(planned, needs, more, memory, argv, iter([sharded_over(more), kept])):
+            return f"{more} GPUs: {said}"
+    return None
+
+
+def combined(remedies: list[Settings]) -> Iterator[Settings]:
+    """Each remedy alone, then with all those before it."""
+    before: Settings = {}
+    for settings in remedies:
+        yield settings
+        if before:
+            yield before | settings
+        before |= settings
+
+
+def remedies(planned: Planned, gpus: int) -> list[Settings]:
+    """Settings that need less memory: those first that leave a step's result alone, those last that train less."""
+    model = planned.config["model"]
+    later: list[Settings] = []
+    if planned.lora is not None and planned.lora.rank > FEWEST_RANKS:
+        later.append({"model.lora.rank": max(FEWEST_RANKS, planned.lora.rank // 4)})
+    interaction = model["net"]["init_args"].get("interaction")
+    given = (interaction.get("init_args") or {}) if isinstance(interaction, dict) else {}
+    if given.get("own_projections"):
+        later.append({"model.net.init_args.interaction.init_args.own_projections": False})
+    if planned.bytes_each == 4:
+        later.append({"trainer.precision": "bf16-true"})
+    if planned.lora is None and not model.get("freeze"):
+        later.append({"model.freeze": "backbones"})
+    return [*harmless(planned, gpus), *later]
+
+
+def harmless(planned: Planned, gpus: int) -> list[Settings]:
+    """Settings with which a step of as many clips ends with the same weights."""
+    settings: list[Settings] = []
+    if not planned.checkpointing:
+        settings.append({"model.net.init_args.checkpointing": True})
+    if planned.batch > 1:
+        settings.append({"data.init_args.batch_size": 1})
+    if not planned.sharded and gpus > 1:
+        settings.append(sharded_over(gpus))
+    return settings
+
+
+def sharded_over(gpus: int) -> Settings:
+    """FSDP2 over so many GPUs, on as few machines as they divide among."""
+    nodes = next(n for n in range(math.ceil(gpus / NODE), gpus + 1) if gpus % n == 0)
+    sizes = {"data_parallel_size": gpus, "tensor_parallel_size": 1}
+    strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy", "init_args": sizes}
+    return {"trainer.strategy": strategy, "trainer.devices": gpus // nodes, "trainer.num_nodes": nodes}
+
+
+def changed(planned: Planned, settings: Settings) -> Planned:
+    """The plan with other values at some keys."""
+    config = deepcopy(planned.config)
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        place = config
+        for part in path:
+            place = place[part]
+        place[last] = value
+    return Planned(config, planned.grid)
+
+
+def flags_of(settings: Settings) -> list[str]:
+    """Settings as words of a command line."""
+    words = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            words += [f"--{key}", value["class_path"]]
+            words += flags_of({f"{key}.init_args.{name}": each for name, each in value["init_args"].items()})
+        else:
+            words += [f"--{key}", str(value).lower() if isinstance(value, bool) else str(value)]
+    return words

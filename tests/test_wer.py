@@ -143,6 +143,10 @@ def test_quotes_of_many_languages_hold_what_is_spoken(prompt: str, words: str) -
         'A 27" screen; a man says "hello',
         "A man says 'hello there'",
         "A man says ‘hello there’",
+        "A man says ❝hello❞",
+        "A man says &quot;hello&quot;",
+        "A man says ``hello''",
+        "A man says ''hello there''",
     ],
 )
 def test_quotes_that_are_not_clear_are_a_reason_that_says_which_count(prompt: str) -> None:
@@ -183,6 +187,29 @@ def test_unclear_quotes_are_a_failure_and_no_speech_is_none(hearing: list[tuple[
 def test_a_combining_mark_breaks_no_word(lang: str, said: str, heard: str, expected: tuple[int, int]) -> None:
     assert word_errors(said, heard, lang) == expected
     assert word_errors(said, said, lang) == (0, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("lang", "said", "heard", "expected"),
+    [
+        ("en", "don’t stop", "don't stop", (0, 3)),  # do not stop: contractions are written out
+        ("en", "I’m 25 years old", "I am twenty five years old", (0, 5)),
+        ("en", "he said ‘hello there’ twice", "he said hello there twice", (0, 5)),
+        ("en-US", "It＇s the boysʼ room", "it's the boys room", (0, 5)),
+        ("uk", "пʼять імен", "п'ять імен", (0, 3)),
+        ("fr", "l’été", "l'été", (0, 2)),
+        ("br", "cʼhoar", "c’hoar", (0, 2)),
+        ("hi", "मैं २५ साल का हूँ", "मैं 25 साल का हूँ", (0, 5)),
+        ("ar", "٣ كتب", "3 كتب", (0, 2)),
+        ("fa", "۷ روز", "7 روز", (0, 2)),
+        ("th", "๑๒", "12", (0, 2)),
+        ("bn", "১০ টাকা", "11 টাকা", (1, 2)),
+    ],
+)
+def test_apostrophes_and_digits_are_the_same_however_they_are_written(
+    lang: str, said: str, heard: str, expected: tuple[int, int]
+) -> None:
+    assert word_errors(said, heard, lang) == expected == word_errors(heard, said, lang)
 
 
 @pytest.mark.parametrize(

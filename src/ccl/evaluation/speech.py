@@ -12,11 +12,12 @@ QUOTES = {
     '"': '"', "＂": "＂", "“": "”", "”": "”",  # English; Swedish and Finnish close as they open
     "„": "“”", "‚": "‘’",  # German, and Polish with the second
     "«": "»", "»": "«»", "‹": "›", "›": "‹›",  # French; German and Danish, Finnish
-    "「": "」", "『": "』", "﹁": "﹂", "﹃": "﹄", "〝": "〞〟",
+    "「": "」", "｢": "｣", "『": "』", "﹁": "﹂", "﹃": "﹄", "〝": "〞〟",
 }  # fmt: skip
 COUNTED = 'it stands in "...", “...”, „...“, «...» or 「...」'
 TAGS = "<S>", "<E>"
 # These may be apostrophes as well, so they are not read: rock ‘n’ roll, the ‘boys’ toys’.
+OTHERS = re.compile("[‟❝❞❠⹂🙶🙷🙸]|&(?:quot|[lr]dquo|#34);|``")
 SINGLE = re.compile(r"(?<!\w)['‘][^'‘’]{2,}['’](?!\w)")
 
 
@@ -36,6 +37,8 @@ def unclear(prompt: str) -> str:
     found = list(quoted(prompt))
     if None in found:
         return f"the prompt's quotes do not all close, so what is to be spoken is not clear; {COUNTED}"
+    if not any(found) and OTHERS.search(prompt):
+        return f"the prompt has quotation marks that are not read; {COUNTED}"
     if not any(found) and SINGLE.search(prompt):
         return f"the prompt has single quotes, which may be apostrophes; {COUNTED}"
     return ""

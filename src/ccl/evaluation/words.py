@@ -25,6 +25,8 @@ POINTS = regex.compile(
 )
 UNSEEN = regex.compile(r"[\p{Cf}\p{Me}\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # joiners, direction, forms of emoji
 LETTER = regex.compile(r"[^\p{M}\s]\p{M}*")
+DIGIT = regex.compile(r"\p{Nd}")
+APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻ＇", "'"))  # noqa: RUF001
 ALONE = regex.compile(r"(?<![\p{L}\p{N}\p{M}])\p{M}+")  # marks on what is no letter
 
 
@@ -33,7 +35,11 @@ def words_of(text: str, lang: str) -> list[str]:
 
     Whisper's English normaliser leaves a lone "." of an ellipsis, which as a word would be an error nobody can hear.
     """
-    return [word for word in normaliser(code_of(lang))(text).split() if any(letter.isalnum() for letter in word)]
+    # One apostrophe and one set of digits, whatever keyboards have: Whisper's English normaliser knows the straight
+    # apostrophe alone, so that "don’t" would be two words, both of them wrong.
+    text = DIGIT.sub(lambda found: str(unicodedata.decimal(found[0])), text.translate(APOSTROPHES))
+    text = normaliser(code_of(lang))(text)
+    return [word for word in text.split() if any(letter.isalnum() for letter in word)]
 
 
 @lru_cache

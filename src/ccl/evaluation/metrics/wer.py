@@ -131,7 +131,8 @@ class WER(Metric):
             "sound": f"mono, {RATE} Hz by torchaudio's resampling (ffmpeg's upstream)",
             "precision": self.precision,
             "normaliser": "Whisper's in English; else Whisper's basic one with combining marks kept in their words, "
-            "Arabic and Hebrew points dropped; words without letter or digit are dropped",
+            "Arabic and Hebrew points dropped; one apostrophe and one set of digits; "
+            "words without letter or digit are dropped",
             "counted": f"words; letters with their marks in {', '.join(sorted(UNSPACED))}",
             "over_clips": "errors / words of all clips; wer_mean: mean over clips",
             "gate": self.gate.protocol() if self.gate is not None else None,

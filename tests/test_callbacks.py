@@ -59,6 +59,22 @@ def test_a_save_is_made_once_a_step_while_gradients_accumulate(tmp_path: Path) -
     assert steps == [2, 4]
 
 
+@pytest.mark.parametrize("part", ["net", "ema"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, part: str) -> None:
+    class Spoil(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            if trainer.global_step == 2:
+                next(getattr(pl_module, part).parameters()).data.view(-1)[0] = float("nan")
+
+    callbacks = [TaskRouter(), EMA(0.9), Spoil(), SaveCheckpoint(every=1)]
+    with pytest.raises(
+        CheckpointError, match=rf"the weights are not finite after step 2 \({part}\.\S+\), so they are not"
+    ):
+        fit(make_module(), FakeData(), tmp_path, callbacks=callbacks, max_steps=3, enable_checkpointing=True)
+    assert names(tmp_path) == ["last.ckpt", "step=000001.ckpt"]
+    assert (tmp_path / "checkpoints" / "last.ckpt").resolve().name == "step=000001.ckpt"
+
+
 def test_every_loss_is_in_the_log_to_the_last_bit(tmp_path: Path) -> None:
     module = make_module()
     seen: list[float] = []
@@ -219,6 +235,9 @@ def test_a_preview_that_cannot_be_written_does_not_end_the_training(tmp_path: Pa
 def test_nonsense_intervals_are_refused() -> None:
     with pytest.raises(ValueError, match="every is 0"):
         Preview(["a bell"], every=0)
+    for every in (0, -1):
+        with pytest.raises(ValueError, match=f"SaveCheckpoint's every is {every}; it must be at least 1 step"):
+            SaveCheckpoint(every=every)
     with pytest.raises(ValueError, match="keep is 0"):
         SaveCheckpoint(keep=0)
     assert make_batch(0, range(1)).task == ""

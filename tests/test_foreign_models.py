@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from ccl.model_folder import load_model, save_model
+from ccl.model_folder import build, load_model, save_model
 from tiny import run_folder, tiny_config, tiny_state
 
 WRONG: list[Any] = [None, [], {}, "", "os.system", 0, -1, 10**9, 1.5, float("nan"), True, [None], {1: 2}]
@@ -118,3 +118,41 @@ def test_a_damaged_model_is_told_in_a_sentence_that_names_the_file(
         assert str(models) in str(error) and "\n" not in str(error), error
     finally:
         file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x.to(torch.complex64), "holds complex64 numbers; weights are float16"),
+        (lambda x: x.to(torch.int8), "holds int8 numbers; weights are float16"),
+        (lambda x: x.where(x != x.view(-1)[1], torch.nan), "holds NaN or infinity in 1 of its 3,072 numbers"),
+        (lambda x: x.where(x != x.view(-1)[1], -torch.inf), "holds NaN or infinity in 1 of its 3,072 numbers"),
+    ],
+)
+@pytest.mark.parametrize("half", [True, False])
+def test_weights_of_a_network_that_are_no_numbers_are_named(
+    change: Callable[[torch.Tensor], torch.Tensor], said: str, half: bool, tmp_path: Path
+) -> None:
+    state, key = tiny_state(), "net.blocks.1.video.ffn.0.weight"
+    checkpoint = run_folder(tmp_path, state | {key: change(state[key])})
+    with pytest.raises(ValueError, match=rf"last\.ckpt: {key.removeprefix('net.')} {said}"):
+        load_model(checkpoint, half=half)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("grid.stride_time", 8, "grid.stride_time is 8, and the video codec has 4"),
+        ("grid.latent_rate", 30.0, "grid.latent_rate is 30, and the audio codec has 31.25"),
+        ("net.init_args.audio.channels", 20, "the network's audio stream has 20 channels, and the audio codec has 40"),
+    ],
+)
+def test_a_model_whose_codec_is_of_another_shape_is_not_built(key: str, value: float, said: str) -> None:
+    config = tiny_config()
+    *path, last = key.split(".")
+    node = config
+    for name in path:
+        node = node[name]
+    node[last] = value
+    with pytest.raises(ValueError, match=rf"^here: its config\.yaml does not give a model: {said}"):
+        build(config, "here")

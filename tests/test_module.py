@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ccl import flow
-from ccl.callbacks import TaskRouter
+from ccl.callbacks import SaveCheckpoint, TaskRouter
 from ccl.flow import UniformTime
 from ccl.module import JointDiffusion, TrainingError, loss_by_clip
 from ccl.optimizer import OptimizerConfig
@@ -177,6 +177,70 @@ def test_a_loss_that_is_not_a_number_names_step_task_and_clip(tmp_path: Path) ->
     with pytest.raises(TrainingError, match=r"the loss is nan at step 2, batch 2, task joint, from clips clip-2-1; "):
         fit(module, FakeData(bad_from=2), tmp_path, max_steps=5)
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+
+
+class Spoil(Callback):
+    """Makes a gradient infinite at a step, whatever the loss."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.before: list[Tensor] = []
+
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_step == self.step:
+            self.before = [parameter.detach().clone() for parameter in pl_module.parameters()]
+            next(p for p in pl_module.parameters() if p.grad is not None).grad.view(-1)[0] = math.inf
+
+
+def test_gradients_that_are_not_finite_update_nothing(tmp_path: Path) -> None:
+    module, spoil = make_module(), Spoil(1)
+    with pytest.raises(
+        TrainingError, match="the gradients are not finite at step 1, although the loss is; nothing was"
+    ):
+        fit(module, FakeData(), tmp_path, callbacks=[TaskRouter(), spoil], gradient_clip_val=1.0)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), spoil.before, strict=True))
+
+
+def test_a_checkpoint_of_other_trained_parameters_is_not_gone_on_from(tmp_path: Path) -> None:
+    save = {"callbacks": [TaskRouter(), SaveCheckpoint(every=1)], "enable_checkpointing": True}
+    module = make_module()
+    fit(module, FakeData(), tmp_path, max_steps=1, **save)
+    whole = sum(1 for part in module.built for p in part.parameters() if p.requires_grad)
+    frozen = make_module(freeze="backbones")
+    cross = {id(p) for p in frozen.built[0].cross_modal_parameters()}
+    with pytest.raises(TrainingError, match=r"training of other parameters .*--model\.pretrained in the place") as told:
+        fit(frozen, FakeData(), tmp_path, ckpt_path=tmp_path / "checkpoints/last.ckpt", max_steps=2, **save)
+    there, _, here = str(told.value).partition("(")[2].partition(")")[0].partition("; here ")
+    counts = [sum(int(part.split()[0]) for part in side.split(", ")) for side in (there, here)]
+    assert counts == [whole, len(cross)] and "streams" in there and "streams" not in here
+
+
+class Rates(Callback):
+    """What each optimizer step is made with, by group."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        self.seen.append({group["name"]: dict(group) for group in optimizer.param_groups})
+
+
+def test_who_goes_on_with_other_rates_trains_with_those(tmp_path: Path) -> None:
+    """Rate times warm-up, by a loop; moments come from the checkpoint, the numbers of AdamW from this config."""
+    checkpoint = {"callbacks": [TaskRouter(), SaveCheckpoint(every=2)], "enable_checkpointing": True}
+    fit(make_module(), FakeData(), tmp_path, max_steps=2, **checkpoint)  # at 1e-2, warmed up in 2 steps
+    other = OptimizerConfig(lr=3e-3, lr_cross=5e-3, warmup_steps=4, weight_decay=0.2, betas=(0.5, 0.6), eps=1e-5)
+    rates, last = Rates(), tmp_path / "checkpoints/last.ckpt"
+    fit(
+        make_module(optimizer=other), FakeData(), tmp_path, callbacks=[TaskRouter(), rates], max_steps=6, ckpt_path=last
+    )
+    assert len(rates.seen) == 4
+    for step, groups in enumerate(rates.seen, start=2):
+        share = min(1.0, (step + 1) / 4)
+        for name, group in groups.items():
+            assert group["lr"] == pytest.approx((5e-3 if name.startswith("cross") else 3e-3) * share, rel=1e-12)
+            assert group["weight_decay"] == (0.0 if name.endswith("_undecayed") else 0.2)
+            assert (*group["betas"], group["eps"]) == (0.5, 0.6, 1e-5)
 
 
 def test_a_batch_of_nothing_is_refused() -> None:

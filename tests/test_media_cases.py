@@ -158,6 +158,16 @@ def test_a_file_that_really_ends_too_soon_is_a_reason(kind, tmp_path):
     assert "truncated" in refusal(path)
 
 
+@pytest.mark.parametrize("kind", ["mkv", "flv"])
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_file_whose_end_never_came_is_a_reason(kind, share, tmp_path):
+    path = film(tmp_path / f"film.{kind}", times=range(0, 30_000, 500), codec="flv1" if kind == "flv" else "ffv1")
+    assert len(read_natural(path)[0].video) == 60
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))].ljust(len(data), b"\0"))  # as downloads reserve it
+    assert any(word in refusal(path) for word in ("truncated", "corrupt"))  # where a picture is cut, it is that
+
+
 @pytest.mark.parametrize("kind", ["mp4", "mov", "flv", "wav"])
 def test_a_file_behind_a_file_is_a_reason(kind, tmp_path):
     path = tmp_path / f"film.{kind}"

@@ -13,7 +13,7 @@ _OPEN = 2**31 - 2**16  # sizes of forms from here on are what those put down who
 _SLACK = 64  # bytes: some writers count their own header in
 _BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip")
 _FORMS = (b"RIFF", b"FORM")
-_FLV = b"FLV"
+_FLV, _FLV_TAGS = b"FLV", (8, 9, 18)  # of sound, pictures and data
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
@@ -23,7 +23,10 @@ def missing_bytes(file: BufferedIOBase) -> int:
     if head[4:] in _BOXES:
         end = max((end for kind, end in _boxes(file, length) if kind in (b"moov", b"mdat", b"moof")), default=0)
     elif head[:4] == _EBML:
-        end = _segment(file)
+        return _missing_of_segment(file, length)
+    elif head[:3] == _FLV:
+        end = _tags(file, length)[0]
+        end = 2 * length - end if end < length else end  # behind the last tag lies nothing that is one
     elif head[:4] in _FORMS:
         end = max((end for _, end in _forms(file, length)), default=0)
     else:
@@ -39,7 +42,7 @@ def is_joined(file: BufferedIOBase) -> bool:
         return kinds.count(b"moov") > 1 and b"moof" not in kinds  # fragments of all parts are read
     if head[:4] in _FORMS:
         return [kind for kind, _ in _forms(file, length)][1:2] in ([b"WAVE"], [b"AIFF"], [b"AIFC"])
-    return head[:3] == _FLV and _flv_again(file, length)
+    return head[:3] == _FLV and _tags(file, length)[1]
 
 
 def _begin(file: BufferedIOBase) -> tuple[int, bytes]:
@@ -76,27 +79,39 @@ def _forms(file: BufferedIOBase, length: int) -> Iterator[tuple[bytes, int]]:
         yield head[8:], at
 
 
-def _flv_again(file: BufferedIOBase, length: int) -> bool:
-    """Whether a second header stands where a tag should begin; each tag is followed by its size."""
+def _tags(file: BufferedIOBase, length: int) -> tuple[int, bool]:
+    """Where the row of FLV's tags ends, each followed by its size, and whether another file begins there."""
     file.seek(5)
     at = int.from_bytes(file.read(4), "big") + 4
     while at + 11 <= length:
         file.seek(at)
         head = file.read(4)
         if head[:3] == _FLV:
-            return True
+            return length, True
+        if head[0] & 0x1F not in _FLV_TAGS:
+            break
         at += 11 + int.from_bytes(head[1:], "big") + 4
-    return False
+    return at, False
 
 
-def _segment(file: BufferedIOBase) -> int:
-    """Where a Matroska segment ends, which follows the EBML header."""
+def _missing_of_segment(file: BufferedIOBase, length: int) -> int:
+    """As `missing_bytes`, of the Matroska segment behind an EBML header."""
     file.seek(4)
     file.seek(_number(file) or 0, 1)
-    if file.read(4) != _SEGMENT:
+    if file.read(4) != _SEGMENT or (size := _number(file)) is None:
         return 0
-    size = _number(file)
-    return 0 if size is None else file.tell() + size
+    at = file.tell()
+    end = at + size
+    while at < min(end, length):
+        file.seek(at)
+        first = file.read(1)[0]
+        if not first:  # no element begins so: a download that reserved its place and never came
+            return end - at
+        file.seek(8 - first.bit_length(), 1)  # the rest of its name
+        if (inner := _number(file)) is None:
+            break
+        at = file.tell() + inner
+    return end - length if end > length + _SLACK else 0
 
 
 def _number(file: BufferedIOBase) -> int | None:

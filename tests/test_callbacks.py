@@ -104,6 +104,30 @@ def test_a_resume_drops_lines_beyond_its_checkpoint_and_half_a_line(tmp_path: Pa
     assert "task" in log.read_text().splitlines()[-1]
 
 
+def test_every_branch_of_a_run_has_its_own_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To 4, back to 2 with no prompt at all, and on from 4: no gap, and nothing of the other branch."""
+
+    def go(steps: int, start: int | None = None, **model: Any) -> list[dict[str, Any]]:
+        at = None if start is None else tmp_path / f"checkpoints/step=00000{start}.ckpt"
+        callbacks = [TaskRouter(), LossLog(), SaveCheckpoint(every=2, keep=None)]
+        options = {"max_steps": steps, "enable_checkpointing": True, "ckpt_path": at}
+        fit(make_module(**model), FakeData(size=1), tmp_path, callbacks=callbacks, **options)
+        return [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+
+    first = go(4)
+    branch = go(3, 2, text_dropout=1.0)
+    assert branch[:2] == first[:2] and branch[2]["batch"] == 2 and branch[2] != first[2]
+    on = go(5, 4)
+    assert on[:4] == first and [row["batch"] for row in on] == list(range(5))
+    left = [log.read_text().splitlines() for log in tmp_path.glob("losses.*-*.jsonl")]
+    assert branch in [[json.loads(line) for line in lines] for lines in left]
+    assert capsys.readouterr().err == ""
+    for log in tmp_path.glob("losses*.jsonl"):
+        log.write_text('{"batch": 0}\n{"batch": 1}\n')
+    assert [row["batch"] for row in go(5, 4)] == [4]
+    assert "losses.jsonl is of other steps than the checkpoint: it is kept as losses.000002-" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ['{"batch": "1"}', "3", '{"step": 1}', '{"ba', '{"batch": true}'])
 def test_a_log_with_a_line_of_something_else_is_named(tmp_path: Path, line: str) -> None:
     log = tmp_path / "losses.jsonl"

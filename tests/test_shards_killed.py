@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -136,13 +137,22 @@ def test_a_world_whose_making_was_killed_is_made_by_the_next_fit(
         assert contents(root) == contents(tmp_path / "whole")
 
 
-def test_of_two_that_make_a_world_one_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_that_make_a_world_one_waits_for_the_other_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(datamodule, "world_sources", lambda grid, clips, start=0, seed=0: tiny_sources(clips, grid))
     data = WorldData(GRID, root=str(tmp_path), latents=False, clips=2, makers=0)
     with holding(tmp_path) as other:
         waiting = threading.Thread(target=data.prepare_data)
         waiting.start()
-        waiting.join(0.3)
+        said = ""
+        while "\n" not in said and waiting.is_alive():
+            waiting.join(0.01)
+            said += capsys.readouterr().err
+        assert (
+            said
+            == f"ccl: {tmp_path} is being written by another process ({other.pid} on {gethostname()}); waiting for it\n"
+        )
         assert waiting.is_alive() and not list(tmp_path.glob("train-*"))
         other.communicate("\n")
         waiting.join(30)

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -127,7 +128,7 @@ def one_writer(
     Args:
         folder: to write in.
         otherwise: what the other one's user may do, for the message.
-        wait: until the other one is done, instead of raising: what it makes is what this one needs.
+        wait: until the other one is done, instead of raising: what it makes is what this one needs. A line says so.
         name: of the lock, for those who share a folder and keep others from a part of it.
 
     Raises:
@@ -159,17 +160,21 @@ def _locked(path: Path, otherwise: str, wait: bool) -> IO[str] | None:
         raise FileError(f"{path} leads elsewhere, and what is there must not be written; remove it")
     file = path.open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            who = "".join(letter for letter in file.read(80).strip() if letter.isprintable())
+            taken = f"{path.parent} is being written by another process{f' ({who})' if who else ''}"
+            if not wait:
+                file.close()
+                raise FileError(f"{taken}; {otherwise}") from error
+            sys.stderr.write(f"ccl: {taken}; waiting for it\n")
+            sys.stderr.flush()
+            fcntl.flock(file, fcntl.LOCK_EX)
         if not _is_at(file, path):
             file.close()
             return None
-    except BlockingIOError as error:
-        with file:
-            file.seek(0)
-            who = file.read(80).strip()
-        raise FileError(
-            f"{path.parent} is being written by another process{f' ({who})' if who else ''}; {otherwise}"
-        ) from error
     except OSError:
         pass  # a file system that knows no locks
     with suppress(OSError):  # on a full disk the lock holds without saying whose it is

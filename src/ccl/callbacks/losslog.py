@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
+from zlib import crc32
 
 from lightning import Callback
 
+from ccl.checkpoint import complete_checkpoints, step_of
 from ccl.files import plain_name, reading, write_whole
 from ccl.types import Batch
 
@@ -16,7 +19,9 @@ from ccl.types import Batch
 class LossLog(Callback):
     """Appends a line a batch to `losses.jsonl` in the run folder: batch, step, task and the losses that count.
 
-    A resume drops the lines from its checkpoint on, and the last one where a kill has left it half-written.
+    A resume drops the lines from its checkpoint on, and the last one where a kill has left it half-written. Who goes
+    back while later checkpoints stay leaves their log beside this one, named after its number of batches and its sum:
+    who then goes on from one of those has its lines again, found by the sum in the checkpoint.
 
     Args:
         name: of the file.
@@ -28,22 +33,54 @@ class LossLog(Callback):
     def __init__(self, name: str = "losses.jsonl") -> None:
         self.name = plain_name(name, "LossLog")
         self._file: IO[str] | None = None
+        self._sum: int | None = None  # of all lines; None of a checkpoint that knows none
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         path = Path(trainer.default_root_dir) / self.name
         if path.exists():
-            with reading(path, "the losses of a run"):
-                kept = list(until(pl_module.batches, path.read_text().split("\n")))
-            write_whole(path, "".join(f"{line}\n" for line in kept))
+            later = any(step_of(one) > trainer.global_step for one in complete_checkpoints(path.parent / "checkpoints"))
+            kept = self._go_back(path, pl_module.batches, later)
+            write_whole(path, kept)
+            self._sum = crc32(kept.encode())
+        else:
+            self._sum = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", buffering=1)  # a line at a time, so that a kill loses none
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self._file is not None:
             row = {"batch": pl_module.batches - 1, "step": trainer.global_step, "task": batch.task, **outputs["report"]}
-            self._file.write(json.dumps(row) + "\n")
+            line = json.dumps(row) + "\n"
+            self._file.write(line)
+            self._sum = crc32(line.encode(), self._sum or 0)
+
+    def _go_back(self, path: Path, batch: int, later: bool) -> str:
+        """The lines before a batch's of the log that the checkpoint continues; what it leaves is kept, if asked for."""
+        whole, before = {}, {}
+        for log in [path, *sorted(path.parent.glob(f"{path.stem}.[0-9]*{path.suffix}"))]:
+            with reading(log, "the losses of a run"):
+                lines = log.read_text().split("\n")
+                before[log] = "".join(f"{line}\n" for line in until(batch, lines))
+            whole[log] = "".join(f"{line}\n" for line in lines[:-1])
+        found = next((log for log in whole if self._sum in (None, crc32(before[log].encode()))), None)
+        kept = "" if found is None else before[found]
+        if whole[path] != kept and (later or found != path):
+            number, its_sum = whole[path].count("\n"), crc32(whole[path].encode())
+            left = path.with_name(f"{path.stem}.{number:06d}-{its_sum:08x}{path.suffix}")
+            write_whole(left, whole[path])
+            if found is None:
+                sys.stderr.write(
+                    f"ccl: {path} is of other steps than the checkpoint: it is kept as {left.name} and begins anew\n"
+                )
+        return kept
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self._sum}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sum = state_dict.get("sum")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if self._file is not None:

@@ -14,6 +14,7 @@ import torch
 import ccl.data.datamodule as datamodule
 from ccl.codecs.base import Codec
 from ccl.data import ShardData, WorldData, encode_shards, write_shards
+from ccl.data.shards import Shards
 from ccl.module import JointDiffusion
 from ccl.tasks import PAPER_TASKS
 from ccl.types import Batch
@@ -302,3 +303,23 @@ def test_ranks_of_one_machine_share_its_memory(shards, launcher, monkeypatch):
         monkeypatch.setattr(datamodule, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
         with nullcontext() if enough else pytest.raises(ValueError, match="and 3 processes with batches of"):
             data.train_dataloader()
+
+
+def test_there_are_no_more_readers_than_clips(tmp_path):
+    """Two clips to learn from and one held out, of a user's first try, with the four readers of shards.yaml."""
+    for name, count in (("few", 2), ("one", 1)):
+        write_shards(tiny_sources(count), tmp_path / name, TINY, shard_size=1)
+    data = ShardData(str(tmp_path / "few"), TINY, batch_size=2, num_workers=4, val_shards=str(tmp_path / "one"))
+    train, val = data.train_dataloader(), data.val_dataloader()
+    assert (train.num_workers, val.num_workers) == (2, 1)
+    assert [batch.id for batch in val] == [["clip0"]]
+
+
+def test_the_readers_of_a_process_share_what_it_holds_to_draw_from(shards, monkeypatch):
+    dataset, taken = Shards(shards, TINY, shuffle=6), []
+    read = dataset._read
+    monkeypatch.setattr(dataset, "_read", lambda name: (taken.append(raw) or raw for raw in read(name)))
+    for parts, held in ((1, 6), (2, 3)):
+        taken.clear()
+        next(dataset._epoch(0, 0, parts))
+        assert held < len(taken) <= parts * (held + 1), "it gives one when it holds that many and meets another"

@@ -291,6 +291,7 @@ USELESS_WARNINGS = (
     r"Your `IterableDataset` has `__len__` defined",
     r"You passed in a `val_dataloader` but have no `validation_step`",
     r"The '\w+' does not have many workers",
+    r"This DataLoader will create \d+ worker processes",  # which configs/data/shards.yaml gives the reason of
 )
 
 

@@ -53,8 +53,14 @@ class Buckets(IterableDataset[list[Sample]]):
             own = of_bucket(Path(folder) / name, grid)
             self.buckets[name] = Shards(Path(folder) / name, own, endless=endless, **options)
         self.text = next(iter(self.buckets.values())).text
+        self.ranks: int = options.get("ranks", 1)
         self.drawn = 0  # batches, by this reader
         self._resuming = False
+
+    @property
+    def fewest(self) -> int:
+        """Samples that the readers of the smallest bucket share."""
+        return min(shards.fewest for shards in self.buckets.values())
 
     @property
     def sample_bytes(self) -> int:

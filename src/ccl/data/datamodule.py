@@ -95,9 +95,9 @@ class ShardData(LightningDataModule):
         grid: of the model; the shards must agree, but for the length and size of buckets.
         codec: of the model; latents of another one are refused. Clips are encoded by the module, so not needed here.
         batch_size: clips a step and process.
-        num_workers: processes that read and decode; 0 reads in the training process.
+        num_workers: processes that read and decode, no more than there are clips; 0 reads in the training process.
         seed: of the order.
-        shuffle: samples held in memory to draw from; 0 keeps the order of the shards.
+        shuffle: samples that a process and its readers hold to draw from; 0 keeps the order of the shards.
         val_shards: folder of shards for validation, read once in order; none where it is null.
     """
 
@@ -216,12 +216,14 @@ class ShardData(LightningDataModule):
         # Of every rank on this machine: torchrun tells how many, Lightning starts one a device.
         started = 1 if self.trainer is None else self.trainer.num_devices
         ranks = int(os.environ.get("LOCAL_WORLD_SIZE", started))
-        refuse_small_memory(ranks * self.num_workers, self.batch_size * dataset.sample_bytes)
+        # A reader needs a clip of its own. There are no fewer on a small machine: a run goes on only with as many.
+        workers = min(self.num_workers, dataset.fewest // dataset.ranks)
+        refuse_small_memory(ranks * workers, self.batch_size * dataset.sample_bytes)
         # A generator of its own: a loader's start must not move the global one.
         generator = torch.Generator().manual_seed(self.seed)
         return {
             "batch_size": None if isinstance(dataset, Buckets) else self.batch_size,
-            "num_workers": self.num_workers,
+            "num_workers": workers,
             "collate_fn": collate,
             "generator": generator,
         }
@@ -246,7 +248,7 @@ class WorldData(ShardData):
         batch_size: clips a step and process.
         num_workers: processes that read; 0 reads in the training process.
         seed: of the world and of the order.
-        shuffle: samples held in memory to draw from; 0 keeps the order of the shards.
+        shuffle: samples that a process and its readers hold to draw from; 0 keeps the order of the shards.
         makers: processes that make clips when they are not there yet.
     """
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ccl.files import one_writer, sweep, write_whole
+from ccl.files import one_writer, sha256, sweep, write_whole
 
 RECIPE = "recipe.json"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -90,7 +90,11 @@ def draw_frames(
                 )
         for number, frame in enumerate(frames, 1):
             path, entry = folder / f"{frame.name}.png", {"prompt": frame.prompt, "seed": frame.seed}
-            if not (known := images.get(frame.name)) or known != {**entry, "sha256": sha256_of(path)}:
+            if (
+                not (known := images.get(frame.name))
+                or not path.is_file()
+                or known != {**entry, "sha256": sha256(path)}
+            ):
                 png = png_of(fitted(painter.draw(frame.prompt, frame.seed), size))
                 images[frame.name] = {**entry, "sha256": hashlib.sha256(png).hexdigest()}
                 write_recipe(folder, made, images)  # first, so that no picture is ever without its entry
@@ -140,7 +144,7 @@ def take_frames(
             png = png_of(fitted(read_picture(path), size))
             images[name] = {
                 "file": path.name,
-                "file_sha256": sha256_of(path),
+                "file_sha256": sha256(path),
                 "sha256": hashlib.sha256(png).hexdigest(),
             }
             write_recipe(folder, made, images)
@@ -288,8 +292,3 @@ def png_of(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, format="PNG")
     return file.getvalue()
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file; "" where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -210,11 +210,6 @@ def dump(value: Any) -> bytes:
     return text.encode(errors="backslashreplace")  # half a character, as of a file's name, is an escape of JSON
 
 
-def is_text(value: Any) -> bool:
-    """Whether a value is text that can be written and read; JSON may hold halves of characters."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
 # Buckets -------------------------------------------------------------------------------------------------------------
 
 

@@ -26,10 +26,11 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl.data.archive import check_sizes
-from ccl.data.index import digest, grid_settings, is_text, read_index
+from ccl.data.index import digest, grid_settings, read_index
 from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
+from ccl.plaintext import unreadable
 from ccl.rng import seed_of
 from ccl.text.states import TextStates
 from ccl.types import AV, STREAMS, Batch
@@ -49,7 +50,8 @@ class Shards(IterableDataset[Sample]):
         folder: with an index.json and the tar files it names.
         grid: what the samples must have.
         seed: of the order.
-        shuffle: samples held in memory to draw from, beside a shuffle of the shards in every epoch; 0 keeps the order.
+        shuffle: samples that a rank and its readers hold to draw from, beside a shuffle of the shards in every epoch; 0
+            keeps the order.
         endless: go on with the next epoch; else stop after one, with as many samples in every part.
         rank: of this process among `ranks`.
         ranks: training processes, each of which reads its own part.
@@ -146,6 +148,11 @@ class Shards(IterableDataset[Sample]):
         return (self._described(raw)[0] for raw in self._read(shard))
 
     @property
+    def fewest(self) -> int:
+        """Samples that its readers share."""
+        return self.index["samples"]
+
+    @property
     def sample_bytes(self) -> int:
         """Of a sample as a loader hands it over; of latents, whose numbers are stored in two bytes or four, at most."""
         grid, streams = self.grid, self.streams
@@ -209,7 +216,8 @@ class Shards(IterableDataset[Sample]):
             samples = (sample for i, sample in enumerate(stream) if i % parts == part and i < limit)
         if not self.shuffle:
             return samples
-        return _shuffled(samples, self.shuffle, Random(seed_of("samples", self.seed, epoch, part)))
+        share = max(1, self.shuffle * self.ranks // parts)
+        return _shuffled(samples, share, Random(seed_of("samples", self.seed, epoch, part)))
 
     def _read(self, name: str) -> Iterator[Sample]:
         """The samples of one tar file: bytes by ending, and __key__; as many as the index says."""
@@ -245,7 +253,7 @@ class Shards(IterableDataset[Sample]):
             id, prompt, checksum = description["id"], description["prompt"], description["crc32"][self._ending]
         if plain_name(id, where) != raw["__key__"]:
             raise FileError(f"{where}: its json is that of clip {id}")
-        if not is_text(prompt):
+        if not isinstance(prompt, str) or unreadable(prompt):
             raise FileError(f"{where}: its prompt is no text")
         if zlib.crc32(raw[self._ending]) != checksum:
             raise FileError(f"{where}: its {self._ending} is corrupt (its checksum differs)")

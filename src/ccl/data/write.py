@@ -22,11 +22,12 @@ from ccl.data.archive import Advance, Report, ShardWriter, progress_bar, refuse_
 from ccl.data.buckets import bucket_name
 from ccl.data.engines import processes
 from ccl.data.filters import Filter
-from ccl.data.index import VERSION, dump, grid_settings, is_text, write_buckets
+from ccl.data.index import VERSION, dump, grid_settings, write_buckets
 from ccl.data.sources import Listener, Loadable, Source, folder_sources
 from ccl.files import MachineError, naming, one_writer, sweep
 from ccl.grid import Grid
 from ccl.media import MediaError, write_clip
+from ccl.plaintext import unreadable
 from ccl.types import Clip
 
 __all__ = ["Report", "Source", "folder_sources", "progress_bar", "shards_make", "write_shards"]
@@ -215,8 +216,8 @@ def _make(
                     return "", None, f"{one.name}: {found}"
             if listener is not None and not clip.prompt:
                 clip = replace(clip, prompt=listener.prompt(clip))
-            if not is_text(clip.prompt):
-                raise MediaError(source.id, "its prompt holds half a character")
+            if fault := unreadable(clip.prompt):
+                raise MediaError(source.id, f"its prompt {fault}")
             if need_prompts and not clip.prompt:
                 return "", None, "no caption, and no words are heard"
             file = io.BytesIO()

@@ -192,7 +192,7 @@ def test_generating_imports_nothing_of_scoring() -> None:
     [
         ("generate --prompt x -o x.mp4 --guidance ucg4", "there is no guidance 'ucg4', did you mean 'ucg3'?; there"),
         ("generate --prompt x -o x.mp4 --guidance none.yaml", "there is no config file none.yaml"),
-        ("generate --prompt x -o x.mp4 --scale nan 1", "--scale is nan 1"),
+        ("generate --prompt x -o x.mp4 --scale nan 1", "--scale is nan; it must be a number"),
         ("generate --prompt x -o x.mp4 --ckpt nowhere", "there is no checkpoint nowhere"),
         ("evaluate --videos nowhere", "there is no folder of clips nowhere"),
         ("evaluate --ckpt nowhere", "there is no checkpoint nowhere"),

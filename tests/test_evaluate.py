@@ -210,14 +210,14 @@ MISTAKES = {
     "there is no option '--video', did you mean '--videos'?": ["--video", "clips"],
     "there is no --reference folder gone": ["--videos", "clips", "--reference", "gone"],
     "two systems are called 'clips'": ["--videos", "clips", "--methods", "clips=clips"],
-    "--limit is 0; it must be 1 at least": ["--videos", "clips", "--limit", "0"],
-    "--steps is 0; it must be 1 at least": ["--ckpt", "--steps", "0"],
-    "--embed-mb is nan; it must be 0 at least": ["--videos", "clips", "--embed-mb", "nan"],
-    "--metrics names none; there are: ": ["--videos", "clips", "--metrics", ""],
+    "--limit is 0; it must be a whole number, 1 at least": ["--videos", "clips", "--limit", "0"],
+    "--steps is 0; it must be a whole number, 1 at least": ["--ckpt", "--steps", "0"],
+    "--embed-mb is nan; it must be a number, 0 at least": ["--videos", "clips", "--embed-mb", "nan"],
+    "--metrics names none; there are: ": ["--videos", "clips", "--metrics", ","],
     "--weights is yunet; it must be NAME=FILE": ["--videos", "clips", "--weights", "yunet"],
     "--out: nothing is given": ["--videos", "clips", "-o", ""],
     "--videos: nothing is given": ["--videos", ""],
-    "rows.jsonl is a file, and a folder is needed": ["--videos", "clips", "--metrics", "mouth", "-o", "rows.jsonl"],
+    "--out is rows.jsonl, a file; a folder is needed": ["--videos", "clips", "--metrics", "mouth", "-o", "rows.jsonl"],
     "no system can be called 'ceiling'": ["--methods", "ceiling=clips", "--reference", "clips"],
     "rows.jsonl has a prompt for 'c0', which the test set does not know": [
         "--ckpt",
@@ -254,6 +254,13 @@ PROTOCOLS = {
     "is not YAML: could not determine a constructor": "av_align: !!python/object:os.system {}",
     "holds no keys": "",
 }
+
+
+def test_metrics_have_the_names_that_the_command_line_knows():
+    from ccl.cli.metrics import NAMES
+    from ccl.evaluation.metrics import METRICS
+
+    assert tuple(METRICS) == NAMES
 
 
 @pytest.mark.parametrize("sentence", PROTOCOLS)

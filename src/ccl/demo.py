@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccl.cli.errors import UsageError
-from ccl.cli.parser import Parser
+from ccl.cli.parser import STEPS, Parser, Whole, folder_to_write, path_of, text_of
 
 if TYPE_CHECKING:
     from ccl.pipeline import Pipeline
@@ -33,21 +33,23 @@ def main(argv: list[str]) -> int:
         "ccl demo --steps 4000 --name longer",
         "ccl demo --smoke",
     )
-    parser.add_argument("--name", default="demo", help="of the run (%(default)s)")
-    parser.add_argument("--steps", type=int, help="of training (the config's)")
-    parser.add_argument("--clips", type=int, default=64, help="test clips, half easy and half hard (%(default)s)")
-    parser.add_argument("--solver-steps", type=int, default=20, help="of sampling (%(default)s)")
-    parser.add_argument("--whisper", help="a file of Whisper's weights, to measure the word error rate as well")
-    parser.add_argument("--config", type=Path, action="append", help="of `ccl fit`, may repeat (configs/joint.yaml)")
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="(%(default)s)")
+    parser.add_argument("--name", type=text_of, default="demo", help="of the run (%(default)s)")
+    parser.add_argument("--steps", type=Whole(), help="of training (the config's)")
+    parser.add_argument("--clips", type=Whole(4), default=64, help="test clips, half easy and half hard (%(default)s)")
+    parser.add_argument("--solver-steps", type=STEPS, default=20, help="of sampling (%(default)s)")
+    parser.add_argument(
+        "--whisper", type=text_of, help="a file of Whisper's weights, to measure the word error rate as well"
+    )
+    parser.add_argument("--config", type=path_of, action="append", help="of `ccl fit`, may repeat (configs/joint.yaml)")
+    parser.add_argument("--runs-dir", type=folder_to_write, default=Path("runs"), help="(%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="at a tiny size in a temporary folder, about a minute")
     args = parser.parse(argv)
     configs = args.config or [Path("configs/joint.yaml")]
     for config in configs:
         if not config.is_file():
             raise UsageError(f"there is no {config}; run the demo where the repository lies, or name a --config")
-    if args.clips < 4 or args.clips % 2:
-        raise UsageError(f"--clips is {args.clips}; it must be even, and at least 4 to shuffle pairs")
+    if args.clips % 2:
+        raise UsageError(f"--clips is {args.clips}; it must be even, half easy and half hard")
     steps = () if args.steps is None else ("--trainer.max_steps", str(args.steps))
     if args.smoke:
         with tempfile.TemporaryDirectory(prefix="ccl-smoke-") as folder:

@@ -30,7 +30,7 @@ MODULES = (
         "ccl.cli.verbs",
         "ccl.cli.evaluate",
         "ccl.cli.shards",
-        "ccl.cli.plan",
+        "ccl.cli.costs",
         "ccl.demo",
         "ccl.evaluation",
     ),

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ccl.cli.errors import UsageError, did_you_mean, plain_words, read_yaml
-from ccl.cli.own import check
+from ccl.cli.errors import UsageError, plain_words, read_yaml
 from ccl.cli.parts import build, device_of
 from ccl.codecs import AudioCodec, Codec, EmbeddedAudio, EmbeddedVideo, VideoCodec
 from ccl.data.index import buckets_in, settings_of
@@ -20,25 +18,14 @@ from ccl.files import reading
 from ccl.grid import Grid
 from ccl.text import TextEncoder
 
-# Short names of the classes.
-NAMES = {
-    "EmbeddedAudio": "ccl.codecs.EmbeddedAudio",
-    "EmbeddedVideo": "ccl.codecs.EmbeddedVideo",
-    "LTX2Audio": "ccl.codecs.LTX2Audio",
-    "MMAudio": "ccl.codecs.MMAudio",
-    "UMT5": "ccl.text.UMT5",
-    "WanVideo": "ccl.codecs.WanVideo",
-}
 
-
-def encoders(
-    files: list[Path], given: Mapping[str, str | None], shards: Path
-) -> tuple[Codec, TextEncoder | None, Grid]:
+def encoders(files: list[Path], given: Mapping[str, Any], shards: Path) -> tuple[Codec, TextEncoder | None, Grid]:
     """Codecs, text encoder and grid.
 
     Args:
         files: stacked configs of `ccl fit`; without any, the embedded codecs and the shards' own grid.
-        given: "video", "audio" and "text" of the command line, which take the place of the config's; or None.
+        given: class_path and init_args of --video-codec, --audio-codec and --text, by these words, which take the place
+            of the config's.
         shards: of clips; the length and size of a bucket are its own.
 
     Returns:
@@ -52,9 +39,9 @@ def encoders(
         raise UsageError(f"{shards} holds latents; only clips can be encoded")
     own = settings["grid"]
     codec, text, grid = configured(files) if files else (Codec(EmbeddedVideo(), EmbeddedAudio()), None, None)
-    bases = {"video": VideoCodec, "audio": AudioCodec, "text": TextEncoder}
-    parts = {name: build(bases[name], part(value, f"--{name}"), f"--{name}") for name, value in given.items() if value}
-    codec = Codec(parts.get("video", codec.video), parts.get("audio", codec.audio))
+    bases = {"video-codec": VideoCodec, "audio-codec": AudioCodec, "text": TextEncoder}
+    parts = {name: build(bases[name], node, f"--{name}") for name, node in given.items()}
+    codec = Codec(parts.get("video-codec", codec.video), parts.get("audio-codec", codec.audio))
     if "text" in parts and not parts["text"].identity:
         raise UsageError("--text: this text encoder trains with the model, so its states cannot be stored")
     text = parts.get("text", text if text is not None and text.identity else None)
@@ -65,26 +52,6 @@ def encoders(
     if buckets_in(shards) != [""]:
         grid = grid.resized(**{name: own[name] for name in ("frames", "fps", "height", "width")})
     return codec, text, grid
-
-
-def part(text: str, where: str) -> Any:
-    """class_path and init_args of `Name`, `Name {key: value}` or a YAML file."""
-    if text.endswith((".yaml", ".yml")):
-        return read_yaml(Path(text))
-    name, _, arguments = text.partition(" ")
-    if name not in NAMES and "." not in name:
-        raise UsageError(
-            f"{where}: there is no class '{name}'{did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}"
-        )
-    if "." in name:
-        check(name, None, where)
-    try:
-        values = yaml.safe_load(arguments) if arguments.strip() else {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where}: {arguments.strip()} is no mapping such as {{path: wan2.1-t2v-1.3b}}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{where}: {arguments.strip()} is no mapping such as {{path: wan2.1-t2v-1.3b}}")
-    return {"class_path": NAMES.get(name, name), "init_args": values}
 
 
 def configured(files: list[Path]) -> tuple[Codec, TextEncoder | None, Grid]:

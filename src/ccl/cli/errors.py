@@ -43,7 +43,8 @@ def one_sentence(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{error.filename}: {error.strerror}"
-    return plain_words(text)
+    # A word longer than any path is a slip, of which the ends say enough.
+    return re.sub(r"\S{500,}", lambda word: f"{word[0][:100]}...{word[0][-100:]}", plain_words(text))
 
 
 def plain_words(text: str) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import ccl
 from ccl.cli.errors import UsageError
-from ccl.cli.metrics import best_device, metrics_of
-from ccl.cli.parser import Parser, add_trust, path_of, text_of
+from ccl.cli.metrics import best_device, metrics_of, names_of
+from ccl.cli.parser import SEED, STEPS, Number, Parser, Whole, add_trust, folder_to_write, path_of, text_of
 from ccl.cli.progress import bar
 from ccl.cli.testsets import (
     MOST,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 def evaluate(argv: list[str]) -> int:
     args = parse(argv)
     methods_of(args)  # told before anything large is imported
+    names_of(args)
     if args.ckpt:
         check_there(args.ckpt)
     from ccl import weights
@@ -116,12 +117,17 @@ def parse(argv: list[str]) -> Namespace:
         "--ckpt",
         nargs="?",
         const=SHIPPED,
-        type=Path,
+        type=path_of,
         help="make the test set's clips first, with this run, .ckpt or model folder; no value: what ships",
     )
     what.add_argument("--videos", type=path_of, help="a folder of clips, ID.mp4 for the rows of the test set")
     what.add_argument(
-        "--methods", action="append", default=[], metavar="NAME=DIR", help="several systems in one table; repeatable"
+        "--methods",
+        type=text_of,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="several systems in one table; repeatable",
     )
     what.add_argument(
         "--testset",
@@ -130,37 +136,44 @@ def parse(argv: list[str]) -> Namespace:
         "shards, else what suits the model; without it all clips)",
     )
     what.add_argument("--reference", type=path_of, help="folder of true clips under the same names: ceiling, FVD")
-    what.add_argument("--limit", type=int, help="the first N rows of each subset alone")
+    what.add_argument("--limit", type=Whole(), help="the first N rows of each subset alone")
     how = parser.add_argument_group("how")
-    how.add_argument("--metrics", nargs="+", metavar="NAME", help="these alone, comma or space between (all that fit)")
-    how.add_argument("--protocol", type=Path, help="YAML of other conventions, as evaluation/protocol.yaml has them")
-    how.add_argument("--whisper", help="size of Whisper, or a file of its weights (large-v3)")
     how.add_argument(
-        "--weights", action="append", default=[], metavar="NAME=FILE", help="take this file; `ccl weights list`"
+        "--metrics", type=text_of, nargs="+", metavar="NAME", help="these alone, comma or space between (all that fit)"
+    )
+    how.add_argument("--protocol", type=path_of, help="YAML of other conventions, as evaluation/protocol.yaml has them")
+    how.add_argument("--whisper", type=text_of, help="size of Whisper, or a file of its weights (large-v3)")
+    how.add_argument(
+        "--weights",
+        type=text_of,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="take this file; `ccl weights list`",
     )
     how.add_argument("--precision", choices=("fp32", "bf16"), help="of the networks that have a choice (fp32)")
-    how.add_argument("--device", help="cpu or cuda (cuda where there is one)")
-    how.add_argument("--batch-size", type=int, help="clips a network takes together (the metric's own)")
+    how.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
+    how.add_argument("--batch-size", type=Whole(), help="clips a network takes together (the metric's own)")
     made = parser.add_argument_group("with --ckpt")
     add_trust(made)
-    made.add_argument("--name", help="of the method in tables (that of the run)")
-    made.add_argument("--steps", type=int, help="of the solver (the model's)")
-    made.add_argument("--seed", type=int, default=0, help="for rows without one of their own (%(default)s)")
+    made.add_argument("--name", type=text_of, help="of the method in tables (that of the run)")
+    made.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
+    made.add_argument("--seed", type=SEED, default=0, help="for rows without one of their own (%(default)s)")
     made.add_argument(
         "--give",
         nargs="+",
         choices=("text", "image", "audio", "video"),
         help=f"these of the rows' media (image for {PAPER}, else text alone)",
     )
-    made.add_argument("--prompts", type=Path, help="JSONL of id and prompt, in place of the test set's own")
+    made.add_argument("--prompts", type=path_of, help="JSONL of id and prompt, in place of the test set's own")
     made.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the network in memory (float32)")
     made.add_argument("--offload", action="store_true", help="text encoder and codecs leave the GPU when done")
     result = parser.add_argument_group("results")
     result.add_argument(
-        "-o", "--out", type=path_of, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)"
+        "-o", "--out", type=folder_to_write, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)"
     )
     result.add_argument("--published", action="store_true", help="the paper's numbers beside, whatever the test set")
-    result.add_argument("--embed-mb", type=float, default=100.0, help="of clips inside report.html (%(default)g)")
+    result.add_argument("--embed-mb", type=Number(0), default=100.0, help="of clips inside report.html (%(default)g)")
     args = parser.parse(argv)
     given = [flag for flag in ("ckpt", "videos", "methods") if getattr(args, flag)]
     if not given:
@@ -170,11 +183,6 @@ def parse(argv: list[str]) -> Namespace:
     for flag in ("name", "steps", "give", "prompts", "dtype", "offload", "trust"):
         if getattr(args, flag) and not args.ckpt:
             parser.error(f"--{flag} is for the clips that --ckpt makes")
-    for flag in ("batch_size", "limit", "steps"):
-        if (number := getattr(args, flag)) is not None and number < 1:
-            parser.error(f"--{flag.replace('_', '-')} is {number}; it must be 1 at least")
-    if not args.embed_mb >= 0:
-        parser.error(f"--embed-mb is {args.embed_mb:g}; it must be 0 at least")
     if args.reference and not args.reference.is_dir():
         raise UsageError(f"there is no --reference folder {args.reference}")
     return args

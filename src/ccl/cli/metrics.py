@@ -15,6 +15,26 @@ if TYPE_CHECKING:
     from ccl.rows import Row
 
 
+# Names of the metrics, ccl.evaluation.METRICS, which a wrong name must not wait for.
+NAMES = ("audiobox", "wer", "sync", "desync", "ib", "dnsmos", "av_align", "onset", "fvd", "mouth", "colours")
+
+
+def names_of(args: Namespace) -> list[str]:
+    """The metrics asked for; none where none are.
+
+    Raises:
+        UsageError: there is none of that name, neither ours nor one that --protocol names.
+    """
+    known = list(dict.fromkeys([*NAMES, *map(str, read_yaml(args.protocol) if args.protocol else ())]))
+    names = list(dict.fromkeys(name for word in args.metrics or () for name in word.split(",") if name))
+    if args.metrics and not names:
+        raise UsageError(f"--metrics names none; there are: {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no metric '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    return names
+
+
 def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> list[Metric]:
     """The metrics asked for, or all that fit the test set, with the conventions of the command line and --protocol.
 
@@ -25,12 +45,7 @@ def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> li
 
     protocol, own = protocol_of(args.protocol) if args.protocol else ({}, {})
     known = METRICS | own
-    names = list(dict.fromkeys(name for word in args.metrics or () for name in word.split(",") if name))
-    if args.metrics and not names:
-        raise UsageError(f"--metrics names none; there are: {', '.join(known)}")
-    for name in names:
-        if name not in known:
-            raise UsageError(f"there is no metric '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    names = names_of(args)
     if not names:
         unfit = set() if args.reference else {"fvd"}
         true = args.reference or any(row.reference and (referenced or Path(row.reference).is_file()) for row in rows)

@@ -1,13 +1,23 @@
-"""The light parser of the verbs that are not configured by YAML: one-sentence errors, help with examples."""
+"""The light parser of the verbs that are not configured by YAML: one-sentence errors, help with examples.
+
+The types of what it takes stand here too, so that no option takes nonsense. jsonargparse's own, PositiveFloat and the
+like, let infinity through, and importing them takes longer than most refusals.
+"""
 
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+import re
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ccl.cli.errors import UsageError, did_you_mean
+from ccl.cli.errors import UsageError, did_you_mean, flags_of
+from ccl.plaintext import unreadable
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,22 +46,120 @@ class Parser(argparse.ArgumentParser):
                 break
             if flag.startswith("--") and flag not in self._option_string_actions:
                 self.error(f"there is no option '{flag}'{did_you_mean(flag, self._option_string_actions)}")
+        self._refuse_dashes(argv)
         return self.parse_args(argv)
 
+    def parse_known(self, argv: Sequence[str]) -> tuple[Any, list[str]]:
+        """Parse what is known, and give back the rest."""
+        self._refuse_dashes(argv)
+        return self.parse_known_args(argv)
+
+    def _refuse_dashes(self, argv: Sequence[str]) -> None:
+        """argparse takes `--` for no value, even after `=`, and hands on nothing in its place."""
+        for flag, value in flags_of(argv):
+            if value == "--" and f"--{flag}=--" in argv:
+                self.error(f"--{flag} is --, which is no value")
+
     def error(self, message: str) -> NoReturn:
+        # argparse's "argument -o/--out: ..."; what a type says begins with the value, as "--limit is 0; ..." does.
+        message = re.sub(r"^argument (?:-\w/)?(\S+): (is )?", lambda m: f"{m[1]} is " if m[2] else f"{m[1]}: ", message)
         raise UsageError(f"{self.prog.removeprefix('ccl ')}: {message}; see `{self.prog} --help`")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A type of arguments: whole numbers.
+
+    Args:
+        least: of them.
+        most: of them; what is beyond is a slip that would fill the memory or never end.
+    """
+
+    least: int = 1
+    most: int = 10**9
+
+    def __call__(self, given: str) -> int:
+        try:
+            if self.least <= (value := int(given)) <= self.most:
+                return value
+        except ValueError:
+            pass
+        raise ArgumentTypeError(f"is {given or repr(given)}; it must be a whole number, {bounds(self)}")
+
+
+@dataclass(frozen=True)
+class Number:
+    """A type of arguments: finite numbers.
+
+    Args:
+        least: of them.
+        most: of them.
+        above: whether `least` itself is none.
+    """
+
+    least: float | int = -1e9
+    most: float | int = 1e9
+    above: bool = False
+
+    def __call__(self, given: str) -> float:
+        try:
+            if self.least <= (value := float(given)) <= self.most and not (self.above and value == self.least):
+                return value
+        except ValueError:
+            pass
+        raise ArgumentTypeError(f"is {given or repr(given)}; it must be a number, {bounds(self)}")
+
+
+def bounds(kind: Whole | Number) -> str:
+    """Of a type of numbers, in words."""
+    least = f"above {kind.least:,g}" if isinstance(kind, Number) and kind.above else f"{kind.least:,} at least"
+    return f"{least} and {kind.most:,} at most"
 
 
 def text_of(given: str) -> str:
     """A type of arguments: text that is not empty, as that of an unset variable is."""
     if not given:
-        raise argparse.ArgumentTypeError("nothing is given")
+        raise ArgumentTypeError("nothing is given")
+    return given
+
+
+def any_text(given: str) -> str:
+    """A type of arguments: text, which may be empty."""
+    if fault := unreadable(given):
+        raise ArgumentTypeError(fault)
     return given
 
 
 def path_of(given: str) -> Path:
     """A type of arguments: a path; an empty one is not the folder that the user happens to be in."""
-    return Path(text_of(given))
+    try:
+        os.lstat(text_of(given))
+    except ValueError as error:  # a zero byte, half a character
+        raise ArgumentTypeError("no file can have this name") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ArgumentTypeError("the name is longer than any file's") from error
+    return Path(given)
+
+
+def file_to_write(given: str) -> Path:
+    """A type of arguments: a file, which may be there or not."""
+    if (path := path_of(given)).is_dir():
+        raise ArgumentTypeError(f"is {given}, a folder; a file is needed")
+    return path
+
+
+def folder_to_write(given: str) -> Path:
+    """A type of arguments: a folder, which may be there or not."""
+    if (path := path_of(given)).exists() and not path.is_dir():
+        raise ArgumentTypeError(f"is {given}, a file; a folder is needed")
+    return path
+
+
+SIDE = 8192  # pixels of a picture
+SEED = Whole(0, 2**63 - 1)
+STEPS = Whole(1, 10_000)  # of a solver, as ccl.sampling.MOST says
+WORKERS = Whole(1, 1024)
 
 
 def add_trust(parser: Any) -> None:
@@ -59,6 +167,7 @@ def add_trust(parser: Any) -> None:
     parser.add_argument(
         "--trust",
         action="append",
+        type=text_of,
         default=[],
         metavar="MODULE",
         help="run this module's code where the model's config names classes of it; repeatable (ccl's alone)",

@@ -6,11 +6,11 @@ The work lives in ccl.data; networks that it must not know of (who speaks, what 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ccl.cli.errors import UsageError
-from ccl.cli.parser import Parser
+from ccl.cli.named import part_named
+from ccl.cli.parser import SEED, WORKERS, Number, Parser, Whole, folder_to_write, path_of, text_of
 from ccl.cli.verbs import add_grid, grid_of, say
 
 
@@ -23,13 +23,16 @@ def make(argv: list[str]) -> int:
         "ccl shards make videos -o data/mine --filters silent cuts --speech 0.2 --transcribe large-v3",
         "ccl shards make videos -o data/mixed --fps 16 --buckets 81x352x640 81x640x352 49x352x640",
     )
-    parser.add_argument("folder", type=Path, help="searched with all folders in it")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the shards and their index.json")
+    parser.add_argument("folder", type=path_of, help="searched with all folders in it")
     parser.add_argument(
-        "--captions", type=Path, help=".csv or .jsonl with `file` and `prompt`; without it, NAME.txt beside NAME.mp4"
+        "-o", "--out", type=folder_to_write, required=True, help="folder of the shards and their index.json"
+    )
+    parser.add_argument(
+        "--captions", type=path_of, help=".csv or .jsonl with `file` and `prompt`; without it, NAME.txt beside NAME.mp4"
     )
     parser.add_argument(
         "--transcribe",
+        type=text_of,
         metavar="MODEL",
         help="clips without a caption get what Whisper of this size or file hears as their prompt, in double quotes",
     )
@@ -38,25 +41,30 @@ def make(argv: list[str]) -> int:
         action="store_true",
         help="keep clips that have no caption, with an empty prompt; else they are skipped",
     )
-    parser.add_argument("--language", default="en", help="that is spoken, for --transcribe (%(default)s)")
+    parser.add_argument("--language", type=text_of, default="en", help="that is spoken, for --transcribe (%(default)s)")
     parser.add_argument(
         "--filters", nargs="+", choices=("silent", "cuts"), default=[], help="leave out clips in which nothing is "
         "heard, or that cut to another scene; what is mute, too short or corrupt is left out in any case"
     )  # fmt: skip
-    parser.add_argument("--speech", type=float, metavar="SHARE", help="of the sound that must be speech (silero-vad)")
-    parser.add_argument("--lips", type=float, metavar="SYNC_C", help="SyncNet's confidence that a clip must have")
-    parser.add_argument("--device", default="cpu", help="of --transcribe and --lips (%(default)s)")
+    parser.add_argument(
+        "--speech", type=Number(0, 1), metavar="SHARE", help="of the sound that must be speech (silero-vad)"
+    )
+    parser.add_argument("--lips", type=Number(), metavar="SYNC_C", help="SyncNet's confidence that a clip must have")
+    parser.add_argument("--device", type=text_of, default="cpu", help="of --transcribe and --lips (%(default)s)")
     parser.add_argument("--strict", action="store_true", help="fail on the first clip that cannot be used")
-    parser.add_argument("--shard-size", type=int, default=256, help="clips a tar file (%(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 works in this one")
+    parser.add_argument("--shard-size", type=Whole(), default=256, help="clips a tar file (%(default)s)")
+    parser.add_argument("--workers", type=Whole(0, WORKERS.most), default=0, help="processes; 0 works in this one")
     parser.add_argument(
         "--buckets",
+        type=text_of,
         nargs="+",
         metavar="FRAMESxHEIGHTxWIDTH",
         help="several lengths and sizes: a clip goes into the bucket nearest in shape, the longest that it fills",
     )
     parser.add_argument("--only", choices=("audio",), help="sound alone, of videos and files of sound, for stage 1")
-    parser.add_argument("--sample-rate", type=int, default=16_000, help="Hz that the audio codec takes (%(default)s)")
+    parser.add_argument(
+        "--sample-rate", type=Whole(1, 768_000), default=16_000, help="Hz that the audio codec takes (%(default)s)"
+    )
     add_grid(parser)
     args = parser.parse(argv)
     grid: Any = replace(grid_of(args), sample_rate=args.sample_rate)
@@ -98,13 +106,17 @@ def world(argv: list[str]) -> int:
         "ccl shards world -o data/world-test --split test --clips 200",
         "ccl shards world -o data/mine --clips 4000 --seed 1 --workers 2",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the shards and their index.json")
-    parser.add_argument("--clips", type=int, default=1024, help="how many (%(default)s)")
-    parser.add_argument("--start", type=int, default=0, help="index of the first (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another world (%(default)s)")
+    parser.add_argument(
+        "-o", "--out", type=folder_to_write, required=True, help="folder of the shards and their index.json"
+    )
+    parser.add_argument("--clips", type=Whole(), default=1024, help="how many (%(default)s)")
+    parser.add_argument("--start", type=Whole(0), default=0, help="index of the first (%(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="another seed, another world (%(default)s)")
     parser.add_argument("--split", choices=("train", "test"), default="train", help="the test split has 200 clips")
-    parser.add_argument("--shard-size", type=int, default=256, help="clips a tar file (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0 works in this one (%(default)s)")
+    parser.add_argument("--shard-size", type=Whole(), default=256, help="clips a tar file (%(default)s)")
+    parser.add_argument(
+        "--workers", type=Whole(0, WORKERS.most), default=2, help="processes; 0 works in this one (%(default)s)"
+    )
     add_grid(parser)
     args = parser.parse(argv)
     grid = grid_of(args)
@@ -137,12 +149,16 @@ def encode(argv: list[str]) -> int:
         "--text 'UMT5 {path: wan2.1-t2v-1.3b}'",
     )
     part = "a class and its arguments, or a YAML file with class_path and init_args"
-    parser.add_argument("shards", type=Path, help="a folder of media shards, or of buckets")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the latents")
-    parser.add_argument("--config", type=Path, action="append", help="config of `ccl fit`, for its parts; may repeat")
-    parser.add_argument("--video-codec", metavar="CODEC", help=part)
-    parser.add_argument("--audio-codec", metavar="CODEC", help="the same")
-    parser.add_argument("--text", metavar="ENCODER", help="the same, of a text encoder that does not train")
+    parser.add_argument("shards", type=path_of, help="a folder of media shards, or of buckets")
+    parser.add_argument("-o", "--out", type=folder_to_write, required=True, help="folder of the latents")
+    parser.add_argument(
+        "--config", type=path_of, action="append", help="config of `ccl fit`, for its parts; may repeat"
+    )
+    parser.add_argument("--video-codec", type=text_of, metavar="CODEC", help=part)
+    parser.add_argument("--audio-codec", type=text_of, metavar="CODEC", help="the same")
+    parser.add_argument(
+        "--text", type=text_of, metavar="ENCODER", help="the same, of a text encoder that does not train"
+    )
     parser.add_argument("--no-text", action="store_true", help="leave prompts to training, whatever --config says")
     parser.add_argument(
         "--dtype",
@@ -150,29 +166,32 @@ def encode(argv: list[str]) -> int:
         default="bfloat16",
         help="of what is stored (%(default)s)",
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="clips encoded together (%(default)s)")
+    parser.add_argument("--batch-size", type=Whole(), default=8, help="clips encoded together (%(default)s)")
     parser.add_argument(
         "--device",
+        type=text_of,
         nargs="+",
         default=["cpu"],
         help="a worker for each: cuda:0 cuda:1; with --workers, `cuda` counts up",
     )
-    parser.add_argument("--workers", type=int, help="processes, each with its own shards (one for each --device)")
+    parser.add_argument("--workers", type=WORKERS, help="processes, each with its own shards (one for each --device)")
     parser.add_argument(
         "--engine", choices=("processes", "ray"), default="processes", help="ray: on the cluster of RAY_ADDRESS"
     )
     args = parser.parse(argv)
-    if args.batch_size < 1 or (args.workers is not None and args.workers < 1):
-        parser.error("--batch-size and --workers are at least 1")
     from ccl.data.index import settings_of
 
-    settings_of(args.shards)  # told before anything large is imported
+    words = {"video-codec": args.video_codec, "audio-codec": args.audio_codec, "text": args.text}
+    given = {flag: part_named(text, f"--{flag}") for flag, text in words.items() if text is not None}
+    settings_of(args.shards)  # told, as names of parts are, before anything large is imported
     from ccl.cli.encoders import devices_of, encoders
-    from ccl.cli.own import reachable
+    from ccl.cli.own import check, reachable
     from ccl.data.make import shards_encode
 
-    given = {"video": args.video_codec, "audio": args.audio_codec, "text": args.text}
     with reachable(args.config or [], argv):
+        for flag, node in given.items():
+            if isinstance(name := node.get("class_path"), str) and "." in name:
+                check(name, None, f"--{flag}")
         codec, text, grid = encoders(args.config or [], given, args.shards)
         if args.no_text:
             text = None
@@ -189,7 +208,7 @@ def verify(argv: list[str]) -> int:
         "compares sizes, counts and the clips' checksums as it reads, encoding the sums too.",
         "ccl shards verify data/latents",
     )
-    parser.add_argument("shards", type=Path, help="a folder of shards, or of buckets")
+    parser.add_argument("shards", type=path_of, help="a folder of shards, or of buckets")
     folder = parser.parse(argv).shards
     from ccl.data.verify import shards_verify
 

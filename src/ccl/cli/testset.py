@@ -6,10 +6,8 @@ import re
 from argparse import ArgumentTypeError
 from typing import Any
 
-from ccl.cli.parser import Parser, path_of, text_of
+from ccl.cli.parser import SEED, SIDE, STEPS, Number, Parser, Whole, folder_to_write, path_of, text_of
 from ccl.cli.testsets import PAPER, TestSet, testset_of
-
-LARGEST = 8192  # pixels
 
 
 def images(argv: list[str]) -> int:
@@ -31,24 +29,21 @@ def images(argv: list[str]) -> int:
         "--testset", type=text_of, default=PAPER, help="name, .jsonl file or folder of them (%(default)s)"
     )
     parser.add_argument(
-        "-o", "--out", type=path_of, help="a folder that becomes a test set of its own (the test set's)"
+        "-o", "--out", type=folder_to_write, help="a folder that becomes a test set of its own (the test set's)"
     )
     parser.add_argument("--size", type=_size, default=(640, 352), metavar="WxH", help="of the files (640x352)")
-    parser.add_argument("--limit", type=int, help="the first N rows of each manifest alone")
+    parser.add_argument("--limit", type=Whole(), help="the first N rows of each manifest alone")
     parser.add_argument("--overwrite", action="store_true", help="replace whatever pictures are there")
     how = parser.add_argument_group("with --pipeline")
     how.add_argument("--draw-size", type=_size, metavar="WxH", help="what the pipeline draws, then resized (--size)")
-    how.add_argument("--revision", help="of the hub's: branch, tag or commit")
-    how.add_argument("--steps", type=int, help="of its sampler (the pipeline's own number)")
-    how.add_argument("--guidance", type=float, help="classifier-free scale (the pipeline's own)")
+    how.add_argument("--revision", type=text_of, help="of the hub's: branch, tag or commit")
+    how.add_argument("--steps", type=STEPS, help="of its sampler (the pipeline's own number)")
+    how.add_argument("--guidance", type=Number(), help="classifier-free scale (the pipeline's own)")
     how.add_argument(
-        "--seed", type=int, default=0, help="a picture's own follows from it and the row's id (%(default)s)"
+        "--seed", type=SEED, default=0, help="a picture's own follows from it and the row's id (%(default)s)"
     )
-    how.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    how.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
     args = parser.parse(argv)
-    for flag in ("limit", "steps"):
-        if (value := getattr(args, flag)) is not None and value < 1:
-            parser.error(f"--{flag} is {value}; it must be at least 1")
     if args.images:
         if args.images.exists() and not args.images.is_dir():
             parser.error(f"--images is {args.images}, a file; give the folder of the pictures")
@@ -117,6 +112,6 @@ def best_device() -> str:
 
 def _size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or not all(16 <= int(side) <= LARGEST for side in match.groups()):
-        raise ArgumentTypeError(f"'{text}' is no size such as 640x352, of 16 to {LARGEST} pixels a side")
+    if not match or not all(16 <= int(side) <= SIDE for side in match.groups()):
+        raise ArgumentTypeError(f"'{text}' is no size such as 640x352, of 16 to {SIDE} pixels a side")
     return int(match[1]), int(match[2])

@@ -5,7 +5,6 @@ The work itself lives with its owner: ccl.pipeline (generate, export), ccl.evalu
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import Counter
 from contextlib import nullcontext
@@ -13,7 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from ccl.cli.errors import UsageError, did_you_mean, is_dir, is_file, is_yaml, read_yaml
-from ccl.cli.parser import Parser, add_trust
+from ccl.cli.parser import (
+    SEED,
+    SIDE,
+    STEPS,
+    Number,
+    Parser,
+    Whole,
+    add_trust,
+    any_text,
+    file_to_write,
+    folder_to_write,
+    path_of,
+    text_of,
+)
 from ccl.cli.progress import bar
 from ccl.grid import Grid
 from ccl.plaintext import check_prompt, printable
@@ -30,10 +42,18 @@ def say(text: object) -> None:
 def add_grid(parser: Parser) -> None:
     """Options for the length and size of a clip; the embedded default's where they are not given."""
     usual = Grid()
-    parser.add_argument("--frames", type=int, default=usual.frames, help="pictures of a clip, 4k + 1 (%(default)s)")
-    parser.add_argument("--fps", type=float, default=usual.fps, help="pictures a second (%(default)s)")
-    parser.add_argument("--height", type=int, default=usual.height, help="pixels, a multiple of 16 (%(default)s)")
-    parser.add_argument("--width", type=int, default=usual.width, help="pixels, a multiple of 16 (%(default)s)")
+    parser.add_argument(
+        "--frames", type=Whole(1, 100_000), default=usual.frames, help="pictures of a clip, 4k + 1 (%(default)s)"
+    )
+    parser.add_argument(
+        "--fps", type=Number(0, 1000, above=True), default=usual.fps, help="pictures a second (%(default)s)"
+    )
+    parser.add_argument(
+        "--height", type=Whole(1, SIDE), default=usual.height, help="pixels, a multiple of 16 (%(default)s)"
+    )
+    parser.add_argument(
+        "--width", type=Whole(1, SIDE), default=usual.width, help="pixels, a multiple of 16 (%(default)s)"
+    )
 
 
 def grid_of(args: Any) -> Grid:
@@ -50,9 +70,9 @@ def testset(argv: list[str]) -> int:
         "hard.jsonl with first pictures, sounds and true clips beside them.",
         "ccl testset -o evaluation/testset/world",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="a folder")
+    parser.add_argument("-o", "--out", type=folder_to_write, required=True, help="a folder")
     parser.add_argument("--no-clips", action="store_true", help="without the true clips, the references of scores")
-    parser.add_argument("--seed", type=int, default=0, help="of the world (%(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the world (%(default)s)")
     add_grid(parser)
     args = parser.parse(argv)
     grid = grid_of(args)
@@ -74,15 +94,19 @@ def codec_fit(argv: list[str]) -> int:
         "ccl codec fit -o basis.safetensors --clips 400",
         "ccl codec fit -o better.safetensors --keep-basis basis.safetensors",
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="a .safetensors file, at most 1 MB")
-    parser.add_argument("--clips", type=int, default=400, help="of the training split (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the world (%(default)s)")
+    parser.add_argument("-o", "--out", type=file_to_write, required=True, help="a .safetensors file, at most 1 MB")
+    parser.add_argument("--clips", type=Whole(), default=400, help="of the training split (%(default)s)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the world (%(default)s)")
     parser.add_argument(
-        "--video-channels", type=int, default=16, help="numbers a block of 4 x 8 x 8 pixels (%(default)s)"
+        "--video-channels", type=Whole(1, 768), default=16, help="numbers a block of 4 x 8 x 8 pixels (%(default)s)"
     )
-    parser.add_argument("--audio-channels", type=int, default=40, help="numbers a pair of mel frames (%(default)s)")
     parser.add_argument(
-        "--keep-basis", type=Path, help="take this file's bases, so that its latents stay good; fit corrections alone"
+        "--audio-channels", type=Whole(1, 1024), default=40, help="numbers a pair of mel frames (%(default)s)"
+    )
+    parser.add_argument(
+        "--keep-basis",
+        type=path_of,
+        help="take this file's bases, so that its latents stay good; fit corrections alone",
     )
     args = parser.parse(argv)
     from ccl.codecs.fit import fit
@@ -106,18 +130,18 @@ def generate(argv: list[str]) -> int:
         "torchrun --nproc-per-node 8 --no-python ccl generate --prompts rows.jsonl -o out --dtype bfloat16 --offload",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt", help="one for both streams")
+    what.add_argument("--prompt", type=text_of, help="one for both streams")
     what.add_argument(
         "--prompts",
-        type=Path,
+        type=path_of,
         help='a JSONL file, a row a clip: {"id", "prompt", "image", "audio", "video", "seed", ...}',
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="a file for --prompt, a folder for --prompts")
-    parser.add_argument("--ckpt", type=Path, help="a model folder, a run folder or a .ckpt in one (what ships)")
+    parser.add_argument("-o", "--out", type=path_of, required=True, help="a file for --prompt, a folder for --prompts")
+    parser.add_argument("--ckpt", type=path_of, help="a model folder, a run folder or a .ckpt in one (what ships)")
     add_trust(parser)
-    parser.add_argument("--image", type=Path, help="first picture")
-    parser.add_argument("--audio", type=Path, help="given sound: pictures are made for it")
-    parser.add_argument("--video", type=Path, help="given pictures: sound is made for them")
+    parser.add_argument("--image", type=path_of, help="first picture")
+    parser.add_argument("--audio", type=path_of, help="given sound: pictures are made for it")
+    parser.add_argument("--video", type=path_of, help="given pictures: sound is made for them")
     parser.add_argument(
         "--give",
         nargs="+",
@@ -125,16 +149,22 @@ def generate(argv: list[str]) -> int:
         help="for --prompts: give these of the rows' media alone, `text` none of them (all that a row names)",
     )
     parser.add_argument("--only", choices=("audio", "video"), help="make this stream alone")
-    parser.add_argument("--negative", default="", help="prompt to lead away from")
-    parser.add_argument("--guidance", help=f"{', '.join(RULES)}, or a YAML file (the model's)")
-    parser.add_argument("--scale", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="its strength (the model's)")
+    parser.add_argument("--negative", type=any_text, default="", help="prompt to lead away from")
+    parser.add_argument("--guidance", type=text_of, help=f"{', '.join(RULES)}, or a YAML file (the model's)")
     parser.add_argument(
-        "--modal", type=float, nargs=2, metavar=("VIDEO", "AUDIO"), help="of the other stream, for ucg3 (the model's)"
+        "--scale", type=Number(), nargs=2, metavar=("VIDEO", "AUDIO"), help="its strength (the model's)"
     )
-    parser.add_argument("--steps", type=int, help="of the solver (the model's)")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=8, help="clips made together (%(default)s)")
-    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    parser.add_argument(
+        "--modal",
+        type=Number(),
+        nargs=2,
+        metavar=("VIDEO", "AUDIO"),
+        help="of the other stream, for ucg3 (the model's)",
+    )
+    parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    parser.add_argument("--batch-size", type=Whole(), default=8, help="clips made together (%(default)s)")
+    parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
     )
@@ -197,15 +227,12 @@ def generate(argv: list[str]) -> int:
 
 
 def check_guidance(args: Any) -> None:
-    """UsageError where --guidance, --scale or --modal can be right for no model."""
+    """UsageError where --guidance can be right for no model."""
     name = args.guidance
     if name is not None and is_yaml(name):
         read_yaml(Path(name))
     elif name is not None and name not in RULES:
         raise UsageError(f"there is no guidance '{name}'{did_you_mean(name, RULES)}; there are: {', '.join(RULES)}")
-    for key, pair in (("scale", args.scale), ("modal", args.modal)):
-        if pair and not all(map(math.isfinite, pair)):
-            raise UsageError(f"--{key} is {pair[0]:g} {pair[1]:g}; both must be numbers")
 
 
 def check_there(ckpt: Path) -> None:
@@ -225,9 +252,9 @@ def export(argv: list[str]) -> int:
         "ccl export models/joint -o wan.safetensors --format safetensors",
     )
     parser.add_argument(
-        "run", type=Path, help="a run folder, for its last checkpoint, a .ckpt in one, or a model folder"
+        "run", type=path_of, help="a run folder, for its last checkpoint, a .ckpt in one, or a model folder"
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, help="the folder; a file for --format safetensors")
+    parser.add_argument("-o", "--out", type=path_of, required=True, help="the folder; a file for --format safetensors")
     parser.add_argument(
         "--format",
         choices=("model", "diffusers", "safetensors"),

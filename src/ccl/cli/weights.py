@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ccl.cli.errors import UsageError, did_you_mean
-from ccl.cli.parser import Parser
+from ccl.cli.parser import Parser, text_of
 
 
 def list_(argv: list[str]) -> int:
@@ -35,7 +35,7 @@ def fetch(argv: list[str]) -> int:
         "ccl weights fetch syncnet s3fd",
         "ccl weights fetch imagebind --yes",
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", help="as `ccl weights list` has them")
+    parser.add_argument("names", type=text_of, nargs="+", metavar="NAME", help="as `ccl weights list` has them")
     parser.add_argument("--yes", action="store_true", help="accept licences that forbid commercial use")
     args = parser.parse(argv)
     from rich.console import Console

@@ -1,0 +1,179 @@
+"""What a config of `ccl fit` costs, in lines: what `ccl plan` prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from ccl import plan
+from ccl.cli.parts import build
+from ccl.cli.planned import Needs, Planned
+from ccl.cli.remedies import verdict
+from ccl.guidance import UCG2, Guidance
+from ccl.types import CLOSED, OPEN, Route
+
+UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outside the module tree
+GB, TERA = 1e9, 1e12
+
+
+def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list[str]:
+    """The lines of a plan of training; `argv` is what it was read from."""
+    sizes, _, text = needs.sizes(planned)
+    grid, layers, length = planned.grid, planned.layers, text.length
+    joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
+
+    @cache
+    def forward_of(route: Route) -> plan.Table:
+        return plan.forward_flops(planned.make, layers, grid, route, text=length)
+
+    needs.tell("FLOPs")
+    forward = forward_of(OPEN if joint else CLOSED)
+    mean = plan.mean_flops(forward_of, planned.tasks)
+    step = plan.training_flops(mean, sizes, checkpointing=planned.checkpointing)
+
+    lines = ["Parameters"]
+    for part, size in sizes.items():
+        if size.all:
+            lines.append(f"  {part:<22}{count(size.all)}" + ("" if size.trained == size.all else trains(size)))
+    everything = sum(sizes.values(), plan.Size())
+    lines.append(f"  {'all':<22}{count(everything.all)}{trains(everything)}")
+
+    shape = f"{grid.frames} frames of {grid.height} x {grid.width}, {grid.s_v} video and {grid.t_a} audio tokens"
+    lines += ["", f"FLOPs of a clip ({shape}), forward"]
+    whole = plan.total(forward)
+    for row, flops in plan.gathered_rows(forward).items():
+        lines.append(f"  {row:<22}{flops_of(flops)} {flops / whole:7.1%}")
+    lines.append(f"  {'all':<22}{flops_of(whole)}")
+    interaction = plan.gathered_rows(forward).get("interaction", 0.0)
+    if interaction:
+        lines.append(f"  the interaction adds {interaction / (whole - interaction):.1%} to the streams")
+    lines.append(
+        f"  mean over tasks       {flops_of(plan.total(mean))}; trained {step / plan.total(mean):.2f} times that"
+    )
+
+    rows = table(planned, needs, args, step)
+    return [*lines, "", *rows, *disk(planned, sizes), *verdict(planned, needs, args.gpus, args.memory, argv)]
+
+
+def trains(size: plan.Size) -> str:
+    return f", {count(size.trained).strip()} of them train" if size.trained else ", frozen"
+
+
+def count(parameters: int) -> str:
+    """A number of parameters, in billions or, where they are few, in millions."""
+    return f"{parameters / 1e9:9.3f} B" if parameters >= 1e8 else f"{parameters / 1e6:9.3f} M"
+
+
+def flops_of(number: int | float) -> str:
+    """FLOPs in T or, where they are few, in G."""
+    return f"{number / 1e12:9.2f} T" if number >= 1e11 else f"{number / 1e9:9.2f} G"
+
+
+def table(planned: Planned, needs: Needs, args: Any, step: float) -> list[str]:
+    """The lines on memory, speed and schedule, by the number of GPUs."""
+    steps, batch = planned.config["trainer"]["max_steps"], planned.global_batch
+    rows: list[Sequence[str]] = [
+        ["GPUs", "weights", "gradients", "AdamW", "EMA", "gathered", "activations", "GB a GPU", "without ckpt",
+         "accumulate", "s a step", "clips/s", "days", "GPU-hours"]
+    ]  # fmt: skip
+    for gpus in args.gpus:
+        chosen = needs.memory(planned, gpus)
+        kept = needs.memory(planned, gpus, checkpointing=False)
+        rate = gpus * args.mfu * args.tflops * TERA / step
+        seconds = batch / rate
+        hours = seconds * steps / 3600
+        parts = (
+            chosen.weights,
+            chosen.gradients,
+            chosen.optimizer,
+            chosen.average,
+            chosen.gathered,
+            chosen.activations,
+        )
+        rows.append([
+            str(gpus), *(f"{x / GB:.1f}" for x in parts), fits(chosen.total, args.memory),
+            fits(kept.total, args.memory), f"{batch / (gpus * planned.batch):g}", f"{seconds:.3g}",
+            f"{rate:.3g}", f"{hours / 24:.3g}", f"{hours * gpus:,.0f}",
+        ])  # fmt: skip
+    kind = "FSDP2, states sharded" if planned.sharded else "every GPU holds the whole model"
+    lines = [
+        f"Training: {steps:,} steps of {batch:,} clips ({planned.batch} x {planned.processes} processes x "
+        f"{planned.accumulated} accumulated); {kind}; {args.tflops:g} TFLOP/s at {args.mfu:.0%}; memory in GB",
+        *aligned(rows),
+    ]
+    for column in (7, 8):
+        if any("!" in row[column] for row in rows):
+            lines.append(f"{rows[0][column]}: ! more than the {args.memory:g} GB of a GPU")
+    if uneven := [gpus for gpus in args.gpus if batch % (gpus * planned.batch)]:
+        lines.append(f"a global batch of {batch} does not divide among {', '.join(map(str, uneven))} GPUs")
+    if planned.lora is not None and planned.processes > 1 and planned.accumulated > 1:
+        fewer = max(1, planned.accumulated // planned.processes)
+        lines.append(
+            f"adapters take few clips a step, and {planned.accumulated} are accumulated on each of {planned.processes} "
+            f"processes: --trainer.accumulate_grad_batches {fewer} makes {planned.batch * planned.processes * fewer}"
+        )
+    sizes, _, text = needs.sizes(planned)
+    if text.dim == 4096 and not sizes.get("text"):
+        lines.append(f"umT5-xxl adds {2 * UMT5_XXL / GB:.1f} GB to a GPU where prompts are not encoded beforehand")
+    return lines
+
+
+def disk(planned: Planned, sizes: dict[str, plan.Size]) -> list[str]:
+    """What the checkpoints of a run take, and encoded clips."""
+    each = planned.bytes_each
+    states = plan.states(sizes, ema=planned.ema, bytes_each=each)
+    one = states.weights + states.optimizer + states.average
+    lines = []
+    for callback in planned.config["trainer"]["callbacks"] or []:
+        if callback["class_path"].endswith(".SaveCheckpoint"):
+            given = {"every": 500, "keep": 2, "milestone": None, **(callback.get("init_args") or {})}
+            steps = planned.config["trainer"]["max_steps"]
+            count = steps // given["milestone"] if given["milestone"] else 0
+            kept = math.ceil(steps / given["every"]) if given["keep"] is None else given["keep"]
+            total = one * (kept + count) / GB
+            lines.append(f"Disk: {one / GB:.1f} GB a checkpoint, {kept} kept and {count} for good: {total:,.1f} GB")
+    latents, text = planned.stored_bytes()
+    lines.append(
+        f"Disk: {latents / 1e6:.2f} MB a clip of latents in bfloat16, at most {text / 1e6:.2f} MB of text states"
+    )
+    return lines
+
+
+def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
+    """The lines of a plan of sampling."""
+    sizes, _, text = needs.sizes(planned)
+    needs.tell("a clip")
+    sampling = planned.config["sampling"]
+    node = sampling["guidance"]
+    rule = UCG2() if node is None else build(Guidance, node, "sampling.guidance")
+    size = sum(x.all for part, x in sizes.items() if part != "text")
+    cost = plan.clip(
+        planned.make, planned.layers, size, planned.grid, rule,
+        steps=sampling["steps"], solver=sampling["solver"], text=text.length,
+    )  # fmt: skip
+    seconds = cost.flops / (args.mfu * args.tflops * TERA)
+    lines = [
+        f"A clip of {planned.grid.seconds:.2f} s, {planned.grid.height} x {planned.grid.width}: {type(rule).__name__}, "
+        f"{cost.passes} passes x {cost.evaluations} evaluations ({sampling['solver']}, {sampling['steps']} steps)",
+        f"  network in bfloat16   {cost.weights / GB:9.1f} GB",
+        f"  tokens, text, caches  {cost.rest / GB:9.1f} GB",
+        f"  together              {fits(cost.weights + cost.rest, args.memory):>9} GB of {args.memory:g}",
+        f"  FLOPs                 {cost.flops / 1e15:9.1f} P",
+        f"  minutes a clip        {seconds / 60:9.2f}, {args.tflops:g} TFLOP/s at {args.mfu:.0%}",
+        f"  clips an hour         {' '.join(f'{n * 3600 / seconds:.0f} on {n}' for n in args.gpus)} GPUs",
+    ]
+    if text.dim == 4096 and not sizes.get("text"):
+        lines.append(f"umT5-xxl, {2 * UMT5_XXL / GB:.1f} GB, encodes the prompts before the network is there")
+    return lines
+
+
+def fits(size: int | float, memory: float) -> str:
+    return f"{size / GB:.1f}" + ("!" if size > memory * GB else "")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in columns, each as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -20,7 +20,7 @@ demo: .venv/.installed ## train, generate and score the embedded default, about 
 	$(BIN)/ccl demo
 
 test: lint types ## install, lint, type-check and test, under 8 minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations 15 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations 15 -m "not slow"
 
 slow: .venv/.installed ## the proofs that take long, on real clips and weights in CCL_TEST_DATA
 	OMP_NUM_THREADS=2 $(BIN)/pytest -m slow --durations 0 --timeout 1200

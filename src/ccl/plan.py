@@ -243,7 +243,7 @@ def activations(
             return live.peak
 
     one = peak(1)
-    return one + (layers - 1) * (peak(2) - one)
+    return one if layers == 1 else one + (layers - 1) * (peak(2) - one)
 
 
 # Generation

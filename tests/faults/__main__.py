@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12, help="folders in which each command is killed (%(default)s)")
     parser.add_argument("--mutants", type=int, default=60, help="of each kind of input (%(default)s)")
     parser.add_argument("--only", default="", help="commands and inputs whose name begins so")
-    parser.add_argument("--quick", action="store_true", help="leave out what takes long or follows the clock")
+    parser.add_argument("--quick", action="store_true", help="leave out variants, what takes long, and the clock")
     parser.add_argument("--out", type=Path, help="a JSON file of all counts and faults")
     args = parser.parse_args()
     process.warm_up()

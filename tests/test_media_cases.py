@@ -168,11 +168,11 @@ def test_a_file_whose_end_never_came_is_a_reason(kind, share, tmp_path):
     assert any(word in refusal(path) for word in ("truncated", "corrupt"))  # where a picture is cut, it is that
 
 
-@pytest.mark.parametrize("kind", ["mp4", "mov", "flv", "wav"])
+@pytest.mark.parametrize("kind", ["mp4", "mov", "flv", "wav", "flac"])
 def test_a_file_behind_a_file_is_a_reason(kind, tmp_path):
     path = tmp_path / f"film.{kind}"
-    if kind == "wav":
-        sound(path, tone(440)[:, None])
+    if kind in ("wav", "flac"):
+        sound(path, tone(440)[:, None], codec="flac" if kind == "flac" else "pcm_s16le")
     else:
         film(path, codec="flv1" if kind == "flv" else "libx264")
     read_natural(path)
@@ -538,7 +538,9 @@ def test_a_clip_prints_in_a_line():
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not on the PATH")
-@pytest.mark.parametrize("words", ["mov cut by -c copy", "mp4 slides", "mkv cut after", "m4a 7.1", "mp4 cover picture"])
+@pytest.mark.parametrize(
+    "words", ["mov cut by -c copy", "mp4 slides", "mkv cut after", "m4a 7.1", "mp4 cover picture", "ts joined, 48 then"]
+)
 def test_rows_of_the_table_agree_with_ffmpeg(words, tmp_path):
     spec = importlib.util.spec_from_file_location("table", Path(__file__).parent.parent / "benchmarks" / "media.py")
     table = importlib.util.module_from_spec(spec)

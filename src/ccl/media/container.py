@@ -17,6 +17,8 @@ from ccl.media.timeline import continuous
 from ccl.media.whole import is_joined, missing_bytes
 
 MP3_SYNC = 0xFF  # the first byte of every block
+FLAC_HEAD = b"fLaC\0\0\0\x22"  # how a file begins, after whatever tags
+JOINED = "holds several files joined end to end, of which the first alone can be read"
 SMALL = 480 * 480  # pixels, below which threads cost more than they save
 # Demuxers whose input names other files, addresses or devices, or is a program.
 _ELSEWHERE = {
@@ -93,6 +95,8 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
         read[packet.stream.index] += packet.dts is not None or packet.size > 0
         if packet.dts is not None and not packet.size:
             continue  # a picture that was left out, or a stream's end; a decoder would take it for the end of all
+        if kinds[0] == "flac" and FLAC_HEAD in bytes(packet):  # with it, the blocks about it would go lost
+            raise MediaError(name, JOINED)
         if packet.size and packet.stream.index in mp3 and memoryview(packet)[0] != MP3_SYNC:
             continue  # tags of a file that was joined on, in whatever container since
         yield packet
@@ -100,7 +104,7 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
         if missing := missing_bytes(file):
             raise MediaError(name, f"is truncated: {missing:,} bytes of those that it promises are missing")
         if is_joined(file):
-            raise MediaError(name, "holds several files joined end to end, of which the first alone can be read")
+            raise MediaError(name, JOINED)
     for stream in streams:
         if read[stream.index] < stored[stream.index]:
             have = f"{read[stream.index]} of the {stored[stream.index]} {stream.type} packets in its index"

@@ -15,6 +15,7 @@ from ccl.media.resampling import resample
 
 RATES = (1_000, 768_000)  # samples a second that a sound may have
 JITTER = 0.01  # seconds: timestamps that are so far off are coarse, and no gap
+MADE_UP = 1.0  # seconds: the most by which timestamps between those in the file are wrong after a change of rate
 STRETCHED = 0.05  # of its length: a block that claims to last so much more or less does so at another rate
 # Of the power that channels would have if they had nothing in common, what a mix must keep: stereo with a correlation
 # below -0.9 is antiphase, which no recording means to be.
@@ -75,19 +76,20 @@ class Sound:
         rate = frame.sample_rate
         self._check_rate(rate)
         time = self.end + self._ahead if frame.pts is None else frame.pts * self._unit
-        follows = bool(self.runs) and self._follows(time)
+        lasts, said = frame.samples / rate, (frame.duration or 0) * self._unit
+        off = abs(said - lasts) > max(STRETCHED * lasts, 1.5 * self._unit)
+        made_up = said > 0 and off and rate != self._began
+        follows = bool(self.runs) and self._follows(time, made_up)
         run = self.runs[-1] if self.runs else None
         if run is None or rate != run.rate or not follows:
             run = _Run(rate, round((self.end if follows else time) * rate))
             self.runs.append(run)
             self.rate = max(rate, self.rate if len(self.runs) > 1 else 0)
-        lasts, said = frame.samples / rate, (frame.duration or 0) * self._unit
-        off = abs(said - lasts) > max(STRETCHED * lasts, 1.5 * self._unit)
-        self._claimed = time + said if said and off and rate != self._began else None
+        self._claimed = time + said if made_up else None
         run.add(self._mono(frame))
         self._check_length(self.runs[0].at / self.runs[0].rate)
 
-    def _follows(self, time: float) -> bool:
+    def _follows(self, time: float, made_up: bool) -> bool:
         """Whether a block of that timestamp follows the newest one without a gap.
 
         A demuxer of bare blocks, or that of a broadcast between its own timestamps, makes times up at the rate with
@@ -97,7 +99,8 @@ class Sound:
             if abs(time - ahead - self.end) <= JITTER:
                 self._ahead = ahead
                 return True
-        follows = self._claimed is not None and abs(time - self._claimed) <= JITTER
+        claimed = self._claimed is not None and abs(time - self._claimed) <= JITTER
+        follows = claimed or (made_up and abs(time - self.end) <= MADE_UP)
         self._ahead = time - self.end if follows else 0.0
         return follows
 

@@ -174,7 +174,8 @@ def generate(argv: list[str]) -> int:
     given: dict[str, Any] = {name: str(path) for name in ("image", "audio", "video") if (path := getattr(args, name))}
     if args.prompts and given:
         parser.error(f"--{next(iter(given))} goes with --prompt; rows of --prompts name their own media")
-    for name, path in given.items():
+    files = given | ({"prompts": args.prompts} if args.prompts else {})
+    for name, path in files.items():
         if not is_file(Path(path)):
             parser.error(f"there is no --{name} file {path}")
     out = args.out
@@ -183,6 +184,8 @@ def generate(argv: list[str]) -> int:
             check_prompt(args.prompt)
         except ValueError as error:
             parser.error(f"--prompt {str(error).removeprefix('its prompt ')}")
+        if out.name in ("", "..") or (out.suffix and is_dir(out)):
+            parser.error(f"-o is {out}, a folder; a clip is a file")
         out = out if out.suffix else out.with_suffix(".wav" if args.only == "audio" else ".mp4")
         if out.suffix != ".mp4" and (out.suffix, args.only) != (".wav", "audio"):
             parser.error(f"-o is {out}; a clip is an .mp4, or with --only audio a .wav")

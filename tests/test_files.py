@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ccl import files
 from ccl.files import (
     MARK,
     FileError,
@@ -23,6 +25,7 @@ from ccl.files import (
     sweep,
     write_whole,
 )
+from ccl.sums import check_sums, write_sums
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
@@ -168,3 +171,52 @@ def test_sums_follow_the_bytes(tmp_path: Path) -> None:
     assert first == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "a").write_bytes(b"abcd")
     assert sha256(tmp_path / "a") != first
+
+
+def test_a_large_files_sum_is_read_once_until_its_size_or_time_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "LARGE", 4)
+    path, old = tmp_path / "weights", (10**9, 10**9)
+
+    def summed() -> str:
+        files._sha256.cache_clear()  # as of another process
+        return files.sha256(path)
+
+    def right(data: bytes) -> str:
+        return hashlib.sha256(data).hexdigest()
+
+    path.write_bytes(b"young")
+    assert summed() == right(b"young") and not (tmp_path / "cache").exists(), "another write may have the same time"
+    path.write_bytes(b"whole")
+    os.utime(path, old)
+    assert summed() == right(b"whole")
+    path.write_bytes(b"whose")
+    os.utime(path, old)
+    assert summed() == right(b"whole"), "it is not read again, nor where it has another name"
+    path = path.rename(tmp_path / "renamed")
+    assert summed() == right(b"whole") and files.sha256_now(path) == right(b"whose"), "what is asked for now is read"
+    os.utime(path, (old[0] + 1, old[1] + 1))
+    assert summed() == right(b"whose")
+    for kept in (tmp_path / "cache" / "ccl" / "sums").iterdir():
+        kept.write_text("damaged")
+    assert summed() == right(b"whose")
+
+
+def test_a_flipped_bit_of_a_sharded_checkpoint_is_found_though_its_time_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "LARGE", 1)
+    part, marker = tmp_path / "step" / "__0_0.distcp", tmp_path / "complete"
+    part.parent.mkdir()
+    part.write_bytes(b"whole")
+    os.utime(part, (10**9, 10**9))
+    files.sha256(part)
+    marker.write_text(write_sums({part.name: files.sha256_now(part)}))
+    check_sums(part.parent, marker)
+    part.write_bytes(b"whose")
+    os.utime(part, (10**9, 10**9))
+    with pytest.raises(FileError, match="is damaged"):
+        check_sums(part.parent, marker)

@@ -13,6 +13,7 @@ import re
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -29,6 +30,8 @@ MACHINE = {
     *(errno.EIO, errno.EROFS, errno.ESTALE, errno.EAGAIN),
 }
 SPARE = 2**28  # bytes that can be had at once where memory is not short
+LARGE = 2**26  # bytes of a file whose sum is worth remembering
+SETTLED = 2 * 10**9  # nanoseconds after which a write that follows has another time, on any file system
 # The same, as libraries say it that have errors of their own, without a number.
 TROUBLE = re.compile(
     r"can't start new thread|out of memory|not enough memory|can't allocate memory|Cannot allocate memory|bad_?alloc"
@@ -310,13 +313,41 @@ def plain_name(name: object, where: object) -> str:
     return str(name)
 
 
+# Sums ---------------------------------------------------------------------------------------------------------------
+
+
+def sha256_now(path: str | Path) -> str:
+    """The sha256 of a file's bytes, as they are now."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sha256(path: str | Path) -> str:
-    """Of a file's bytes; computed once while size and time of the file are the same."""
+    """The sha256 of a file, read once while its size and time are the same: a large one's is remembered for the user.
+
+    So 50 GB of weights are not read again at every load. What a disk does to a file by itself is then not seen; where
+    it must be, as of a checkpoint that a training goes on from, `sha256_now` is asked.
+    """
     stat = Path(path).stat()
-    return _sha256(str(path), stat.st_size, stat.st_mtime_ns)
+    return _sha256(str(path), stat.st_size, stat.st_mtime_ns, f"{stat.st_dev}-{stat.st_ino}")
 
 
 @lru_cache(maxsize=256)
-def _sha256(path: str, size: int, changed: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: str, size: int, changed: int, place: str) -> str:
+    if size < LARGE:
+        return sha256_now(path)
+    kept = cache() / "sums" / f"{place}-{size}-{changed}"
+    with suppress(OSError, ValueError):  # where it is not known yet
+        if re.fullmatch("[0-9a-f]{64}", known := kept.read_text()):
+            return known
+    settled = time.time_ns() - changed > SETTLED
+    found = sha256_now(path)
+    if settled and Path(path).stat().st_mtime_ns == changed:
+        with suppress(OSError):
+            write_whole(kept, found)
+    return found
+
+
+def cache() -> Path:
+    """The folder of what can be had again: $XDG_CACHE_HOME/ccl, or ~/.cache/ccl."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ccl"

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ccl.files import FileError, reading, sha256, sync
+from ccl.files import FileError, reading, sha256_now, sync
 
 TAG = b"sha256 "
 SIZE = len(TAG) + 64  # of the comment
@@ -22,7 +22,7 @@ DAMAGED = "is damaged: its bytes are not those that were written; take another c
 
 def seal(path: Path) -> None:
     """Add the sum of a zip file, as it stands, as its comment."""
-    comment = TAG + sha256(path).encode()
+    comment = TAG + sha256_now(path).encode()
     with path.open("r+b") as file:
         file.seek(-2, os.SEEK_END)
         file.write(len(comment).to_bytes(2, "little") + comment)
@@ -64,7 +64,7 @@ def sums_of(folder: Path, rank: int) -> dict[str, str]:
     own = [name for name in names if name.startswith(f"__{rank}_") or (rank == 0 and not name.startswith("__"))]
     for name in own:
         sync(folder / name)
-    return {name: sha256(folder / name) for name in sorted(own)}
+    return {name: sha256_now(folder / name) for name in sorted(own)}
 
 
 def write_sums(sums: Mapping[str, str]) -> str:
@@ -91,5 +91,5 @@ def check_sums(folder: Path, marker: Path, *, part: int = 0, parts: int = 1) -> 
     for name in sorted(sums)[part::parts]:
         if name not in there:
             raise FileError(f"{folder} is damaged: its file {name} is gone; take another checkpoint")
-        if sha256(folder / name) != sums[name]:
+        if sha256_now(folder / name) != sums[name]:
             raise FileError(f"{folder / name} {DAMAGED}")

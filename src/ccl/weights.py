@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ccl import files
 from ccl.files import sha256 as sha256
 from ccl.formats import check_dtype, check_finite, foreign_file
 
@@ -302,7 +303,7 @@ def cache() -> Path:
     """The folder of fetched weights."""
     if own := os.environ.get("CCL_WEIGHTS"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ccl" / "weights"
+    return files.cache() / "weights"
 
 
 def size(entry: Weights) -> str:

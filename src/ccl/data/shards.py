@@ -27,7 +27,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl.data.archive import check_sizes
 from ccl.data.index import digest, grid_settings, read_index
-from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256
+from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256_now
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
 from ccl.plaintext import unreadable
@@ -130,7 +130,7 @@ class Shards(IterableDataset[Sample]):
     def verify(self, shard: str) -> None:
         """Read a whole tar file: ValueError where its sum is not the one that the index gives."""
         path, right = self.folder / shard, next(x["sha256"] for x in self.index["shards"] if x["name"] == shard)
-        if (found := sha256(path)) != right:
+        if (found := sha256_now(path)) != right:
             raise FileError(f"shard {path} is damaged: its sha256 is {found[:12]}..., its index says {right[:12]}...")
 
     def __iter__(self) -> Iterator[Sample]:

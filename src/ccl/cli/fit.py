@@ -115,6 +115,9 @@ class FitCLI(LightningCLI):
         assert isinstance(parser, FitParser)
         parser.argv, parser.start = tuple(args), Path.cwd()
         self.config = parser.parse_args(args)
+        seed = self.config["seed_everything"]
+        if not isinstance(seed, bool | None) and not 0 <= seed < 2**32:
+            raise UsageError(f"seed_everything is {seed}; it must be a whole number from 0 to {2**32 - 1}")
         self.hand_to_callbacks()
 
     def hand_to_callbacks(self) -> None:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import pytest
 from ccl.codecs.base import Codec
 from ccl.data import WorldData, datamodule
 from ccl.data.encode import encode_shards
+from ccl.data.index import INDEX, PARTIAL
 from ccl.data.sources import Source
 from ccl.data.write import write_shards
 from ccl.files import LOCK, MARK, FileError, MachineError
@@ -263,9 +265,33 @@ def test_a_folder_has_one_writer(clips: Path, tmp_path: Path) -> None:
     make(tmp_path)
 
 
+def test_a_shard_of_latents_that_was_deleted_is_made_again_whatever_is_killed(
+    death: Death, clips: Path, tmp_path: Path
+) -> None:
+    def work(out: Path) -> None:
+        encode(clips, out)
+
+    work(tmp_path / "whole")
+    whole, moment = contents(tmp_path / "whole"), 0
+    assert sum(name.endswith(".tar") for name in whole) == 2
+    while True:
+        shutil.copytree(tmp_path / "whole", out := tmp_path / str(moment))
+        (kept := out / "shard-000000.tar").chmod(0o444)
+        before = kept.stat().st_ino
+        (out / "shard-000001.tar").unlink()
+        survived = death.survives(work, out, moment)
+        assert (out / INDEX).is_file() or (out / PARTIAL).is_file()
+        work(out)
+        assert contents(out) == whole and kept.stat().st_ino == before, f"killed before change {moment}"
+        if survived:
+            break
+        moment += 2
+    assert moment > 6
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_a_finished_shard_that_changed_is_told_with_what_helps(clips: Path, tmp_path: Path, damage: str) -> None:
-    for work in (make, lambda out: encode(clips, out)):
+    for work in (make, *([lambda out: encode(clips, out)] if damage == "cut" else [])):
         out = tmp_path / str(id(work))
         work(out)
         shard = out / "shard-000001.tar"

@@ -155,10 +155,11 @@ class ShardWriter:
         write_index(path, self.settings, self.shards, skipped=self.skipped, consumed=self.consumed)
 
 
-def begun(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+def begun(out: Path, settings: dict[str, Any], *, remakes: bool = False) -> dict[str, Any] | None:
     """The index of what lies in a folder, finished or not; None where nothing does, and then a run is begun there.
 
-    For the folder's one writer: what a kill left half-written goes.
+    For the folder's one writer: what a kill left half-written goes. Of who `remakes` shards that somebody has deleted,
+    a folder that lacks one is no longer finished.
 
     Raises:
         ValueError: it was made with other settings or of other sources, holds foreign tar files, or a shard that was
@@ -179,6 +180,11 @@ def begun(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     if state is None or differing:  # a run that came to nothing is in nobody's way
         write_index(out / PARTIAL, settings, [], skipped=[], consumed=0)
         return None
+    there = [line for line in state["shards"] if (out / line["name"]).is_file()]
+    if remakes and len(there) < len(state["shards"]):
+        state["shards"], finished = there, False
+        write_index(out / PARTIAL, settings, there, skipped=state["skipped"], consumed=state["consumed"])
+        (out / INDEX).unlink(missing_ok=True)
     try:
         check_sizes(out, state["shards"])
     except FileError as error:

@@ -194,16 +194,18 @@ class Book:
 
     def restore(self) -> None:
         """Find the shards that are finished; the folder is begun if it was not."""
-        state = begun(self.out, self.settings)
+        state = begun(self.out, self.settings, remakes=True)
         self.complete = (self.out / INDEX).is_file()
-        if state is not None and self.complete:
-            self.lines = {line["name"]: line for line in state["shards"]}
-            if {name: line["samples"] for name, line in self.lines.items()} != self.counts:
-                raise FileError(f"{self.out / INDEX} counts other clips than {self.source.folder}; remove {self.out}")
+        # Where the index is not whole, it names what it had of shards when one of them was found to be missing.
+        self.lines = {line["name"]: line for line in state["shards"]} if state is not None else {}
+        counts = {name: line["samples"] for name, line in self.lines.items()}
+        if not counts.items() <= self.counts.items() or (self.complete and counts != self.counts):
+            raise FileError(f"{self.out / INDEX} counts other clips than {self.source.folder}; remove {self.out}")
+        if self.complete:
             self._clear()
             return
         for name, count in self.counts.items():
-            if (found := finished(self.out / name, count)) is not None:
+            if name not in self.lines and (found := finished(self.out / name, count)) is not None:
                 self.add(found)
 
     def jobs(self) -> list[tuple[str, str]]:

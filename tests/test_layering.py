@@ -9,12 +9,13 @@ import pytest
 
 SRC = Path(__file__).parent.parent / "src"
 
-VALUES = {"types", "grid", "rng"}  # the vocabulary
+VALUES = {"types", "grid", "rng", "arguments"}  # the vocabulary
 LEAVES = VALUES | {"files", "plaintext"}  # and what reads and writes files
 # Who may import whom, by the first part of the name below ccl; a part may always import itself.
 ALLOWED: dict[str, set[str]] = {
-    "types": {"media"},  # Clip.save, when it is called
-    "grid": set(),
+    "arguments": set(),
+    "types": {"arguments", "media"},  # Clip.save, when it is called
+    "grid": {"arguments"},
     "rng": set(),
     "files": set(),
     "formats": set(),

@@ -363,5 +363,5 @@ def test_rotation_of_float64_is_the_definition() -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("width", 0), ("ffn", -(2**63)), ("ffn", 2**63), ("channels", 10**12)])
 def test_a_size_that_no_network_can_have_is_told(name: str, size: int) -> None:
-    with pytest.raises(ValueError, match=f"a stream's {name} is {size}; it must be from 1 to 1,048,576"):
+    with pytest.raises(ValueError, match=f"a stream's {name} is {size}; it must be a whole number from 1 to 1,048,576"):
         StreamConfig(**{"width": 16, "ffn": 32, "channels": 4, name: size})

@@ -21,7 +21,7 @@ from ccl import __version__
 from ccl.files import LOCK, one_writer, sha256, sweep, write_whole
 from ccl.guidance import Guidance
 from ccl.pipeline import Pipeline
-from ccl.rows import Row, file_names
+from ccl.rows import Row, check_rows, file_names
 from ccl.types import AV, Clip
 
 Report = Callable[[int, int, str], None]
@@ -65,6 +65,7 @@ def generate_files(
     Raises:
         ValueError: two ids become one file name; a clip in the folder was made with other settings.
     """
+    check_rows(rows)
     rows, out = [row.seeded(seed) for row in rows], Path(out)
     suffix = ".mp4" if wanted.video else ".wav"
     paths = {row.id: out / f"{name}{suffix}" for row, name in zip(rows, file_names(rows), strict=True)}

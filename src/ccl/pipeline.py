@@ -23,6 +23,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from ccl import arguments
 from ccl.codecs.base import Codec
 from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance, guided, named, remark
@@ -31,13 +32,15 @@ from ccl.image.first import show
 from ccl.model.image import Shown
 from ccl.pretrained import Precision
 from ccl.rng import generator
-from ccl.rows import Row
-from ccl.sampling import Progress, solve, times
+from ccl.rows import Row, check_rows
+from ccl.sampling import Progress, Sampling, solve, times
 from ccl.tasks import generation_route
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
-from ccl.types import AV, STREAMS, Clip, Stream
+from ccl.types import AV, STREAMS, Clip, Stream, is_sound
 from ccl.vocabulary import unknown
+
+LOUDEST = 100.0  # of samples: far above what any recording overshoots 1 by, and below what integers of 16 bits are
 
 
 class Pipeline:
@@ -58,6 +61,9 @@ class Pipeline:
         offload: text encoder and codecs are on the device only while they work, the first before the network is;
             decode clip by clip, in pieces along time.
         image: encoder of the first picture, of a network that is shown one.
+
+    Raises:
+        ValueError: an argument is of another kind, or no times can be made of steps and shift.
     """
 
     def __init__(
@@ -77,8 +83,12 @@ class Pipeline:
         offload: bool = False,
         image: ImageEncoder | None = None,
     ) -> None:
+        for name, part, kind in (("text", text, TextEncoder), ("codec", codec, Codec), ("grid", grid, Grid)):
+            arguments.instance(name, part, kind, f"a {kind.__name__}")
+        arguments.instance("net", net, torch.nn.Module, "a DualStreamTransformer")
+        Sampling(guidance, steps, solver, shift)  # type: ignore[arg-type]  # which looks at them
         self.net, self.text, self.codec, self.grid = net, text, codec, grid
-        self._device = None if device is None else torch.device(device)
+        self._device = None if device is None else place(device)
         self.half, self.offload, self.image = half, offload, image
         self._states: dict[str, Tensor] = {}  # of prompts, on the CPU, without the zeros after them; offload alone
         self.guidance: Guidance = UCG2() if guidance is None else guidance
@@ -112,9 +122,12 @@ class Pipeline:
         """
         from ccl.model_folder import load_model
 
+        if path is not None:
+            arguments.instance("path", path, (str, Path), "the path of a model, or None")
+        arguments.instance("trust", trust, (str, list, tuple, set), "a list of names of modules")
+        device = place(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         half = dtype == "bfloat16"
         model = load_model(path, half=half, trust=trust)
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         for part in (model.net, model.text, model.codec):
             if part is not model.net or not offload:
                 part.to(device)
@@ -149,7 +162,12 @@ class Pipeline:
             guidance: rule, in place of the pipeline's; by its name ("ucg3") it takes the strengths of the pipeline's.
             steps: of the solver, in place of the pipeline's.
             progress: called with (steps done, steps).
+
+        Raises:
+            ValueError: in words, for what is no prompt, picture, sound or setting, or does not fit the model.
         """
+        if not isinstance(prompt, str):
+            arguments.texts("prompt", prompt)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         shared = {"negative": negative, "image": image, "audio": audio, "video": video, "seed": seed}
         rows = [Row(id=f"clip-{i:04d}", prompt=text, **shared) for i, text in enumerate(prompts)]
@@ -170,7 +188,12 @@ class Pipeline:
 
         What a reader of a clip may not expect stands in its `meta["notes"]`: what was cut, padded or cropped of the
         given media, where a guidance rule is another one on this model, and words that the model has not learned.
+
+        Raises:
+            ValueError: in words, for what is no row or setting, or does not fit the model.
         """
+        check_rows(rows, to_read=True)
+        arguments.instance("wanted", wanted, AV, "AV(video, audio), of bool")
         rule = self.rule(guidance)
         given = shared_stream(rows)
         generated = AV(wanted.video and given != "video", wanted.audio and given != "audio")
@@ -228,11 +251,14 @@ class Pipeline:
         """
         if guidance is None:
             return self.guidance
-        return named(guidance, self.guidance) if isinstance(guidance, str) else guidance
+        return guidance if isinstance(guidance, Guidance) else named(guidance, self.guidance)
 
     @torch.no_grad()
     def reconstruct(self, row: Row) -> Clip:
         """The row's true clip, encoded and decoded: the best that a model of this codec can do."""
+        check_rows([row])
+        if row.reference is None:
+            raise ValueError(f"{row.id}: names no true clip, `reference`")
         media: AV[Any] = AV(self._frames(row.reference, []), self._sound(row.reference, []))
         z: AV[Any] = AV(*(self._encode(stream, x)[None] for stream, x in zip(STREAMS, media, strict=True)))
         return self.clip(row, 0, self.decode(z), media, AV(True, True))
@@ -371,7 +397,7 @@ class Pipeline:
             from ccl.media import read_image
 
             image = read_image(image)
-        image = np.asarray(image)
+        image = array("the image", image, "(H, W, 3) uint8")
         if image.ndim != 3:
             raise ValueError(f"the image is {image.shape} {image.dtype}; it must be (H, W, 3) uint8")
         return self._fitted(image[None], name, notes)
@@ -382,9 +408,9 @@ class Pipeline:
             return None
         if isinstance(video, str | Path):
             return self._film(video, notes)
-        video = np.asarray(video)
+        wanted = f"({self.grid.frames}, H, W, 3) uint8, {self.grid.fps:g} pictures a second"
+        video = array("the video", video, wanted)
         if video.ndim != 4 or len(video) != self.grid.frames:
-            wanted = f"({self.grid.frames}, H, W, 3) uint8, {self.grid.fps:g} pictures a second"
             raise ValueError(f"the video is {video.shape} {video.dtype}; this model needs {wanted}")
         return self._fitted(video, "the video", notes)
 
@@ -435,9 +461,13 @@ class Pipeline:
             from ccl.media import read_audio
 
             audio = read_audio(audio, self.grid.sample_rate)
-        audio = np.asarray(audio, dtype=np.float32)
-        if audio.ndim != 1 or not len(audio):
-            raise ValueError(f"the sound has shape {audio.shape}; this model needs mono samples (S,)")
+        needed = "mono samples (S,), floats in [-1, 1]"
+        audio = array("the sound", audio, needed)
+        if not is_sound(audio) or not len(audio):
+            raise ValueError(f"the sound is {arguments.told(audio)}; this model needs {needed}")
+        audio = audio.astype(np.float32)
+        if not np.abs(audio).max() <= LOUDEST:
+            raise ValueError(f"the sound reaches {np.abs(audio).max():g}; samples are from -1 to 1")
         seconds, wanted = len(audio) / self.grid.sample_rate, self.grid.seconds
         if len(audio) > self.grid.samples:
             notes.append(f"{name} lasts {seconds:.2f} s; its first {wanted:.2f} s were taken")
@@ -454,6 +484,23 @@ def shared_stream(rows: Sequence[Row]) -> Stream | None:
     if len(given) > 1:
         raise ValueError("the rows of a batch must all be given the same stream")
     return given.pop()
+
+
+def place(device: str | torch.device) -> torch.device:
+    """The device of that name. ValueError where there is none such here."""
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # as torch has it, for names, numbers and builds
+        raise ValueError(f"there is no device {device!r} here; give cpu, or cuda where there is a GPU") from error
+
+
+def array(name: str, given: Any, wanted: str) -> np.ndarray:
+    """What is given as an array: an array, a tensor or nested lists. ValueError where it is none."""
+    try:
+        return np.asarray(given)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {arguments.told(given)}; this model needs {wanted}") from error
 
 
 def to_frames(video: Float[Tensor, "c f h w"]) -> UInt8[np.ndarray, "f h w c"]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ccl import arguments
 from ccl.plaintext import check_prompt, json_lines, strings, unreadable
 from ccl.rng import seed_of
 from ccl.types import Stream
@@ -163,6 +164,26 @@ def check_media(row: Row) -> None:
     for key in MEDIA:
         if (file := getattr(row, key)) is not None and not Path(file).is_file():
             raise ValueError(f"its {key} {file} does not exist")
+
+
+def check_rows(rows: object, *, to_read: bool = False) -> None:
+    """ValueError in words where rows that code has made are no list of rows, or their texts and seeds are none.
+
+    Args:
+        rows: to look at.
+        to_read: whether a model is to read their prompts, which must be text then.
+    """
+    arguments.instance("rows", rows, (list, tuple), "a list of ccl.rows.Row")
+    assert isinstance(rows, list | tuple)
+    for place, row in enumerate(rows):
+        arguments.instance(f"rows[{place}]", row, Row, "a ccl.rows.Row")
+        for key in ("id", "prompt", "negative", "subset", "speech", "lang"):
+            arguments.instance(f"{key} of rows[{place}]", getattr(row, key), str, "text")
+        for key in ("prompt", "negative") if to_read else ():
+            if fault := unreadable(getattr(row, key)):
+                raise ValueError(f"{key} of rows[{place}] {fault}")
+        if not _FITS["seed"](row.seed):
+            raise ValueError(f"seed of rows[{place}] is {arguments.told(row.seed)}; it must be {_WANTED['seed']}")
 
 
 def file_names(rows: Sequence[Row]) -> list[str]:

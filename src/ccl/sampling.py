@@ -6,7 +6,6 @@ guidance or conditions; `solve` adds what is held clean: a whole given stream (a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,9 +15,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ccl import arguments
 from ccl.flow import expand, shift_time
 from ccl.guidance import Guidance
-from ccl.types import AV
+from ccl.types import AV, STREAMS
 
 MOST = 10_000  # steps that a model may ask for: more would be a slip, and would not end
 Velocity = Callable[[AV[Any], float], AV[Any]]
@@ -42,17 +42,30 @@ class Sampling:
     shift: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= MOST:
-            raise ValueError(f"sampling.steps is {self.steps}; it must be from 1 to {MOST}")
-        if not 0 < self.shift < math.inf:
-            raise ValueError(f"sampling.shift is {self.shift:g}; it must be positive")
+        if self.guidance is not None:
+            arguments.instance("sampling.guidance", self.guidance, Guidance, "a guidance rule, as ccl.guidance.UCG2()")
+        check_schedule("sampling.", self.steps, self.shift)
+        check_solver(self.solver)
 
 
 def times(steps: int, shift: float = 1.0) -> Float[Tensor, " n"]:
     """steps + 1 times from 1 to 0, moved towards noise by `shift` (Wan: 5, 3 at low resolution)."""
-    if steps < 1:
-        raise ValueError(f"sampling needs at least one step, not {steps}")
+    check_schedule("", steps, shift)
     return shift_time(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift)
+
+
+def check_schedule(where: str, steps: Any, shift: Any) -> None:
+    """ValueError, with what stands before the names, where no times can be made of them."""
+    arguments.number(f"{where}steps", steps, 1, MOST, whole=True)
+    arguments.number(f"{where}shift", shift)
+    if shift <= 0:
+        raise ValueError(f"{where}shift is {shift:g}; it must be positive")
+
+
+def check_solver(name: Any) -> None:
+    """ValueError where there is none of that name."""
+    if name not in SOLVERS:
+        raise ValueError(f"there is no solver {name!r}; choose one of {', '.join(SOLVERS)}")
 
 
 def euler(velocity: Velocity, x: AV[Any], times: Tensor, progress: Progress | None = None) -> AV[Any]:
@@ -118,9 +131,13 @@ def solve(
         mask: (B, T) bool, true where a latent frame is given; None with clean. These frames stay exactly as given and
             the network sees them at t = 0.
         progress: called with (steps done, steps) after each step.
+
+    Raises:
+        ValueError: there is no such solver; the times do not fall from at most 1 to at least 0; clean latents or masks
+            do not have the noise's shape.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"there is no solver '{solver}'; choose one of {', '.join(SOLVERS)}")
+    check_solver(solver)
+    check_conditions(noise, times, clean, mask)
 
     def hold(x: AV[Any]) -> AV[Any]:
         return AV(*(impose(z, c, m) for z, c, m in zip(x, clean, mask, strict=True)))
@@ -132,6 +149,25 @@ def solve(
         return AV(*(impose(z, zero, m) for z, zero, m in zip(v, still, mask, strict=True)))
 
     return hold(SOLVERS[solver](velocity, hold(noise), times, progress))
+
+
+def check_conditions(noise: Any, times: Any, clean: Any, mask: Any) -> None:
+    """ValueError where the arguments of `solve` do not fit each other; the times are looked at, and live on the CPU."""
+    for name, pair in (("noise", noise), ("clean", clean), ("mask", mask)):
+        arguments.instance(name, pair, AV, "AV(video, audio), None for no stream")
+    arguments.tensor("times", times, "n")
+    if not bool((times[1:] < times[:-1]).all()) or times[0] > 1 or times[-1] < 0:
+        raise ValueError(f"times are {times[0]:g} to {times[-1]:g}; they must fall from 1 (noise) to 0 (clean)")
+    for stream, z, c, m in zip(STREAMS, noise, clean, mask, strict=True):
+        if z is not None:
+            arguments.tensor(f"noise.{stream}", z, "B", "C", *"THW"[: max(1, getattr(z, "ndim", 3) - 2)])
+        if (c is None) != (m is None):
+            raise ValueError(f"clean.{stream} and mask.{stream} go together; one of them is None")
+        if z is not None and c is not None:
+            arguments.tensor(f"clean.{stream}", c, *z.shape)
+            arguments.tensor(f"mask.{stream}", m, len(z), z.shape[2], floats=False)
+            if m.dtype != torch.bool:
+                raise ValueError(f"mask.{stream} is {arguments.told(m)}; it must be of bool")
 
 
 def impose(x: Tensor | None, clean: Tensor | None, mask: Bool[Tensor, "b t"] | None) -> Tensor | None:

@@ -147,7 +147,7 @@ def trusted_modules(names: Iterable[str]) -> tuple[str, ...]:
     """
     names = [names] if isinstance(names, str) else list(names)
     for name in names:
-        if not all(part.isidentifier() for part in name.split(".")):
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{name!r} is trusted, which is no name of a module")
     return tuple(names)
 

@@ -6,7 +6,6 @@ Pass is one forward of a guidance rule; Scale is a guidance strength for each st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
+from ccl import arguments
+
 T = TypeVar("T")
 Stream = Literal["video", "audio"]
 # What a closed route of an interaction leaves: learnable tokens, nothing (a gate of 0), or as much as an open one.
 Closed = Literal["context", "nothing", "same"]
 STREAMS: tuple[Stream, Stream] = ("video", "audio")
+SLOWEST = 1e-6  # pictures a second
 
 
 class AV(NamedTuple, Generic[T]):
@@ -78,8 +80,7 @@ class Scale:
 
     def __post_init__(self) -> None:
         for stream in STREAMS:
-            if not math.isfinite(value := getattr(self, stream)):
-                raise ValueError(f"the scale of {stream} is {value:g}; it must be a number")
+            arguments.number(f"the scale of {stream}", getattr(self, stream))
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,16 @@ class Widths:
     video: int
     audio: int
     head_dim: int
+
+
+def is_pictures(x: object) -> bool:
+    """Whether it is an array (T, H, W, 3) of uint8."""
+    return isinstance(x, np.ndarray) and x.ndim == 4 and x.shape[3] == 3 and x.dtype == np.uint8
+
+
+def is_sound(x: object) -> bool:
+    """Whether it is an array (S,) of floats."""
+    return isinstance(x, np.ndarray) and x.ndim == 1 and x.dtype.kind == "f"
 
 
 @dataclass(frozen=True)

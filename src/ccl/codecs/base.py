@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ccl import arguments
 from ccl.grid import Grid
 from ccl.pretrained import Absent
 from ccl.types import AV
@@ -54,6 +55,19 @@ class VideoCodec(nn.Module, ABC):
     def decode(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f hp wp"]:
         """Latents to pictures, clamped to [-1, 1]."""
 
+    def check_pictures(self, video: Tensor) -> None:
+        """ValueError in words where `encode` cannot take them; frames left over would be dropped in silence."""
+        arguments.tensor("video", video, "B", 3, "F", "H", "W")
+        frames, height, width = video.shape[2:]
+        if (frames - 1) % self.stride_time:
+            raise ValueError(f"video has {frames} frames; the codec needs {self.stride_time}k + 1")
+        if height % self.stride_space or width % self.stride_space:
+            raise ValueError(f"video is {height} x {width}; the codec needs multiples of {self.stride_space} pixels")
+
+    def check_latents(self, z: Tensor) -> None:
+        """ValueError in words where `decode` cannot take them."""
+        arguments.tensor("z", z, "B", self.channels, "T", "H", "W")
+
     def stream(self, z: Float[Tensor, "b c t h w"]) -> Iterator[Float[Tensor, "b 3 n hp wp"]]:
         """`decode` in pieces along time, in order, for one who writes them down as they come; all at once here."""
         yield self.decode(z)
@@ -82,6 +96,15 @@ class AudioCodec(nn.Module, ABC):
     def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
         """Latents to samples in [-1, 1]; deterministic."""
 
+    def check_sound(self, audio: Tensor, length: int) -> None:
+        """ValueError in words where `encode` cannot take it, or make so many latents."""
+        arguments.tensor("audio", audio, "B", "S")
+        arguments.number("length", length, 1, whole=True)
+
+    def check_latents(self, z: Tensor) -> None:
+        """ValueError in words where `decode` cannot take them."""
+        arguments.tensor("z", z, "B", self.channels, "T")
+
     def unload(self) -> None:
         """As of the video codec."""
 
@@ -101,6 +124,8 @@ class Codec(nn.Module):
 
     def __init__(self, video: VideoCodec, audio: AudioCodec) -> None:
         super().__init__()
+        arguments.instance("video", video, VideoCodec, "a VideoCodec")
+        arguments.instance("audio", audio, AudioCodec, "an AudioCodec")
         self.video, self.audio = video, audio
 
     def check(self, grid: Grid, channels: AV[int | None]) -> None:
@@ -139,12 +164,15 @@ class Codec(nn.Module):
 
     def encode(self, media: AV[Tensor | None], grid: Grid) -> AV[Tensor | None]:
         """(B, 3, F, H, W) in [-1, 1] and (B, S) to latents cut to the grid's t_v and t_a."""
+        arguments.instance("media", media, AV, "AV(video, audio), None for no stream")
         return AV(
             None if media.video is None else self.video.encode(media.video),
             None if media.audio is None else self.audio.encode(media.audio, grid.t_a),
         )
 
     def decode(self, z: AV[Tensor | None]) -> AV[Tensor | None]:
+        """Latents to media in [-1, 1]."""
+        arguments.instance("z", z, AV, "AV(video, audio), None for no stream")
         return AV(
             None if z.video is None else self.video.decode(z.video),
             None if z.audio is None else self.audio.decode(z.audio),

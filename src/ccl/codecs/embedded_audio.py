@@ -59,6 +59,7 @@ class EmbeddedAudio(AudioCodec):
 
     @torch.no_grad()
     def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
+        self.check_sound(audio, length)
         with torch.autocast(audio.device.type, enabled=False):
             # A negative pad cuts.
             audio = F.pad(audio.float(), (0, length * self.samples - audio.shape[1]))
@@ -67,8 +68,7 @@ class EmbeddedAudio(AudioCodec):
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
-        if z.shape[1] != self.channels:
-            raise ValueError(f"audio latents have {z.shape[1]} channels; the codec has {self.channels}")
+        self.check_latents(z)
         with torch.autocast(z.device.type, enabled=False):
             latents = rearrange(z.float(), "b c t -> b t c")
             frames = self.pairs.expand(latents)

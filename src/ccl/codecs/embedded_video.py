@@ -63,11 +63,7 @@ class EmbeddedVideo(VideoCodec):
 
     @torch.no_grad()
     def encode(self, video: Float[Tensor, "b 3 f hp wp"]) -> Float[Tensor, "b c t h w"]:
-        frames, height, width = video.shape[2:]
-        if (frames - 1) % self.stride_time:
-            raise ValueError(f"video has {frames} frames; the codec needs {self.stride_time}k + 1")
-        if height % self.stride_space or width % self.stride_space:
-            raise ValueError(f"video is {height} x {width}; the codec needs multiples of {self.stride_space} pixels")
+        self.check_pictures(video)
         with torch.autocast(video.device.type, enabled=False):
             first, later = blocks(video.float(), self.stride_time, self.stride_space)
             z = torch.cat([self.first.project(first), self.later.project(later)], dim=1)
@@ -75,8 +71,7 @@ class EmbeddedVideo(VideoCodec):
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f hp wp"]:
-        if z.shape[1] != self.channels:
-            raise ValueError(f"video latents have {z.shape[1]} channels; the codec has {self.channels}")
+        self.check_latents(z)
         with torch.autocast(z.device.type, enabled=False):
             z = rearrange(z.float(), "b c t h w -> b t h w c")
             sides = {"p": self.stride_space, "q": self.stride_space, "c": 3}

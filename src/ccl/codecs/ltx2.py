@@ -87,8 +87,7 @@ class LTX2Audio(AudioCodec):
 
     @torch.no_grad()
     def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
-        if length < 1:
-            raise ValueError(f"{length} audio latents are asked for; the codec makes 1 or more")
+        self.check_sound(audio, length)
         with torch.autocast(audio.device.type, enabled=False):
             # A negative pad cuts. The frames left over belong to a latent beyond the last one.
             audio = F.pad(audio.float(), (0, length * self.samples - audio.shape[1]))
@@ -100,8 +99,7 @@ class LTX2Audio(AudioCodec):
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
         """Samples in [-1, 1], T * 960 of them: the last 30 ms, which no latent holds, are silence."""
-        if z.shape[1] != self.channels:
-            raise ValueError(f"audio latents have {z.shape[1]} channels; the codec has {self.channels}")
+        self.check_latents(z)
         with torch.autocast(z.device.type, enabled=False):
             vae = self.vae.on(z.device)
             mean = z.float() * vae.latents_std[:, None] + vae.latents_mean[:, None]

@@ -128,8 +128,7 @@ class MMAudio(AudioCodec):
 
     @torch.no_grad()
     def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
-        if length < 1:
-            raise ValueError(f"{length} audio latents are asked for; the codec makes 1 or more")
+        self.check_sound(audio, length)
         with torch.autocast(audio.device.type, enabled=False):
             # The caller's count decides, never the waveform's own: 5 s at 16 kHz are 156 whole latents, and the paper's
             # grid may ask for 157. A negative pad cuts.
@@ -139,8 +138,7 @@ class MMAudio(AudioCodec):
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
-        if z.shape[1] != self.channels:
-            raise ValueError(f"audio latents have {z.shape[1]} channels; the codec has {self.channels}")
+        self.check_latents(z)
         with torch.autocast(z.device.type, enabled=False):
             mel = self.vae.on(z.device).decode(z.float() / self.scale)
             return self.vocoder.on(z.device)(mel, return_dict=False)[0][:, 0]

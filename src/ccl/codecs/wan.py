@@ -88,11 +88,7 @@ class WanVideo(VideoCodec):
 
     @torch.no_grad()
     def encode(self, video: Float[Tensor, "b 3 f hp wp"]) -> Float[Tensor, "b c t h w"]:
-        frames, height, width = video.shape[2:]
-        if (frames - 1) % self.stride_time:  # the network itself would drop the frames left over, in silence
-            raise ValueError(f"video has {frames} frames; the codec needs {self.stride_time}k + 1")
-        if height % self.stride_space or width % self.stride_space:
-            raise ValueError(f"video is {height} x {width}; the codec needs multiples of {self.stride_space} pixels")
+        self.check_pictures(video)
         net = self.network.on(video.device)
         with torch.autocast(video.device.type, enabled=False):
             z = [net.encode(x.to(self.dtype)).latent_dist.mode().float() for x in video.split(self.clips)]
@@ -101,6 +97,7 @@ class WanVideo(VideoCodec):
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b 3 f hp wp"]:
+        self.check_latents(z)
         return torch.cat([torch.cat(list(self.stream(x)), dim=2) for x in z.split(self.clips)])
 
     @torch.no_grad()
@@ -109,8 +106,7 @@ class WanVideo(VideoCodec):
 
         The network's state between two pieces belongs to this iterator, so several may be read in turn.
         """
-        if z.shape[1] != self.channels:
-            raise ValueError(f"video latents have {z.shape[1]} channels; the codec has {self.channels}")
+        self.check_latents(z)
         net = self.network.on(z.device)
         mean, std = self._statistics(net, z.device)
         if self.tiling:

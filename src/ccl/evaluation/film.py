@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
+from ccl import arguments
 from ccl.media import TORCHAUDIO, MediaError, read_natural, resample
 from ccl.rows import Row
-from ccl.types import Clip
+from ccl.types import SLOWEST, Clip, is_pictures, is_sound
 
 Made = TypeVar("Made")
 
@@ -50,10 +51,17 @@ class Film:
 
     @classmethod
     def of(cls, source: Film | Clip | str | Path) -> Film:
-        """A film of whatever is given: itself, a clip, or a path."""
+        """A film of whatever is given: itself, a clip, or a path. ValueError for anything else."""
         if isinstance(source, Film):
             return source
+        wanted = "a path, a ccl.types.Clip or a ccl.evaluation.Film"
+        arguments.instance("a clip", source, (str, Path, Clip, Film), wanted)
         if isinstance(source, Clip):
+            video, audio = source.video, source.audio
+            if video is not None and not is_pictures(video):
+                raise Unscorable(f"video is {arguments.told(video)}; it must be an array (T, H, W, 3) of uint8")
+            if audio is not None and not is_sound(audio):  # samples of 16 bits would be deafening
+                raise Unscorable(f"audio is {arguments.told(audio)}; it must be an array (S,) of floats in [-1, 1]")
             return cls(source, Row(source.id, source.prompt, speech=source.meta.get("speech", "")))
         return cls.read(source)
 
@@ -92,6 +100,7 @@ class Film:
 
     def indices(self, fps: float | int) -> Int[np.ndarray, " n"]:
         """Which picture stands at each tick of a constant rate, by the rule of ffmpeg's fps filter."""
+        arguments.number("fps", fps, SLOWEST)
         return self.once(("indices", fps), lambda: constant_rate(self.times, self.seconds, fps))
 
     def frames(self, fps: float | int) -> UInt8[np.ndarray, "n h w 3"]:
@@ -106,7 +115,10 @@ class Film:
         """All samples, mono, at the file's own rate. Unscorable where there are none."""
         if self.clip.audio is None or not len(self.clip.audio):
             raise Unscorable(self.without.get("audio", "no audio stream"))
-        return self.clip.audio
+        audio = self.clip.audio
+        if not self.once("finite", lambda: bool(np.isfinite(audio).all())):
+            raise Unscorable("the sound holds NaN or infinity")
+        return audio
 
     def sound(self, sample_rate: int) -> Float32[np.ndarray, " r"]:
         """The samples at another rate, by torchaudio's windowed sinc, the resampler of the reference codes."""

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from ccl import arguments
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
 from ccl.evaluation.results import ALL, MEAN, Results
 from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store
 from ccl.files import machine_trouble, naming, one_writer, sha256
-from ccl.rows import SUFFIXES, Row, file_names, same_name
+from ccl.rows import SUFFIXES, Row, check_rows, file_names, same_name
 
 MISSING = "there is no such clip"  # the same words for all, so that tables can count them
 ELSEWHERE = "wait for it, or give another folder with -o"
@@ -59,9 +60,19 @@ def score(
         Everything that a table or a report says.
 
     Raises:
-        ValueError: a folder is not there; two ids become one file name; a subset has the name of the whole; another
+        ValueError: there are no methods, rows or metrics, or what is given for them is none; `reference` is none of the
+            methods; a folder is not there; two ids become one file name; a subset has the name of the whole; another
             process writes into `out`.
     """
+    arguments.instance("methods", methods, Mapping, "a dict: folders of clips by the names of their systems")
+    check_rows(rows)
+    arguments.instance("metrics", metrics, (list, tuple), "a list of metrics, as [WER()]")
+    for place, metric in enumerate(metrics):
+        arguments.instance(f"metrics[{place}]", metric, Metric, "a metric, as WER()")
+    for name, folder in methods.items():
+        arguments.instance(f"methods[{name!r}]", folder, (str, Path), "the path of a folder")
+    if reference is not None and reference not in methods:
+        raise ValueError(f"reference is {reference!r}; it must be one of the methods: {', '.join(methods)}")
     if taken := {row.subset for row in rows} & {ALL, MEAN}:
         raise ValueError(f"a subset of the test set is called '{min(taken)}', which tables call the whole; rename it")
     columns = [column.name for metric in metrics for column in metric.columns]
@@ -70,6 +81,9 @@ def score(
     for name, folder in methods.items():
         if not Path(folder).is_dir():
             raise ValueError(f"there is no folder of clips {folder} ({name})")
+    for name, some in (("methods", methods), ("rows", rows), ("metrics", metrics)):
+        if not some:
+            raise ValueError(f"{name} is empty: there is nothing to score")
     items = {name: list(find(name, Path(folder), rows)) for name, folder in methods.items()}
     if reference in items:
         true = {item.row.id: str(item.path) for item in items[reference] if item.path is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 
+from ccl import arguments
 from ccl.guidance.base import Guidance
 from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
 from ccl.types import CLOSED, Closed, Pass, Route, Scale
@@ -24,6 +25,7 @@ def known(name: str) -> type[Guidance]:
     Raises:
         ValueError: there is none such.
     """
+    arguments.instance("guidance", name, str, f"a rule, or the name of one: {', '.join(RULES)}")
     if name not in RULES:
         near = difflib.get_close_matches(name, RULES, n=1)
         hint = f", did you mean '{near[0]}'?" if near else ""
@@ -53,8 +55,10 @@ def named(name: str | None, own: Guidance, *, scale: Scale | None = None, modal:
         word = {text: "scale"}.get(lacking[0], lacking[0])
         raise ValueError(f"guidance '{name or rule.__name__}' has no such strength: --{word}")
     usual = {text: getattr(own, "text", getattr(own, "scale", None)), "modal": getattr(own, "modal", None)}
-    strengths = {key: usual[key] if given[key] is None else given[key] for key in given if key in takes}
-    return rule(**{key: value for key, value in strengths.items() if isinstance(value, Scale)})
+    # A rule of the user's own may call other things so.
+    own_ones = {key: value for key, value in usual.items() if isinstance(value, Scale)}
+    strengths = own_ones | {key: value for key, value in given.items() if value is not None}
+    return rule(**{key: value for key, value in strengths.items() if key in takes})
 
 
 def remark(rule: Guidance, route: Route, closed: Closed) -> str:

@@ -7,12 +7,20 @@ joint forward, and is exactly the training task t/i2v + t2a. A scale of 1 in bot
 
 from __future__ import annotations
 
+from ccl import arguments
 from ccl.guidance.base import Guidance, table
 from ccl.types import AV, CLOSED, Pass, Route, Scale
 
 
 def _av(scale: Scale) -> AV[float]:
     return AV(scale.video, scale.audio)
+
+
+def _strength(name: str, given: Scale | None, usual: Scale) -> Scale:
+    """What is given, or the usual; ValueError where it is no Scale."""
+    if given is not None:
+        arguments.instance(name, given, Scale, "a ccl.types.Scale(video, audio)")
+    return usual if given is None else given
 
 
 class NoGuidance(Guidance):
@@ -30,7 +38,7 @@ class TextCFG(Guidance):
     """
 
     def __init__(self, scale: Scale | None = None) -> None:
-        self.scale = Scale() if scale is None else scale
+        self.scale = _strength("scale", scale, Scale())
 
     def weights(self, route: Route) -> dict[Pass, AV[float]]:
         s = _av(self.scale)
@@ -45,7 +53,7 @@ class UCG2(Guidance):
     """
 
     def __init__(self, scale: Scale | None = None) -> None:
-        self.scale = Scale() if scale is None else scale
+        self.scale = _strength("scale", scale, Scale())
 
     def weights(self, route: Route) -> dict[Pass, AV[float]]:
         s = _av(self.scale)
@@ -64,8 +72,8 @@ class UCG3(Guidance):
     """
 
     def __init__(self, text: Scale | None = None, modal: Scale | None = None) -> None:
-        self.text = Scale() if text is None else text
-        self.modal = Scale(2.0, 2.0) if modal is None else modal
+        self.text = _strength("text", text, Scale())
+        self.modal = _strength("modal", modal, Scale(2.0, 2.0))
 
     def weights(self, route: Route) -> dict[Pass, AV[float]]:
         s_text, s_m = _av(self.text), _av(self.modal)

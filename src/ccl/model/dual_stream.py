@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ccl import arguments
 from ccl.grid import Grid
 from ccl.interaction.align import Rescale, audio_positions, video_positions
 from ccl.interaction.base import Interaction
@@ -70,16 +71,19 @@ class DualStreamTransformer(nn.Module):
         super().__init__()
         if video is None and audio is None:
             raise ValueError("both streams are null; the network needs at least one")
+        if layers < 1:
+            raise ValueError(f"layers is {layers}; the network needs at least one")
         for name, number in {"head_dim": head_dim, "text_dim": text_dim, "freq_dim": freq_dim, "patch": patch}.items():
             if number < 1:
                 raise ValueError(f"{name} is {number}; it must be at least 1")
         if isinstance(rescale, float) and not 0 < rescale < inf:
             raise ValueError(f"rescale is {rescale}; a factor must be a positive number")
         for name, config in AV(video, audio)._asdict().items():
-            if config is not None and config.width % head_dim:
+            if config is None:
+                continue
+            arguments.instance(name, config, StreamConfig, "a StreamConfig")
+            if config.width % head_dim:
                 raise ValueError(f"the {name} stream's width {config.width} is not a multiple of head_dim {head_dim}")
-        if layers < 1:
-            raise ValueError(f"layers is {layers}; the network needs at least one")
         sizes: AV[Any] = AV(video, audio)
         self.channels = self.channels_in = sizes.map(lambda config: config.channels)
         self.head_dim, self.text_dim, self.patch = head_dim, text_dim, patch
@@ -92,6 +96,8 @@ class DualStreamTransformer(nn.Module):
         alone = video is None or audio is None
         if interaction is None and not alone:
             raise ValueError("two streams need an `interaction`; ccl.interaction.NoInteraction keeps them apart")
+        if interaction is not None and not callable(interaction):
+            raise ValueError(f"interaction is {arguments.told(interaction)}; it must make one of the streams' Widths")
         make = NoInteraction if interaction is None or alone else interaction
         self.blocks = nn.ModuleList(
             DualBlock(*AV.zip(self.stream_block, sizes, AV(*STREAMS)), make(widths)) for _ in range(layers)
@@ -156,8 +162,9 @@ class DualStreamTransformer(nn.Module):
         self._check_inputs(x, t, text, grid)
         if route is None:
             route = CLOSED if x.video is None or x.audio is None else OPEN
-        routes = (route,) if isinstance(route, Route) else tuple(route)
+        routes = (route,) if isinstance(route, Route) else route
         self._check_routes(x, routes)
+        arguments.instance("reference", reference, AV, "AV(video, audio), of bool")
         some = x.audio if x.video is None else x.video
         rope, plan = self._plan(grid, some.device)
         times = AV.zip(lambda x, t, ends: ends.times(t), x, t, self.ends)
@@ -186,7 +193,12 @@ class DualStreamTransformer(nn.Module):
 
     @torch.no_grad()
     def prepare(self, text: Float[Tensor, "b l n"]) -> Prepared:
-        """Keys and values of text and of context tokens, for every block: computed once a sampling run."""
+        """Keys and values of text and of context tokens, for every block: computed once a sampling run.
+
+        Raises:
+            ValueError: text is not states (B, L, text_dim).
+        """
+        arguments.tensor("text", text, "B", "L", self.text_dim)
         states = self.ends.map(lambda ends: ends.text(text))
         return Prepared(tuple(block.prepare(states) for block in self._blocks))
 
@@ -249,12 +261,17 @@ class DualStreamTransformer(nn.Module):
             (self.channels_in.video, grid.t_v, grid.latent_height, grid.latent_width),
             (self.channels_in.audio, grid.t_a),
         )
-        batch = next(len(latents) for latents in x if latents is not None)
+        some = next(latents for latents in x if latents is not None)
+        batch = len(some) if isinstance(some, Tensor) and some.ndim else 0
         for name, latents, times, shape, ends in zip(AV._fields, x, t, expected, self.ends, strict=True):
             if latents is None:
                 continue
             if ends is None:
                 raise ValueError(f"{name} latents are given, but this network has no {name} stream")
+            wanted = f"a tensor of floats (B, {str(shape)[1:]}"
+            arguments.instance(f"x.{name}", latents, Tensor, wanted)
+            if not latents.is_floating_point() or not latents.ndim or not len(latents):
+                raise ValueError(f"x.{name} is {arguments.told(latents)}; it must be {wanted}")
             if tuple(latents.shape[1:]) != shape:
                 raise ValueError(f"{name} latents have shape {tuple(latents.shape[1:])}; the grid asks for {shape}")
             if len(latents) != batch:
@@ -266,6 +283,7 @@ class DualStreamTransformer(nn.Module):
                 )
             if times is None:
                 raise ValueError(f"t.{name} is None, but there are {name} latents; give their times, ({batch},)")
+            arguments.instance(f"t.{name}", times, Tensor, f"a tensor ({batch},)")
             if (
                 times.ndim not in (1, 2)
                 or len(times) != batch
@@ -276,7 +294,8 @@ class DualStreamTransformer(nn.Module):
                     "each latent frame has its own time"
                 )
             self._check_times(name, times)
-        self._check_text(text, batch)
+        self._check_text(text, x, batch)
+        self._check_devices(x=x, t=t, text=AV(text, text) if isinstance(text, Tensor) else AV(None, None))
 
     def _check_pairs(self, **pairs: Any) -> None:
         for name, pair in pairs.items():
@@ -294,17 +313,36 @@ class DualStreamTransformer(nn.Module):
             hint = "; divide by 1000" if high > 2 else ""
             raise ValueError(f"t.{name} is from {low:g} to {high:g}; times run from 0 (clean) to 1 (noise){hint}")
 
-    def _check_text(self, text: Any, batch: int) -> None:
+    def _check_devices(self, **pairs: AV[Any]) -> None:
+        """Refuse tensors that lie apart from each other, or from the network where its weights are whole."""
+        own = next(self.parameters())
+        place = own.device if type(own.data) is Tensor else next(x for x in pairs["x"] if x is not None).device
+        for name, pair in pairs.items():
+            for stream, tensor, latents in zip(AV._fields, pair, pairs["x"], strict=True):
+                if latents is not None and tensor is not None and tensor.device != place:
+                    what = name if name == "text" else f"{name}.{stream}"
+                    raise ValueError(f"{what} is on {tensor.device}; it must be on {place}, with the network")
+
+    def _check_text(self, text: Any, x: AV[Any], batch: int) -> None:
         if isinstance(text, Prepared):
             if len(text.blocks) != len(self.blocks):
                 raise ValueError(f"text was prepared by {len(text.blocks)} blocks; this network has {len(self.blocks)}")
+            made = next(len(kv[0]) for kv in text.blocks[0].text if kv is not None)
+            if made != batch:
+                raise ValueError(f"text was prepared of {made} prompts, and x has {batch} clips; they must be as many")
         elif isinstance(text, Tensor):
             if text.ndim != 3 or len(text) != batch or text.shape[2] != self.text_dim:
                 raise ValueError(f"text has shape {tuple(text.shape)}; states ({batch}, L, {self.text_dim}) are needed")
-        elif not isinstance(text, AV):
+        elif isinstance(text, AV):
+            for name, states, latents, ends in zip(AV._fields, text, x, self.ends, strict=True):
+                if latents is not None:
+                    arguments.tensor(f"text.{name}", states, batch, "L", ends.head.modulation.shape[-1])
+        else:
             raise ValueError(f"text is a {type(text).__name__}; it must be states (B, L, {self.text_dim}), or prepared")
 
-    def _check_routes(self, x: AV[Any], routes: Sequence[Route]) -> None:
+    def _check_routes(self, x: AV[Any], routes: Any) -> None:
+        if not isinstance(routes, list | tuple) or not all(isinstance(route, Route) for route in routes):
+            raise ValueError(f"route is {arguments.told(routes)}; it must be a Route, or a list of them")
         for r in routes:
             if (x.audio is None and r.a2v) or (x.video is None and r.v2a):
                 raise ValueError(f"{r} lets a stream see one that is absent; close that direction")

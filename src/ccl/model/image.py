@@ -212,7 +212,7 @@ class ImageDualStream(DualStreamTransformer):
         """
         self._check_pairs(x=x, t=t)
         if isinstance(text, Tensor):
-            self._check_text(text, len(x.audio if x.video is None else x.video))
+            self._check_text(text, x, len(x.audio if x.video is None else x.video))
         latents = text.latents if isinstance(text, PreparedShown) else None
         if x.video is not None and not isinstance(text, Prepared | AV):
             image = self._shown(image)

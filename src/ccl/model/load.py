@@ -200,6 +200,12 @@ def load_stream(
 def load_wan(net: nn.Module, path: str | Path, stream: Stream = "video", *, place: Place = Tensor.copy_) -> LoadReport:
     """`load_stream` from a file, a folder of one, of shards or of a pipeline, or a repository of the hub that is here.
 
+    Args:
+        net: a DualStreamTransformer.
+        path: of the weights.
+        stream: which.
+        place: how a whole tensor gets into a parameter.
+
     Raises:
         ValueError: in one sentence, where there is none, it is damaged, or keys and shapes do not fit.
     """

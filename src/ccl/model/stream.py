@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ccl import arguments
 from ccl.nn.layers import Linear, modulate, wide
 
 LARGEST = 2**20  # that a width may be; beyond, sizes overflow before memory runs out
@@ -38,8 +39,7 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         for name, size in vars(self).items():
-            if not 1 <= size <= LARGEST:
-                raise ValueError(f"a stream's {name} is {size}; it must be from 1 to {LARGEST:,}")
+            arguments.number(f"a stream's {name}", size, 1, LARGEST, whole=True)
 
 
 class PatchEmbedding(nn.Module):

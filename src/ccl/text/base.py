@@ -24,7 +24,7 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
-        """Encode; longer prompts are cut at `length` tokens."""
+        """Encode; longer prompts are cut at `length` tokens. ValueError in words for what is no list of texts."""
 
     @property
     def identity(self) -> str:

@@ -23,6 +23,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ccl import arguments
 from ccl.rng import seed_of
 from ccl.text.base import TextEncoder, check_length
 
@@ -177,6 +178,7 @@ class EmbeddedText(TextEncoder):
                 nn.init.normal_(last.weight, std=(last.in_features * 2 * len(self.blocks)) ** -0.5)
 
     def forward(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
+        arguments.texts("prompts", prompts)
         tokens = [self._cut(tokenize(prompt)) for prompt in prompts]
         device = self.table.device
         longest = max(map(len, tokens))  # the zeros after it need no computing

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ccl import arguments
 from ccl.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
 from ccl.text.base import TextEncoder, check_length
 
@@ -111,11 +112,10 @@ class UMT5(TextEncoder):
         """
         if isinstance(prompts, Tensor):
             encoded = [self._run(ids) for ids in self._own_ids(prompts, mask)]
-        elif isinstance(prompts, str):
-            raise ValueError("prompts is one text; give a list of texts, or token ids and their mask")
         elif mask is not None:
             raise ValueError("mask goes with token ids; texts bring their own")
         else:
+            arguments.texts("prompts", prompts)
             encoded = [self._encode(clean(prompt)) for prompt in prompts]
         states = torch.zeros(len(encoded), self.length, self.dim, device=self._place.device)
         for row, own in zip(states, encoded, strict=True):
@@ -131,6 +131,7 @@ class UMT5(TextEncoder):
             raise ValueError(f"{shape[1]} token ids a prompt are given; the text encoder takes {self.length}")
         if mask is None:
             raise ValueError(f"token ids need their attention mask, {shape}: padding is no part of a prompt")
+        arguments.instance("mask", mask, Tensor, f"a tensor {shape}")
         if mask.shape != ids.shape:
             raise ValueError(f"the mask has shape {tuple(mask.shape)}; that of the token ids is {shape}")
         own = mask.bool()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torchmetrics
 
+from ccl import arguments
 from ccl.evaluation.exact import exact
 from ccl.evaluation.film import Film
 from ccl.files import machine_trouble
@@ -161,6 +162,7 @@ class Metric(torchmetrics.Metric, ABC):
         if isinstance(sources, str | Path | Clip | Film):  # a name would be walked over letter by letter
             one = f"not {str(sources)!r}" if isinstance(sources, str | Path) else "not one"
             raise ValueError(f"{self.name} takes a list of clips, {one}; put it in brackets")
+        arguments.instance(self.name, sources, Iterable, "given a list of clips")
         results: list[Result | None] = []
         inputs: list[Any] = []
         for source in sources:

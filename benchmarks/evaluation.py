@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 
 from _timing import ratio, verdict
 from _timing import turns as timed
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.data.world import World
 from ccl.evaluation import DNSMOS, FVD, WER, AudioBox, AVAlign, Colours, DeSync, IBScore, Mouth, Onset, SyncNet, score
 from ccl.evaluation.film import Film

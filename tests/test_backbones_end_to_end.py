@@ -21,7 +21,7 @@ from ccl import cli
 from ccl.grid import Grid
 from ccl.media import read_clip
 from ccl.model.load import stream_state
-from ccl.weights import TABLE
+from ccl.weights.catalogue import TABLE
 from mmaudio_files import normalised, vae_state, vocoder_state
 from tiny_clips import tiny_folder
 from umt5_files import encoder, save_tokenizer

@@ -21,11 +21,11 @@ from ccl.cli.fit import FitCLI, resolve
 from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.interaction import TARP, Interaction
-from ccl.pretrained import classes, missing
+from ccl.weights.pretrained import classes, missing
 from ccl.run import leaves
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.types import OPEN, Route
-from ccl.weights import TABLE
+from ccl.weights.catalogue import TABLE
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

@@ -32,7 +32,7 @@ from ccl.data.shards import EMPTY, Shards, collate
 from ccl.data.write import write_shards
 from ccl.media import write_clip
 from ccl.module import JointDiffusion
-from ccl.pretrained import Absent
+from ccl.weights.pretrained import Absent
 from ccl.tasks import PAPER_TASKS
 from ccl.text.states import TextStates, valid
 from ccl.types import AV

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ccl import weights
+from ccl.weights import catalogue as weights
 from ccl.evaluation.dsp.fbank import fbank
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Failed, Measured

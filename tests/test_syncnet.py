@@ -13,7 +13,7 @@ import pytest
 import torch
 from python_speech_features import mfcc as psf_mfcc
 
-from ccl import weights
+from ccl.weights import catalogue as weights
 from ccl.evaluation import faces
 from ccl.evaluation.dsp.mfcc import mfcc
 from ccl.evaluation.film import Film, Unscorable

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ccl.codecs import Codec, EmbeddedAudio
 from ccl.codecs.wan import ORIGINAL, WanVideo, blank, locate, read_state
-from ccl.weights import TABLE
+from ccl.weights.catalogue import TABLE
 
 TINY = {"base_dim": 8}  # all else as Wan2.1's
 TINY_22 = {

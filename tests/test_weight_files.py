@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ccl import weights
+from ccl.weights import catalogue as weights
 from ccl.evaluation import AudioBox, DeSync, IBScore, SyncNet
 from ccl.evaluation.faces import detect, speaker
 from ccl.evaluation.nets import i3d

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whisper.normalizers import BasicTextNormalizer
 
-from ccl import weights
+from ccl.weights import catalogue as weights
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics import wer
 from ccl.evaluation.metrics.base import Failed, Measured

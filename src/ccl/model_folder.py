@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from ccl.codecs.base import Codec
 from ccl.files import LOCK, MARK, one_writer, sha256, sweep, sync, write_whole
-from ccl.formats import check_dtype, check_finite
+from ccl.weights.formats import check_dtype, check_finite
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.save import replacing_tensors
-from ccl.pretrained import missing
+from ccl.weights.pretrained import missing
 from ccl.sampling import Sampling
 from ccl.sharding import check_shapes, load_whole, shapes_of
 from ccl.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source

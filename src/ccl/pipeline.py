@@ -30,7 +30,7 @@ from ccl.guidance import UCG2, Guidance, guided, named, remark
 from ccl.image import ImageEncoder
 from ccl.image.first import show
 from ccl.model.image import Shown
-from ccl.pretrained import Precision
+from ccl.weights.pretrained import Precision
 from ccl.rng import generator
 from ccl.rows import Row, check_rows
 from ccl.sampling import Progress, Sampling, solve, times

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ccl.formats import check_dtype, check_finite
+from ccl.weights.formats import check_dtype, check_finite
 
 DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 

@@ -38,7 +38,7 @@ def evaluate(argv: list[str]) -> int:
     names_of(args)
     if args.ckpt:
         check_there(args.ckpt)
-    from ccl import weights
+    from ccl.weights import catalogue as weights
     from ccl.cli.own import reachable
 
     with weights.for_a_while():

@@ -33,7 +33,7 @@ from ccl.codecs.base import Codec
 from ccl.data.index import settings_of
 from ccl.grid import Grid
 from ccl.module import JointDiffusion
-from ccl.pretrained import missing
+from ccl.weights.pretrained import missing
 from ccl.run import RunFolder
 from ccl.sampling import Sampling
 

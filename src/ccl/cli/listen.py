@@ -19,7 +19,7 @@ from ccl.evaluation.metrics.wer import WER
 from ccl.evaluation.vad import RATE, VAD
 from ccl.media import resample
 from ccl.types import Clip
-from ccl.weights import sha256
+from ccl.weights.catalogue import sha256
 
 
 class Whisper:

@@ -16,8 +16,8 @@ def list_(argv: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from ccl import weights
-    from ccl.fetch import host
+    from ccl.weights import catalogue as weights
+    from ccl.weights.fetch import host
 
     table = Table("name", "for", "size", "licence", "from", "here", title=f"weights in {weights.cache()}")
     for entry in weights.TABLE.values():
@@ -41,8 +41,8 @@ def fetch(argv: list[str]) -> int:
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from ccl import weights
-    from ccl.fetch import fetch as get
+    from ccl.weights import catalogue as weights
+    from ccl.weights.fetch import fetch as get
 
     for name in args.names:
         if name not in weights.TABLE:
@@ -70,8 +70,8 @@ def moved(shown: Any, task: Any, done: int, total: int) -> None:
 def verify(argv: list[str]) -> int:
     what = "Check size and digest of every file that is here; exit 1 where one is wrong."
     Parser("weights verify", what, "ccl weights verify").parse(argv)
-    from ccl import weights
-    from ccl.fetch import fault
+    from ccl.weights import catalogue as weights
+    from ccl.weights.fetch import fault
 
     wrong = 0
     for name, entry in weights.TABLE.items():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.pretrained import Absent
+from ccl.weights.pretrained import Absent
 from ccl.types import AV
 
 

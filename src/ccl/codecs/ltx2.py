@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ccl.codecs.base import AudioCodec, check_statistics
 from ccl.codecs.mel import MelMagnitude
-from ccl.pretrained import Frozen, digest, fill, find, read_json, stamp, tensors
+from ccl.weights.pretrained import Frozen, digest, fill, find, read_json, stamp, tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ccl.codecs.base import AudioCodec
 from ccl.codecs.mel import MelMagnitude
-from ccl.pretrained import Frozen, digest, fill, find, stamp, tensors
+from ccl.weights.pretrained import Frozen, digest, fill, find, stamp, tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_mmaudio import MMAudioAutoencoder

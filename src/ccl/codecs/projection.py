@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from ccl.formats import check_finite
+from ccl.weights.formats import check_finite
 
 ENCODER = ("mean", "basis", "scale")  # the tensors of a part that its latents depend on
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ccl.codecs.base import VideoCodec, check_statistics
-from ccl.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
+from ccl.weights.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
 
 WHAT = "Wan's video VAE"
 ORIGINAL = "Wan2.1_VAE.pth"

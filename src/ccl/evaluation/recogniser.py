@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.evaluation.film import Unscorable
 
 Precision = Literal["fp32", "fp16", "bf16"]

@@ -21,7 +21,7 @@ from zlib import crc32
 
 import numpy as np
 
-from ccl import weights
+from ccl.weights import catalogue as weights
 from ccl.evaluation.metrics.base import Failed, Measured, Metric, Result
 from ccl.files import machine_trouble, sweep, write_whole
 from ccl.rows import Row, file_names, write_rows

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 
 RATE = 16_000
 WINDOW, CONTEXT = 512, 64  # samples: judged, and of the window before, which the network reads first

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccl.formats import check_dtype, check_finite, foreign_names
+from ccl.weights.formats import check_dtype, check_finite, foreign_names
 from ccl.model.adapter import is_adapter
 from ccl.model.keys import (
     RELEASES,
@@ -209,7 +209,7 @@ def load_wan(net: nn.Module, path: str | Path, stream: Stream = "video", *, plac
     Raises:
         ValueError: in one sentence, where there is none, it is damaged, or keys and shapes do not fit.
     """
-    from ccl.pretrained import find
+    from ccl.weights.pretrained import find
 
     return load_stream(net, Stored(find(path, "a backbone")), stream, source=str(path), place=place)
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccl.formats import foreign_file, mappable
-from ccl.pretrained import read_json, weight_map
+from ccl.weights.formats import foreign_file, mappable
+from ccl.weights.pretrained import read_json, weight_map
 
 SAFE, PICKLED = (".safetensors",), (".pth", ".pt", ".bin", ".ckpt")
 INDEX, PIPELINE = ".safetensors.index.json", "model_index.json"

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ccl import arguments
-from ccl.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
+from ccl.weights.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
 from ccl.text.base import TextEncoder, check_length
 
 WHAT = "the text encoder umT5"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.evaluation.exact import exact
 from ccl.evaluation.film import Unscorable
 from ccl.evaluation.nets import s3fd

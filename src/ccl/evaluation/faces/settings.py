@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 
 Weights = Mapping[str, Path | None]  # files given by hand for "s3fd", "yunet"; None or absent: looked up by name
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.evaluation.nets.light_asd import LightASD
 
 SIDE = 112  # of the crop's middle

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.evaluation.faces.detect import Boxes, detect
 from ccl.evaluation.faces.settings import Settings, Weights, detector_name
 from ccl.evaluation.faces.shots import FPS, shots

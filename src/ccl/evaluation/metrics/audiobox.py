@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from ccl import weights
+from ccl.weights import catalogue as weights
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.audiobox import AXES, Aesthetics

@@ -24,7 +24,7 @@ from ccl.evaluation.film import Film
 from ccl.files import machine_trouble
 from ccl.rows import Row
 from ccl.types import Clip
-from ccl.weights import MissingWeights
+from ccl.weights.catalogue import MissingWeights
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor, nn
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.evaluation.dsp.mel import mel_spectrogram
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.evaluation.dsp.slaney import slaney
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Column, Measured, Metric

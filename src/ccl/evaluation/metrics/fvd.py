@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.i3d import CLASSES, LEAST_FRAMES, SIDE, InceptionI3d, load

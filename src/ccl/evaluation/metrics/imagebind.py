@@ -25,7 +25,7 @@ from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from ccl import weights
+from ccl.weights import catalogue as weights
 from ccl.evaluation.dsp.fbank import fbank
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric

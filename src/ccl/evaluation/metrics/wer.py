@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from ccl import weights as files
+from ccl.weights import catalogue as files
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.recogniser import (

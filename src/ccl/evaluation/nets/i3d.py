@@ -162,7 +162,7 @@ def load(path: str | Path) -> InceptionI3d:
     """
     try:
         if Path(path).suffix == ".safetensors":
-            from ccl import weights
+            from ccl.weights import catalogue as weights
 
             state: Mapping[str, Any] = weights.read(path)
         else:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ccl.files import plain_name, reading
-from ccl.formats import check_dtype, check_finite, foreign_file, foreign_names, mappable
+from ccl.weights.formats import check_dtype, check_finite, foreign_file, foreign_names, mappable
 
 Precision = Literal["float32", "bfloat16"]
 Net = TypeVar("Net", bound=nn.Module)
@@ -83,7 +83,7 @@ def search(path: str | Path) -> Path | None:
     given = Path(path).expanduser()
     if given.exists():
         return given
-    from ccl.weights import cache
+    from ccl.weights.catalogue import cache
 
     name = str(path)
     if (entry := _entry(name)) is not None:
@@ -157,14 +157,14 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
 
 def _entry(name: str) -> Any:
     """The line of the table of weights that a name, or a repository of the hub, stands for."""
-    from ccl.weights import TABLE
+    from ccl.weights.catalogue import TABLE
 
     found = TABLE.get(name)
     return found or next((entry for entry in TABLE.values() if f"hf:{name}" in entry.source), None)
 
 
 def _nearest(name: str) -> str:
-    from ccl.weights import TABLE
+    from ccl.weights.catalogue import TABLE
 
     near = difflib.get_close_matches(name, TABLE, n=1)
     return f"; did you mean '{near[0]}'?" if near else ""

@@ -15,7 +15,7 @@ from email.message import Message
 from pathlib import Path
 
 from ccl.files import one_writer, sync
-from ccl.weights import Weights, cache, size
+from ccl.weights.catalogue import Weights, cache, size
 
 BLOCK = 1 << 20
 HUB = "https://huggingface.co"

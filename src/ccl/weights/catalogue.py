@@ -21,7 +21,7 @@ import torch
 
 from ccl import files
 from ccl.files import sha256 as sha256
-from ccl.formats import check_dtype, check_finite, foreign_file
+from ccl.weights.formats import check_dtype, check_finite, foreign_file
 
 
 class MissingWeights(ValueError):  # noqa: N818 - a state of the machine, told in one sentence

@@ -35,7 +35,6 @@ from safetensors.torch import save_file
 
 from _timing import ratio, verdict
 from _timing import turns as timed
-from ccl.weights import catalogue as files
 from ccl.data.world import World
 from ccl.evaluation import DNSMOS, FVD, WER, AudioBox, AVAlign, Colours, DeSync, IBScore, Mouth, Onset, SyncNet, score
 from ccl.evaluation.film import Film
@@ -43,6 +42,7 @@ from ccl.evaluation.metrics.base import Measured, Metric, Result
 from ccl.grid import Grid
 from ccl.media import read_natural, write_clip
 from ccl.rows import Row
+from ccl.weights import catalogue as files
 
 GOAL = 1.3
 GROWTH = 1.1  # of memory from few clips to many

@@ -15,11 +15,11 @@ import torch
 from torch.distributed.checkpoint import FileSystemWriter, save
 
 from ccl import cli
-from ccl.checkpoint import AtomicCheckpointIO, CheckpointError, verify
+from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError, verify
 from ccl.data.index import read_index
 from ccl.data.write import write_shards
-from ccl.model_folder import read_source, save_model
-from ccl.sharded import IndexUnpickler, read_sharded
+from ccl.storage.model_folder import read_source, save_model
+from ccl.storage.sharded_checkpoint import IndexUnpickler, read_sharded
 from fakes import make_module
 from tiny import run_folder, tiny_config, tiny_state
 from tiny_clips import TINY, tiny_folder, tiny_sources

@@ -21,11 +21,11 @@ from ccl.cli.fit import FitCLI, resolve
 from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.interaction import TARP, Interaction
-from ccl.weights.pretrained import classes, missing
-from ccl.run import leaves
+from ccl.storage.run import leaves
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.types import OPEN, Route
 from ccl.weights.catalogue import TABLE
+from ccl.weights.pretrained import classes, missing
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from ccl import cli
 from ccl.files import FileError
 from ccl.media import read_clip
-from ccl.sharded import read_sharded
+from ccl.storage.sharded_checkpoint import read_sharded
 from fakes import GRID, make_net, make_shards, make_text
 from trainings import assert_same_losses, differences, losses, train_all
 

@@ -32,10 +32,10 @@ from ccl.data.shards import EMPTY, Shards, collate
 from ccl.data.write import write_shards
 from ccl.media import write_clip
 from ccl.module import JointDiffusion
-from ccl.weights.pretrained import Absent
 from ccl.tasks import PAPER_TASKS
 from ccl.text.states import TextStates, valid
 from ccl.types import AV
+from ccl.weights.pretrained import Absent
 from fakes import GRID, make_net, make_text
 from tiny_clips import tiny_clip, tiny_folder, tiny_sources
 from tiny_encoders import Dying, FrozenText, MeanAudio, MeanVideo

@@ -21,7 +21,7 @@ import ccl
 from ccl import cli
 from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
-from ccl.model_folder import save_model
+from ccl.storage.model_folder import save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, write_rows
 from ccl.types import Clip

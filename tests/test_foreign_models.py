@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from ccl.model_folder import build, load_model, save_model
+from ccl.storage.model_folder import build, load_model, save_model
 from tiny import run_folder, tiny_config, tiny_state
 
 WRONG: list[Any] = [None, [], {}, "", "os.system", 0, -1, 10**9, 1.5, float("nan"), True, [None], {1: 2}]

@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ccl.weights import catalogue as weights
-from ccl.weights.formats import check_finite
 from ccl.model.load import load_stream, load_wan
 from ccl.model.stored import Stored, files
-from ccl.weights.pretrained import fill, tensors, weight_files
 from ccl.sharding import load_whole
+from ccl.weights import catalogue as weights
+from ccl.weights.formats import check_finite
+from ccl.weights.pretrained import fill, tensors, weight_files
 from wan_streams import as_shards_of_wan, original, ours, refused, wan
 
 ONE = "diffusion_pytorch_model.safetensors"

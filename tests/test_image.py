@@ -24,7 +24,7 @@ from ccl.image.clip import CLIPVision
 from ccl.image.first import show
 from ccl.model import ImageDualStream, Shown, StreamConfig
 from ccl.model.load import load_stream
-from ccl.model_folder import build, from_run, save_model
+from ccl.storage.model_folder import build, from_run, save_model
 from ccl.module import JointDiffusion, TrainingError
 from ccl.pipeline import Pipeline
 from ccl.rows import Row

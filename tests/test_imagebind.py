@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ccl.weights import catalogue as weights
 from ccl.evaluation.dsp.fbank import fbank
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Failed, Measured
@@ -35,6 +34,7 @@ from ccl.evaluation.metrics.imagebind import (
 )
 from ccl.evaluation.nets.imagebind import Attention, ImageBind, Tower, ours
 from ccl.types import Clip
+from ccl.weights import catalogue as weights
 
 DATA = Path(os.environ.get("CCL_TEST_DATA", ""))
 needs_data = pytest.mark.skipif(not os.environ.get("CCL_TEST_DATA"), reason="CCL_TEST_DATA is not set")

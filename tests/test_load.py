@@ -25,7 +25,7 @@ from ccl.model.keys import diffusers_to_wan, ours_to_wan, wan_to_diffusers, wan_
 from ccl.model.load import LoadReport, load_stream, load_wan, match
 from ccl.model.save import save_diffusers, save_file_of_wan
 from ccl.model.stored import Stored
-from ccl.model_folder import save_model
+from ccl.storage.model_folder import save_model
 from wan_streams import (
     GRID,
     alone,
@@ -277,7 +277,7 @@ def test_an_export_is_whole_or_absent_and_takes_no_other_s_place(tmp_path: Path)
 
 @torch.no_grad()
 def test_ccl_export_writes_the_video_stream_as_others_read_it(tmp_path: Path, capsys: Any) -> None:
-    from ccl.model_folder import build, save_model
+    from ccl.storage.model_folder import build, save_model
     from tiny import awake as wake
     from tiny import tiny_config
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import ccl
-from ccl import cli, model_folder
+from ccl.storage import model_folder
+from ccl import cli
 from ccl.grid import Grid
 from ccl.media import read_clip
 from tiny import SMALL, tiny_config, tiny_pipeline

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from ccl.checkpoint import (
+from ccl.storage.checkpoint import (
     AtomicCheckpointIO,
     CheckpointError,
     finish,
@@ -24,7 +24,7 @@ from ccl.checkpoint import (
     sweep_checkpoints,
 )
 from ccl.files import FileError, replacing, write_whole
-from ccl.run import RunError, RunFolder
+from ccl.storage.run import RunError, RunFolder
 
 CONFIG: dict[str, Any] = {
     "name": "a",
@@ -146,7 +146,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 HOLD = """
 import sys
-from ccl.run import RunFolder
+from ccl.storage.run import RunFolder
 run = RunFolder("a", sys.argv[1])
 with run.writing():
     print("held", flush=True)

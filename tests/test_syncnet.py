@@ -13,7 +13,6 @@ import pytest
 import torch
 from python_speech_features import mfcc as psf_mfcc
 
-from ccl.weights import catalogue as weights
 from ccl.evaluation import faces
 from ccl.evaluation.dsp.mfcc import mfcc
 from ccl.evaluation.film import Film, Unscorable
@@ -22,6 +21,7 @@ from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.metrics.sync import Score, SyncNet, choose, confidence, distances, samples
 from ccl.evaluation.nets.syncnet import SyncNetwork, Towers
 from ccl.types import Clip
+from ccl.weights import catalogue as weights
 
 DATA = Path(os.environ.get("CCL_TEST_DATA", "/nonexistent"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="CCL_TEST_DATA names no folder of golden numbers and clips")

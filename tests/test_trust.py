@@ -25,9 +25,9 @@ from ccl.grid import Grid
 from ccl.interaction import CCA, TARP
 from ccl.model import DualStreamTransformer
 from ccl.model.stream import StreamConfig
-from ccl.model_folder import export, load_model, save_model
+from ccl.storage.model_folder import export, load_model, save_model
 from ccl.text import UMT5, EmbeddedText
-from ccl.trust import Trust
+from ccl.storage.trust import Trust
 from ccl.types import Widths
 from ccl.yamltext import read_yaml
 from tiny import run_folder, tiny_config, tiny_state
@@ -113,7 +113,7 @@ HOSTILE = [
     (INTERACTION, part("ccl.__main__.main")),
     (INTERACTION, part("ccl.files.write_whole", path="MARKER", content="x")),
     (INTERACTION, part("ccl.files.os.system", command=TOUCH)),
-    (INTERACTION, part("ccl.model_folder.shutil.rmtree", path=".")),
+    (INTERACTION, part("ccl.storage.model_folder.shutil.rmtree", path=".")),
     (INTERACTION, part("ccl.files.Path")),
     (INTERACTION, part("ccl.guidance.UCG2")),
     (INTERACTION, part("ccl.interaction.TARP")),

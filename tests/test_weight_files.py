@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from ccl.weights import catalogue as weights
 from ccl.evaluation import AudioBox, DeSync, IBScore, SyncNet
 from ccl.evaluation.faces import detect, speaker
 from ccl.evaluation.nets import i3d
 from ccl.evaluation.nets.synchformer import Synchformer
 from ccl.evaluation.nets.syncnet import SyncNetwork
+from ccl.weights import catalogue as weights
 
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "syncnet": lambda path: SyncNet(weights=path).towers(),

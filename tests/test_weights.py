@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccl.weights import catalogue as weights
 from ccl.cli import main
-from ccl.weights.fetch import fault, fetch
+from ccl.weights import catalogue as weights
 from ccl.weights.catalogue import TABLE, MissingWeights, Weights
+from ccl.weights.fetch import fault, fetch
 from fakes import holding
 
 DATA = bytes(range(256)) * 20_000

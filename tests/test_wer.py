@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from whisper.normalizers import BasicTextNormalizer
 
-from ccl.weights import catalogue as weights
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics import wer
 from ccl.evaluation.metrics.base import Failed, Measured
@@ -25,6 +24,7 @@ from ccl.evaluation.vad import CONTEXT, LEAST, RATE, VAD, WINDOW, probabilities,
 from ccl.evaluation.words import UNSPACED, normaliser
 from ccl.rows import Row
 from ccl.types import Clip
+from ccl.weights import catalogue as weights
 
 JFK = "And so, my fellow Americans: ask not what your country can do for you, ask what you can do for your country."
 # Words that the English normaliser leaves as they are.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import yaml
 
-from ccl.model_folder import build
+from ccl.storage.model_folder import build
 from ccl.pipeline import Pipeline
 
 SMALL = """\

@@ -84,8 +84,8 @@ def run(
     """
     with stage("fit"):
         folder = fit(configs, runs_dir, name, overrides)
-    from ccl.checkpoint import last_checkpoint
-    from ccl.model_folder import export
+    from ccl.storage.checkpoint import last_checkpoint
+    from ccl.storage.model_folder import export
     from ccl.pipeline import Pipeline
 
     with stage("export"):
@@ -104,7 +104,7 @@ def run(
 
 def fit(configs: Sequence[Path], runs_dir: Path, name: str, overrides: Sequence[str]) -> Path:
     """Train, go on with training, or find it finished; the run's folder."""
-    from ccl.checkpoint import complete_checkpoints, step_of
+    from ccl.storage.checkpoint import complete_checkpoints, step_of
     from ccl.cli import fit as verb
 
     folder = runs_dir / name

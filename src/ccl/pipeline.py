@@ -30,7 +30,6 @@ from ccl.guidance import UCG2, Guidance, guided, named, remark
 from ccl.image import ImageEncoder
 from ccl.image.first import show
 from ccl.model.image import Shown
-from ccl.weights.pretrained import Precision
 from ccl.rng import generator
 from ccl.rows import Row, check_rows
 from ccl.sampling import Progress, Sampling, solve, times
@@ -39,6 +38,7 @@ from ccl.text.base import TextEncoder
 from ccl.text.states import valid
 from ccl.types import AV, STREAMS, Clip, Stream, is_sound
 from ccl.vocabulary import unknown
+from ccl.weights.pretrained import Precision
 
 LOUDEST = 100.0  # of samples: far above what any recording overshoots 1 by, and below what integers of 16 bits are
 
@@ -120,7 +120,7 @@ class Pipeline:
         Raises:
             ValueError: one sentence that names what is missing or does not fit.
         """
-        from ccl.model_folder import load_model
+        from ccl.storage.model_folder import load_model
 
         if path is not None:
             arguments.instance("path", path, (str, Path), "the path of a model, or None")

@@ -75,7 +75,7 @@ def trained(folder: Path) -> dict[str, Any]:
     found["checkpoints"] = sorted(path.name for path in (folder / "checkpoints").glob("*.ckpt"))
     last = folder / "checkpoints/last.ckpt"
     if last.is_dir():
-        from ccl.sharded import read_sharded
+        from ccl.storage.sharded_checkpoint import read_sharded
 
         leaves: dict[str, Any] = dict(read_sharded(last.resolve()))
     else:

@@ -11,7 +11,7 @@ from zlib import crc32
 
 from lightning import Callback
 
-from ccl.checkpoint import complete_checkpoints, step_of
+from ccl.storage.checkpoint import complete_checkpoints, step_of
 from ccl.files import plain_name, reading, write_whole
 from ccl.types import Batch
 

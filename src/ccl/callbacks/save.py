@@ -10,7 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ccl.callbacks.ema import EMA, local
-from ccl.checkpoint import (
+from ccl.storage.checkpoint import (
     CheckpointError,
     complete_checkpoints,
     finish,
@@ -21,7 +21,7 @@ from ccl.checkpoint import (
 )
 from ccl.files import one_writer
 from ccl.sharding import gathered
-from ccl.sums import sums_of
+from ccl.storage.sums import sums_of
 from ccl.types import Batch
 
 

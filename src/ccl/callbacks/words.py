@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning import Callback
 
-from ccl.source import find_source
+from ccl.storage.source import find_source
 from ccl.text.embedded import EmbeddedText
 from ccl.vocabulary import gather, write_words
 

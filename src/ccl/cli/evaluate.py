@@ -38,8 +38,8 @@ def evaluate(argv: list[str]) -> int:
     names_of(args)
     if args.ckpt:
         check_there(args.ckpt)
-    from ccl.weights import catalogue as weights
     from ccl.cli.own import reachable
+    from ccl.weights import catalogue as weights
 
     with weights.for_a_while():
         for pair in args.weights:
@@ -247,7 +247,7 @@ def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:
     was held out, and the paper's for every other.
     """
     from ccl.data.captions import is_shards
-    from ccl.source import CONFIG
+    from ccl.storage.source import CONFIG
     from ccl.yamltext import read_yaml
 
     folder, whose = Path(args.testset or ""), ""

@@ -271,8 +271,8 @@ def export(argv: list[str]) -> int:
     check_there(args.run)
     import torch
 
-    from ccl.model_folder import export as write
-    from ccl.model_folder import export_video
+    from ccl.storage.model_folder import export as write
+    from ccl.storage.model_folder import export_video
 
     dtype = getattr(torch, args.dtype)
     if args.format == "model":

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.weights.pretrained import Absent
 from ccl.types import AV
+from ccl.weights.pretrained import Absent
 
 
 def check_statistics(mean: Tensor, std: Tensor, channels: int, source: object) -> None:

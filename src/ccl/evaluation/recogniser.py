@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from ccl.weights import catalogue as files
 from ccl.evaluation.film import Unscorable
+from ccl.weights import catalogue as files
 
 Precision = Literal["fp32", "fp16", "bf16"]
 RATE = 16_000

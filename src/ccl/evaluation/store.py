@@ -21,10 +21,10 @@ from zlib import crc32
 
 import numpy as np
 
-from ccl.weights import catalogue as weights
 from ccl.evaluation.metrics.base import Failed, Measured, Metric, Result
 from ccl.files import machine_trouble, sweep, write_whole
 from ccl.rows import Row, file_names, write_rows
+from ccl.weights import catalogue as weights
 
 SCORING_FIELDS = ("prompt", "speech", "lang", "reference", "meta")  # of a row: what a score may depend on
 Key = tuple[str, str, str]  # method, id, column

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccl.weights.formats import check_dtype, check_finite, foreign_names
 from ccl.model.adapter import is_adapter
 from ccl.model.keys import (
     RELEASES,
@@ -30,6 +29,7 @@ from ccl.model.keys import (
 )
 from ccl.model.stored import Stored
 from ccl.types import STREAMS, Stream
+from ccl.weights.formats import check_dtype, check_finite, foreign_names
 
 __all__ = [
     "LoadReport",

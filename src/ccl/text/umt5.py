@@ -20,8 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ccl import arguments
-from ccl.weights.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
 from ccl.text.base import TextEncoder, check_length
+from ccl.weights.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
 
 WHAT = "the text encoder umT5"
 ORIGINAL = "models_t5_umt5-xxl-enc-bf16.pth"

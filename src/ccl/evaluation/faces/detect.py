@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 
-from ccl.weights import catalogue as files
 from ccl.evaluation.exact import exact
 from ccl.evaluation.film import Unscorable
 from ccl.evaluation.nets import s3fd
+from ccl.weights import catalogue as files
 
 Boxes = Float64[np.ndarray, "n 5"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from ccl.weights import catalogue as files
 from ccl.evaluation.nets.light_asd import LightASD
+from ccl.weights import catalogue as files
 
 SIDE = 112  # of the crop's middle
 CEPSTRA = 4  # a picture

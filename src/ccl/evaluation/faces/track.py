@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from ccl.weights import catalogue as files
 from ccl.evaluation.faces.detect import Boxes, detect
 from ccl.evaluation.faces.settings import Settings, Weights, detector_name
 from ccl.evaluation.faces.shots import FPS, shots
 from ccl.evaluation.film import Film, Unscorable
+from ccl.weights import catalogue as files
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Chain = list[tuple[int, Box]]  # one face: the ticks at which it was found, and where

@@ -21,10 +21,10 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from ccl.weights import catalogue as weights
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.audiobox import AXES, Aesthetics
+from ccl.weights import catalogue as weights
 
 RATE = 16_000
 WINDOW = 10 * RATE

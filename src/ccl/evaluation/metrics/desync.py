@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor, nn
 
-from ccl.weights import catalogue as files
 from ccl.evaluation.dsp.mel import mel_spectrogram
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.synchformer import CLASSES, SEGMENTS, Synchformer
+from ccl.weights import catalogue as files
 
 FPS, SAMPLE_RATE, SIZE = 25, 16_000, 224
 PICTURES, PICTURE_STEP = 16, 8  # of a segment

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from ccl.weights import catalogue as files
 from ccl.evaluation.dsp.slaney import slaney
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.vad import open_session
+from ccl.weights import catalogue as files
 
 RATE = 16_000
 SECONDS = 9.01  # of a window

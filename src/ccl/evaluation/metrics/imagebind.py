@@ -25,11 +25,11 @@ from einops import rearrange
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from ccl.weights import catalogue as weights
 from ccl.evaluation.dsp.fbank import fbank
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.imagebind import ImageBind, ours
+from ccl.weights import catalogue as weights
 
 SIZE = 224
 RATE = 16_000

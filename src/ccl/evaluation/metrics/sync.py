@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, Int, Int16, UInt8
 from torch import Tensor
 
-from ccl.weights import catalogue as weights
 from ccl.evaluation import faces
 from ccl.evaluation.dsp.mfcc import mfcc
 from ccl.evaluation.film import Film, Unscorable
@@ -26,6 +25,7 @@ from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.syncnet import PICTURES, STEP, Precision, SyncNetwork, Towers
 from ccl.evaluation.speech import SILENT, spoken
 from ccl.rows import Row
+from ccl.weights import catalogue as weights
 
 FPS, RATE = 25, 16_000
 VSHIFT = 15  # pictures, either way

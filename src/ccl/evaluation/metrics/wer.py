@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from ccl.weights import catalogue as files
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.recogniser import (
@@ -36,6 +35,7 @@ from ccl.evaluation.vad import VAD
 from ccl.evaluation.words import UNSPACED, words_of
 from ccl.rows import Row
 from ccl.types import Clip
+from ccl.weights import catalogue as files
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import yaml
 
-from ccl.checkpoint import CheckpointError, last_checkpoint, point_last, sweep_checkpoints, verify
+from ccl.storage.checkpoint import CheckpointError, last_checkpoint, point_last, sweep_checkpoints, verify
 from ccl.files import LOCK, MARK, one_writer, reading, sweep, write_whole
 from ccl.yamltext import read_yaml
 

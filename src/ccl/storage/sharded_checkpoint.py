@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, load
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
-from ccl.checkpoint import check_parts, is_complete
+from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.files import plain_name, reading
 
 KIND = "a sharded checkpoint"

@@ -23,7 +23,7 @@ from ccl.vocabulary import MOST, read_words
 from ccl.yamltext import read_yaml
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
-# The config of weights that are about to be put in place; see ccl.model_folder.save_model.
+# The config of weights that are about to be put in place; see ccl.storage.model_folder.save_model.
 NEXT = ".next-config.yaml"
 NEEDED, OTHERS = ("net", "text", "codec", "grid"), ("sampling", "image", "provenance")
 
@@ -68,7 +68,7 @@ def find_source(path: str | Path) -> Source:
     if path.is_dir() and (path / WEIGHTS).is_file():
         return _model_folder(path)
     if (path / "checkpoints").is_dir() or (path / "run.json").is_file():
-        from ccl.checkpoint import last_checkpoint
+        from ccl.storage.checkpoint import last_checkpoint
 
         path = last_checkpoint(path / "checkpoints")
     if path.suffix != ".ckpt":
@@ -135,7 +135,7 @@ def _checkpoint(path: Path) -> Source:
 
 
 def checked(config: dict[str, Any], file: Path) -> dict[str, Any]:
-    """A model's config, as far as its own keys go: what stands below them is `ccl.trust`'s.
+    """A model's config, as far as its own keys go: what stands below them is `ccl.storage.trust`'s.
 
     Raises:
         FileError: a key is missing or unknown, or `provenance` or what it holds is of another kind.
@@ -208,8 +208,8 @@ def started(path: Path) -> dict[str, Any]:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     """Weights of a run's checkpoint, the average where there is one, and its step."""
-    from ccl.checkpoint import load_checkpoint, step_of, verify
-    from ccl.sharded import read_sharded
+    from ccl.storage.checkpoint import load_checkpoint, step_of, verify
+    from ccl.storage.sharded_checkpoint import read_sharded
 
     if path.is_dir():
         verify(path)

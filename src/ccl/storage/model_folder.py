@@ -1,4 +1,4 @@
-"""A model on disk, written and built: a folder of config.yaml and model.safetensors, as `ccl.source` reads it.
+"""A model on disk, written and built: a folder of config.yaml and model.safetensors, as `ccl.storage.source` reads it.
 
 A checkpoint of a run (runs/x/checkpoints/last.ckpt, with runs/x/config.yaml) is built the same way. Codecs are named
 with their identity.
@@ -20,17 +20,17 @@ from torch import Tensor, nn
 
 from ccl.codecs.base import Codec
 from ccl.files import LOCK, MARK, one_writer, sha256, sweep, sync, write_whole
-from ccl.weights.formats import check_dtype, check_finite
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.save import replacing_tensors
-from ccl.weights.pretrained import missing
 from ccl.sampling import Sampling
 from ccl.sharding import check_shapes, load_whole, shapes_of
-from ccl.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source
+from ccl.storage.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source
 from ccl.text.base import TextEncoder
-from ccl.trust import Trust, trusted_modules
+from ccl.storage.trust import Trust, trusted_modules
+from ccl.weights.formats import check_dtype, check_finite
+from ccl.weights.pretrained import missing
 
 __all__ = [
     "CONFIG",

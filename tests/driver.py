@@ -34,8 +34,8 @@ from ccl.callbacks import (  # noqa: E402
     TaskRouter,
     Throughput,
 )
-from ccl.storage.checkpoint import AtomicCheckpointIO  # noqa: E402
 from ccl.model.adapter import LoRA  # noqa: E402
+from ccl.storage.checkpoint import AtomicCheckpointIO  # noqa: E402
 from ccl.storage.run import RunFolder  # noqa: E402
 from fakes import FakeData, make_module, model_config, shard_data  # noqa: E402
 

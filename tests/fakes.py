@@ -30,8 +30,8 @@ from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import StreamConfig
-from ccl.module import JointDiffusion
-from ccl.optimizer import OptimizerConfig
+from ccl.training.module import JointDiffusion
+from ccl.training.optimizer import OptimizerConfig
 from ccl.rng import generator
 from ccl.text.embedded import EmbeddedText
 from ccl.types import AV, Batch, Clip, Widths

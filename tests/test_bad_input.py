@@ -15,9 +15,9 @@ import torch
 from torch.distributed.checkpoint import FileSystemWriter, save
 
 from ccl import cli
-from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError, verify
 from ccl.data.index import read_index
 from ccl.data.write import write_shards
+from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError, verify
 from ccl.storage.model_folder import read_source, save_model
 from ccl.storage.sharded_checkpoint import IndexUnpickler, read_sharded
 from fakes import make_module

@@ -18,9 +18,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ccl.callbacks import EMA, Board, LossLog, Monitor, Preview, SaveCheckpoint, TaskRouter, Throughput
 from ccl.callbacks.board import writer_told
 from ccl.callbacks.monitor import part_of
-from ccl.storage.checkpoint import CheckpointError
 from ccl.files import FileError
 from ccl.media import read_clip
+from ccl.storage.checkpoint import CheckpointError
 from ccl.types import Batch
 from fakes import GRID, FakeData, fit, make_batch, make_module
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ccl.callbacks import EMA, TaskRouter
-from ccl.module import JointDiffusion
+from ccl.training.module import JointDiffusion
 from fakes import FakeData, fit, make_module
 
 

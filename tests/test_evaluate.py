@@ -21,9 +21,9 @@ import ccl
 from ccl import cli
 from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
-from ccl.storage.model_folder import save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, write_rows
+from ccl.storage.model_folder import save_model
 from ccl.types import Clip
 from tiny import tiny_config, tiny_pipeline
 from tiny_clips import tiny_clip

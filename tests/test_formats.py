@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ccl.model.load import load_stream, load_wan
 from ccl.model.stored import Stored, files
-from ccl.sharding import load_whole
+from ccl.training.fsdp import load_whole
 from ccl.weights import catalogue as weights
 from ccl.weights.formats import check_finite
 from ccl.weights.pretrained import fill, tensors, weight_files

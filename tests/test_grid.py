@@ -16,7 +16,7 @@ from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
 from ccl.grid import Grid
 from ccl.interaction.align import TARP, audio_positions
-from ccl.module import JointDiffusion, TrainingError
+from ccl.training.module import JointDiffusion, TrainingError
 from ccl.pipeline import Pipeline
 from ccl.types import AV
 from fakes import GRID, make_codec, make_net, make_text

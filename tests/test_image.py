@@ -24,11 +24,11 @@ from ccl.image.clip import CLIPVision
 from ccl.image.first import show
 from ccl.model import ImageDualStream, Shown, StreamConfig
 from ccl.model.load import load_stream
-from ccl.storage.model_folder import build, from_run, save_model
-from ccl.module import JointDiffusion, TrainingError
+from ccl.training.module import JointDiffusion, TrainingError
 from ccl.pipeline import Pipeline
 from ccl.rows import Row
 from ccl.sampling import solve
+from ccl.storage.model_folder import build, from_run, save_model
 from ccl.tasks import PAPER_TASKS
 from ccl.types import AV, CLOSED, OPEN, Batch, Scale
 from fakes import CHANNELS, GRID, interaction, make_batch, make_codec, make_text

@@ -18,9 +18,9 @@ from ccl.cli.errors import UsageError
 from ccl.cli.parts import share_of
 from ccl.generate import generate_files
 from ccl.media import read_clip
-from ccl.storage.model_folder import build, load_model, save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row
+from ccl.storage.model_folder import build, load_model, save_model
 from ccl.types import Clip
 from tiny import PROMPTS, awake, close, tiny_config, tiny_pipeline
 

@@ -502,7 +502,7 @@ def test_a_sharded_network_is_filled_shard_by_shard(tmp_path: Path) -> None:
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
-    from ccl.sharding import shard, spread
+    from ccl.training.fsdp import shard, spread
 
     theirs, net = wan(), ours()
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

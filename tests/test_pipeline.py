@@ -16,16 +16,16 @@ import torch
 import yaml
 
 import ccl
-from ccl.storage import model_folder
 from ccl import cli
 from ccl import generate as generate_module
 from ccl.generate import generate_file, generate_files, reconstruct_files
 from ccl.guidance import UCG3, NoGuidance
 from ccl.media import read_clip, write_clip, write_png, write_wav
 from ccl.model import save
-from ccl.storage.model_folder import export, load_model, save_model
 from ccl.pipeline import Pipeline
 from ccl.rows import Row, file_names, read_rows
+from ccl.storage import model_folder
+from ccl.storage.model_folder import export, load_model, save_model
 from ccl.storage.sharded_checkpoint import read_sharded
 from ccl.types import AV, Clip
 from tiny import PROMPTS, close, run_folder, tiny_config, tiny_pipeline, tiny_state

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import ccl
-from ccl.storage import model_folder
 from ccl import cli
 from ccl.grid import Grid
 from ccl.media import read_clip
+from ccl.storage import model_folder
 from tiny import SMALL, tiny_config, tiny_pipeline
 from tiny_clips import tiny_folder
 

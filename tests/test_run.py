@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from ccl.files import FileError, replacing, write_whole
 from ccl.storage.checkpoint import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -23,7 +24,6 @@ from ccl.storage.checkpoint import (
     load_checkpoint,
     sweep_checkpoints,
 )
-from ccl.files import FileError, replacing, write_whole
 from ccl.storage.run import RunError, RunFolder
 
 CONFIG: dict[str, Any] = {

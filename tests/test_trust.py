@@ -26,8 +26,8 @@ from ccl.interaction import CCA, TARP
 from ccl.model import DualStreamTransformer
 from ccl.model.stream import StreamConfig
 from ccl.storage.model_folder import export, load_model, save_model
-from ccl.text import UMT5, EmbeddedText
 from ccl.storage.trust import Trust
+from ccl.text import UMT5, EmbeddedText
 from ccl.types import Widths
 from ccl.yamltext import read_yaml
 from tiny import run_folder, tiny_config, tiny_state

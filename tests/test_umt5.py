@@ -16,7 +16,7 @@ from diffusers import WanPipeline
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from ccl.sharding import load_whole
+from ccl.training.fsdp import load_whole
 from ccl.text.umt5 import ORIGINAL, UMT5, clean, find_tokenizer, locate, to_hf
 from umt5_files import SENTENCES, encoder, save_tokenizer
 

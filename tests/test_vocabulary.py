@@ -30,8 +30,8 @@ from ccl.data.world.script import (
 )
 from ccl.data.world.voice import Pitch
 from ccl.files import FileError
-from ccl.storage.model_folder import CONFIG, SHIPPED, WEIGHTS, export, save_model
 from ccl.pipeline import Pipeline
+from ccl.storage.model_folder import CONFIG, SHIPPED, WEIGHTS, export, save_model
 from ccl.storage.source import find_source
 from ccl.text import EmbeddedText
 from ccl.text.embedded import words_of

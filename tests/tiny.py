@@ -8,8 +8,8 @@ import numpy as np
 import torch
 import yaml
 
-from ccl.storage.model_folder import build
 from ccl.pipeline import Pipeline
+from ccl.storage.model_folder import build
 
 SMALL = """\
 model:

@@ -84,9 +84,9 @@ def run(
     """
     with stage("fit"):
         folder = fit(configs, runs_dir, name, overrides)
+    from ccl.pipeline import Pipeline
     from ccl.storage.checkpoint import last_checkpoint
     from ccl.storage.model_folder import export
-    from ccl.pipeline import Pipeline
 
     with stage("export"):
         export(last_checkpoint(folder / "checkpoints"), folder / "model")
@@ -104,8 +104,8 @@ def run(
 
 def fit(configs: Sequence[Path], runs_dir: Path, name: str, overrides: Sequence[str]) -> Path:
     """Train, go on with training, or find it finished; the run's folder."""
-    from ccl.storage.checkpoint import complete_checkpoints, step_of
     from ccl.cli import fit as verb
+    from ccl.storage.checkpoint import complete_checkpoints, step_of
 
     folder = runs_dir / name
     stack = [arg for config in configs for arg in ("--config", str(config))]

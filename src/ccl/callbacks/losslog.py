@@ -11,8 +11,8 @@ from zlib import crc32
 
 from lightning import Callback
 
-from ccl.storage.checkpoint import complete_checkpoints, step_of
 from ccl.files import plain_name, reading, write_whole
+from ccl.storage.checkpoint import complete_checkpoints, step_of
 from ccl.types import Batch
 
 

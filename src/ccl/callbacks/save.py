@@ -10,6 +10,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ccl.callbacks.ema import EMA, local
+from ccl.files import one_writer
+from ccl.training.fsdp import gathered
 from ccl.storage.checkpoint import (
     CheckpointError,
     complete_checkpoints,
@@ -19,8 +21,6 @@ from ccl.storage.checkpoint import (
     step_of,
     sweep_checkpoints,
 )
-from ccl.files import one_writer
-from ccl.sharding import gathered
 from ccl.storage.sums import sums_of
 from ccl.types import Batch
 

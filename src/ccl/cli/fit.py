@@ -25,16 +25,16 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from ccl.callbacks import Board, StepProgress, StopOnSignal, Words
 from ccl.callbacks.board import writer_told
-from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options
 from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.codecs.base import Codec
 from ccl.data.index import settings_of
 from ccl.grid import Grid
-from ccl.module import JointDiffusion
-from ccl.storage.run import RunFolder
+from ccl.training.module import JointDiffusion
 from ccl.sampling import Sampling
+from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError
+from ccl.storage.run import RunFolder
 from ccl.weights.pretrained import missing
 
 # Key at the top -> the callback and its argument that it stands for: there is no other way into one item of a list.

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, load
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
-from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.files import plain_name, reading
+from ccl.storage.checkpoint import check_parts, is_complete
 
 KIND = "a sharded checkpoint"
 PREFIX = "state_dict."

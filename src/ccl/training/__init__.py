@@ -1,0 +1,1 @@
+"""The LightningModule that trains both streams, its optimizer, and sharding."""

@@ -30,10 +30,10 @@ from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import StreamConfig
-from ccl.training.module import JointDiffusion
-from ccl.training.optimizer import OptimizerConfig
 from ccl.rng import generator
 from ccl.text.embedded import EmbeddedText
+from ccl.training.module import JointDiffusion
+from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, Batch, Clip, Widths
 
 GRID = Grid(frames=9, height=16, width=16)  # t_v 3, one token a frame; t_a 11

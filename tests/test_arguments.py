@@ -24,7 +24,7 @@ from ccl.evaluation import METRICS, Film, Row, score
 from ccl.grid import Grid
 from ccl.guidance import UCG2, UCG3, TextCFG, named
 from ccl.model import DualStreamTransformer, StreamConfig
-from ccl.pipeline import Pipeline
+from ccl.generation.pipeline import Pipeline
 from ccl.sampling import Sampling, solve, times
 from ccl.text import EmbeddedText
 from ccl.types import AV, OPEN, Clip, Scale

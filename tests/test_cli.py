@@ -182,7 +182,7 @@ def test_the_test_set_is_written_with_the_files_its_manifests_name(
 
 def test_generating_imports_nothing_of_scoring() -> None:
     """torchmetrics alone takes more than two seconds, with transformers and scipy that it imports."""
-    code = "import sys, ccl.cli.verbs, ccl.cli.parts, ccl.generate; print('torchmetrics' in sys.modules)"
+    code = "import sys, ccl.cli.verbs, ccl.cli.parts, ccl.generation.generate; print('torchmetrics' in sys.modules)"
     made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == "False"
 

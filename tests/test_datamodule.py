@@ -15,8 +15,8 @@ import ccl.data.datamodule as datamodule
 from ccl.codecs.base import Codec
 from ccl.data import ShardData, WorldData, encode_shards, write_shards
 from ccl.data.shards import Shards
-from ccl.training.module import JointDiffusion
 from ccl.tasks import PAPER_TASKS
+from ccl.training.module import JointDiffusion
 from ccl.types import Batch
 from fakes import make_codec, make_net, make_text
 from tiny_clips import TINY, FakeAudio, FakeVideo, tiny_sources

@@ -31,9 +31,9 @@ from ccl.data.filters import Cuts
 from ccl.data.shards import EMPTY, Shards, collate
 from ccl.data.write import write_shards
 from ccl.media import write_clip
-from ccl.training.module import JointDiffusion
 from ccl.tasks import PAPER_TASKS
 from ccl.text.states import TextStates, valid
+from ccl.training.module import JointDiffusion
 from ccl.types import AV
 from ccl.weights.pretrained import Absent
 from fakes import GRID, make_net, make_text

@@ -16,8 +16,8 @@ from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
 from ccl.grid import Grid
 from ccl.interaction.align import TARP, audio_positions
+from ccl.generation.pipeline import Pipeline
 from ccl.training.module import JointDiffusion, TrainingError
-from ccl.pipeline import Pipeline
 from ccl.types import AV
 from fakes import GRID, make_codec, make_net, make_text
 from tiny_clips import tiny_sources

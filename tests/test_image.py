@@ -24,12 +24,12 @@ from ccl.image.clip import CLIPVision
 from ccl.image.first import show
 from ccl.model import ImageDualStream, Shown, StreamConfig
 from ccl.model.load import load_stream
-from ccl.training.module import JointDiffusion, TrainingError
-from ccl.pipeline import Pipeline
+from ccl.generation.pipeline import Pipeline
 from ccl.rows import Row
 from ccl.sampling import solve
 from ccl.storage.model_folder import build, from_run, save_model
 from ccl.tasks import PAPER_TASKS
+from ccl.training.module import JointDiffusion, TrainingError
 from ccl.types import AV, CLOSED, OPEN, Batch, Scale
 from fakes import CHANNELS, GRID, interaction, make_batch, make_codec, make_text
 from tiny import awake, tiny_config

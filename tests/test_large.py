@@ -16,9 +16,9 @@ import torch
 
 from ccl.cli.errors import UsageError
 from ccl.cli.parts import share_of
-from ccl.generate import generate_files
+from ccl.generation.generate import generate_files
 from ccl.media import read_clip
-from ccl.pipeline import Pipeline
+from ccl.generation.pipeline import Pipeline
 from ccl.rows import Row
 from ccl.storage.model_folder import build, load_model, save_model
 from ccl.types import Clip
@@ -139,7 +139,7 @@ SCRIPT = """
     import torch
     torch.set_num_threads(1)
     from ccl import cli
-    from ccl.pipeline import Pipeline  # imported once, for all
+    from ccl.generation.pipeline import Pipeline  # imported once, for all
 
     model, prompts, out = sys.argv[1:]
     line = ["generate", "--ckpt", model, "--prompts", prompts, "--batch-size", "2", "--device", "cpu", "--steps", "1"]
@@ -183,7 +183,7 @@ def test_every_row_belongs_to_one_process_whatever_is_finished_already(
     monkeypatch.setattr(pipe, "generate", lambda rows, **kwargs: made.extend(row.id for row in rows) or [])
     rows = [Row(id=str(i), prompt="x") for i in range(9)]
     for rank in range(ranks):
-        monkeypatch.setattr("ccl.generate.finished", lambda path, record: path.stem in made)
+        monkeypatch.setattr("ccl.generation.generate.finished", lambda path, record: path.stem in made)
         generate_files(pipe, rows, tmp_path, batch_size=2, share=(rank, ranks))
     assert sorted(made) == sorted(row.id for row in rows)
 

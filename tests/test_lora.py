@@ -20,12 +20,12 @@ from ccl.interaction import NoInteraction
 from ccl.model import DualStreamTransformer, StreamConfig
 from ccl.model.adapter import AdaptedLinear, LoRA, adapted, is_adapter, merge
 from ccl.model.keys import belongs
-from ccl.training.module import JointDiffusion
-from ccl.training.optimizer import OptimizerConfig
 from ccl.storage.checkpoint import AtomicCheckpointIO
 from ccl.storage.model_folder import build, load_model
 from ccl.storage.run import RunFolder
 from ccl.tasks import Task
+from ccl.training.module import JointDiffusion
+from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, CLOSED, Widths
 from fakes import (
     CHANNELS,

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from ccl import flow
 from ccl.callbacks import SaveCheckpoint, TaskRouter
 from ccl.flow import UniformTime
+from ccl.tasks import PAPER_TASKS
 from ccl.training.module import JointDiffusion, TrainingError, loss_by_clip
 from ccl.training.optimizer import OptimizerConfig
-from ccl.tasks import PAPER_TASKS
 from ccl.types import AV, Batch
 from fakes import CHANNELS, GRID, FakeData, fit, make_batch, make_module, make_net, model_config
 

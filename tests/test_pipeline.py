@@ -17,12 +17,12 @@ import yaml
 
 import ccl
 from ccl import cli
-from ccl import generate as generate_module
-from ccl.generate import generate_file, generate_files, reconstruct_files
+from ccl.generation import generate as generate_module
+from ccl.generation.generate import generate_file, generate_files, reconstruct_files
 from ccl.guidance import UCG3, NoGuidance
 from ccl.media import read_clip, write_clip, write_png, write_wav
 from ccl.model import save
-from ccl.pipeline import Pipeline
+from ccl.generation.pipeline import Pipeline
 from ccl.rows import Row, file_names, read_rows
 from ccl.storage import model_folder
 from ccl.storage.model_folder import export, load_model, save_model
@@ -205,7 +205,7 @@ OTHER = """
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from ccl.generate import at_work
+from ccl.generation.generate import at_work
 with at_work(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))):
     print("in", flush=True)
     sys.stdin.readline()

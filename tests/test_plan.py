@@ -22,8 +22,8 @@ from ccl.model import DualStreamTransformer
 from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.nn.attention import attention
 from ccl.nn.layers import RMSNorm
-from ccl.training.optimizer import OptimizerConfig
 from ccl.tasks import PAPER_TASKS
+from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, CLOSED, OPEN, Route
 from fakes import GRID, make_net, make_text
 

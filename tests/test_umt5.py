@@ -16,8 +16,8 @@ from diffusers import WanPipeline
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from ccl.training.fsdp import load_whole
 from ccl.text.umt5 import ORIGINAL, UMT5, clean, find_tokenizer, locate, to_hf
+from ccl.training.fsdp import load_whole
 from umt5_files import SENTENCES, encoder, save_tokenizer
 
 LENGTH = 40

@@ -18,7 +18,7 @@ from ccl.cli.errors import UsageError
 from ccl.cli.parser import STEPS, Parser, Whole, folder_to_write, path_of, text_of
 
 if TYPE_CHECKING:
-    from ccl.pipeline import Pipeline
+    from ccl.generation.pipeline import Pipeline
     from ccl.rows import Row
 
 SETS = {"joint": "joint: pictures and sound from the prompt", "a2v": "a2v: pictures for a given sound"}
@@ -84,7 +84,7 @@ def run(
     """
     with stage("fit"):
         folder = fit(configs, runs_dir, name, overrides)
-    from ccl.pipeline import Pipeline
+    from ccl.generation.pipeline import Pipeline
     from ccl.storage.checkpoint import last_checkpoint
     from ccl.storage.model_folder import export
 
@@ -166,7 +166,7 @@ def generate(pipe: Pipeline, rows: list[Row], folder: Path) -> None:
     """A clip of each row, with a bar."""
     from rich.progress import Progress
 
-    from ccl.generate import generate_files
+    from ccl.generation.generate import generate_files
 
     with Progress(transient=True) as bar:
         task = bar.add_task(folder.name)
@@ -183,7 +183,7 @@ def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -
     from ccl.evaluation import CEILING, report, score, table
     from ccl.evaluation.metrics import WER, Colours, Metric, Mouth
     from ccl.files import sha256
-    from ccl.generate import reconstruct_files
+    from ccl.generation.generate import reconstruct_files
 
     ceiling = folder / "ceiling"
     reconstruct_files(pipe, rows, ceiling)

@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ccl.callbacks.ema import EMA, local
 from ccl.files import one_writer
-from ccl.training.fsdp import gathered
 from ccl.storage.checkpoint import (
     CheckpointError,
     complete_checkpoints,
@@ -22,6 +21,7 @@ from ccl.storage.checkpoint import (
     sweep_checkpoints,
 )
 from ccl.storage.sums import sums_of
+from ccl.training.fsdp import gathered
 from ccl.types import Batch
 
 

@@ -31,10 +31,10 @@ from ccl.cli.own import reachable
 from ccl.codecs.base import Codec
 from ccl.data.index import settings_of
 from ccl.grid import Grid
-from ccl.training.module import JointDiffusion
 from ccl.sampling import Sampling
 from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.storage.run import RunFolder
+from ccl.training.module import JointDiffusion
 from ccl.weights.pretrained import missing
 
 # Key at the top -> the callback and its argument that it stands for: there is no other way into one item of a list.

@@ -25,10 +25,10 @@ from ccl.image import ImageEncoder
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.save import replacing_tensors
 from ccl.sampling import Sampling
-from ccl.training.fsdp import check_shapes, load_whole, shapes_of
 from ccl.storage.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source
 from ccl.storage.trust import Trust, trusted_modules
 from ccl.text.base import TextEncoder
+from ccl.training.fsdp import check_shapes, load_whole, shapes_of
 from ccl.weights.formats import check_dtype, check_finite
 from ccl.weights.pretrained import missing
 

@@ -33,14 +33,14 @@ from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
 from ccl.model.keys import part_of
 from ccl.model.load import LoadReport, load_stream, load_wan, stream_state
-from ccl.training.optimizer import OptimizerConfig
 from ccl.rng import generator, seed_of
-from ccl.training.fsdp import WholeDraws, check_shapes, gathered, load_whole, shapes_of, shard, spread
 from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.storage.sharded_checkpoint import sharded_shapes
 from ccl.storage.source import CONFIG, WEIGHTS, read_source
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder
+from ccl.training.fsdp import WholeDraws, check_shapes, gathered, load_whole, shapes_of, shard, spread
+from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, STREAMS, Batch, Stream
 
 

@@ -21,10 +21,10 @@ import ccl
 from ccl import arguments, codecs, guidance, interaction, model, text
 from ccl.codecs import Codec, EmbeddedAudio, EmbeddedVideo
 from ccl.evaluation import METRICS, Film, Row, score
+from ccl.generation.pipeline import Pipeline
 from ccl.grid import Grid
 from ccl.guidance import UCG2, UCG3, TextCFG, named
 from ccl.model import DualStreamTransformer, StreamConfig
-from ccl.generation.pipeline import Pipeline
 from ccl.sampling import Sampling, solve, times
 from ccl.text import EmbeddedText
 from ccl.types import AV, OPEN, Clip, Scale

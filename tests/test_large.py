@@ -17,8 +17,8 @@ import torch
 from ccl.cli.errors import UsageError
 from ccl.cli.parts import share_of
 from ccl.generation.generate import generate_files
-from ccl.media import read_clip
 from ccl.generation.pipeline import Pipeline
+from ccl.media import read_clip
 from ccl.rows import Row
 from ccl.storage.model_folder import build, load_model, save_model
 from ccl.types import Clip

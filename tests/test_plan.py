@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ccl import cli, plan
+from ccl.planning import plan
+from ccl import cli
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
 from ccl.cli.planned import Planned

@@ -13,7 +13,8 @@ import lightning.pytorch as lightning
 import pytest
 import torch
 
-from ccl import cli, plan
+from ccl.planning import plan
+from ccl import cli
 from ccl.cli.errors import UsageError
 from ccl.cli.gpus import GPUS, gpu_of
 from ccl.cli.planned import Needs, Planned, devices_of, planned_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from ccl import plan
+from ccl.planning import plan
 from ccl.cli.parts import build
 from ccl.cli.planned import Needs, Planned
 from ccl.cli.remedies import verdict

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ccl import plan
+from ccl.planning import plan
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
 from ccl.cli.parts import build

@@ -19,8 +19,8 @@ import torch
 
 from ccl import __version__
 from ccl.files import LOCK, one_writer, sha256, sweep, write_whole
-from ccl.guidance import Guidance
 from ccl.generation.pipeline import Pipeline
+from ccl.guidance import Guidance
 from ccl.rows import Row, check_rows, file_names
 from ccl.types import AV, Clip
 

@@ -1,0 +1,1 @@
+"""What training and generation cost, counted before anything runs."""

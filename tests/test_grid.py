@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccl.planning import plan
 from ccl.codecs.base import Codec
 from ccl.data.bucketed import Buckets, of_bucket
 from ccl.data.encode import encode_shards
@@ -17,6 +16,7 @@ from ccl.data.write import write_shards
 from ccl.generation.pipeline import Pipeline
 from ccl.grid import Grid
 from ccl.interaction.align import TARP, audio_positions
+from ccl.planning import plan
 from ccl.training.module import JointDiffusion, TrainingError
 from ccl.types import AV
 from fakes import GRID, make_codec, make_net, make_text

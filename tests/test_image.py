@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
-from ccl.planning import plan
 from ccl.callbacks.preview import Preview
 from ccl.codecs.wan import WanVideo
 from ccl.generation.pipeline import Pipeline
@@ -25,6 +24,7 @@ from ccl.image.clip import CLIPVision
 from ccl.image.first import show
 from ccl.model import ImageDualStream, Shown, StreamConfig
 from ccl.model.load import load_stream
+from ccl.planning import plan
 from ccl.rows import Row
 from ccl.sampling import solve
 from ccl.storage.model_folder import build, from_run, save_model

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ccl.planning import plan
 from ccl import cli
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
@@ -23,6 +22,7 @@ from ccl.model import DualStreamTransformer
 from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.nn.attention import attention
 from ccl.nn.layers import RMSNorm
+from ccl.planning import plan
 from ccl.tasks import PAPER_TASKS
 from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, CLOSED, OPEN, Route

@@ -13,13 +13,13 @@ import lightning.pytorch as lightning
 import pytest
 import torch
 
-from ccl.planning import plan
 from ccl import cli
 from ccl.cli.errors import UsageError
 from ccl.cli.gpus import GPUS, gpu_of
 from ccl.cli.planned import Needs, Planned, devices_of, planned_of
 from ccl.cli.remedies import changed, sharded_over, verdict
 from ccl.grid import Grid
+from ccl.planning import plan
 
 ROOT = Path(__file__).parent.parent
 HERE = 8  # GPUs of the machine that is pretended

@@ -12,7 +12,8 @@ import yaml
 from torch import nn
 
 import ccl
-from ccl import cli, vocabulary
+from ccl.text import vocabulary
+from ccl import cli
 from ccl.callbacks import Words
 from ccl.data.world.script import (
     BALL,
@@ -35,7 +36,7 @@ from ccl.storage.model_folder import CONFIG, SHIPPED, WEIGHTS, export, save_mode
 from ccl.storage.source import find_source
 from ccl.text import EmbeddedText
 from ccl.text.embedded import words_of
-from ccl.vocabulary import FILE, MOST, gather, read_words
+from ccl.text.vocabulary import FILE, MOST, gather, read_words
 from ccl.yamltext import read_yaml
 from tiny import run_folder, tiny_config, tiny_pipeline, tiny_state
 

@@ -10,7 +10,7 @@ from lightning import Callback
 
 from ccl.storage.source import find_source
 from ccl.text.embedded import EmbeddedText
-from ccl.vocabulary import gather, write_words
+from ccl.text.vocabulary import gather, write_words
 
 
 class Words(Callback):

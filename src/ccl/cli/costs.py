@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from ccl.planning import plan
 from ccl.cli.parts import build
 from ccl.cli.planned import Needs, Planned
 from ccl.cli.remedies import verdict
 from ccl.guidance import UCG2, Guidance
+from ccl.planning import plan
 from ccl.types import CLOSED, OPEN, Route
 
 UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outside the module tree

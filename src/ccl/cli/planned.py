@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from ccl.planning import plan
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
 from ccl.cli.parts import build
 from ccl.grid import Grid
 from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.planning import plan
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text.base import TextEncoder
 from ccl.types import Route

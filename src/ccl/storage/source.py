@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ccl.files import FileError, reading, sha256
 from ccl.model.adapter import LoRA, merge
-from ccl.vocabulary import MOST, read_words
+from ccl.text.vocabulary import MOST, read_words
 from ccl.yamltext import read_yaml
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"

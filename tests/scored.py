@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ccl.evaluation.metrics.base import Column
-from ccl.evaluation.results import Results
+from ccl.evaluation.tables.results import Results
 from ccl.rows import Row
 
 COLUMNS = (

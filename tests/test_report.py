@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ccl.evaluation import charts, report
-from ccl.evaluation.results import Results
+from ccl.evaluation.tables.results import Results
 from ccl.media import write_clip
 from scored import NO_FACE, PUBLISHED, scored
 from tiny_clips import tiny_clip

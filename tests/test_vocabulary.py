@@ -12,7 +12,6 @@ import yaml
 from torch import nn
 
 import ccl
-from ccl.text import vocabulary
 from ccl import cli
 from ccl.callbacks import Words
 from ccl.data.world.script import (
@@ -34,7 +33,7 @@ from ccl.files import FileError
 from ccl.generation.pipeline import Pipeline
 from ccl.storage.model_folder import CONFIG, SHIPPED, WEIGHTS, export, save_model
 from ccl.storage.source import find_source
-from ccl.text import EmbeddedText
+from ccl.text import EmbeddedText, vocabulary
 from ccl.text.embedded import words_of
 from ccl.text.vocabulary import FILE, MOST, gather, read_words
 from ccl.yamltext import read_yaml

@@ -59,7 +59,8 @@ def run(args: Namespace) -> None:
     """Make the clips where a checkpoint is given, score them, write and show."""
     from rich.console import Console
 
-    from ccl.evaluation import CEILING, report, score, table
+    from ccl.evaluation.tables import table
+    from ccl.evaluation import CEILING, report, score
     from ccl.evaluation.score import ELSEWHERE
     from ccl.files import one_writer, sweep
 

@@ -3,7 +3,8 @@
 Each metric is a torchmetrics.Metric that takes paths or clips: `SyncNet()(["a.mp4", "b.mp4"])`.
 """
 
-from ccl.evaluation import report, table
+from ccl.evaluation.tables import table
+from ccl.evaluation import report
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics import (
     DNSMOS,
@@ -22,7 +23,7 @@ from ccl.evaluation.metrics import (
     Onset,
     SyncNet,
 )
-from ccl.evaluation.results import CEILING, Results
+from ccl.evaluation.tables.results import CEILING, Results
 from ccl.evaluation.score import score
 from ccl.rows import Row
 

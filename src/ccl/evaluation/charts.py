@@ -7,9 +7,9 @@ from html import escape
 
 import numpy as np
 
-from ccl.evaluation.layout import titled
+from ccl.evaluation.tables.layout import titled
 from ccl.evaluation.metrics.base import Column
-from ccl.evaluation.results import ALL, Results
+from ccl.evaluation.tables.results import ALL, Results
 
 WIDTH, LEFT, RIGHT, TOP, FOOT = 420, 104, 14, 6, 22
 STRIP, GAP = 15, 9  # height of a subset's strip; between methods

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from ccl.evaluation.results import Results
+from ccl.evaluation.tables.results import Results
 from ccl.files import machine_trouble
 from ccl.media import MediaError, first_picture
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from ccl.evaluation import charts, layout
+from ccl.evaluation.tables import layout
+from ccl.evaluation import charts
 from ccl.evaluation.gallery import as_json, data, names_of
-from ccl.evaluation.layout import Line, Place, Published, number, titled
-from ccl.evaluation.notes import notes
-from ccl.evaluation.results import Results
-from ccl.evaluation.summary import Pair, Summary, summarise
+from ccl.evaluation.tables.layout import Line, Place, Published, number, titled
+from ccl.evaluation.tables.notes import notes
+from ccl.evaluation.tables.results import Results
+from ccl.evaluation.tables.summary import Pair, Summary, summarise
 from ccl.files import replacing
 
 COLOURS = 8  # of methods, in page.css

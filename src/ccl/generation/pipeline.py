@@ -36,8 +36,8 @@ from ccl.sampling import Progress, Sampling, solve, times
 from ccl.tasks import generation_route
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
-from ccl.types import AV, STREAMS, Clip, Stream, is_sound
 from ccl.text.vocabulary import unknown
+from ccl.types import AV, STREAMS, Clip, Stream, is_sound
 from ccl.weights.pretrained import Precision
 
 LOUDEST = 100.0  # of samples: far above what any recording overshoots 1 by, and below what integers of 16 bits are

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ccl.evaluation import layout
-from ccl.evaluation.layout import Line, Place, Published, number
-from ccl.evaluation.notes import notes
-from ccl.evaluation.results import Results
-from ccl.evaluation.summary import Summary, summarise
-from ccl.evaluation.typeset import markdown, tex
+from ccl.evaluation.tables import layout
+from ccl.evaluation.tables.layout import Line, Place, Published, number
+from ccl.evaluation.tables.notes import notes
+from ccl.evaluation.tables.results import Results
+from ccl.evaluation.tables.summary import Summary, summarise
+from ccl.evaluation.tables.typeset import markdown, tex
 from ccl.files import write_whole
 from ccl.plaintext import printable
 

@@ -17,8 +17,8 @@ from itertools import combinations
 import numpy as np
 
 from ccl.evaluation.metrics.base import Column
-from ccl.evaluation.results import ALL, MEAN, Results
-from ccl.evaluation.statistics import NAN, RESAMPLES, Ratio, compare, interval
+from ccl.evaluation.tables.results import ALL, MEAN, Results
+from ccl.evaluation.tables.statistics import NAN, RESAMPLES, Ratio, compare, interval
 
 Strata = Mapping[str, Ratio]  # a method's clips by subset; of a single subset that alone
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ccl.evaluation.layout import COMMON, PART, PRINTED, Line, Published, lines, sections
-from ccl.evaluation.results import Results
-from ccl.evaluation.statistics import LEVEL
-from ccl.evaluation.summary import Summary
+from ccl.evaluation.tables.layout import COMMON, PART, PRINTED, Line, Published, lines, sections
+from ccl.evaluation.tables.results import Results
+from ccl.evaluation.tables.statistics import LEVEL
+from ccl.evaluation.tables.summary import Summary
 
 REASONS, EXAMPLES, MANY = 12, 3, 4  # how many reasons, clips and columns are spelled out
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccl.evaluation.metrics.base import Column
-from ccl.evaluation.results import ALL, CEILING, MEAN, Results
-from ccl.evaluation.summary import Cell, Pair, Summary, best_of
+from ccl.evaluation.tables.results import ALL, CEILING, MEAN, Results
+from ccl.evaluation.tables.summary import Cell, Pair, Summary, best_of
 
 # Numbers printed elsewhere: by method, column and subset, a rate as a fraction.
 Published = Mapping[str, Mapping[str, Mapping[str, float]]]

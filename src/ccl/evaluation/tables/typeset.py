@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from ccl.evaluation import layout
-from ccl.evaluation.layout import Place, Published, number, titled
-from ccl.evaluation.notes import notes
-from ccl.evaluation.results import Results
-from ccl.evaluation.summary import Cell, Summary
+from ccl.evaluation.tables import layout
+from ccl.evaluation.tables.layout import Place, Published, number, titled
+from ccl.evaluation.tables.notes import notes
+from ccl.evaluation.tables.results import Results
+from ccl.evaluation.tables.summary import Cell, Summary
 
 
 def markdown(results: Results, summary: Summary, published: Published | None = None) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccl.evaluation import charts, report
+from ccl.evaluation.report import charts
+from ccl.evaluation.report import page as report
 from ccl.evaluation.tables.results import Results
 from ccl.media import write_clip
 from scored import NO_FACE, PUBLISHED, scored

@@ -8,9 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ccl.evaluation.tables import statistics
-from ccl.evaluation.tables import summary
 from ccl.evaluation.metrics.base import Column
+from ccl.evaluation.tables import statistics, summary
 from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.statistics import Ratio, compare, exchange_p, interval
 from ccl.evaluation.tables.summary import best_of, summarise

@@ -10,11 +10,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from ccl.evaluation.tables import layout
-from ccl.evaluation.tables import notes
-from ccl.evaluation.tables import table
-from ccl.evaluation.tables import typeset
 from ccl.evaluation.metrics.base import Column
+from ccl.evaluation.tables import layout, notes, table, typeset
 from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.summary import summarise
 from scored import LACKING, NO_FACE, PUBLISHED, scored, without

@@ -3,8 +3,7 @@
 Each metric is a torchmetrics.Metric that takes paths or clips: `SyncNet()(["a.mp4", "b.mp4"])`.
 """
 
-from ccl.evaluation.tables import table
-from ccl.evaluation import report
+from ccl.evaluation.report import page as report
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics import (
     DNSMOS,
@@ -23,8 +22,9 @@ from ccl.evaluation.metrics import (
     Onset,
     SyncNet,
 )
-from ccl.evaluation.tables.results import CEILING, Results
 from ccl.evaluation.score import score
+from ccl.evaluation.tables import table
+from ccl.evaluation.tables.results import CEILING, Results
 from ccl.rows import Row
 
 __all__ = [

@@ -23,9 +23,9 @@ import numpy as np
 from ccl import arguments
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
-from ccl.evaluation.tables.results import ALL, MEAN, Results
 from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store
+from ccl.evaluation.tables.results import ALL, MEAN, Results
 from ccl.files import machine_trouble, naming, one_writer, sha256
 from ccl.rows import SUFFIXES, Row, check_rows, file_names, same_name
 

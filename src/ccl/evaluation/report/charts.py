@@ -7,8 +7,8 @@ from html import escape
 
 import numpy as np
 
-from ccl.evaluation.tables.layout import titled
 from ccl.evaluation.metrics.base import Column
+from ccl.evaluation.tables.layout import titled
 from ccl.evaluation.tables.results import ALL, Results
 
 WIDTH, LEFT, RIGHT, TOP, FOOT = 420, 104, 14, 6, 22

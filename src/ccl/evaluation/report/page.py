@@ -14,9 +14,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from ccl.evaluation.report import charts
+from ccl.evaluation.report.gallery import as_json, data, names_of
 from ccl.evaluation.tables import layout
-from ccl.evaluation import charts
-from ccl.evaluation.gallery import as_json, data, names_of
 from ccl.evaluation.tables.layout import Line, Place, Published, number, titled
 from ccl.evaluation.tables.notes import notes
 from ccl.evaluation.tables.results import Results

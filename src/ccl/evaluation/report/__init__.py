@@ -1,0 +1,1 @@
+"""Scores as a page that one looks at and listens to."""

@@ -28,8 +28,8 @@ from ccl.model import DualStreamTransformer, StreamConfig
 from ccl.sampling import Sampling, solve, times
 from ccl.text import EmbeddedText
 from ccl.types import AV, OPEN, Clip, Scale
-from fakes import CHANNELS, GRID, make_net, make_text
-from tiny import tiny_pipeline
+from helpers.fakes import CHANNELS, GRID, make_net, make_text
+from helpers.tiny import tiny_pipeline
 
 B = 2
 FOREIGN = ("einops", "mat1", "NoneType' object", "has no attribute", "unpack", "must match the size", "iterable")

@@ -22,9 +22,9 @@ from ccl.grid import Grid
 from ccl.media import read_clip
 from ccl.model.load import stream_state
 from ccl.weights.catalogue import TABLE
-from mmaudio_files import normalised, vae_state, vocoder_state
-from tiny_clips import tiny_folder
-from umt5_files import encoder, save_tokenizer
+from helpers.mmaudio_files import normalised, vae_state, vocoder_state
+from helpers.tiny_clips import tiny_folder
+from helpers.umt5_files import encoder, save_tokenizer
 
 ROOT = Path(__file__).parent.parent
 CLIPS = Path(os.environ.get("CCL_TEST_DATA", "none")).absolute() / "clips"  # real ones, where there are some

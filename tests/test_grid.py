@@ -19,9 +19,9 @@ from ccl.interaction.align import TARP, audio_positions
 from ccl.planning import plan
 from ccl.training.module import JointDiffusion, TrainingError
 from ccl.types import AV
-from fakes import GRID, make_codec, make_net, make_text
-from tiny_clips import tiny_sources
-from tiny_encoders import MeanAudio, MeanVideo
+from helpers.fakes import GRID, make_codec, make_net, make_text
+from helpers.tiny_clips import tiny_sources
+from helpers.tiny_encoders import MeanAudio, MeanVideo
 
 OVI = Grid(241, 24.0, 352, 640, stride_space=16, audio_latents=314)
 MORE = replace(GRID, audio_latents=12)  # 0.36 s, 11.25 latents

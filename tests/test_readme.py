@@ -13,8 +13,8 @@ from ccl import cli
 from ccl.grid import Grid
 from ccl.media import read_clip
 from ccl.storage import model_folder
-from tiny import SMALL, tiny_config, tiny_pipeline
-from tiny_clips import tiny_folder
+from helpers.tiny import SMALL, tiny_config, tiny_pipeline
+from helpers.tiny_clips import tiny_folder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -180,9 +180,9 @@ def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -
     from rich.console import Console
 
     from ccl.cli.testsets import about
-    from ccl.evaluation.report import page as report
     from ccl.evaluation import CEILING, score
     from ccl.evaluation.metrics import WER, Colours, Metric, Mouth
+    from ccl.evaluation.report import page as report
     from ccl.evaluation.tables import table
     from ccl.files import sha256
     from ccl.generation.generate import reconstruct_files

@@ -67,7 +67,7 @@ def bytes_of(folder: Path) -> dict[str, str]:
 
 def trained(folder: Path) -> dict[str, Any]:
     """Losses, and every leaf of the last checkpoint."""
-    from trainings import flat
+    from helpers.trainings import flat
 
     found: dict[str, Any] = {
         "losses": [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]

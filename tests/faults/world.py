@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ccl.media import write_png, write_wav
 from faults.process import run
-from tiny_clips import TINY, tiny_clip, tiny_folder
+from helpers.tiny_clips import TINY, tiny_clip, tiny_folder
 
 ROOT = Path(__file__).parent.parent.parent
 JOINT = str(ROOT / "configs/joint.yaml")

@@ -59,8 +59,8 @@ def run(args: Namespace) -> None:
     """Make the clips where a checkpoint is given, score them, write and show."""
     from rich.console import Console
 
-    from ccl.evaluation.report import page as report
     from ccl.evaluation import CEILING, score
+    from ccl.evaluation.report import page as report
     from ccl.evaluation.score import ELSEWHERE
     from ccl.evaluation.tables import table
     from ccl.files import one_writer, sweep

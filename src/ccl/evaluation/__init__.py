@@ -3,7 +3,6 @@
 Each metric is a torchmetrics.Metric that takes paths or clips: `SyncNet()(["a.mp4", "b.mp4"])`.
 """
 
-from ccl.evaluation.report import page as report
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics import (
     DNSMOS,
@@ -22,6 +21,7 @@ from ccl.evaluation.metrics import (
     Onset,
     SyncNet,
 )
+from ccl.evaluation.report import page as report
 from ccl.evaluation.score import score
 from ccl.evaluation.tables import table
 from ccl.evaluation.tables.results import CEILING, Results

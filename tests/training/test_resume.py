@@ -1,0 +1,46 @@
+"""A killed run, and one that a signal has ended, goes on as if nothing had happened, to the last bit."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.fakes import make_shards
+from helpers.trainings import differences, losses, train_all
+
+VARIANTS = {"no workers": {}, "two workers": {"workers": 2, "accumulate": 2, "size": 2, "steps": 6}}
+
+
+def started_from(run: Path) -> list[str | None]:
+    return [start["from"] for start in json.loads((run / "run.json").read_text())["starts"]]
+
+
+@pytest.mark.timeout(300)
+def test_a_run_killed_at_any_step_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
+    shards = make_shards(tmp_path)
+    runs, kills = [], {}
+    for name, options in VARIANTS.items():
+        options = {"shards": str(shards), "steps": 9, "size": 3, **options}  # type: ignore[dict-item]
+        batches = options["steps"] * options.get("accumulate", 1)  # type: ignore[operator]
+        kills[name] = random.randrange(3 * options.get("accumulate", 1) + 1, batches)  # type: ignore[operator]
+        killed = options | {"folder": str(tmp_path / f"{name}, killed")}
+        runs += [
+            options | {"folder": str(tmp_path / name)},
+            killed | {"kill": kills[name], "ckpt_path": "last"},  # which begins it
+            killed | {"stop": kills[name], "ckpt_path": "last"},
+            killed | {"ckpt_path": "last"},
+        ]
+    train_all(tmp_path, runs)
+    for name, options in VARIANTS.items():
+        whole, killed = tmp_path / name, tmp_path / f"{name}, killed"
+        step = -(-kills[name] // options.get("accumulate", 1))  # type: ignore[operator] # in which the signals came
+        saved = (step - 1) // 3 * 3
+        assert started_from(killed) == [None, f"step={saved:06d}.ckpt", f"step={step:06d}.ckpt"]
+        assert losses(whole) == losses(killed), f"{name}, killed at batch {kills[name]}"
+        states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, killed)]
+        assert any(key.startswith("ema.net.") for key in states[0]["state_dict"])
+        assert differences(*states) == [], f"{name}, killed at batch {kills[name]}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ccl import arguments
-from ccl.plaintext import check_prompt, json_lines, strings, unreadable
+from ccl.files.plaintext import check_prompt, json_lines, strings, unreadable
 from ccl.rng import seed_of
 from ccl.types import Stream
 

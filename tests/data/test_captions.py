@@ -15,7 +15,7 @@ from ccl.cli import main
 from ccl.data.datamodule import ShardData
 from ccl.data.sources import folder_sources
 from ccl.data.write import shards_make
-from ccl.plaintext import printable, read_text
+from ccl.files.plaintext import printable, read_text
 from ccl.rows import read_rows
 from ccl.text import EmbeddedText
 from ccl.types import AV

@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(clips, whol
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(descriptor)
 
-    monkeypatch.setattr(ccl.files.os, "fsync", full)
+    monkeypatch.setattr(ccl.files.whole.os, "fsync", full)
     with pytest.raises(OSError) as caught:
         encode_shards(clips, tmp_path, make_codec(), GRID, text=FrozenText())
     assert one_sentence(caught.value).endswith(": No space left on device")

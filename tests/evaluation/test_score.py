@@ -560,7 +560,7 @@ def test_a_clip_that_claims_all_memory_is_its_own_fault(folder, tmp_path, monkey
     claiming(folder / "c1.mp4")
     rows = by(run(folder, [Loudness()], tmp_path / "out"))
     assert "Cannot allocate memory" in rows["c1", "peak"]["reason"] and rows["c2", "peak"]["value"] is not None
-    monkeypatch.setattr("ccl.files.SPARE", 2**62)  # as where memory is short
+    monkeypatch.setattr("ccl.files.errors.SPARE", 2**62)  # as where memory is short
     with pytest.raises(OSError, match=r"c1\.mp4: .*Cannot allocate memory.* goes on from here"):
         run(folder, [Loudness()], tmp_path / "other")
 

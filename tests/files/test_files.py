@@ -25,7 +25,7 @@ from ccl.files import (
     sweep,
     write_whole,
 )
-from ccl.storage.sums import check_sums, write_sums
+from ccl.files.sums import check_sums, write_sums
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:

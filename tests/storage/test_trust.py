@@ -21,6 +21,7 @@ import ccl
 from ccl import cli
 from ccl.codecs import EmbeddedAudio
 from ccl.files import FileError
+from ccl.files.yamltext import read_yaml
 from ccl.grid import Grid
 from ccl.interaction import CCA, TARP
 from ccl.model import DualStreamTransformer
@@ -29,7 +30,6 @@ from ccl.storage.model_folder import export, load_model, save_model
 from ccl.storage.trust import Trust
 from ccl.text import UMT5, EmbeddedText
 from ccl.types import Widths
-from ccl.yamltext import read_yaml
 from helpers.tiny import run_folder, tiny_config, tiny_state
 
 PLANTED = "from pathlib import Path\nPath({marker!r}).write_text('imported')\ndef run(*args, **kwargs): pass\n"
@@ -112,9 +112,9 @@ HOSTILE = [
     (INTERACTION, part("ccl.cli.main.main", argv=["fit"])),
     (INTERACTION, part("ccl.__main__.main")),
     (INTERACTION, part("ccl.files.write_whole", path="MARKER", content="x")),
-    (INTERACTION, part("ccl.files.os.system", command=TOUCH)),
+    (INTERACTION, part("ccl.files.whole.os.system", command=TOUCH)),
     (INTERACTION, part("ccl.storage.model_folder.shutil.rmtree", path=".")),
-    (INTERACTION, part("ccl.files.Path")),
+    (INTERACTION, part("ccl.files.whole.Path")),
     (INTERACTION, part("ccl.guidance.UCG2")),
     (INTERACTION, part("ccl.interaction.TARP")),
     (INTERACTION, part("ccl.interaction.Interaction.forward")),

@@ -30,13 +30,13 @@ from ccl.data.world.script import (
 )
 from ccl.data.world.voice import Pitch
 from ccl.files import FileError
+from ccl.files.yamltext import read_yaml
 from ccl.generation.pipeline import Pipeline
 from ccl.storage.model_folder import CONFIG, SHIPPED, WEIGHTS, export, save_model
 from ccl.storage.source import find_source
 from ccl.text import EmbeddedText, vocabulary
 from ccl.text.embedded import words_of
 from ccl.text.vocabulary import FILE, MOST, gather, read_words
-from ccl.yamltext import read_yaml
 from helpers.tiny import run_folder, tiny_config, tiny_pipeline, tiny_state
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ccl.callbacks.ema import EMA, local
 from ccl.files import one_writer
+from ccl.files.sums import sums_of
 from ccl.storage.checkpoint import (
     CheckpointError,
     complete_checkpoints,
@@ -20,7 +21,6 @@ from ccl.storage.checkpoint import (
     step_of,
     sweep_checkpoints,
 )
-from ccl.storage.sums import sums_of
 from ccl.training.fsdp import gathered
 from ccl.types import Batch
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ccl import __version__
 from ccl.cli.errors import UsageError, did_you_mean, one_sentence
-from ccl.plaintext import printable
+from ccl.files.plaintext import printable
 
 # verb: (what it does, module, function taking the rest of the command line)
 VERBS: dict[str, tuple[str, str, str]] = {

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ccl import yamltext
-from ccl.files import FileError
+from ccl.files import FileError, yamltext
 
 CLASS = ("class_path", "init_args")  # the keys of a node that names a class
 
@@ -122,7 +121,7 @@ def compose(file: Path) -> yaml.MappingNode:
     """The tree of a YAML file of the user's.
 
     Raises:
-        UsageError: as `ccl.yamltext.compose`, and the nearest name beside it where there is no such file.
+        UsageError: as `ccl.files.yamltext.compose`, and the nearest name beside it where there is no such file.
     """
     with of_the_user(file):
         return yamltext.compose(file)

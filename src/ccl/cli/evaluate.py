@@ -249,8 +249,8 @@ def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:
     was held out, and the paper's for every other.
     """
     from ccl.data.captions import is_shards
+    from ccl.files.yamltext import read_yaml
     from ccl.storage.source import CONFIG
-    from ccl.yamltext import read_yaml
 
     folder, whose = Path(args.testset or ""), ""
     if args.testset:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ccl.cli.errors import UsageError, did_you_mean, flags_of
-from ccl.plaintext import unreadable
+from ccl.files.plaintext import unreadable
 
 
 class Parser(argparse.ArgumentParser):

@@ -27,8 +27,8 @@ from ccl.cli.parser import (
     text_of,
 )
 from ccl.cli.progress import bar
+from ccl.files.plaintext import check_prompt, printable
 from ccl.grid import Grid
-from ccl.plaintext import check_prompt, printable
 
 # Names of guidance rules, ccl.guidance.RULES, which a wrong name must not wait for.
 RULES = ("none", "text_cfg", "ucg2", "ucg3", "multimodal_cfg")

@@ -39,7 +39,7 @@ from ccl.data.index import (
 )
 from ccl.data.sources import SOUND, VIDEO
 from ccl.files import FileError, replacing, sweep
-from ccl.plaintext import printable
+from ccl.files.plaintext import printable
 
 Advance = Callable[[int, int], None]
 """A progress report: clips done, clips in all."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ccl.plaintext import csv_rows, json_lines, read_text, unreadable
+from ccl.files.plaintext import csv_rows, json_lines, read_text, unreadable
 
 COLUMNS = ("file", "prompt")
 

@@ -28,9 +28,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from ccl.data.archive import check_sizes
 from ccl.data.index import digest, grid_settings, read_index
 from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256_now
+from ccl.files.plaintext import unreadable
 from ccl.grid import Grid
 from ccl.media import MediaError, read_clip
-from ccl.plaintext import unreadable
 from ccl.rng import seed_of
 from ccl.text.states import TextStates
 from ccl.types import AV, STREAMS, Batch

@@ -25,9 +25,9 @@ from ccl.data.filters import Filter
 from ccl.data.index import VERSION, dump, grid_settings, write_buckets
 from ccl.data.sources import Listener, Loadable, Source, folder_sources
 from ccl.files import MachineError, naming, one_writer, sweep
+from ccl.files.plaintext import unreadable
 from ccl.grid import Grid
 from ccl.media import MediaError, write_clip
-from ccl.plaintext import unreadable
 from ccl.types import Clip
 
 __all__ = ["Report", "Source", "folder_sources", "progress_bar", "shards_make", "write_shards"]

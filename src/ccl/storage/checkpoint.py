@@ -15,7 +15,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from ccl.files import FileError, reading, replacing_path, sweep, sync, temporary, write_whole
-from ccl.storage.sums import check_seal, check_sums, seal, write_sums
+from ccl.files.sums import check_seal, check_sums, seal, write_sums
 
 LAST = "last.ckpt"
 COMPLETE = "complete"

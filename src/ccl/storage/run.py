@@ -21,8 +21,8 @@ import torch
 import yaml
 
 from ccl.files import LOCK, MARK, one_writer, reading, sweep, write_whole
+from ccl.files.yamltext import read_yaml
 from ccl.storage.checkpoint import CheckpointError, last_checkpoint, point_last, sweep_checkpoints, verify
-from ccl.yamltext import read_yaml
 
 # What may differ when a run goes on. Nothing here changes a loss: what does (data, batch size, workers, devices,
 # precision, tasks, rates, EMA) must be as it was, or the rest would not be the same run.

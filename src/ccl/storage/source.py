@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ccl.files import FileError, reading, sha256
+from ccl.files.yamltext import read_yaml
 from ccl.model.adapter import LoRA, merge
 from ccl.text.vocabulary import MOST, read_words
-from ccl.yamltext import read_yaml
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 # The config of weights that are about to be put in place; see ccl.storage.model_folder.save_model.

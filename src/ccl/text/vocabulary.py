@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ccl.files import FileError, write_whole
-from ccl.plaintext import read_text
+from ccl.files.plaintext import read_text
 from ccl.text.embedded import words_of
 
 FILE = "words.txt"

@@ -24,7 +24,7 @@ from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.summary import Summary, summarise
 from ccl.evaluation.tables.typeset import markdown, tex
 from ccl.files import write_whole
-from ccl.plaintext import printable
+from ccl.files.plaintext import printable
 
 LOG_WIDTH = 100
 FORMULA = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full width, which count too

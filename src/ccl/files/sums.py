@@ -1,4 +1,4 @@
-"""Sums that a checkpoint carries, so that a flipped bit is told and not trained on.
+"""Sums of files, and those that a checkpoint carries, so that a flipped bit is told and not trained on.
 
 A file of torch's is a zip, and the sha256 of its bytes stands in the comment at its end: one file, which may be moved.
 A sharded checkpoint is a folder, and the sums of its files stand in its marker, in the form that `sha256sum -c` reads.
@@ -9,15 +9,59 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
-from ccl.files import FileError, reading, sha256_now, sync
+from ccl.files.errors import FileError, reading
+from ccl.files.whole import sync, write_whole
 
 TAG = b"sha256 "
 SIZE = len(TAG) + 64  # of the comment
 END = b"PK\x05\x06"  # begins the last 22 bytes of a zip, of which two are the length of the comment that follows
 DAMAGED = "is damaged: its bytes are not those that were written; take another checkpoint"
+LARGE = 2**26  # bytes of a file whose sum is worth remembering
+SETTLED = 2 * 10**9  # nanoseconds after which a write that follows has another time, on any file system
+
+
+def sha256_now(path: str | Path) -> str:
+    """The sha256 of a file's bytes, as they are now."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256(path: str | Path) -> str:
+    """The sha256 of a file, read once while its size and time are the same: a large one's is remembered for the user.
+
+    So 50 GB of weights are not read again at every load. What a disk does to a file by itself is then not seen; where
+    it must be, as of a checkpoint that a training goes on from, `sha256_now` is asked.
+    """
+    stat = Path(path).stat()
+    return _sha256(str(path), stat.st_size, stat.st_mtime_ns, f"{stat.st_dev}-{stat.st_ino}")
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: str, size: int, changed: int, place: str) -> str:
+    if size < LARGE:
+        return sha256_now(path)
+    kept = cache() / "sums" / f"{place}-{size}-{changed}"
+    with suppress(OSError, ValueError):  # where it is not known yet
+        if re.fullmatch("[0-9a-f]{64}", known := kept.read_text()):
+            return known
+    settled = time.time_ns() - changed > SETTLED
+    found = sha256_now(path)
+    if settled and Path(path).stat().st_mtime_ns == changed:
+        with suppress(OSError):
+            write_whole(kept, found)
+    return found
+
+
+def cache() -> Path:
+    """The folder of what can be had again: $XDG_CACHE_HOME/ccl, or ~/.cache/ccl."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ccl"
 
 
 def seal(path: Path) -> None:

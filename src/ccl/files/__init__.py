@@ -1,0 +1,26 @@
+"""Files: written whole or not at all, by one writer a folder; read with their name in whatever goes wrong; sums."""
+
+from ccl.files.errors import FileError, MachineError, machine_trouble, naming, plain_name, reading
+from ccl.files.lock import LOCK, one_writer
+from ccl.files.sums import sha256, sha256_now
+from ccl.files.whole import MARK, replacing, replacing_path, sweep, sync, temporary, write_whole
+
+__all__ = [
+    "FileError",
+    "LOCK",
+    "MARK",
+    "MachineError",
+    "machine_trouble",
+    "naming",
+    "one_writer",
+    "plain_name",
+    "reading",
+    "replacing",
+    "replacing_path",
+    "sha256",
+    "sha256_now",
+    "sweep",
+    "sync",
+    "temporary",
+    "write_whole",
+]

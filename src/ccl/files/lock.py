@@ -1,0 +1,105 @@
+"""One writer a folder: a lock that a kill of any kind lets go."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from ccl.files.errors import FileError
+
+LOCK = ".lock"
+_HELD: dict[Path, IO[str]] = {}
+
+
+@contextmanager
+def one_writer(
+    folder: Path,
+    otherwise: str = "wait for it, or choose another folder",
+    *,
+    wait: bool = False,
+    name: str = LOCK,
+) -> Iterator[None]:
+    """Keep other processes from writing in a folder, which is made where it is not there.
+
+    A kill of any kind lets them in again. A process may take what it holds a second time.
+
+    Args:
+        folder: to write in.
+        otherwise: what the other one's user may do, for the message.
+        wait: until the other one is done, instead of raising: what it makes is what this one needs. A line says so.
+        name: of the lock, for those who share a folder and keep others from a part of it.
+
+    Raises:
+        FileError: another process is at work there, or the name is a file's.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FileError(f"{folder} is a file, and a folder is needed")
+    folder.mkdir(parents=True, exist_ok=True)
+    here = folder.resolve() / name
+    if here in _HELD:
+        yield
+        return
+    while (file := _locked(folder / name, otherwise, wait)) is None:
+        pass
+    with file:
+        _HELD[here] = file
+        try:
+            yield
+        finally:
+            if _HELD.pop(here, None) is file:  # in a forked child it is not
+                here.unlink(missing_ok=True)
+
+
+def _locked(path: Path, otherwise: str, wait: bool) -> IO[str] | None:
+    """The lock file of a folder, locked; None where its holder took it away meanwhile, and another must be made."""
+    import fcntl
+
+    if path.is_symlink():
+        raise FileError(f"{path} leads elsewhere, and what is there must not be written; remove it")
+    file = path.open("a+")
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            who = "".join(letter for letter in file.read(80).strip() if letter.isprintable())
+            taken = f"{path.parent} is being written by another process{f' ({who})' if who else ''}"
+            if not wait:
+                file.close()
+                raise FileError(f"{taken}; {otherwise}") from error
+            sys.stderr.write(f"ccl: {taken}; waiting for it\n")
+            sys.stderr.flush()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if not _is_at(file, path):
+            file.close()
+            return None
+    except OSError:
+        pass  # a file system that knows no locks
+    with suppress(OSError):  # on a full disk the lock holds without saying whose it is
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}\n".encode())
+    return file
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _release_in_child() -> None:
+    """A forked worker shares its parent's lock; were it to keep it, a killed parent's folder would stay locked."""
+    for file in _HELD.values():
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, file.fileno())  # not closed: the number would go to another file, which Python then closes
+        os.close(nothing)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_release_in_child)

@@ -27,8 +27,8 @@ from ccl.data.world import World
 from ccl.evaluation.metrics.mouth import correlate, envelope, opening
 from ccl.evaluation.metrics.wer import WER
 from ccl.grid import Grid
-from ccl.media import MediaError, read_clip, write_clip
-from ccl.types import AV, Clip
+from ccl.media import Clip, MediaError, read_clip, write_clip
+from ccl.types import AV
 
 GOAL_DB, GOAL_POINTS = 30.0, 5.0
 REAL_SIZES = ((48, 48), (96, 160))

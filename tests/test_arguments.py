@@ -24,10 +24,11 @@ from ccl.evaluation import METRICS, Film, Row, score
 from ccl.generation.pipeline import Pipeline
 from ccl.grid import Grid
 from ccl.guidance import UCG2, UCG3, TextCFG, named
+from ccl.media import Clip
 from ccl.model import DualStreamTransformer, StreamConfig
 from ccl.sampling import Sampling, solve, times
 from ccl.text import EmbeddedText
-from ccl.types import AV, OPEN, Clip, Scale
+from ccl.types import AV, OPEN, Scale
 from helpers.fakes import CHANNELS, GRID, make_net, make_text
 from helpers.tiny import tiny_pipeline
 

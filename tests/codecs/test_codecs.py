@@ -17,7 +17,8 @@ from ccl.codecs.mel import LogMel, mel_filters
 from ccl.codecs.projection import BasisFile
 from ccl.codecs.refine import Features, Ridge, context, sequence
 from ccl.grid import Grid
-from ccl.types import AV, Clip
+from ccl.media import Clip
+from ccl.types import AV
 
 RATE = 16_000
 

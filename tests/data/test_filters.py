@@ -18,8 +18,7 @@ from ccl.data.shards import Shards
 from ccl.data.sources import Source, folder_sources
 from ccl.data.write import write_shards
 from ccl.grid import Grid
-from ccl.media import MediaError, read_clip, write_clip
-from ccl.types import Clip
+from ccl.media import Clip, MediaError, read_clip, write_clip
 from helpers.tiny_clips import TINY, tiny_clip, tiny_folder, tiny_sources
 
 

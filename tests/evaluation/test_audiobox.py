@@ -22,7 +22,7 @@ from ccl.evaluation.metrics.audiobox import RATE, WINDOW, AudioBox, Checkpoint, 
 from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.nets.audiobox import AXES, Aesthetics
 from ccl.evaluation.nets.wavlm import Attention, Norm, WavLM, buckets, lengths
-from ccl.types import Clip
+from ccl.media import Clip
 
 DATA = Path(os.environ.get("CCL_TEST_DATA", ""))
 needs_data = pytest.mark.skipif(not os.environ.get("CCL_TEST_DATA"), reason="CCL_TEST_DATA is not set")

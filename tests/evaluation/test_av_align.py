@@ -14,7 +14,7 @@ from ccl.evaluation.film import Film  # noqa: E402
 from ccl.evaluation.metrics import av_align  # noqa: E402
 from ccl.evaluation.metrics.av_align import AVAlign, flow, overlap, peaks  # noqa: E402
 from ccl.evaluation.metrics.base import Failed, Measured  # noqa: E402
-from ccl.types import Clip  # noqa: E402
+from ccl.media import Clip  # noqa: E402
 
 CLIPS = Path(os.environ.get("CCL_TEST_DATA", "none")) / "clips"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="CCL_TEST_DATA names no folder with clips")

@@ -22,7 +22,7 @@ from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.metrics.desync import CHANCE, OFFSETS, DeSync, choose, crops, desync, log_mel
 from ccl.evaluation.nets.synchformer import Synchformer
-from ccl.types import Clip
+from ccl.media import Clip
 
 DATA = Path(os.environ.get("CCL_TEST_DATA", ""))
 needs_data = pytest.mark.skipif(not os.environ.get("CCL_TEST_DATA"), reason="CCL_TEST_DATA names no folder")

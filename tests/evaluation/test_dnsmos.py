@@ -12,8 +12,8 @@ from ccl.evaluation.dsp.slaney import slaney
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.metrics.dnsmos import BANDS, DNSMOS, FFT, HOP, RATE, WINDOW, log_mel, rate, windows
+from ccl.media import Clip
 from ccl.rows import Row
-from ccl.types import Clip
 
 # By speechmos 0.0.1.1 with librosa, from the clips through ffmpeg to 16 kHz and 16 bits: OVRL, P.808.
 PUBLISHED = {"jfk.flac": (2.715, 3.098), "ovi_two_men.mp4": (3.274, 3.482)}

@@ -22,9 +22,9 @@ from ccl import cli
 from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
 from ccl.generation.pipeline import Pipeline
+from ccl.media import Clip
 from ccl.rows import Row, write_rows
 from ccl.storage.model_folder import save_model
-from ccl.types import Clip
 from helpers import ROOT, TESTS
 from helpers.tiny import tiny_config, tiny_pipeline
 from helpers.tiny_clips import tiny_clip

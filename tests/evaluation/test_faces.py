@@ -24,7 +24,7 @@ from ccl.evaluation.faces import track as rule
 from ccl.evaluation.faces.crops import window
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.nets import s3fd
-from ccl.types import Clip
+from ccl.media import Clip
 
 DATA = Path(os.environ.get("CCL_TEST_DATA", ""))
 with_data = pytest.mark.skipif(not os.environ.get("CCL_TEST_DATA"), reason="CCL_TEST_DATA names no folder")

@@ -16,7 +16,7 @@ from scipy.linalg import sqrtm
 from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.metrics.fvd import FVD, frechet, pictures
 from ccl.evaluation.nets.i3d import InceptionI3d, convert, flatten, load, read_pickled, same
-from ccl.types import Clip
+from ccl.media import Clip
 from helpers import TESTS
 
 GOLDEN = json.loads((TESTS / "golden/i3d.json").read_text())

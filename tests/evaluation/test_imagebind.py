@@ -33,7 +33,7 @@ from ccl.evaluation.metrics.imagebind import (
     vision_clips,
 )
 from ccl.evaluation.nets.imagebind import Attention, ImageBind, Tower, ours
-from ccl.types import Clip
+from ccl.media import Clip
 from ccl.weights import catalogue as weights
 
 DATA = Path(os.environ.get("CCL_TEST_DATA", ""))

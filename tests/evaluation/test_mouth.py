@@ -26,7 +26,7 @@ from ccl.evaluation.metrics.mouth import (
     shuffled,
     table,
 )
-from ccl.types import Clip
+from ccl.media import Clip
 
 TEST = World(split="test")
 MOUTH = Mouth()

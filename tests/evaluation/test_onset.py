@@ -21,9 +21,8 @@ from ccl.evaluation.metrics.onset import (
     match,
     suppress,
 )
-from ccl.media import write_wav
+from ccl.media import Clip, write_wav
 from ccl.rows import Row
-from ccl.types import Clip
 from helpers import TESTS
 
 GOLDEN = json.loads((TESTS / "golden/onset.json").read_text())

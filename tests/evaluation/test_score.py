@@ -25,8 +25,8 @@ from ccl.evaluation.film import Film, Unscorable, constant_rate
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.score import score
 from ccl.files import machine_trouble, one_writer
+from ccl.media import Clip
 from ccl.rows import Row
-from ccl.types import Clip
 
 ROWS = [Row(id=f"c{i}", prompt="p", subset="easy" if i < 3 else "hard") for i in range(6)]
 

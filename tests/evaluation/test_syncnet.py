@@ -20,7 +20,7 @@ from ccl.evaluation.metrics import sync
 from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.metrics.sync import Score, SyncNet, choose, confidence, distances, samples
 from ccl.evaluation.nets.syncnet import SyncNetwork, Towers
-from ccl.types import Clip
+from ccl.media import Clip
 from ccl.weights import catalogue as weights
 
 DATA = Path(os.environ.get("CCL_TEST_DATA", "/nonexistent"))

@@ -22,8 +22,8 @@ from ccl.evaluation.recogniser import closed, language_of, transcribe
 from ccl.evaluation.speech import SILENT, unclear
 from ccl.evaluation.vad import CONTEXT, LEAST, RATE, VAD, WINDOW, probabilities, spans
 from ccl.evaluation.words import UNSPACED, normaliser
+from ccl.media import Clip
 from ccl.rows import Row
-from ccl.types import Clip
 from ccl.weights import catalogue as weights
 
 JFK = "And so, my fellow Americans: ask not what your country can do for you, ask what you can do for your country."

@@ -18,10 +18,9 @@ from ccl.cli.errors import UsageError
 from ccl.cli.parts import share_of
 from ccl.generation.generate import generate_files
 from ccl.generation.pipeline import Pipeline
-from ccl.media import read_clip
+from ccl.media import Clip, read_clip
 from ccl.rows import Row
 from ccl.storage.model_folder import build, load_model, save_model
-from ccl.types import Clip
 from helpers.tiny import PROMPTS, awake, close, tiny_config, tiny_pipeline
 
 ROWS = [Row(id=str(i), prompt=p, seed=i) for i, p in enumerate(PROMPTS)]

@@ -21,13 +21,13 @@ from ccl.generation import generate as generate_module
 from ccl.generation.generate import generate_file, generate_files, reconstruct_files
 from ccl.generation.pipeline import Pipeline
 from ccl.guidance import UCG3, NoGuidance
-from ccl.media import read_clip, write_clip, write_png, write_wav
+from ccl.media import Clip, read_clip, write_clip, write_png, write_wav
 from ccl.model import save
 from ccl.rows import Row, file_names, read_rows
 from ccl.storage import model_folder
 from ccl.storage.model_folder import export, load_model, save_model
 from ccl.storage.sharded_checkpoint import read_sharded
-from ccl.types import AV, Clip
+from ccl.types import AV
 from helpers.tiny import PROMPTS, close, run_folder, tiny_config, tiny_pipeline, tiny_state
 
 

@@ -28,13 +28,14 @@ from ccl.interaction.align import TARP
 from ccl.interaction.base import Interaction
 from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
+from ccl.media import Clip
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import StreamConfig
 from ccl.rng import generator
 from ccl.text.embedded import EmbeddedText
 from ccl.training.module import JointDiffusion
 from ccl.training.optimizer import OptimizerConfig
-from ccl.types import AV, Batch, Clip, Widths
+from ccl.types import AV, Batch, Widths
 
 GRID = Grid(frames=9, height=16, width=16)  # t_v 3, one token a frame; t_a 11
 CHANNELS = AV(4, 6)

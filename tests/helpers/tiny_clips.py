@@ -10,8 +10,7 @@ import torch
 from ccl.codecs.base import AudioCodec, VideoCodec
 from ccl.data.sources import Source
 from ccl.grid import Grid
-from ccl.media import write_clip
-from ccl.types import Clip
+from ccl.media import Clip, write_clip
 
 TINY = Grid(frames=9, fps=25.0, height=16, width=16)
 

@@ -18,6 +18,7 @@ from ccl import media
 from ccl.files import replacing_path
 from ccl.grid import Grid
 from ccl.media import (
+    Clip,
     MediaError,
     gif_bytes,
     read_audio,
@@ -28,7 +29,7 @@ from ccl.media import (
     write_png,
     write_wav,
 )
-from ccl.types import AV, Clip
+from ccl.types import AV
 from helpers.tiny_clips import TINY, tiny_clip
 
 GRID = Grid(frames=25, fps=25.0, height=48, width=48)

@@ -30,11 +30,11 @@ from ccl.evaluation.metrics.imagebind import clip_pictures
 from ccl.evaluation.metrics.wer import WER
 from ccl.files import machine_trouble
 from ccl.grid import Grid
-from ccl.media import MediaError, first_picture, read_audio, read_clip, read_image, read_natural, write_clip
+from ccl.media import Clip, MediaError, first_picture, read_audio, read_clip, read_image, read_natural, write_clip
 from ccl.media.pictures import Pictures
 from ccl.media.sound import weights
 from ccl.rows import Row
-from ccl.types import AV, Clip
+from ccl.types import AV
 from helpers import ROOT
 from helpers.tiny_clips import TINY, tiny_clip
 

@@ -18,8 +18,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.tensor import DTensor
 
 from ccl.guidance.base import Guidance
-from ccl.media import MediaError
-from ccl.types import Batch, Clip
+from ccl.media import Clip, MediaError
+from ccl.types import Batch
 
 
 class Preview(Callback):

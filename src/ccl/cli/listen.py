@@ -17,8 +17,7 @@ from ccl.evaluation.metrics.base import Measured
 from ccl.evaluation.metrics.sync import SyncNet
 from ccl.evaluation.metrics.wer import WER
 from ccl.evaluation.vad import RATE, VAD
-from ccl.media import resample
-from ccl.types import Clip
+from ccl.media import Clip, resample
 from ccl.weights.catalogue import sha256
 
 

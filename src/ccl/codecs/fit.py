@@ -25,8 +25,8 @@ from ccl.codecs.embedded_video import PARTS, EmbeddedVideo, blocks
 from ccl.codecs.mel import LogMel
 from ccl.codecs.projection import ENCODER, Basis, BasisFile, Still
 from ccl.codecs.refine import PAIRS, Features, Ridge, context, sequence
+from ccl.media import Clip
 from ccl.rng import generator
-from ccl.types import Clip
 
 LENGTH = EmbeddedVideo.stride_time
 BLOCK = 3 * LENGTH * EmbeddedVideo.stride_space**2

@@ -13,8 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ccl.grid import Grid
-from ccl.media import MediaError, first_picture, read_clip
-from ccl.types import Clip
+from ccl.media import Clip, MediaError, first_picture, read_clip
 
 
 def bucket_name(grid: Grid) -> str:

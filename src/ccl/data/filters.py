@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ccl.types import Clip
+from ccl.media import Clip
 
 # How the reasons of what cannot be read begin, or what they hold, and the cause that a report counts them under.
 CAUSES: tuple[tuple[str, str], ...] = (

@@ -12,8 +12,8 @@ from typing import Protocol, runtime_checkable
 from ccl.data.buckets import read_into_bucket
 from ccl.data.caption_files import beside, read_captions
 from ccl.grid import Grid
-from ccl.media import MediaError, read_clip
-from ccl.types import AV, Clip
+from ccl.media import Clip, MediaError, read_clip
+from ccl.types import AV
 
 VIDEO = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
 # Sound alone makes no clip, unless nothing else is asked for, but is listed as skipped, not passed over in silence.

@@ -27,8 +27,7 @@ from ccl.data.sources import Listener, Loadable, Source, folder_sources
 from ccl.files import MachineError, naming, one_writer, sweep
 from ccl.files.plaintext import unreadable
 from ccl.grid import Grid
-from ccl.media import MediaError, write_clip
-from ccl.types import Clip
+from ccl.media import Clip, MediaError, write_clip
 
 __all__ = ["Report", "Source", "folder_sources", "progress_bar", "shards_make", "write_shards"]
 

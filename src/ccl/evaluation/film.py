@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float32, Int, UInt8
 
 from ccl import arguments
-from ccl.media import TORCHAUDIO, MediaError, read_natural, resample
+from ccl.media import TORCHAUDIO, Clip, MediaError, is_pictures, is_sound, read_natural, resample
 from ccl.rows import Row
-from ccl.types import SLOWEST, Clip, is_pictures, is_sound
+from ccl.types import SLOWEST
 
 Made = TypeVar("Made")
 

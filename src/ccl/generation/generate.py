@@ -21,8 +21,9 @@ from ccl import __version__
 from ccl.files import LOCK, one_writer, sha256, sweep, write_whole
 from ccl.generation.pipeline import Pipeline
 from ccl.guidance import Guidance
+from ccl.media import Clip
 from ccl.rows import Row, check_rows, file_names
-from ccl.types import AV, Clip
+from ccl.types import AV
 
 Report = Callable[[int, int, str], None]
 

@@ -29,6 +29,7 @@ from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance, guided, named, remark
 from ccl.image import ImageEncoder
 from ccl.image.first import show
+from ccl.media import Clip, is_sound
 from ccl.model.image import Shown
 from ccl.rng import generator
 from ccl.rows import Row, check_rows
@@ -37,7 +38,7 @@ from ccl.tasks import generation_route
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
 from ccl.text.vocabulary import unknown
-from ccl.types import AV, STREAMS, Clip, Stream, is_sound
+from ccl.types import AV, STREAMS, Stream
 from ccl.weights.pretrained import Precision
 
 LOUDEST = 100.0  # of samples: far above what any recording overshoots 1 by, and below what integers of 16 bits are

@@ -32,6 +32,7 @@ What is refused, as a MediaError with its reason
 Every write is whole or not at all.
 """
 
+from ccl.media.clip import Clip, is_pictures, is_sound
 from ccl.media.errors import LARGEST, MediaError
 from ccl.media.read import SOUND_SLACK, first_picture, read_audio, read_clip, read_natural
 from ccl.media.resampling import FFMPEG, TORCHAUDIO, resample
@@ -40,6 +41,9 @@ from ccl.media.still import fit_image, gif_bytes, read_image, write_png
 from ccl.media.write import write_clip, write_wav
 
 __all__ = [
+    "Clip",
+    "is_pictures",
+    "is_sound",
     "FFMPEG",
     "LARGEST",
     "RATES",

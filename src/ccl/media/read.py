@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from ccl.grid import Grid
+from ccl.media.clip import Clip
 from ccl.media.container import best_stream, opened, packets
 from ccl.media.errors import MediaError, check_size, faults
 from ccl.media.pictures import Pictures, Upright, pixel_aspect
 from ccl.media.sound import Sound
-from ccl.types import AV, STREAMS, Clip
+from ccl.types import AV, STREAMS
 
 # Sound may end this much before the picture (an encoder's last block) and is then padded with silence.
 SOUND_SLACK = 0.1

@@ -15,8 +15,8 @@ from av.video.reformatter import Colorspace, Interpolation
 from jaxtyping import Float32
 
 from ccl.files import replacing, write_whole
+from ccl.media.clip import Clip
 from ccl.media.errors import MediaError, faults
-from ccl.types import Clip
 
 _CONVERT = Interpolation.AREA
 _TICKS = 90_000  # a second, of pictures that have times of their own

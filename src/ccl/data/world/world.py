@@ -18,8 +18,8 @@ from ccl.data.world.lips import lips
 from ccl.data.world.script import SPLITS, Person, Split, draw_event, draw_person, draw_sentence
 from ccl.data.world.voice import PITCHES, RATES, VOICES, Gender, Pitch, Speech, Voice, say
 from ccl.grid import Grid
+from ccl.media import Clip
 from ccl.rng import seed_of
-from ccl.types import Clip
 
 Subset = Literal["easy", "hard", "event"]
 TEST_PAIRS = 100

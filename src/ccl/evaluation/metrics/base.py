@@ -22,8 +22,8 @@ from ccl import arguments
 from ccl.evaluation.exact import exact
 from ccl.evaluation.film import Film
 from ccl.files import machine_trouble
+from ccl.media import Clip
 from ccl.rows import Row
-from ccl.types import Clip
 from ccl.weights.catalogue import MissingWeights
 
 

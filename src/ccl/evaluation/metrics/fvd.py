@@ -21,7 +21,7 @@ from torch.nn.functional import interpolate
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.i3d import CLASSES, LEAST_FRAMES, SIDE, InceptionI3d, load
-from ccl.types import Clip
+from ccl.media import Clip
 from ccl.weights import catalogue as files
 
 TOGETHER = 512  # pictures to a forward; each fills 1.6 MB in the widest layer

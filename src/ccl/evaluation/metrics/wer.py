@@ -33,8 +33,8 @@ from ccl.evaluation.recogniser import (
 from ccl.evaluation.speech import SILENT, spoken, unclear
 from ccl.evaluation.vad import VAD
 from ccl.evaluation.words import UNSPACED, words_of
+from ccl.media import Clip
 from ccl.rows import Row
-from ccl.types import Clip
 from ccl.weights import catalogue as files
 
 

@@ -16,10 +16,10 @@ import torch
 
 from _timing import turns, verdict
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, Gate, Global, Interaction
-from ccl.types import AV, OPEN, Widths
+from ccl.interaction import CCA, TARP, Gate, Global, Interaction, Site
+from ccl.types import AV, OPEN
 
-WIDTHS = Widths(192, 128, 32)
+SITE = Site(192, 128, 32)
 FRAMES = (21, 42, 84, 168)  # latent frames
 
 
@@ -42,8 +42,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     for name, interaction in (
-        ("CCA, TARP", CCA(WIDTHS, TARP("proportional"))),
-        ("gate, global", Gate(WIDTHS, Global())),
+        ("CCA, TARP", CCA(SITE, TARP("proportional"))),
+        ("gate, global", Gate(SITE, Global())),
     ):
         grids = {f"{n} frames": Grid(frames=4 * n - 3) for n in FRAMES}
         seconds = turns({k: run_of(interaction, grid) for k, grid in grids.items()}, args.rounds, cpu=args.cpu)

@@ -80,21 +80,6 @@ class Scale:
             arguments.number(f"the scale of {stream}", getattr(self, stream))
 
 
-@dataclass(frozen=True)
-class Widths:
-    """What an interaction needs to know of the two streams.
-
-    Args:
-        video: channels of the video stream, d_v.
-        audio: channels of the audio stream, d_a.
-        head_dim: channels of an attention head, the same in both streams.
-    """
-
-    video: int
-    audio: int
-    head_dim: int
-
-
 @dataclass
 class Batch:
     """What a loader yields: media, or ready latents, of B clips.

@@ -25,7 +25,7 @@ from ccl.data.sources import Source
 from ccl.data.write import write_shards
 from ccl.grid import Grid
 from ccl.interaction.align import TARP
-from ccl.interaction.base import Interaction
+from ccl.interaction.base import Interaction, Site
 from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
 from ccl.media import Clip
@@ -35,7 +35,7 @@ from ccl.rng import generator
 from ccl.text.embedded import EmbeddedText
 from ccl.training.module import JointDiffusion
 from ccl.training.optimizer import OptimizerConfig
-from ccl.types import AV, Batch, Widths
+from ccl.types import AV, Batch
 
 GRID = Grid(frames=9, height=16, width=16)  # t_v 3, one token a frame; t_a 11
 CHANNELS = AV(4, 6)
@@ -79,9 +79,9 @@ def make_codec() -> Codec:
     return Codec(TinyVideo(), TinyAudio())
 
 
-def interaction(widths: Widths, kind: str = "cca") -> Interaction:
+def interaction(site: Site, kind: str = "cca") -> Interaction:
     align = TARP("proportional")
-    return Gate(widths, align) if kind == "gate" else CCA(widths, align, num_context_audio=2, num_context_video=3)
+    return Gate(site, align) if kind == "gate" else CCA(site, align, num_context_audio=2, num_context_video=3)
 
 
 def make_net(kind: str = "cca", layers: int = 2) -> DualStreamTransformer:

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, Gate, Global, Interaction, NoInteraction
+from ccl.interaction import CCA, TARP, Gate, Global, Interaction, NoInteraction, Site
 from ccl.interaction.cross import CrossAttention, CrossModal
 from ccl.nn.rope import rotate
-from ccl.types import AV, CLOSED, OPEN, Route, Widths
+from ccl.types import AV, CLOSED, OPEN, Route
 
 GRID = Grid(frames=17, height=32, width=48)  # t_v 5, 2 x 3 tokens, t_a 21, c 4
-WIDTHS = Widths(64, 32, 16)
+SITE = Site(64, 32, 16)
 ROUTES = [OPEN, CLOSED, Route(True, False), Route(False, True)]
 ALIGNS = [TARP("paper"), TARP("proportional"), TARP("true"), TARP("paper", "shift"), TARP("paper", "clamp"), Global()]
 
@@ -42,7 +42,7 @@ every_interaction = pytest.mark.parametrize("make", MAKERS, ids=lambda m: getatt
 
 def randomised(make) -> Interaction:
     torch.manual_seed(0)
-    interaction = make(WIDTHS)
+    interaction = make(SITE)
     for p in interaction.parameters():
         nn.init.normal_(p, std=0.3)
     return interaction
@@ -67,7 +67,7 @@ def test_every_subclass_is_under_contract() -> None:
 @every_interaction
 @pytest.mark.parametrize("route", ROUTES)
 def test_update_is_zero_at_initialisation(make, route: Route) -> None:
-    assert all(not u.any() for u in updates(make(WIDTHS), streams(), route=route))
+    assert all(not u.any() for u in updates(make(SITE), streams(), route=route))
 
 
 @every_interaction
@@ -167,8 +167,8 @@ def test_windowed_attention_equals_masked_attention(make) -> None:
 
 
 def test_shared_projections_put_the_tokens_in_the_sources_width() -> None:
-    own = CCA(WIDTHS, TARP(), num_context_audio=3, num_context_video=5)
-    shared = CCA(WIDTHS, TARP(), num_context_audio=3, num_context_video=5, own_projections=False)
+    own = CCA(SITE, TARP(), num_context_audio=3, num_context_video=5)
+    shared = CCA(SITE, TARP(), num_context_audio=3, num_context_video=5, own_projections=False)
     assert own.a2v.context.tokens.shape == (3, 64) and shared.a2v.context.tokens.shape == (3, 32)
     assert own.v2a.context.tokens.shape == (5, 32) and shared.v2a.context.tokens.shape == (5, 64)
 
@@ -180,7 +180,7 @@ def test_context_tokens_alone_answer_on_a_closed_route_and_the_gate_adds_zero() 
 
 
 def test_default_init_of_the_output_is_an_option() -> None:
-    interaction = CCA(WIDTHS, TARP(), init="default")
+    interaction = CCA(SITE, TARP(), init="default")
     assert interaction.a2v.o.weight.any() and updates(interaction, streams()).video.any()
 
 

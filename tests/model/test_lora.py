@@ -16,7 +16,7 @@ from torch import nn
 
 from ccl.callbacks import EMA, LossLog, SaveCheckpoint, TaskRouter
 from ccl.grid import Grid
-from ccl.interaction import NoInteraction
+from ccl.interaction import NoInteraction, Site
 from ccl.model import DualStreamTransformer, StreamConfig
 from ccl.model.adapter import AdaptedLinear, LoRA, adapted, is_adapter, merge
 from ccl.model.keys import belongs
@@ -26,7 +26,7 @@ from ccl.storage.run import RunFolder
 from ccl.tasks import Task
 from ccl.training.module import JointDiffusion
 from ccl.training.optimizer import OptimizerConfig
-from ccl.types import AV, CLOSED, Widths
+from ccl.types import AV, CLOSED
 from helpers.fakes import (
     CHANNELS,
     GRID,
@@ -275,7 +275,7 @@ def test_a_network_of_one_stream_is_the_two_streams_network_without_the_other() 
     args = (AV(None, z), AV(None, torch.rand(2, generator=g)), torch.randn(2, 6, 8, generator=g))
     alone = audio(*args, grid=GRID, route=CLOSED)
     for block in both.blocks:
-        block.interaction = NoInteraction(Widths(16, 8, 8))
+        block.interaction = NoInteraction(Site(16, 8, 8))
     assert alone.video is None
     assert torch.equal(alone.audio, both(*args, grid=GRID, route=CLOSED).audio)
 

@@ -6,9 +6,9 @@ from ccl.files.sums import sha256, sha256_now
 from ccl.files.whole import MARK, replacing, replacing_path, sweep, sync, temporary, write_whole
 
 __all__ = [
-    "FileError",
     "LOCK",
     "MARK",
+    "FileError",
     "MachineError",
     "machine_trouble",
     "naming",

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ccl.grid import Grid
+from ccl.nn.attention import Backend
 from ccl.types import AV, Closed, Route
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an interaction stands in a network, which builds one for each of its blocks.
+
+    Args:
+        video: channels of the video stream, d_v; 0 where there is none.
+        audio: channels of the audio stream, d_a; 0 where there is none.
+        head_dim: channels of an attention head, the same in both streams.
+        layer: which block, from 0.
+        layers: how many there are.
+        backend: which attention kernel; see `ccl.nn.attention`.
+    """
+
+    video: int
+    audio: int
+    head_dim: int
+    layer: int = 0
+    layers: int = 1
+    backend: Backend = "auto"
 
 
 class Interaction(nn.Module, ABC):

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from ccl.interaction.align import Alignment
+from ccl.interaction.base import Site
 from ccl.interaction.cross import CrossModal, Rotation
-from ccl.types import Closed, Widths
+from ccl.types import Closed
 
 
 class CCA(CrossModal):
     """Windows of the other stream and learnable context tokens are the keys; on a closed route the tokens alone.
 
     Args:
-        widths: of the two streams, given by the model.
+        site: where it stands, given by the network.
         align: which tokens of the other stream a token may see.
         num_context_audio: n_a, context tokens in place of audio, read by the video stream.
         num_context_video: n_v, context tokens in place of video, read by the audio stream.
@@ -28,7 +29,7 @@ class CCA(CrossModal):
 
     def __init__(
         self,
-        widths: Widths,
+        site: Site,
         align: Alignment,
         *,
         num_context_audio: int = 8,
@@ -38,7 +39,7 @@ class CCA(CrossModal):
         init: Literal["zero", "default"] = "zero",
     ) -> None:
         super().__init__(
-            widths,
+            site,
             align,
             num_context=(num_context_audio, num_context_video),
             own_projections=own_projections,

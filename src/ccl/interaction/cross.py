@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from ccl.grid import Grid
 from ccl.interaction.align import Alignment, Directions, Groups
-from ccl.interaction.base import Interaction
+from ccl.interaction.base import Interaction, Site
 from ccl.interaction.context import ContextTokens
 from ccl.nn.attention import Backend, attention, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
 from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles, video_angles
-from ccl.types import AV, Route, Widths
+from ccl.types import AV, Route
 
 Rotation = Literal["share", "temporal", "full"]
 KV = tuple[Tensor, Tensor]
@@ -43,6 +43,7 @@ class CrossAttention(nn.Module):
         num_context: context tokens; 0 for none.
         own_projections: context tokens have linears of their own (decision 8).
         init: of the output projection; "zero" makes step 0 the two streams alone (decision 5).
+        backend: which attention kernel.
     """
 
     def __init__(
@@ -54,10 +55,10 @@ class CrossAttention(nn.Module):
         num_context: int,
         own_projections: bool,
         init: Literal["zero", "default"],
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        self.head_dim = head_dim
-        self.backend: Backend = "auto"
+        self.head_dim, self.backend = head_dim, backend
         self.norm_query = LayerNorm(width)
         self.norm_source = LayerNorm(source)
         self.q = Linear(width, width)
@@ -167,7 +168,7 @@ class CrossModal(Interaction):
     """Both directions. CCA and Gate are this with and without context tokens.
 
     Args:
-        widths: of the two streams.
+        site: where it stands.
         align: who sees which tokens.
         num_context: context tokens of a2v (they stand for audio) and of v2a (for video).
         own_projections: see CrossAttention.
@@ -177,7 +178,7 @@ class CrossModal(Interaction):
 
     def __init__(
         self,
-        widths: Widths,
+        site: Site,
         align: Alignment,
         *,
         num_context: tuple[int, int],
@@ -186,13 +187,13 @@ class CrossModal(Interaction):
         init: Literal["zero", "default"],
     ) -> None:
         super().__init__()
-        self.align, self.rotation, self.head_dim = align, rotate, widths.head_dim
-        kwargs: dict[str, Any] = {"own_projections": own_projections, "init": init}
+        self.align, self.rotation, self.head_dim = align, rotate, site.head_dim
+        kwargs: dict[str, Any] = {"own_projections": own_projections, "init": init, "backend": site.backend}
         a, v = num_context
         if min(a, v) < 0:
             raise ValueError(f"num_context is {a} for audio and {v} for video; neither can be negative")
-        self.a2v = CrossAttention(widths.video, widths.audio, widths.head_dim, num_context=a, **kwargs)
-        self.v2a = CrossAttention(widths.audio, widths.video, widths.head_dim, num_context=v, **kwargs)
+        self.a2v = CrossAttention(site.video, site.audio, site.head_dim, num_context=a, **kwargs)
+        self.v2a = CrossAttention(site.audio, site.video, site.head_dim, num_context=v, **kwargs)
 
     def forward(
         self, x: AV[Any], source: AV[Any], route: Route, plan: Plan, cache: AV[KV | None] | None = None

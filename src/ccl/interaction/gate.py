@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 from ccl.interaction.align import Alignment
+from ccl.interaction.base import Site
 from ccl.interaction.cross import CrossModal, Rotation
-from ccl.types import Widths
 
 
 class Gate(CrossModal):
     """Cross-attention without context tokens; a closed route (g = 0) adds nothing.
 
     Args:
-        widths: of the two streams, given by the model.
+        site: where it stands, given by the network.
         align: which tokens of the other stream a token may see.
         rotate: as CCA's.
         init: of the output projections; "zero" makes step 0 the two streams alone.
@@ -21,10 +21,10 @@ class Gate(CrossModal):
 
     def __init__(
         self,
-        widths: Widths,
+        site: Site,
         align: Alignment,
         *,
         rotate: Rotation = "share",
         init: Literal["zero", "default"] = "zero",
     ) -> None:
-        super().__init__(widths, align, num_context=(0, 0), own_projections=False, rotate=rotate, init=init)
+        super().__init__(site, align, num_context=(0, 0), own_projections=False, rotate=rotate, init=init)

@@ -6,20 +6,20 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ccl.interaction.base import Interaction
-from ccl.types import AV, Closed, Route, Widths
+from ccl.interaction.base import Interaction, Site
+from ccl.types import AV, Closed, Route
 
 
 class NoInteraction(Interaction):
     """Adds nothing, whatever the route.
 
     Args:
-        widths: of the two streams; unused.
+        site: where it stands; unused.
     """
 
     closed: ClassVar[Closed] = "same"
 
-    def __init__(self, widths: Widths) -> None:
+    def __init__(self, site: Site) -> None:
         super().__init__()
 
     def forward(self, x: AV[Tensor], source: AV[Tensor], route: Route, plan: Any, cache: Any = None) -> AV[Any]:

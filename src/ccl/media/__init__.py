@@ -41,18 +41,18 @@ from ccl.media.still import fit_image, gif_bytes, read_image, write_png
 from ccl.media.write import write_clip, write_wav
 
 __all__ = [
-    "Clip",
-    "is_pictures",
-    "is_sound",
     "FFMPEG",
     "LARGEST",
     "RATES",
     "SOUND_SLACK",
     "TORCHAUDIO",
+    "Clip",
     "MediaError",
     "first_picture",
     "fit_image",
     "gif_bytes",
+    "is_pictures",
+    "is_sound",
     "read_audio",
     "read_clip",
     "read_image",

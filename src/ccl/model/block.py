@@ -38,10 +38,9 @@ class BlockCache(NamedTuple):
 class SelfAttention(nn.Module):
     """q, k RMS-normalised over the full width, then turned by RoPE."""
 
-    def __init__(self, width: int, head_dim: int) -> None:
+    def __init__(self, width: int, head_dim: int, backend: Backend = "auto") -> None:
         super().__init__()
-        self.head_dim = head_dim
-        self.backend: Backend = "auto"
+        self.head_dim, self.backend = head_dim, backend
         self.q = Linear(width, width)
         self.k = Linear(width, width)
         self.v = Linear(width, width)
@@ -76,7 +75,8 @@ class WanBlock(nn.Module):
         width: of the stream, d.
         ffn: inner width of the feed-forward network.
         head_dim: of a head.
-        text_attention: makes the attention to text from width and head_dim.
+        text_attention: makes the attention to text from width, head_dim and backend.
+        backend: which attention kernel.
     """
 
     def __init__(
@@ -85,14 +85,15 @@ class WanBlock(nn.Module):
         ffn: int,
         head_dim: int,
         *,
-        text_attention: Callable[[int, int], TextAttention] = TextAttention,
+        text_attention: Callable[[int, int, Backend], TextAttention] = TextAttention,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
         self.modulation = nn.Parameter(torch.empty(1, 6, width))
         self.reset_parameters()
-        self.self_attn = SelfAttention(width, head_dim)
+        self.self_attn = SelfAttention(width, head_dim, backend)
         self.norm3 = LayerNorm(width)
-        self.cross_attn = text_attention(width, head_dim)
+        self.cross_attn = text_attention(width, head_dim, backend)
         self.ffn = nn.Sequential(Linear(width, ffn), nn.GELU("tanh"), Linear(ffn, width))
 
     def reset_parameters(self) -> None:

@@ -18,16 +18,15 @@ from torch.utils.checkpoint import checkpoint
 from ccl import arguments
 from ccl.grid import Grid
 from ccl.interaction.align import Rescale, audio_positions, video_positions
-from ccl.interaction.base import Interaction
-from ccl.interaction.cross import CrossAttention
+from ccl.interaction.base import Interaction, Site
 from ccl.interaction.none import NoInteraction
-from ccl.model.block import BlockCache, DualBlock, SelfAttention, WanBlock
+from ccl.model.block import BlockCache, DualBlock, WanBlock
 from ccl.model.prepared import Prepared
 from ccl.model.stream import StreamConfig, StreamEnds
 from ccl.nn.attention import Backend
 from ccl.nn.layers import initialise
 from ccl.nn.rope import Rotary, rotary, temporal_angles, video_angles
-from ccl.types import AV, CLOSED, OPEN, STREAMS, Closed, Route, Stream, Widths
+from ccl.types import AV, CLOSED, OPEN, STREAMS, Closed, Route, Stream
 
 
 class DualStreamTransformer(nn.Module):
@@ -39,7 +38,7 @@ class DualStreamTransformer(nn.Module):
         layers: blocks, the same number in both.
         head_dim: of a head, the same in both.
         text_dim: width of the text states.
-        interaction: makes the interaction of a block from the streams' widths; a stream alone has and needs none.
+        interaction: makes the interaction of a block from where it stands; a stream alone has and needs none.
         freq_dim: numbers of the sinusoid of a time.
         patch: latent pixels a video token, each way.
         attention: which kernel; see `ccl.nn.attention`.
@@ -61,7 +60,7 @@ class DualStreamTransformer(nn.Module):
         layers: int,
         head_dim: int,
         text_dim: int,
-        interaction: Callable[[Widths], Interaction] | None = None,
+        interaction: Callable[[Site], Interaction] | None = None,
         freq_dim: int = 256,
         patch: int = 2,
         attention: Backend = "auto",
@@ -87,12 +86,12 @@ class DualStreamTransformer(nn.Module):
         sizes: AV[Any] = AV(video, audio)
         self.channels = self.channels_in = sizes.map(lambda config: config.channels)
         self.head_dim, self.text_dim, self.patch = head_dim, text_dim, patch
-        self.checkpointing, self.rescale = checkpointing, rescale
+        self.checkpointing, self.rescale, self.backend = checkpointing, rescale, attention
         self.video, self.audio = AV.zip(
             lambda *of: self.stream_ends(*of, text_dim=text_dim, freq_dim=freq_dim), sizes, AV(*STREAMS)
         )
         width = sizes.map(lambda config: config.width)
-        widths = Widths(width.video or 0, width.audio or 0, head_dim)
+        sites = [Site(width.video or 0, width.audio or 0, head_dim, i, layers, attention) for i in range(layers)]
         alone = video is None or audio is None
         if interaction is None and not alone:
             raise ValueError("two streams need an `interaction`; ccl.interaction.NoInteraction keeps them apart")
@@ -100,11 +99,8 @@ class DualStreamTransformer(nn.Module):
             raise ValueError(f"interaction is {arguments.told(interaction)}; it must make one of the streams' Widths")
         make = NoInteraction if interaction is None or alone else interaction
         self.blocks = nn.ModuleList(
-            DualBlock(*AV.zip(self.stream_block, sizes, AV(*STREAMS)), make(widths)) for _ in range(layers)
+            DualBlock(*AV.zip(self.stream_block, sizes, AV(*STREAMS)), make(site)) for site in sites
         )
-        for module in self.modules():
-            if isinstance(module, SelfAttention | CrossAttention):
-                module.backend = attention
         self._timed = False  # whether times on a GPU have been looked at
         self._plans: dict[tuple[Grid, torch.device, torch.dtype], tuple[AV[Rotary], Any]] = {}
 
@@ -117,7 +113,7 @@ class DualStreamTransformer(nn.Module):
 
     def stream_block(self, config: StreamConfig, stream: Stream) -> WanBlock:
         """A block of a stream."""
-        return WanBlock(config.width, config.ffn, self.head_dim)
+        return WanBlock(config.width, config.ffn, self.head_dim, backend=self.backend)
 
     @property
     def _blocks(self) -> list[DualBlock]:

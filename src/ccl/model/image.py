@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from ccl.grid import Grid
 from ccl.interaction.align import Rescale
-from ccl.interaction.base import Interaction
+from ccl.interaction.base import Interaction, Site
 from ccl.model.block import KV, TextAttention, WanBlock
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.prepared import Prepared
 from ccl.model.stream import PatchEmbedding, StreamConfig, StreamEnds
 from ccl.nn.attention import Backend, attention, heads
 from ccl.nn.layers import Linear, RMSNorm
-from ccl.types import AV, Route, Stream, Widths
+from ccl.types import AV, Route, Stream
 
 MASK = 4  # channels that say which pictures of a latent frame are given: a causal codec of stride 4 has four
 
@@ -90,11 +90,12 @@ class ImageTextAttention(TextAttention):
     Args:
         width: of the stream.
         head_dim: of a head.
+        backend: which attention kernel.
         image_tokens: how many tokens before the text are the picture's.
     """
 
-    def __init__(self, width: int, head_dim: int, *, image_tokens: int) -> None:
-        super().__init__(width, head_dim)
+    def __init__(self, width: int, head_dim: int, backend: Backend = "auto", *, image_tokens: int) -> None:
+        super().__init__(width, head_dim, backend)
         self.image_tokens = image_tokens
         self.k_img = Linear(width, width)
         self.v_img = Linear(width, width)
@@ -122,7 +123,7 @@ class ImageDualStream(DualStreamTransformer):
         layers: blocks, the same number in both.
         head_dim: of a head, the same in both.
         text_dim: width of the text states.
-        interaction: makes the interaction of a block from the streams' widths; a stream alone needs none.
+        interaction: makes the interaction of a block from where it stands; a stream alone needs none.
         freq_dim: numbers of the sinusoid of a time.
         patch: latent pixels a video token, each way.
         attention: which kernel; see `ccl.nn.attention`.
@@ -142,7 +143,7 @@ class ImageDualStream(DualStreamTransformer):
         layers: int,
         head_dim: int,
         text_dim: int,
-        interaction: Callable[[Widths], Interaction] | None = None,
+        interaction: Callable[[Site], Interaction] | None = None,
         freq_dim: int = 256,
         patch: int = 2,
         attention: Backend = "auto",
@@ -182,7 +183,7 @@ class ImageDualStream(DualStreamTransformer):
         if stream == "audio":
             return super().stream_block(config, stream)
         text_attention = partial(ImageTextAttention, image_tokens=self.image_tokens)
-        return WanBlock(config.width, config.ffn, self.head_dim, text_attention=text_attention)
+        return WanBlock(config.width, config.ffn, self.head_dim, text_attention=text_attention, backend=self.backend)
 
     def forward(
         self,

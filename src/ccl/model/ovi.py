@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl.interaction.align import Rescale
-from ccl.interaction.base import Interaction
+from ccl.interaction.base import Interaction, Site
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import StreamConfig, StreamEnds
 from ccl.nn.attention import Backend
-from ccl.types import Stream, Widths
+from ccl.types import Stream
 
 
 class ConvMLP(nn.Module):
@@ -60,7 +60,7 @@ class OviDualStream(DualStreamTransformer):
         layers: blocks, the same number in both; Ovi's are 30.
         head_dim: of a head, the same in both.
         text_dim: width of the text states.
-        interaction: makes the interaction of a block from the streams' widths; a stream alone needs none.
+        interaction: makes the interaction of a block from where it stands; a stream alone needs none.
         freq_dim: numbers of the sinusoid of a time.
         patch: latent pixels a video token, each way.
         attention: which kernel; see `ccl.nn.attention`.
@@ -78,7 +78,7 @@ class OviDualStream(DualStreamTransformer):
         layers: int,
         head_dim: int,
         text_dim: int,
-        interaction: Callable[[Widths], Interaction] | None = None,
+        interaction: Callable[[Site], Interaction] | None = None,
         freq_dim: int = 256,
         patch: int = 2,
         attention: Backend = "auto",

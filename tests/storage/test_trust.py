@@ -23,13 +23,12 @@ from ccl.codecs import EmbeddedAudio
 from ccl.files import FileError
 from ccl.files.yamltext import read_yaml
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP
+from ccl.interaction import CCA, TARP, Site
 from ccl.model import DualStreamTransformer
 from ccl.model.stream import StreamConfig
 from ccl.storage.model_folder import export, load_model, save_model
 from ccl.storage.trust import Trust
 from ccl.text import UMT5, EmbeddedText
-from ccl.types import Widths
 from helpers.tiny import run_folder, tiny_config, tiny_state
 
 PLANTED = "from pathlib import Path\nPath({marker!r}).write_text('imported')\ndef run(*args, **kwargs): pass\n"
@@ -408,7 +407,7 @@ def test_a_number_that_no_memory_holds_or_no_loop_ends_at_is_refused_by_its_name
 ) -> None:
     if make is DualStreamTransformer:
         given = {"video": StreamConfig(48, 64, 16), "audio": None, **given}
-    sizes = (Widths(48, 24, 12), TARP()) if make is CCA else ()
+    sizes = (Site(48, 24, 12), TARP()) if make is CCA else ()
     with pytest.raises(ValueError, match=said) as told:
         make(*sizes, **given)
     assert len(str(told.value)) < 300

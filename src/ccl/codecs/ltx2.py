@@ -22,9 +22,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from ccl.codecs.base import AudioCodec, check_statistics
+from ccl.codecs.base import check_statistics
+from ccl.codecs.frozen_audio import FrozenAudioCodec
 from ccl.codecs.mel import MelMagnitude
-from ccl.weights.pretrained import Frozen, digest, fill, find, read_json, stamp, tensors
+from ccl.weights.pretrained import digest, fill, find, read_json, stamp, tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
@@ -48,7 +49,7 @@ MEL = MelMagnitude(24_000, 1536, HOP, 64, side=768, top_hz=8000.0)  # 1024, 160,
 FLOOR = 1e-5  # mel magnitudes are clamped to it before the logarithm
 
 
-class LTX2Audio(AudioCodec):
+class LTX2Audio(FrozenAudioCodec):
     """The audio codec of LTX-2, always in float32; latents are normalised by the statistics in the VAE's file.
 
     Neither folder is looked at before it is needed, so that a model can be built where they are not.
@@ -63,17 +64,13 @@ class LTX2Audio(AudioCodec):
             decode with.
     """
 
-    sources = ("vae", "vocoder")
     channels = 128
     sample_rate = 24_000
     latent_rate = 25.0
     samples = STRIDE * HOP  # a latent
 
     def __init__(self, vae: str | Path, vocoder: str | Path | None = None) -> None:
-        super().__init__()
-        self.vae_source, self.vocoder_source = vae, vocoder
-        self.vae: Frozen[AutoencoderKLLTX2Audio] = Frozen(self._load_vae)
-        self.vocoder: Frozen[LTX2Vocoder] = Frozen(self._load_vocoder)
+        super().__init__(vae, vocoder)
 
     @property
     def identity(self) -> str:
@@ -81,33 +78,7 @@ class LTX2Audio(AudioCodec):
         source = locate(self.vae_source, "audio_vae", VAE)
         return f"ltx2-audio-{encoder_digest(source, stamp(source))}"
 
-    def unload(self) -> None:
-        self.vae.unload()
-        self.vocoder.unload()
-
-    @torch.no_grad()
-    def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
-        self.check_sound(audio, length)
-        with torch.autocast(audio.device.type, enabled=False):
-            # A negative pad cuts. The frames left over belong to a latent beyond the last one.
-            audio = F.pad(audio.float(), (0, length * self.samples - audio.shape[1]))
-            mel = log_mel(audio)[:, :, : STRIDE * length - (STRIDE - 1)]
-            vae = self.vae.on(audio.device)
-            mean = vae.encode(rearrange([mel, mel], "ear b m n -> b ear n m")).latent_dist.mode()
-            return (rearrange(mean, "b c t m -> b (c m) t") - vae.latents_mean[:, None]) / vae.latents_std[:, None]
-
-    @torch.no_grad()
-    def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
-        """Samples in [-1, 1], T * 960 of them: the last 30 ms, which no latent holds, are silence."""
-        self.check_latents(z)
-        with torch.autocast(z.device.type, enabled=False):
-            vae = self.vae.on(z.device)
-            mean = z.float() * vae.latents_std[:, None] + vae.latents_mean[:, None]
-            mel = vae.decode(rearrange(mean, "b (c m) t -> b c t m", c=VAE_CONFIG["latent_channels"])).sample
-            audio = self.vocoder.on(z.device)(mel).mean(1).clamp(-1, 1)
-            return F.pad(audio, (0, z.shape[2] * self.samples - audio.shape[1]))
-
-    def _load_vae(self, device: torch.device) -> AutoencoderKLLTX2Audio:
+    def load_vae(self, device: torch.device) -> AutoencoderKLLTX2Audio:
         from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
 
         source = locate(self.vae_source, "audio_vae", VAE)
@@ -115,12 +86,25 @@ class LTX2Audio(AudioCodec):
         check_statistics(vae.latents_mean, vae.latents_std, self.channels, source)
         return vae
 
-    def _load_vocoder(self, device: torch.device) -> LTX2Vocoder:
+    def load_vocoder(self, source: str | Path, device: torch.device) -> LTX2Vocoder:
         from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
-        if self.vocoder_source is None:
-            raise ValueError("LTX2Audio was given no vocoder, and cannot decode without: name one, `vocoder`")
-        return load(LTX2Vocoder, locate(self.vocoder_source, "vocoder", VOCODER), VOCODER_CONFIG, device)
+        return load(LTX2Vocoder, locate(source, "vocoder", VOCODER), VOCODER_CONFIG, device)
+
+    def latents(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
+        # The frames left over belong to a latent beyond the last one.
+        mel = log_mel(audio)[:, :, : STRIDE * length - (STRIDE - 1)]
+        vae = self.vae.on(audio.device)
+        mean = vae.encode(rearrange([mel, mel], "ear b m n -> b ear n m")).latent_dist.mode()
+        return (rearrange(mean, "b c t m -> b (c m) t") - vae.latents_mean[:, None]) / vae.latents_std[:, None]
+
+    def sound(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
+        """T * 960 samples: the last 30 ms, which no latent holds, are silence."""
+        vae = self.vae.on(z.device)
+        mean = z * vae.latents_std[:, None] + vae.latents_mean[:, None]
+        mel = vae.decode(rearrange(mean, "b (c m) t -> b c t m", c=VAE_CONFIG["latent_channels"])).sample
+        audio = self.vocoder.on(z.device)(mel).mean(1).clamp(-1, 1)
+        return F.pad(audio, (0, z.shape[2] * self.samples - audio.shape[1]))
 
 
 def log_mel(audio: Float[Tensor, "b s"]) -> Float[Tensor, "b m n"]:

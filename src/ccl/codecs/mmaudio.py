@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ccl.codecs.base import AudioCodec
+from ccl.codecs.frozen_audio import FrozenAudioCodec
 from ccl.codecs.mel import MelMagnitude
-from ccl.weights.pretrained import Frozen, digest, fill, find, stamp, tensors
+from ccl.weights.pretrained import digest, fill, find, stamp, tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_mmaudio import MMAudioAutoencoder
@@ -70,7 +69,7 @@ VARIANTS = {
 }
 
 
-class MMAudio(AudioCodec):
+class MMAudio(FrozenAudioCodec):
     """The codec of MMAudio: mean of the VAE's posterior, and a waveform through BigVGAN; always in float32.
 
     Each file may be the authors' (`v1-16.pth` and `best_netG.pt`; `v1-44.pth` and `bigvgan_generator.pt`) or a folder
@@ -91,8 +90,6 @@ class MMAudio(AudioCodec):
             absent or not what it should be, or there is no vocoder to decode with.
     """
 
-    sources = ("vae", "vocoder")
-
     def __init__(
         self,
         variant: Literal["16k", "44k"],
@@ -101,19 +98,16 @@ class MMAudio(AudioCodec):
         scale: float = 1.0,
         fused: bool | None = None,
     ) -> None:
-        super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"there is no MMAudio codec '{variant}'; there are {' and '.join(VARIANTS)}")
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale is {scale:g}; latents are multiplied by a positive number")
+        super().__init__(vae, vocoder)
         self.variant, self.scale, self.fused = variant, scale, fused
-        self.vae_source, self.vocoder_source = vae, vocoder
         self.layout = VARIANTS[variant]
         self.samples = FRAMES * self.layout.mel.hop  # a latent
         self.channels, self.sample_rate = self.layout.channels, self.layout.mel.sample_rate
         self.latent_rate = self.sample_rate / self.samples
-        self.vae: Frozen[MMAudioAutoencoder] = Frozen(self._load_vae)
-        self.vocoder: Frozen[MMAudioVocoder] = Frozen(self._load_vocoder)
 
     @property
     def identity(self) -> str:
@@ -122,36 +116,21 @@ class MMAudio(AudioCodec):
         settings = (*astuple(layout.mel), layout.log10, FLOOR, self.scale)
         return f"mmaudio-{self.variant}-{encoder_digest(source, settings, self.fused, stamp(source))}"
 
-    def unload(self) -> None:
-        self.vae.unload()
-        self.vocoder.unload()
-
-    @torch.no_grad()
-    def encode(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
-        self.check_sound(audio, length)
-        with torch.autocast(audio.device.type, enabled=False):
-            # The caller's count decides, never the waveform's own: 5 s at 16 kHz are 156 whole latents, and the paper's
-            # grid may ask for 157. A negative pad cuts.
-            audio = F.pad(audio.float(), (0, length * self.samples - audio.shape[1]))
-            moments = self.vae.on(audio.device).encode(self.layout.log_mel(audio))
-            return moments[:, : self.channels] * self.scale  # the other half is the log-variance
-
-    @torch.no_grad()
-    def decode(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
-        self.check_latents(z)
-        with torch.autocast(z.device.type, enabled=False):
-            mel = self.vae.on(z.device).decode(z.float() / self.scale)
-            return self.vocoder.on(z.device)(mel, return_dict=False)[0][:, 0]
-
-    def _load_vae(self, device: torch.device) -> MMAudioAutoencoder:
+    def load_vae(self, device: torch.device) -> MMAudioAutoencoder:
         source = find(self.vae_source, VAE)
         return mel_vae(read_vae(source, device), self.layout, source, fused=self.fused)
 
-    def _load_vocoder(self, device: torch.device) -> MMAudioVocoder:
-        if self.vocoder_source is None:
-            raise ValueError("MMAudio was given no vocoder, and cannot decode without: name one, `vocoder`")
-        source = find(self.vocoder_source, VOCODER)
-        return bigvgan(read_vocoder(source, device), self.layout, source)
+    def load_vocoder(self, source: str | Path, device: torch.device) -> MMAudioVocoder:
+        place = find(source, VOCODER)
+        return bigvgan(read_vocoder(place, device), self.layout, place)
+
+    def latents(self, audio: Float[Tensor, "b s"], length: int) -> Float[Tensor, "b c t"]:
+        moments = self.vae.on(audio.device).encode(self.layout.log_mel(audio))
+        return moments[:, : self.channels] * self.scale  # the other half is the log-variance
+
+    def sound(self, z: Float[Tensor, "b c t"]) -> Float[Tensor, "b s"]:
+        mel = self.vae.on(z.device).decode(z / self.scale)
+        return self.vocoder.on(z.device)(mel, return_dict=False)[0][:, 0]
 
 
 # Networks

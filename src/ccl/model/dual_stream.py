@@ -96,7 +96,7 @@ class DualStreamTransformer(nn.Module):
         if interaction is None and not alone:
             raise ValueError("two streams need an `interaction`; ccl.interaction.NoInteraction keeps them apart")
         if interaction is not None and not callable(interaction):
-            raise ValueError(f"interaction is {arguments.told(interaction)}; it must make one of the streams' Widths")
+            raise ValueError(f"interaction is {arguments.told(interaction)}; it must make one of a Site")
         make = NoInteraction if interaction is None or alone else interaction
         self.blocks = nn.ModuleList(
             DualBlock(*AV.zip(self.stream_block, sizes, AV(*STREAMS)), make(site)) for site in sites

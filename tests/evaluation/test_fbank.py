@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ccl.evaluation.dsp.fbank import fbank, mel_banks
+from ccl.evaluation.dsp.banks import mel_bands
+from ccl.evaluation.dsp.fbank import fbank
 
 # torchaudio 2.11.0 (its pure Python part), compliance.kaldi.fbank of `sweep()`: htk_compat=True, use_energy=False,
 # window_type="hanning", num_mel_bins=128, dither=0.0, frame_length=25, frame_shift=10. Made 2026-11-20; tolerance 2e-4.
@@ -106,7 +108,23 @@ def test_silence_and_an_offset_rest_on_the_floor() -> None:
     torch.testing.assert_close(fbank(torch.full((800,), 0.25)), torch.full((3, 128), floor))
 
 
-def test_banks_leave_nyquist_out() -> None:
-    banks = mel_banks(128, 512, 16_000)
-    assert banks.shape == (128, 257)
-    assert (banks[:, -1] == 0).all() and (banks >= 0).all() and (banks <= 1).all()
+@pytest.mark.parametrize(("scale", "factor", "lowest"), [("kaldi", 1127.0, 20.0), ("htk", 2595 / math.log(10), 0.0)])
+def test_bands_are_those_of_a_naive_loop(scale: Any, factor: float, lowest: float) -> None:
+    """Kaldi's triangles are even over mels, HTK's over the frequencies between corners that are even over mels."""
+
+    def mel(hertz: float) -> float:
+        return factor * math.log(1 + hertz / 700)
+
+    def hertz(m: float) -> float:
+        return 700 * (math.exp(m / factor) - 1)
+
+    found = mel_bands(scale, 16_000, 512, 40, lowest)
+    step = (mel(8000) - mel(lowest)) / 41
+    axis = mel if scale == "kaldi" else lambda f: f
+    for band in range(0, 40, 3):
+        corners = [mel(lowest) + (band + i) * step for i in range(3)]
+        low, peak, high = corners if scale == "kaldi" else map(hertz, corners)
+        for k in range(257):
+            x = axis(k * 16_000 / 512)
+            height = (x - low) / (peak - low) if x < peak else (high - x) / (high - peak)
+            assert found[band, k] == pytest.approx(max(0, height), abs=1e-9)

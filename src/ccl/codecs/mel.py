@@ -10,6 +10,7 @@ B clips, S samples, N frames, K frequency bins, M mel bands.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -19,20 +20,6 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from ccl.rng import generator
-
-_LINEAR_HZ, _STEP_HZ, _LOG_STEP = 1000.0, 200 / 3, math.log(6.4) / 27  # Slaney: linear below 1 kHz, logarithmic above
-
-
-def hz_to_mel(hz: Tensor) -> Tensor:
-    """Slaney's mel scale, as in the Auditory Toolbox."""
-    knee = _LINEAR_HZ / _STEP_HZ
-    return torch.where(hz < _LINEAR_HZ, hz / _STEP_HZ, knee + (hz.clamp(min=1) / _LINEAR_HZ).log() / _LOG_STEP)
-
-
-def mel_to_hz(mel: Tensor) -> Tensor:
-    """Inverse of `hz_to_mel`."""
-    knee = _LINEAR_HZ / _STEP_HZ
-    return torch.where(mel < knee, mel * _STEP_HZ, _LINEAR_HZ * ((mel - knee) * _LOG_STEP).exp())
 
 
 def mel_filters(bands: int, n_fft: int, sample_rate: int, top_hz: float | None = None) -> Float[Tensor, "m k"]:
@@ -44,12 +31,13 @@ def mel_filters(bands: int, n_fft: int, sample_rate: int, top_hz: float | None =
         sample_rate: Hz.
         top_hz: upper edge of the last triangle; half the sample rate if not given.
     """
-    top = hz_to_mel(torch.tensor(sample_rate / 2 if top_hz is None else top_hz, dtype=torch.float64))
-    edges = mel_to_hz(torch.linspace(0, 1, bands + 2, dtype=torch.float64) * top)
-    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
-    left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rise, fall = (bins - left) / (centre - left), (right - bins) / (right - centre)
-    return (torch.minimum(rise, fall).clamp(min=0) * 2 / (right - left)).float()
+    from transformers.audio_utils import mel_filter_bank  # late: it takes a second
+
+    top = sample_rate / 2 if top_hz is None else top_hz
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that narrow low bands hold no frequency, as they do elsewhere
+        filters = mel_filter_bank(n_fft // 2 + 1, bands, 0.0, top, sample_rate, norm="slaney", mel_scale="slaney")
+    return torch.from_numpy(filters.T).float()
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,19 @@
 
 Frames of 25 ms every 10 ms, only those that fit; each loses its mean, is pre-emphasised, gets a Hann window and is
 padded to a power of two; the power spectrum meets triangles that are equally wide on Kaldi's mel scale,
-1127 ln(1 + f / 700), from 20 Hz to Nyquist, the Nyquist bin left out. No dither, no energy column. Source: Kaldi's
-feat/feature-fbank.cc, feature-window.cc, mel-computations.cc.
+from 20 Hz to Nyquist, the Nyquist bin left out. No dither, no energy column. Source: Kaldi's
+feat/feature-fbank.cc, feature-window.cc.
 
 S samples, T frames, W samples of a frame, N its padded length, M mel bands, F = N / 2 + 1 frequencies.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ccl.evaluation.dsp.banks import mel_bands
 
 FRAME_SECONDS = 0.025
 SHIFT_SECONDS = 0.010
@@ -42,24 +42,7 @@ def fbank(
     before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     window = torch.hann_window(width, periodic=False, dtype=waveform.dtype, device=waveform.device)
     spectrum = torch.fft.rfft((frames - PREEMPHASIS * before) * window, n=padded)
-    banks = mel_banks(num_mel_bins, padded, sample_rate).to(waveform)
+    banks = torch.tensor(mel_bands("kaldi", sample_rate, padded, num_mel_bins, LOWEST_HZ)).to(waveform)
+    banks[:, -1] = 0  # the Nyquist bin, which Kaldi leaves out
     energy = spectrum.abs().square() @ banks.T
     return energy.clamp(min=torch.finfo(torch.float32).eps).log()
-
-
-@lru_cache(maxsize=8)
-def mel_banks(num_mel_bins: int, padded: int, sample_rate: int) -> Float[Tensor, "m f"]:
-    """Triangles on the mel axis (not on the frequency axis, as librosa and Slaney have them); the Nyquist bin has 0."""
-    bins = torch.arange(padded // 2 + 1, dtype=torch.float64) * (sample_rate / padded)
-    lowest, highest = _mel(torch.tensor([LOWEST_HZ, sample_rate / 2], dtype=torch.float64))
-    edges = torch.linspace(float(lowest), float(highest), num_mel_bins + 2, dtype=torch.float64)
-    left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising = (_mel(bins) - left) / (centre - left)
-    falling = (right - _mel(bins)) / (right - centre)
-    banks = torch.minimum(rising, falling).clamp(min=0)
-    banks[:, -1] = 0
-    return banks
-
-
-def _mel(hertz: Tensor) -> Tensor:
-    return 1127 * torch.log1p(hertz / 700)

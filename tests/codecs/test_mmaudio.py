@@ -311,7 +311,7 @@ def test_every_layout_is_the_same_codec(files, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("variant", "vae", "vocoder_size"), [("16k", 171.657, 112.199), ("44k", 305.480, 122.153)])
 def test_full_sizes_are_the_published_ones(monkeypatch, tmp_path: Path, variant, vae, vocoder_size) -> None:
     """Built as from the authors' files, on the meta device: nothing but the shapes of three layers is told."""
-    monkeypatch.setattr("ccl.codecs.mmaudio.fill", lambda net, state, source: None)
+    monkeypatch.setattr("ccl.codecs.mmaudio.fill", lambda *args, **kwargs: None)
     monkeypatch.setattr("ccl.codecs.mmaudio.is_fused", lambda state, source: True)
     (bands, channels), layout = SIZES[variant], VARIANTS[variant]
     width = {"16k": 384, "44k": 512}[variant]

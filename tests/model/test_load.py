@@ -503,7 +503,8 @@ def test_a_sharded_network_is_filled_shard_by_shard(tmp_path: Path) -> None:
     import torch.distributed as dist
     from torch.distributed.device_mesh import init_device_mesh
 
-    from ccl.training.fsdp import shard, spread
+    from ccl.training.fsdp import shard
+    from ccl.weights.fill import spread
 
     theirs, net = wan(), ours()
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

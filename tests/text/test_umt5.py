@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from ccl.text.umt5 import ORIGINAL, UMT5, clean, find_tokenizer, locate, to_hf
-from ccl.training.fsdp import load_whole
+from ccl.weights.fill import fill
 from helpers.umt5_files import SENTENCES, encoder, save_tokenizer
 
 LENGTH = 40
@@ -245,7 +245,7 @@ def test_an_encoder_knows_its_shape_where_no_weights_are_and_carries_nothing(fol
     text(["a cat"])
     assert text.state_dict() == {} and list(text.parameters()) == [] and list(text.modules()) == [text]
     assert not any(p.requires_grad for p in text.network.net.parameters())
-    load_whole(text, {}, "a model's file, which holds no text.*")
+    fill(text, {}, "a model's file, which holds no text.*")
     assert text.to("meta")._place.device.type == "meta"  # where it is sent, prompts go
 
 

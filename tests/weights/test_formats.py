@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ccl.model.load import load_stream, load_wan
 from ccl.model.stored import Stored, files
-from ccl.training.fsdp import load_whole
 from ccl.weights import catalogue as weights
+from ccl.weights.fill import fill
 from ccl.weights.formats import check_finite
-from ccl.weights.pretrained import fill, tensors, weight_files
+from ccl.weights.pretrained import tensors, weight_files
 from helpers.wan_streams import as_shards_of_wan, original, ours, refused, wan
 
 ONE = "diffusion_pytorch_model.safetensors"
@@ -228,8 +228,8 @@ def ways(path: Path, state: dict[str, Tensor]) -> dict[str, Callable[[], Any]]:
         empty = Small()
     return {
         "metrics": lambda: weights.read(path),
-        "codecs and text": lambda: fill(empty, dict(tensors(path)), path),
-        "own": lambda: load_whole(Small(), state, str(path)),
+        "codecs and text": lambda: fill(empty, dict(tensors(path)), path, assign=True),
+        "own": lambda: fill(Small(), state, str(path)),
     }
 
 
@@ -254,7 +254,7 @@ def test_a_network_s_counters_are_integers(tmp_path: Path) -> None:
     assert state["num_batches_tracked"].dtype == torch.int64
     torch.save(state, tmp_path / "x.pth")
     weights.read(tmp_path / "x.pth")
-    load_whole(nn.BatchNorm1d(3), state, "x")
+    fill(nn.BatchNorm1d(3), state, "x")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -25,7 +25,8 @@ from torch import Tensor
 from ccl.codecs.base import check_statistics
 from ccl.codecs.frozen_audio import FrozenAudioCodec
 from ccl.codecs.mel import MelMagnitude
-from ccl.weights.pretrained import digest, fill, find, read_json, stamp, tensors
+from ccl.weights.fill import fill
+from ccl.weights.pretrained import digest, find, read_json, stamp, tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio
@@ -139,7 +140,7 @@ def load(cls: type, source: Path, wanted: dict[str, Any], device: torch.device) 
             raise ValueError(f"{source / 'config.json'} has {key} = {config[key]}; the codec needs {value}")
     with torch.device("meta"):
         network = cls(**config)
-    fill(network, {key: tensor.to(device, torch.float32) for key, tensor in tensors(source)}, source)
+    fill(network, {key: tensor.to(device, torch.float32) for key, tensor in tensors(source)}, source, assign=True)
     return network
 
 

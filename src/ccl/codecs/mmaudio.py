@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ccl.codecs.frozen_audio import FrozenAudioCodec
 from ccl.codecs.mel import MelMagnitude
-from ccl.weights.pretrained import digest, fill, find, stamp, tensors
+from ccl.weights.fill import fill
+from ccl.weights.pretrained import digest, find, stamp, tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_mmaudio import MMAudioAutoencoder
@@ -162,7 +163,7 @@ def mel_vae(
     with torch.device("meta"):
         network = MMAudioAutoencoder(bands, channels, width, MULTIPLIERS, LAYERS)
     done = is_fused(state, source) if fused is None else fused
-    fill(network, state if done else state | {name: fuse(x) for name, x in filters(state).items()}, source)
+    fill(network, state if done else state | {name: fuse(x) for name, x in filters(state).items()}, source, assign=True)
     if not bool((state["data_std"] > 0).all()):
         raise ValueError(f"{source}: data_std, by which mel bands are divided, is not positive in all of them")
     return network
@@ -190,7 +191,7 @@ def bigvgan(state: dict[str, Tensor], layout: Variant, source: Path) -> MMAudioV
         network = MMAudioVocoder(bands, width, layout.rates, kernels)
         if bias:
             network.conv_post = TanhConv(last, 1, 7, padding=3)
-    fill(network, state, source)
+    fill(network, state, source, assign=True)
     return network
 
 

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ccl.codecs.base import VideoCodec, check_statistics
-from ccl.weights.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
+from ccl.weights.fill import fill
+from ccl.weights.pretrained import Frozen, Precision, digest, find, read_json, stamp, tensors
 
 WHAT = "Wan's video VAE"
 ORIGINAL = "Wan2.1_VAE.pth"
@@ -141,7 +142,7 @@ class WanVideo(VideoCodec):
         self._check(config, source)
         net = blank(config)
         state = {name: tensor.to(device, self.dtype) for name, tensor in read_state(source).items()}
-        fill(net, state, source)
+        fill(net, state, source, assign=True)
         if self.tiling:
             net.enable_tiling()
         return net

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ccl.image.base import ImageEncoder
-from ccl.weights.pretrained import Frozen, Precision, fill, find, read_json, tensors
+from ccl.weights.fill import fill
+from ccl.weights.pretrained import Frozen, Precision, find, read_json, tensors
 
 WHAT = "the image encoder CLIP"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of pictures in [0, 1]
@@ -70,7 +71,7 @@ class CLIPVision(ImageEncoder):
             )
         with torch.device("meta"):
             net: Any = CLIPVisionModel(config)
-        fill(net, {name: tensor.to(device, self.dtype) for name, tensor in read_state(source)}, source)
+        fill(net, {name: tensor.to(device, self.dtype) for name, tensor in read_state(source)}, source, assign=True)
         # Not in the file, so left without memory by `fill`.
         net.embeddings.position_ids = torch.arange(self.tokens, device=device)[None]
         return net

@@ -28,7 +28,7 @@ from ccl.sampling import Sampling
 from ccl.storage.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source
 from ccl.storage.trust import Trust, trusted_modules
 from ccl.text.base import TextEncoder
-from ccl.training.fsdp import check_shapes, load_whole, shapes_of
+from ccl.weights.fill import check_shapes, fill, shapes_of
 from ccl.weights.formats import check_dtype, check_finite
 from ccl.weights.pretrained import missing
 
@@ -47,7 +47,7 @@ __all__ = [
     "save_model",
 ]
 
-SHIPPED = Path(__file__).parent / "checkpoints" / "embedded"
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "embedded"
 PARTS: dict[str, Any] = {
     "net": DualStreamTransformer,
     "text": TextEncoder,
@@ -140,7 +140,7 @@ def load_model(path: str | Path | None = None, *, half: bool = False, trust: Ite
         if name == "net":
             fill_net(model.net, own, source, half=half)
         else:
-            load_whole(part, own, source)
+            fill(part, own, source)
     return model
 
 

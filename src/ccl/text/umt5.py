@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ccl import arguments
 from ccl.text.base import TextEncoder, check_length
-from ccl.weights.pretrained import Frozen, Precision, digest, fill, find, read_json, stamp, tensors
+from ccl.weights.fill import fill
+from ccl.weights.pretrained import Frozen, Precision, digest, find, read_json, stamp, tensors
 
 WHAT = "the text encoder umT5"
 ORIGINAL = "models_t5_umt5-xxl-enc-bf16.pth"
@@ -182,7 +183,7 @@ class UMT5(TextEncoder):
         for name, other in ((SHARED, TIED), (TIED, SHARED)):  # a file may hold the table once
             if name not in state and other in state:
                 state[name] = state[other]
-        fill(net, state, source)
+        fill(net, state, source, assign=True)
         net.tie_weights()
         return net
 

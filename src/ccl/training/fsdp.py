@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ccl.weights.formats import check_dtype, check_finite
+from ccl.weights.fill import spread
 
 DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 
@@ -31,13 +30,6 @@ class WholeDraws(TorchDispatchMode):
             whole = func(torch.empty(target.shape, dtype=target.dtype), *args[1:], **kwargs).to(target.device)
             return target.copy_(spread(whole, target))
         return func(*args, **kwargs)
-
-
-def spread(whole: Tensor, like: Tensor) -> Tensor:
-    """A tensor that every process holds whole, laid out as `like` is; nothing is sent."""
-    if not isinstance(like, DTensor):
-        return whole
-    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
 def shard(net: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
@@ -62,47 +54,3 @@ def gathered(value: Any) -> list[Any]:
     values = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(values, value)
     return values
-
-
-def load_whole(
-    module: nn.Module, state: dict[str, Tensor], source: str, *, without: Callable[[str], bool] = lambda _: False
-) -> None:
-    """Copy whole tensors into a module, sharded or not.
-
-    Args:
-        module: to fill.
-        state: whole tensors by name.
-        source: names them in errors.
-        without: names of the module's own that the source need not have, and that stay as they are.
-
-    Raises:
-        ValueError: naming the first key that is missing, unknown, of another shape, no floats or not finite, and
-            `source`.
-    """
-    own = {name: tensor for name, tensor in module.state_dict().items() if not without(name)}
-    check_shapes(shapes_of(own), shapes_of(state), source)
-    for name in own:
-        check_dtype(name, state[name].dtype, source)
-        check_finite(name, state[name], source)
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(spread(state[name].to(tensor.dtype), tensor))
-
-
-def shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Shapes of whole tensors, sharded or not, by name."""
-    return {name: tensor.shape for name, tensor in state.items()}
-
-
-def check_shapes(own: dict[str, torch.Size], given: dict[str, torch.Size], source: str) -> None:
-    """One sentence for the first key in which the weights of `source` differ from the model's."""
-    for name, shape in own.items():
-        if name not in given:
-            raise ValueError(f"{source} has no {name}, which this model has ({tuple(shape)}); is it of another config?")
-        if given[name] != shape:
-            raise ValueError(
-                f"{source} is of another shape: {name} is {tuple(given[name])} there and {tuple(shape)} in this model"
-            )
-    for name in given:
-        if name not in own:
-            raise ValueError(f"{source} has {name}, which this model has not; is it of another config?")

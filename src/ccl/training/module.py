@@ -39,9 +39,10 @@ from ccl.storage.sharded_checkpoint import sharded_shapes
 from ccl.storage.source import CONFIG, WEIGHTS, read_source
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder
-from ccl.training.fsdp import WholeDraws, check_shapes, gathered, load_whole, shapes_of, shard, spread
+from ccl.training.fsdp import WholeDraws, gathered, shard
 from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, STREAMS, Batch, Stream
+from ccl.weights.fill import check_shapes, fill, shapes_of, spread
 
 
 class TrainingError(ValueError):
@@ -216,7 +217,7 @@ class JointDiffusion(LightningModule):
                 part = stream_state({k[4:]: v for k, v in state.items() if k.startswith("net.")}, stream)
                 report = load_stream(net, part, stream, source=source, place=place)
             if state and (words := {k[5:]: v for k, v in state.items() if k.startswith("text.")}):
-                load_whole(text, words, source)
+                fill(text, words, source)
             elif state and report and any(True for _ in text.parameters()):
                 report = replace(report, new=(*report.new, *(f"text.{name}" for name, _ in text.named_parameters())))
         except (ValueError, SafetensorError) as error:
@@ -480,11 +481,11 @@ def load_parts(net: DualStreamTransformer, state: dict[str, Tensor], source: str
     """Weights of a model of ours into a network: each stream and the interaction whole, or, where it has none, not.
 
     Raises:
-        ValueError: as `load_whole`.
+        ValueError: as of `fill`.
     """
     held = {part_of(name) for name in state}
     new = [name for name in net.state_dict() if part_of(name) not in held and not is_adapter(name)]
-    load_whole(net, state, source, without=lambda name: is_adapter(name) or part_of(name) not in held)
+    fill(net, state, source, without=lambda name: is_adapter(name) or part_of(name) not in held)
     return LoadReport(source, tuple(s for s in STREAMS if s in held), tuple(state), tuple(new))
 
 

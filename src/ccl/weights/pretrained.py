@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ccl.files import plain_name, reading
-from ccl.weights.formats import check_dtype, check_finite, foreign_file, foreign_names, mappable
+from ccl.weights.formats import check_dtype, foreign_file, mappable
 
 Precision = Literal["float32", "bfloat16"]
 Net = TypeVar("Net", bound=nn.Module)
@@ -256,27 +256,6 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda name: True) -> Iter
         for name in filter(keep, state):
             check_dtype(name, state[name].dtype, file)
             yield name, state[name]
-
-
-def fill(net: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Give a network built on the meta device its weights, each as it is: no copy is made.
-
-    Raises:
-        ValueError: naming the first key that is missing, unknown, of another shape or not finite, and `source`.
-    """
-    own = {name: tensor.shape for name, tensor in net.state_dict().items()}
-    kind = type(net).__name__
-    if foreign := foreign_names(name for name in state if name not in own):
-        raise ValueError(f"{source} is {foreign}")
-    if missing := [name for name in own if name not in state]:
-        raise ValueError(f"{source} lacks {len(missing)} keys of {kind}, the first is {missing[0]}")
-    if unknown := [name for name in state if name not in own]:
-        raise ValueError(f"{source} has {len(unknown)} keys that {kind} has not, the first is {unknown[0]}")
-    for name, shape in own.items():
-        if state[name].shape != shape:
-            raise ValueError(f"{source}: {name} is {tuple(state[name].shape)}, and {tuple(shape)} in {kind}")
-        check_finite(name, state[name], source)
-    net.load_state_dict(state, strict=True, assign=True)
 
 
 def digest(state: Mapping[str, Tensor], *settings: Any) -> str:

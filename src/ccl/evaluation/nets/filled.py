@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ccl.weights.fill import fill
+
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -30,9 +32,8 @@ def filled(make: Callable[[], Net], state: Mapping[str, Any], name: str) -> Net:
     try:
         with torch.device("meta"):
             net = make()
-        net.load_state_dict(dict(state), strict=True, assign=True)
+        fill(net, state, "the file", kind=name, assign=True)
     except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
-        said = str(error).partition("state_dict for ")[2].partition(":")[2]  # without torch's preamble
-        reason = said or (f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__)
-        raise ValueError(f"these are not {name}'s weights: {' '.join(reason.split())[:120]}") from error
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ValueError(f"these are not {name}'s weights: {' '.join(reason.split())[:200]}") from error
     return net.eval().requires_grad_(False)

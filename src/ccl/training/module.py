@@ -16,8 +16,6 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -28,21 +26,19 @@ from ccl.flow import LogitNormal, TimeDistribution
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.image.first import show
-from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters, is_adapter
+from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
-from ccl.model.keys import part_of
-from ccl.model.load import LoadReport, load_stream, load_wan, stream_state
 from ccl.rng import generator, seed_of
 from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.storage.sharded_checkpoint import sharded_shapes
-from ccl.storage.source import CONFIG, WEIGHTS, read_source
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder
 from ccl.training.fsdp import WholeDraws, gathered, shard
 from ccl.training.optimizer import OptimizerConfig
+from ccl.training.start import copy_values, load_pretrained
 from ccl.types import AV, STREAMS, Batch, Stream
-from ccl.weights.fill import check_shapes, fill, shapes_of, spread
+from ccl.weights.fill import check_shapes, shapes_of
 
 
 class TrainingError(ValueError):
@@ -192,41 +188,18 @@ class JointDiffusion(LightningModule):
         if self.pretrained is not None:
             sources = self.pretrained if isinstance(self.pretrained, dict) else {None: self.pretrained}
             for stream, source in sources.items():
-                self._load_pretrained(source, stream)
+                try:
+                    report = load_pretrained(net, text, source, stream)
+                except ValueError as error:
+                    raise TrainingError(f"model.pretrained: {error}") from error
+                if report is not None and self.global_rank == 0:
+                    sys.stdout.write(f"{report}\n")
         if self.ema is not None:
             for name, average in self.ema.items():
                 copy_values(getattr(self, name), average)
         if self.compile_blocks:
             for block in net.blocks:
                 block.compile()
-
-    def _load_pretrained(self, source: str, stream: Stream | None) -> None:
-        """Weights of a source into one stream, or into whatever it has."""
-        net, text = self.built
-
-        def place(parameter: Tensor, whole: Tensor) -> None:
-            parameter.copy_(spread(whole.to(parameter.dtype), parameter))
-
-        try:
-            state = own_weights(Path(source))
-            if state is None:
-                report = load_wan(net, source, stream or "video", place=place)
-            elif stream is None:
-                report = load_parts(net, {k[4:]: v for k, v in state.items() if k.startswith("net.")}, source)
-            else:
-                part = stream_state({k[4:]: v for k, v in state.items() if k.startswith("net.")}, stream)
-                report = load_stream(net, part, stream, source=source, place=place)
-            if state and (words := {k[5:]: v for k, v in state.items() if k.startswith("text.")}):
-                fill(text, words, source)
-            elif state and report and any(True for _ in text.parameters()):
-                report = replace(report, new=(*report.new, *(f"text.{name}" for name, _ in text.named_parameters())))
-        except (ValueError, SafetensorError) as error:
-            alone = " ".join(f"--model.pretrained.{name} {source}" for name in STREAMS)
-            other = stream is None and ".interaction." in str(error)
-            how = f" (its interaction is another; `{alone}` takes its streams without it)" if other else ""
-            raise TrainingError(f"model.pretrained: {error}{how}") from error
-        if report is not None and self.global_rank == 0:
-            sys.stdout.write(f"{report}\n")
 
     def configure_optimizers(self) -> Any:
         net, text = self.built
@@ -460,35 +433,6 @@ def counted(groups: list[tuple[str, int]]) -> str:
     return ", ".join(f"{number} {name}" for name, number in groups)
 
 
-def own_weights(source: Path) -> dict[str, Tensor] | None:
-    """Weights of a model folder of ours, or the averaged ones of a run's checkpoint (of a run folder the last).
-
-    They are named net.* and text.*; None where it is something else.
-    """
-    in_run = source.suffix == ".ckpt" and any((place / CONFIG).is_file() for place in source.absolute().parents[:2])
-    if in_run or (source / "checkpoints").is_dir():
-        return read_source(source)[1]
-    path = source / WEIGHTS
-    if not path.is_file():
-        return None
-    with safe_open(path, framework="pt") as opened:
-        if not any(name.startswith("net.") for name in opened.keys()):  # noqa: SIM118 - no mapping
-            return None
-    return load_file(path)
-
-
-def load_parts(net: DualStreamTransformer, state: dict[str, Tensor], source: str) -> LoadReport:
-    """Weights of a model of ours into a network: each stream and the interaction whole, or, where it has none, not.
-
-    Raises:
-        ValueError: as of `fill`.
-    """
-    held = {part_of(name) for name in state}
-    new = [name for name in net.state_dict() if part_of(name) not in held and not is_adapter(name)]
-    fill(net, state, source, without=lambda name: is_adapter(name) or part_of(name) not in held)
-    return LoadReport(source, tuple(s for s in STREAMS if s in held), tuple(state), tuple(new))
-
-
 def weighed(losses: AV[Any], task: Task) -> Tensor:
     """Eq. 7: the sum over streams, a reference stream's multiplied by 0; a stream that is not there adds nothing."""
     return sum(x * weight for x, weight in zip(losses, task.loss_weight, strict=True) if x is not None)
@@ -497,11 +441,3 @@ def weighed(losses: AV[Any], task: Task) -> Tensor:
 def loss_by_clip(v_hat: Tensor, v: Tensor, counted: Tensor) -> Tensor:
     """flow.loss of each clip, (B,): every clip weighs the same, however many of its frames are given."""
     return torch.stack([flow.loss(*(x[None] for x in row)) for row in zip(v_hat, v, counted, strict=True)])
-
-
-@torch.no_grad()
-def copy_values(source: nn.Module, target: nn.Module) -> None:
-    """Parameters and buffers of one module into its twin, shard by shard."""
-    for kind in ("parameters", "buffers"):
-        for new, old in zip(getattr(target, kind)(), getattr(source, kind)(), strict=True):
-            new.copy_(old)

@@ -1,0 +1,96 @@
+"""The weights that training starts from: a model of ours, a run's, or published backbones, into one stream or all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ccl.model.adapter import is_adapter
+from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.keys import part_of
+from ccl.model.load import LoadReport, load_stream, load_wan, stream_state
+from ccl.storage.source import CONFIG, WEIGHTS, read_source
+from ccl.text.base import TextEncoder
+from ccl.types import STREAMS, Stream
+from ccl.weights.fill import fill, spread
+
+
+def load_pretrained(
+    net: DualStreamTransformer, text: TextEncoder, source: str, stream: Stream | None
+) -> LoadReport | None:
+    """Weights of a source into one stream, or into whatever it has.
+
+    Args:
+        net: to fill, sharded or not.
+        text: its text encoder, filled where the source has one.
+        source: a model folder, a run folder, a .ckpt in one, or published weights.
+        stream: to fill alone; None is all that the source has.
+
+    Raises:
+        ValueError: naming the source, and what does not fit.
+    """
+
+    def place(parameter: Tensor, whole: Tensor) -> None:
+        parameter.copy_(spread(whole.to(parameter.dtype), parameter))
+
+    try:
+        state = own_weights(Path(source))
+        if state is None:
+            return load_wan(net, source, stream or "video", place=place)
+        weights = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
+        if stream is None:
+            report = load_parts(net, weights, source)
+        else:
+            report = load_stream(net, stream_state(weights, stream), stream, source=source, place=place)
+        if words := {k[5:]: v for k, v in state.items() if k.startswith("text.")}:
+            fill(text, words, source)
+        elif any(True for _ in text.parameters()):
+            report = replace(report, new=(*report.new, *(f"text.{name}" for name, _ in text.named_parameters())))
+        return report
+    except (ValueError, SafetensorError) as error:
+        alone = " ".join(f"--model.pretrained.{name} {source}" for name in STREAMS)
+        other = stream is None and ".interaction." in str(error)
+        how = f" (its interaction is another; `{alone}` takes its streams without it)" if other else ""
+        raise ValueError(f"{error}{how}") from error
+
+
+def own_weights(source: Path) -> dict[str, Tensor] | None:
+    """Weights of a model folder of ours, or the averaged ones of a run's checkpoint (of a run folder the last).
+
+    They are named net.* and text.*; None where it is something else.
+    """
+    in_run = source.suffix == ".ckpt" and any((place / CONFIG).is_file() for place in source.absolute().parents[:2])
+    if in_run or (source / "checkpoints").is_dir():
+        return read_source(source)[1]
+    path = source / WEIGHTS
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="pt") as opened:
+        if not any(name.startswith("net.") for name in opened.keys()):  # noqa: SIM118 - no mapping
+            return None
+    return load_file(path)
+
+
+def load_parts(net: DualStreamTransformer, state: dict[str, Tensor], source: str) -> LoadReport:
+    """Weights of a model of ours into a network: each stream and the interaction whole, or, where it has none, not.
+
+    Raises:
+        ValueError: as of `fill`.
+    """
+    held = {part_of(name) for name in state}
+    new = [name for name in net.state_dict() if part_of(name) not in held and not is_adapter(name)]
+    fill(net, state, source, without=lambda name: is_adapter(name) or part_of(name) not in held)
+    return LoadReport(source, tuple(s for s in STREAMS if s in held), tuple(state), tuple(new))
+
+
+@torch.no_grad()
+def copy_values(source: nn.Module, target: nn.Module) -> None:
+    """Parameters and buffers of one module into its twin, shard by shard."""
+    for kind in ("parameters", "buffers"):
+        for new, old in zip(getattr(target, kind)(), getattr(source, kind)(), strict=True):
+            new.copy_(old)

@@ -2,7 +2,7 @@
 
 from ccl.files.errors import FileError, MachineError, machine_trouble, naming, plain_name, reading
 from ccl.files.lock import LOCK, one_writer
-from ccl.files.sums import sha256, sha256_now
+from ccl.files.sums import cache, sha256, sha256_now
 from ccl.files.whole import MARK, replacing, replacing_path, sweep, sync, temporary, write_whole
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "MARK",
     "FileError",
     "MachineError",
+    "cache",
     "machine_trouble",
     "naming",
     "one_writer",

@@ -288,7 +288,7 @@ def test_a_text_that_cannot_be_read_names_its_file(tmp_path, data, words):
 
 def test_an_empty_prompt_is_refused_on_the_command_line_as_in_a_file(tmp_path, capsys):
     for prompt, words in (
-        ("", "has no prompt"),
+        ("", "--prompt: nothing is given"),
         (" \n", "has no prompt"),
         ("a \udce9", r"holds half a character, \udce9"),
     ):

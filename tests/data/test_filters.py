@@ -162,7 +162,7 @@ def test_the_verb_takes_filters_and_says_what_they_removed(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--speech", "2"], "--speech is 2; it is a share, from 0 to 1"),
+        (["--speech", "2"], "--speech is 2; it must be a number from 0 to 1"),
         (["--transcribe", "huge"], "Whisper has no size 'huge'"),
         (["--buckets", "81x352"], "--buckets: bucket 81x352 is not FRAMESxHEIGHTxWIDTH"),
         (["--buckets", "80x352x640"], "--buckets: bucket 80x352x640: grid.frames is 80; the video codec needs 4k + 1"),

@@ -22,11 +22,11 @@ from ccl import cli
 from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
 from ccl.generation.pipeline import Pipeline
-from ccl.media import Clip
+from ccl.media import Clip, read_natural
 from ccl.rows import Row, write_rows
 from ccl.storage.model_folder import save_model
 from helpers import ROOT, TESTS
-from helpers.tiny import tiny_config, tiny_pipeline
+from helpers.tiny import close, tiny_config, tiny_pipeline
 from helpers.tiny_clips import tiny_clip
 
 PROMPT = 'A man with black hair and a green shirt in front of a blue wall says "hello"'
@@ -135,9 +135,10 @@ def test_a_checkpoint_that_does_not_fit_as_it_is_makes_the_clips_that_generate_m
     made = ["--prompts", str(rows), "--give", "text", "-o", str(tmp_path / "made"), *fits]
     assert cli.main(["generate", "--ckpt", str(folder), *made]) == 0
     assert loaded == [("bfloat16", True)] * 2
+    # Not to the byte: where an array lies in memory decides how its sums are vectorised, and a pixel may round otherwise.
     for row in ROWS[:2]:
-        name = f"{row['id']}.mp4"
-        assert (tmp_path / "out/clips" / name).read_bytes() == (tmp_path / "made" / name).read_bytes()
+        ours, theirs = (read_natural(tmp_path / place / f"{row['id']}.mp4")[0] for place in ("out/clips", "made"))
+        assert close(ours, theirs)
 
 
 def test_names_and_folders_may_hold_equals_signs(folder, tmp_path):

@@ -697,4 +697,4 @@ def test_one_clip_or_name_is_no_list_of_them() -> None:
 def test_two_forms_of_one_id_are_not_scored_on_one_file(tmp_path: Path) -> None:
     rows = [Row(unicodedata.normalize(form, "é")) for form in ("NFC", "NFD")]
     with pytest.raises(ValueError, match="names the clip 'é' twice"):
-        score({"a": tmp_path}, rows, [], tmp_path / "out")
+        score({"a": tmp_path}, rows, [Colours()], tmp_path / "out")

@@ -289,7 +289,7 @@ def test_the_command_is_clear_about_its_options(capsys: pytest.CaptureFixture[st
     assert cli.main(["plan"]) == 2
     assert "it needs a config" in capsys.readouterr().err
     assert cli.main(["plan", *argv(), "--mfu", "2"]) == 2
-    assert "--mfu is 2; it must be a number, above 0 and 1 at most" in capsys.readouterr().err
+    assert "--mfu is 2; it must be a number above 0 and 1 at most" in capsys.readouterr().err
     assert cli.main(["plan", *argv(), "--trainer.max_step", "2"]) == 2
     assert "there is no option '--trainer.max_step'" in capsys.readouterr().err
     with pytest.raises(UsageError, match="4k"):

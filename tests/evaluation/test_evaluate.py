@@ -135,7 +135,7 @@ def test_a_checkpoint_that_does_not_fit_as_it_is_makes_the_clips_that_generate_m
     made = ["--prompts", str(rows), "--give", "text", "-o", str(tmp_path / "made"), *fits]
     assert cli.main(["generate", "--ckpt", str(folder), *made]) == 0
     assert loaded == [("bfloat16", True)] * 2
-    # Not to the byte: where an array lies in memory decides how its sums are vectorised, and a pixel may round otherwise.
+    # Not to the byte: where arrays lie in memory decides how sums are vectorised, and a pixel may round otherwise.
     for row in ROWS[:2]:
         ours, theirs = (read_natural(tmp_path / place / f"{row['id']}.mp4")[0] for place in ("out/clips", "made"))
         assert close(ours, theirs)
@@ -211,9 +211,9 @@ MISTAKES = {
     "there is no option '--video', did you mean '--videos'?": ["--video", "clips"],
     "there is no --reference folder gone": ["--videos", "clips", "--reference", "gone"],
     "two systems are called 'clips'": ["--videos", "clips", "--methods", "clips=clips"],
-    "--limit is 0; it must be a whole number, 1 at least": ["--videos", "clips", "--limit", "0"],
-    "--steps is 0; it must be a whole number, 1 at least": ["--ckpt", "--steps", "0"],
-    "--embed-mb is nan; it must be a number, 0 at least": ["--videos", "clips", "--embed-mb", "nan"],
+    "--limit is 0; it must be a whole number from 1": ["--videos", "clips", "--limit", "0"],
+    "--steps is 0; it must be a whole number from 1": ["--ckpt", "--steps", "0"],
+    "--embed-mb is nan; it must be a number from 0": ["--videos", "clips", "--embed-mb", "nan"],
     "--metrics names none; there are: ": ["--videos", "clips", "--metrics", ","],
     "--weights is yunet; it must be NAME=FILE": ["--videos", "clips", "--weights", "yunet"],
     "--out: nothing is given": ["--videos", "clips", "-o", ""],

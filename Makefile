@@ -5,10 +5,10 @@ CONFIG ?= configs/joint.yaml
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow evaluate smoke fit checkpoint lint types bench media gate faults
+.PHONY: help setup demo test slow evaluate smoke fit checkpoint lint types bench media gate faults faults-smoke
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 # The stamp is older than pyproject.toml when a dependency has changed: only then is anything installed.
 .venv/.installed: pyproject.toml
@@ -28,6 +28,9 @@ slow: .venv/.installed ## the proofs that take long, on real clips and weights i
 SEED ?= 0
 faults: .venv/.installed ## kill commands and damage their inputs, by a seed: ten minutes; make faults SEED=7
 	$(BIN)/python tests/faults --seed $(SEED)
+
+faults-smoke: .venv/.installed ## each command killed once and each kind of input damaged once, under a minute
+	$(BIN)/python tests/faults --seed $(SEED) --rounds 1 --mutants 1 --quick
 
 smoke: .venv/.installed ## the whole way at a tiny size, about a minute
 	$(BIN)/ccl demo --smoke

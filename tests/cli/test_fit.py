@@ -250,22 +250,23 @@ def test_a_guidance_that_does_not_exist_names_those_that_do(
     assert "guidance 'none' has no such strength: --scale" in capsys.readouterr().err
 
 
-def test_a_demo_goes_all_the_way_and_once_more_only_measures(
+def test_a_demo_goes_on_from_what_is_trained_and_once_more_only_measures(
     folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stack = ["--config", JOINT, "--config", str(folder / "tiny.yaml"), "--runs-dir", str(folder)]
+    stack = ["--config", JOINT, "--config", str(folder / "tiny.yaml"), "--runs-dir", str(folder), "--name", run.name]
     argv = ["demo", *stack, "--steps", "2", "--clips", "4", "--solver-steps", "1"]
     assert cli.main(argv) == 0
     said = capsys.readouterr().out
+    assert "is trained already" in said
     assert "joint: pictures and sound from the prompt" in said and "a2v: pictures for a given sound" in said
-    made = {path: path.stat().st_mtime_ns for path in (folder / "demo").rglob("*.mp4")}
+    made = {path: path.stat().st_mtime_ns for path in run.rglob("*.mp4")}
     assert len(made) == 4 * 4  # true, through the codec, joint, a2v
-    with (folder / "demo" / "scores" / "a2v" / "summary.csv").open() as file:
+    with (run / "scores" / "a2v" / "summary.csv").open() as file:
         assert {line["column"] for line in csv.DictReader(file)} == {"mouth", "colours"}
 
     assert cli.main(argv) == 0
     assert "is trained already" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in (folder / "demo").rglob("*.mp4")} == made
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.mp4")} == made
 
 
 def test_shards_are_made_of_the_world_and_encoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

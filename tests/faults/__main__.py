@@ -50,7 +50,7 @@ def main() -> int:
         }
         counts |= {name: dict(tally.ends) for name, tally in damaged.items()}
         args.out.write_text(json.dumps({"seed": args.seed, "counts": counts, "faults": faults}, indent=1))
-    return 1 if faults else 0
+    return 1 if faults or not kill + full + total else 0
 
 
 def _killed(name: str, tally: kills.Tally) -> None:

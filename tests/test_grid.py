@@ -16,7 +16,7 @@ from ccl.data.write import write_shards
 from ccl.generation.pipeline import Pipeline
 from ccl.grid import Grid
 from ccl.interaction.align import TARP, audio_positions
-from ccl.planning import plan
+from ccl.planning.follow import inputs
 from ccl.training.module import JointDiffusion, TrainingError
 from ccl.types import AV
 from helpers.fakes import GRID, make_codec, make_net, make_text
@@ -59,7 +59,7 @@ def test_another_length_has_its_own_count() -> None:
 
 def test_network_and_plan_take_the_count() -> None:
     net = make_net()
-    x, t, text = plan.inputs(net, MORE, 2, 5)
+    x, t, text = inputs(net, MORE, 2, 5)
     assert x.audio.shape == (2, 6, 12)
     zeros = x.map(torch.zeros_like)
     assert net(zeros, t.map(torch.zeros_like), torch.zeros_like(text), grid=MORE).audio.shape == (2, 6, 12)

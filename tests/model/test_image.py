@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
+from ccl import planning
 from ccl.callbacks.preview import Preview
 from ccl.codecs.wan import WanVideo
 from ccl.generation.pipeline import Pipeline
@@ -24,7 +25,7 @@ from ccl.image.clip import CLIPVision
 from ccl.image.first import show
 from ccl.model import ImageDualStream, Shown, StreamConfig
 from ccl.model.load import load_stream
-from ccl.planning import plan
+from ccl.planning import follow
 from ccl.rows import Row
 from ccl.sampling import solve
 from ccl.storage.model_folder import build, from_run, save_model
@@ -353,6 +354,6 @@ def test_a_plan_counts_what_the_picture_costs() -> None:
         if hasattr(part, "backend"):
             part.backend = "naive"
     with FlopCounterMode(display=False) as counter:
-        net(*plan.inputs(net, GRID, 2, 6), grid=GRID, **plan.picture(net, GRID, 2))
-    planned = plan.total(plan.forward_flops(network, 2, GRID, OPEN, text=6, batch=2))
+        net(*follow.inputs(net, GRID, 2, 6), grid=GRID, **follow.picture(net, GRID, 2))
+    planned = planning.total(planning.forward_flops(network, 2, GRID, OPEN, text=6, batch=2))
     assert planned == pytest.approx(counter.get_total_flops(), rel=1e-3)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ccl import cli
+from ccl import cli, planning
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
 from ccl.cli.planned import Planned
@@ -21,7 +21,7 @@ from ccl.model import DualStreamTransformer
 from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.nn.attention import attention
 from ccl.nn.layers import RMSNorm
-from ccl.planning import plan
+from ccl.planning.follow import Live, OnGPU, inputs
 from ccl.tasks import PAPER_TASKS
 from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, CLOSED, OPEN, Route
@@ -43,20 +43,20 @@ def paper() -> Planned:
 
 
 @pytest.fixture(scope="module")
-def sizes(paper: Planned) -> dict[str, plan.Size]:
+def sizes(paper: Planned) -> dict[str, planning.Size]:
     with torch.device("meta"):
-        return plan.parameters(paper.make(paper.layers), paper.text())
+        return planning.parameters(paper.make(paper.layers), paper.text())
 
 
 @pytest.fixture(scope="module")
-def forward(paper: Planned) -> plan.Table:
-    return plan.forward_flops(paper.make, paper.layers, paper.grid, OPEN)
+def forward(paper: Planned) -> planning.Table:
+    return planning.forward_flops(paper.make, paper.layers, paper.grid, OPEN)
 
 
 # The paper's size, against the method's arithmetic
 
 
-def test_parameters_are_the_methods(sizes: dict[str, plan.Size]) -> None:
+def test_parameters_are_the_methods(sizes: dict[str, planning.Size]) -> None:
     billions = {part: size.all / GB for part, size in sizes.items()}
     assert billions["video"] == pytest.approx(14.288, abs=5e-4)
     assert billions["audio"] == pytest.approx(1.88, abs=5e-3)
@@ -66,7 +66,7 @@ def test_parameters_are_the_methods(sizes: dict[str, plan.Size]) -> None:
     assert all(size.trained == size.all for size in sizes.values())
 
 
-def test_flops_of_a_forward_are_the_methods(forward: plan.Table) -> None:
+def test_flops_of_a_forward_are_the_methods(forward: planning.Table) -> None:
     def of(*words: str) -> float:
         return sum(flops.total for part, flops in forward.items() if all(word in part for word in words)) / T
 
@@ -82,52 +82,54 @@ def test_flops_of_a_forward_are_the_methods(forward: plan.Table) -> None:
     assert of("interaction") / (of("video") + of("audio")) == pytest.approx(0.139, abs=5e-4)
 
 
-def test_the_final_run_takes_about_9000_hours(sizes: dict[str, plan.Size], forward: plan.Table) -> None:
-    step = plan.training_flops(forward, sizes, checkpointing=True)
-    assert step == pytest.approx(4 * plan.total(forward), rel=1e-3)
+def test_the_final_run_takes_about_9000_hours(sizes: dict[str, planning.Size], forward: planning.Table) -> None:
+    step = planning.training_flops(forward, sizes, checkpointing=True)
+    assert step == pytest.approx(4 * planning.total(forward), rel=1e-3)
     assert 320 * 12_000 * step == pytest.approx(1.28e22, rel=5e-3)
     assert 320 * 12_000 * step / (0.4 * 989e12) / 3600 == pytest.approx(9000, rel=5e-3)
 
 
-def test_closed_directions_are_cheaper_and_the_mean_lies_between(paper: Planned, forward: plan.Table) -> None:
-    closed = plan.total(plan.forward_flops(paper.make, paper.layers, paper.grid, CLOSED))
+def test_closed_directions_are_cheaper_and_the_mean_lies_between(paper: Planned, forward: planning.Table) -> None:
+    closed = planning.total(planning.forward_flops(paper.make, paper.layers, paper.grid, CLOSED))
     tables = {OPEN: forward}
 
-    def of(route: Route) -> plan.Table:
-        return tables[route] if route in tables else plan.forward_flops(paper.make, paper.layers, paper.grid, route)
+    def of(route: Route) -> planning.Table:
+        return tables[route] if route in tables else planning.forward_flops(paper.make, paper.layers, paper.grid, route)
 
-    mean = plan.total(plan.mean_flops(of, PAPER_TASKS))
-    assert closed < mean < plan.total(forward)
-    assert 0.7 * plan.total(forward) < closed
+    mean = planning.total(planning.mean_flops(of, PAPER_TASKS))
+    assert closed < mean < planning.total(forward)
+    assert 0.7 * planning.total(forward) < closed
 
 
 @pytest.mark.parametrize(("gpus", "own", "shared"), [(8, 44.0, 39.4), (32, 11.0, 9.9), (64, 5.5, 4.9)])
 def test_states_of_a_gpu_are_the_methods(
-    sizes: dict[str, plan.Size], paper: Planned, gpus: int, own: float, shared: float
+    sizes: dict[str, planning.Size], paper: Planned, gpus: int, own: float, shared: float
 ) -> None:
     for left_out, expected in (((), own), (("context projections",), shared)):
         parts = {part: size for part, size in sizes.items() if part not in left_out}
-        memory = plan.sharded(plan.states(parts, ema=True), parts, gpus=gpus, layers=40, ends=0, bf16=True)
+        memory = planning.sharded(planning.states(parts, ema=True), parts, gpus=gpus, layers=40, ends=0, bf16=True)
         assert (memory.weights + memory.gradients + memory.optimizer) / GB == pytest.approx(expected, abs=0.06)
         assert memory.average == memory.weights
 
 
 def test_checkpointed_blocks_keep_their_tokens_alone(paper: Planned) -> None:
-    one, two = (plan.activations(paper.make, n, paper.grid, batch=1, checkpointing=True) for n in (1, 2))
+    one, two = (planning.activations(paper.make, n, paper.grid, batch=1, checkpointing=True) for n in (1, 2))
     assert two - one == 2 * (18_480 * 5120 + 158 * 1536)  # 7.6 GB over 40 blocks
 
 
-def test_a_clip_takes_83_petaflops_in_two_passes_and_125_in_three(paper: Planned, sizes: dict[str, plan.Size]) -> None:
+def test_a_clip_takes_83_petaflops_in_two_passes_and_125_in_three(
+    paper: Planned, sizes: dict[str, planning.Size]
+) -> None:
     for rule, petaflops in ((UCG2(), 83), (UCG3(), 125)):
         size = sum(part.all for part in sizes.values())
-        cost = plan.clip(paper.make, 40, size, paper.grid, rule, steps=50, solver="unipc")
+        cost = planning.clip(paper.make, 40, size, paper.grid, rule, steps=50, solver="unipc")
         # Closed passes project no tokens of the other stream, and text is projected once: a little less.
         assert 0.96 * petaflops < cost.flops / 1e15 < petaflops
         assert cost.weights == 2 * size
 
 
 def test_heuns_solver_evaluates_twice_a_step_but_for_the_last() -> None:
-    heun, once = (plan.clip(tiny, 2, 1, GRID, UCG2(), steps=50, solver=solver) for solver in ("heun", "unipc"))
+    heun, once = (planning.clip(tiny, 2, 1, GRID, UCG2(), steps=50, solver=solver) for solver in ("heun", "unipc"))
     assert (heun.evaluations, once.evaluations) == (99, 50)
     assert heun.flops == pytest.approx(once.flops * 99 / 50)
 
@@ -151,14 +153,14 @@ def measured(net: DualStreamTransformer, *, backward: bool) -> int:
         if hasattr(module, "backend"):
             module.backend = "naive"
     with FlopCounterMode(display=False) as counter:
-        v = net(*plan.inputs(net, GRID, 2, 6), grid=GRID)
+        v = net(*inputs(net, GRID, 2, 6), grid=GRID)
         if backward:
             (v.video.sum() + v.audio.sum()).backward()
     return counter.get_total_flops()
 
 
 def test_forward_flops_are_what_torch_counts_on_real_tensors() -> None:
-    planned = plan.total(plan.forward_flops(tiny, LAYERS, GRID, OPEN, text=6, batch=2))
+    planned = planning.total(planning.forward_flops(tiny, LAYERS, GRID, OPEN, text=6, batch=2))
     assert planned == pytest.approx(measured(tiny(), backward=False), rel=1e-3)
 
 
@@ -168,8 +170,8 @@ def test_training_flops_are_what_torch_counts_on_real_tensors(lora: bool, checkp
     def make(layers: int) -> DualStreamTransformer:
         return tiny(layers, lora=lora)
 
-    forward = plan.forward_flops(make, 6, GRID, OPEN, text=6, batch=2)
-    found = plan.training_flops(forward, plan.parameters(make(6)), checkpointing=checkpointing)
+    forward = planning.forward_flops(make, 6, GRID, OPEN, text=6, batch=2)
+    found = planning.training_flops(forward, planning.parameters(make(6)), checkpointing=checkpointing)
     real = measured(tiny(6, lora=lora, checkpointing=checkpointing), backward=True)
     # At toy size the first layer's inputs, which need no gradient, and the adapters' own weights show.
     assert found == pytest.approx(real, rel=0.1 if lora else 0.02)
@@ -183,7 +185,7 @@ def test_states_are_the_bytes_of_a_real_training_step(lora: bool) -> None:
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     optimizer.step()
     every = [*net.parameters(), *text.parameters()]
-    memory = plan.states(plan.parameters(net, text), ema=True)
+    memory = planning.states(planning.parameters(net, text), ema=True)
     assert memory.weights == sum(p.nbytes for p in every)
     assert memory.gradients == sum(p.grad.nbytes for p in every if p.grad is not None)
     assert memory.optimizer == sum(x.nbytes for state in optimizer.state.values() for x in state.values())
@@ -192,7 +194,7 @@ def test_states_are_the_bytes_of_a_real_training_step(lora: bool) -> None:
 
 def test_live_bytes_are_those_of_tensors_that_live() -> None:
     known = torch.zeros(1000)
-    with plan.Live([known]) as live:
+    with Live([known]) as live:
         a = torch.zeros(100)
         b = a + 1
         c = known[:10] + b[:10]
@@ -206,11 +208,11 @@ def test_live_bytes_are_those_of_tensors_that_live() -> None:
 def test_attention_and_norms_are_followed_as_a_gpu_computes_them() -> None:
     """In bfloat16: the output, and a float32 for each query and head; the CPU's path widens q, k and v."""
     q = torch.empty(2, 128, 4, 32, dtype=torch.bfloat16, device="meta")
-    with plan.Live([q]) as live, plan.OnGPU():
+    with Live([q]) as live, OnGPU():
         out = attention(q, q, q)
     assert out.dtype == torch.bfloat16
     assert live.peak == pytest.approx(q.nbytes + 4 * 2 * 128 * 4, rel=0.01)
-    with torch.device("meta"), plan.OnGPU():
+    with torch.device("meta"), OnGPU():
         assert RMSNorm(32)(q).shape == q.shape
 
 
@@ -221,25 +223,25 @@ def test_a_followed_step_lives_as_a_real_one_does() -> None:
         net = tiny()
         for p in net.parameters():
             p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-        args = plan.inputs(net, GRID, 2, 6)
+        args = inputs(net, GRID, 2, 6)
         net._plan(GRID, torch.device("cpu"))
-        with plan.Live(net.parameters()) as live:
+        with Live(net.parameters()) as live:
             v = net(*args, grid=GRID)
             torch.autograd.backward([v.video.square().mean() + v.audio.square().mean()])
         return live.peak
 
-    planned = plan.activations(tiny, LAYERS, GRID, batch=2, text=6, bf16=False, checkpointing=False)
+    planned = planning.activations(tiny, LAYERS, GRID, batch=2, text=6, bf16=False, checkpointing=False)
     assert planned == pytest.approx(real(), rel=0.05)
 
 
 def test_a_network_of_one_stream_has_a_plan() -> None:
     config = resolve(argv("model/wan14b.yaml", "data/shards.yaml", "audio.yaml"))
     planned = Planned(config, Grid(**config["grid"]))
-    table = plan.forward_flops(planned.make, planned.layers, planned.grid, CLOSED)
+    table = planning.forward_flops(planned.make, planned.layers, planned.grid, CLOSED)
     assert {part.split()[0] for part in table} == {"ends", "audio"}
-    assert plan.total(table) / T == pytest.approx(0.75, abs=0.05)
+    assert planning.total(table) / T == pytest.approx(0.75, abs=0.05)
     with torch.device("meta"):
-        assert set(plan.parameters(planned.make(40))) == {"audio"}
+        assert set(planning.parameters(planned.make(40))) == {"audio"}
 
 
 # The command
@@ -297,6 +299,6 @@ def test_the_command_is_clear_about_its_options(capsys: pytest.CaptureFixture[st
 
 
 def test_times_are_one_a_latent_frame_where_a_picture_is_given() -> None:
-    x, t, states = plan.inputs(make_net(), GRID, 3, 6)
+    x, t, states = inputs(make_net(), GRID, 3, 6)
     assert t.map(lambda t: tuple(t.shape)) == AV((3, GRID.t_v), (3, 1)) and states.shape == (3, 6, 8)
     assert len(x.audio) == 3

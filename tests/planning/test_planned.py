@@ -12,13 +12,12 @@ import lightning.pytorch as lightning
 import pytest
 import torch
 
-from ccl import cli
+from ccl import cli, planning
 from ccl.cli.errors import UsageError
 from ccl.cli.gpus import GPUS, gpu_of
 from ccl.cli.planned import Needs, Planned, devices_of, planned_of
 from ccl.cli.remedies import changed, sharded_over, verdict
 from ccl.grid import Grid
-from ccl.planning import plan
 from helpers import ROOT
 
 HERE = 8  # GPUs of the machine that is pretended
@@ -162,7 +161,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         asked.append(batch)
         return batch * 10**9 // (1 + checkpointing)
 
-    monkeypatch.setattr(plan, "activations", activations)
+    monkeypatch.setattr(planning, "activations", activations)
     return asked
 
 

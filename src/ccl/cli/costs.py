@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from ccl import planning
 from ccl.cli.parts import build
 from ccl.cli.planned import Needs, Planned
 from ccl.cli.remedies import verdict
 from ccl.guidance import UCG2, Guidance
-from ccl.planning import plan
 from ccl.types import CLOSED, OPEN, Route
 
 UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outside the module tree
@@ -25,39 +25,38 @@ def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list
     joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
 
     @cache
-    def forward_of(route: Route) -> plan.Table:
-        return plan.forward_flops(planned.make, layers, grid, route, text=length)
+    def forward_of(route: Route) -> planning.Table:
+        return planning.forward_flops(planned.make, layers, grid, route, text=length)
 
     needs.tell("FLOPs")
     forward = forward_of(OPEN if joint else CLOSED)
-    mean = plan.mean_flops(forward_of, planned.tasks)
-    step = plan.training_flops(mean, sizes, checkpointing=planned.checkpointing)
+    mean = planning.mean_flops(forward_of, planned.tasks)
+    step = planning.training_flops(mean, sizes, checkpointing=planned.checkpointing)
 
     lines = ["Parameters"]
     for part, size in sizes.items():
         if size.all:
             lines.append(f"  {part:<22}{count(size.all)}" + ("" if size.trained == size.all else trains(size)))
-    everything = sum(sizes.values(), plan.Size())
+    everything = sum(sizes.values(), planning.Size())
     lines.append(f"  {'all':<22}{count(everything.all)}{trains(everything)}")
 
     shape = f"{grid.frames} frames of {grid.height} x {grid.width}, {grid.s_v} video and {grid.t_a} audio tokens"
     lines += ["", f"FLOPs of a clip ({shape}), forward"]
-    whole = plan.total(forward)
-    for row, flops in plan.gathered_rows(forward).items():
+    whole = planning.total(forward)
+    for row, flops in planning.gathered_rows(forward).items():
         lines.append(f"  {row:<22}{flops_of(flops)} {flops / whole:7.1%}")
     lines.append(f"  {'all':<22}{flops_of(whole)}")
-    interaction = plan.gathered_rows(forward).get("interaction", 0.0)
+    interaction = planning.gathered_rows(forward).get("interaction", 0.0)
     if interaction:
         lines.append(f"  the interaction adds {interaction / (whole - interaction):.1%} to the streams")
-    lines.append(
-        f"  mean over tasks       {flops_of(plan.total(mean))}; trained {step / plan.total(mean):.2f} times that"
-    )
+    average = planning.total(mean)
+    lines.append(f"  mean over tasks       {flops_of(average)}; trained {step / average:.2f} times that")
 
     rows = table(planned, needs, args, step)
     return [*lines, "", *rows, *disk(planned, sizes), *verdict(planned, needs, args.gpus, args.memory, argv)]
 
 
-def trains(size: plan.Size) -> str:
+def trains(size: planning.Size) -> str:
     return f", {count(size.trained).strip()} of them train" if size.trained else ", frozen"
 
 
@@ -120,10 +119,10 @@ def table(planned: Planned, needs: Needs, args: Any, step: float) -> list[str]:
     return lines
 
 
-def disk(planned: Planned, sizes: dict[str, plan.Size]) -> list[str]:
+def disk(planned: Planned, sizes: dict[str, planning.Size]) -> list[str]:
     """What the checkpoints of a run take, and encoded clips."""
     each = planned.bytes_each
-    states = plan.states(sizes, ema=planned.ema, bytes_each=each)
+    states = planning.states(sizes, ema=planned.ema, bytes_each=each)
     one = states.weights + states.optimizer + states.average
     lines = []
     for callback in planned.config["trainer"]["callbacks"] or []:
@@ -149,7 +148,7 @@ def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
     node = sampling["guidance"]
     rule = UCG2() if node is None else build(Guidance, node, "sampling.guidance")
     size = sum(x.all for part, x in sizes.items() if part != "text")
-    cost = plan.clip(
+    cost = planning.clip(
         planned.make, planned.layers, size, planned.grid, rule,
         steps=sampling["steps"], solver=sampling["solver"], text=text.length,
     )  # fmt: skip

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from ccl import planning
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
 from ccl.cli.parts import build
 from ccl.grid import Grid
 from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.planning import plan
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text.base import TextEncoder
 from ccl.types import Route
@@ -169,7 +169,7 @@ class Needs:
 
     def __init__(self, told: Callable[[int, int, str], None] = lambda done, of, now: None) -> None:
         self._told, self._done = told, 0
-        self._sizes: dict[str, tuple[dict[str, plan.Size], int, TextEncoder]] = {}
+        self._sizes: dict[str, tuple[dict[str, planning.Size], int, TextEncoder]] = {}
         self._peaks: dict[str, int] = {}
 
     def tell(self, now: str) -> None:
@@ -177,35 +177,35 @@ class Needs:
         self._told(self._done, self._done + 1, now)
         self._done += 1
 
-    def sizes(self, planned: Planned) -> tuple[dict[str, plan.Size], int, TextEncoder]:
+    def sizes(self, planned: Planned) -> tuple[dict[str, planning.Size], int, TextEncoder]:
         """Parameters by part, those outside the blocks, and the text encoder; nothing is allocated."""
         key = json.dumps(planned.config["model"], default=str)
         if key not in self._sizes:
             self.tell("parameters")
             with torch.device("meta"):
                 net, text = planned.make(planned.layers), planned.text()
-            self._sizes[key] = plan.parameters(net, text), plan.ends_of(net), text
+            self._sizes[key] = planning.parameters(net, text), planning.ends_of(net), text
         return self._sizes[key]
 
-    def states(self, planned: Planned, gpus: int) -> plan.Memory:
+    def states(self, planned: Planned, gpus: int) -> planning.Memory:
         """What one of so many GPUs holds between two steps, and of what others hold in one."""
         sizes, ends, _ = self.sizes(planned)
-        memory = plan.states(sizes, ema=planned.ema, bytes_each=planned.bytes_each)
+        memory = planning.states(sizes, ema=planned.ema, bytes_each=planned.bytes_each)
         if planned.sharded:
-            return plan.sharded(memory, sizes, gpus=gpus, layers=planned.layers, ends=ends, bf16=planned.bf16)
+            return planning.sharded(memory, sizes, gpus=gpus, layers=planned.layers, ends=ends, bf16=planned.bf16)
         if planned.bf16 and planned.bytes_each == 4:  # every GPU holds all of it, and autocast's copies
-            return plan.replace(memory, gathered=memory.weights / 2)
+            return replace(memory, gathered=memory.weights / 2)
         return memory
 
-    def memory(self, planned: Planned, gpus: int, *, checkpointing: bool | None = None) -> plan.Memory:
+    def memory(self, planned: Planned, gpus: int, *, checkpointing: bool | None = None) -> planning.Memory:
         """What one of so many GPUs holds at the worst moment, checkpointed as it is planned or as it is said."""
         again = planned.checkpointing if checkpointing is None else checkpointing
         _, _, text = self.sizes(planned)
         key = json.dumps([planned.config["model"], planned.batch, planned.bf16, again], default=str)
         if key not in self._peaks:
             self.tell(f"a step of {planned.batch} clips, {'checkpointed' if again else 'activations kept'}")
-            self._peaks[key] = plan.activations(
+            self._peaks[key] = planning.activations(
                 planned.make, planned.layers, planned.grid,
                 batch=planned.batch, text=text.length, bf16=planned.bf16, checkpointing=again,
             )  # fmt: skip
-        return plan.replace(self.states(planned, gpus), activations=self._peaks[key])
+        return replace(self.states(planned, gpus), activations=self._peaks[key])

@@ -1,0 +1,132 @@
+"""A network followed on tensors without storage, along the path that a GPU takes: what is called and what lives.
+
+`faked` is the world in which it runs, `inputs` and `picture` are what it is given, `counting` and `Live` watch it.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import FlopCounterMode
+
+from ccl.grid import Grid
+from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.image import ImageDualStream, Shown, beside
+from ccl.nn.layers import _RMS
+from ccl.types import AV, Route
+
+Make = Callable[[int], DualStreamTransformer]
+"""Makes the network with a number of layers."""
+
+
+class Live(TorchDispatchMode):
+    """Bytes of all tensors that live, and their highest sum.
+
+    Args:
+        known: tensors that are counted elsewhere.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen = weakref.WeakSet(tensor.untyped_storage() for tensor in known)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                self._meet(tensor.untyped_storage())
+        return out
+
+    def _meet(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._seen:
+            self._seen.add(storage)
+            size = storage.nbytes()
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._part, size)
+
+    def _part(self, size: int) -> None:
+        self.now -= size
+
+
+class OnGPU(TorchFunctionMode):
+    """The path that a GPU takes, on the meta device: fused attention, which holds no scores, and fused norms."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]  # made anew at each look, so not "is"
+            return True
+        if func is F.rms_norm:
+            return _RMS.apply(args[0], kwargs["weight"])
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        q, k, v = args
+        mask = (kwargs or {}).get("attn_mask")
+        if mask is None:
+            return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
+        mask = mask.expand(*q.shape[:3], k.shape[2]).to(q.dtype)
+        return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, mask, True)[0]
+
+
+@contextmanager
+def faked(make: Make, layers: int, grid: Grid, *, bf16: bool = True) -> Iterator[DualStreamTransformer]:
+    """A network of tensors without storage, in bfloat16 as a GPU gathers it, and the world in which it runs."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = make(layers)
+        for module in net.modules():
+            if hasattr(module, "backend"):
+                module.backend = "sdpa"  # type: ignore[assignment]  # what is called where flash-attn is not installed, and holds the same
+            for name, p in module._parameters.items() if bf16 else ():
+                if p is not None:
+                    half = torch.empty_like(p, dtype=torch.bfloat16)
+                    module._parameters[name] = nn.Parameter(half, p.requires_grad)
+        with torch.device("cpu"):
+            net._plan(grid, torch.device("meta"))  # windows are lists that someone has to read
+        for block in net.blocks:
+            block.forward = _within(OnGPU, block.forward)  # also where checkpointing calls it again
+        yield net
+
+
+def _within(mode: type[TorchFunctionMode], call: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with mode():
+            return call(*args, **kwargs)
+
+    return forward
+
+
+def counting() -> FlopCounterMode:
+    return FlopCounterMode(display=False, depth=99)
+
+
+def inputs(net: DualStreamTransformer, grid: Grid, batch: int, text: int) -> tuple[AV[Any], AV[Any], Tensor]:
+    """Noisy latents, a time for each latent frame (as where a first picture is given) and text states."""
+    shapes = AV((grid.t_v, grid.latent_height, grid.latent_width), (grid.t_a,))
+    x: AV[Any] = AV.zip(lambda ends, c, shape: torch.empty(batch, c, *shape), net.ends, net.channels, shapes)
+    t: AV[Any] = AV.zip(lambda ends, n: torch.zeros(batch, n), net.ends, AV(grid.t_v, 1))
+    return x, t, torch.empty(batch, text, net.text_dim)
+
+
+def picture(net: DualStreamTransformer, grid: Grid, batch: int) -> dict[str, Any]:
+    """The first pictures, for a network that is shown them."""
+    if not isinstance(net, ImageDualStream):
+        return {}
+    latents = torch.empty(batch, net.channels.video, grid.t_v, grid.latent_height, grid.latent_width)
+    return {"image": Shown(beside(latents), torch.empty(batch, net.image_tokens, net.image_dim))}
+
+
+def open_route(net: DualStreamTransformer) -> Route:
+    """All that a network of these streams can see."""
+    both = all(ends is not None for ends in net.ends)
+    return Route(both, both)

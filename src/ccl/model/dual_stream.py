@@ -91,7 +91,8 @@ class DualStreamTransformer(nn.Module):
             lambda *of: self.stream_ends(*of, text_dim=text_dim, freq_dim=freq_dim), sizes, AV(*STREAMS)
         )
         width = sizes.map(lambda config: config.width)
-        sites = [Site(width.video or 0, width.audio or 0, head_dim, i, layers, attention) for i in range(layers)]
+        # One at a time: a config may claim more layers than there is memory, which is found out at the blocks.
+        sites = (Site(width.video or 0, width.audio or 0, head_dim, i, layers, attention) for i in range(layers))
         alone = video is None or audio is None
         if interaction is None and not alone:
             raise ValueError("two streams need an `interaction`; ccl.interaction.NoInteraction keeps them apart")

@@ -26,7 +26,7 @@ from ccl.grid import Grid
 from ccl.guidance import UCG2, UCG3, TextCFG, named
 from ccl.media import Clip
 from ccl.model import DualStreamTransformer, StreamConfig
-from ccl.sampling import Sampling, solve, times
+from ccl.sampling import Held, Sampling, solve, times
 from ccl.text import EmbeddedText
 from ccl.types import AV, OPEN, Scale
 from helpers.fakes import CHANNELS, GRID, make_net, make_text
@@ -149,11 +149,12 @@ def solved(**changed: Any) -> Any:
         *((lambda k=k: Sampling(**k), next(iter(k))) for k in ({"steps": "3"}, {"solver": None}, {"guidance": "ucg2"})),
         *((lambda x=x: solved(noise=x), "^noise") for x in (None, VIDEO, (VIDEO, AUDIO), AV(VIDEO.numpy(), AUDIO))),
         *((lambda t=t: solved(times=t), "^times") for t in (3, [1, 0], times(2).flip(0), 1000 * times(2))),
-        (lambda: solved(clean=NOISE), "clean.video and mask.video"),
-        (lambda: solved(clean=NOISE, mask=AV(MASK, None)), "clean.audio and mask.audio"),
-        (lambda: solved(clean=AV(VIDEO[..., :1], None), mask=AV(MASK, None)), "clean.video is"),
-        (lambda: solved(clean=AV(VIDEO, None), mask=AV(MASK[:, :1], None)), "mask.video is"),
-        (lambda: solved(clean=AV(VIDEO, None), mask=AV(MASK.float(), None)), "mask.video is .* bool"),
+        (lambda: solved(held=(NOISE, NOISE)), "^held is"),
+        (lambda: solved(held=Held(NOISE)), "^held.clean.video and held.mask.video"),
+        (lambda: solved(held=Held(NOISE, AV(MASK, None))), "held.clean.audio and held.mask.audio"),
+        (lambda: solved(held=Held(AV(VIDEO[..., :1], None), AV(MASK, None))), "^held.clean.video is"),
+        (lambda: solved(held=Held(AV(VIDEO, None), AV(MASK[:, :1], None))), "^held.mask.video is"),
+        (lambda: solved(held=Held(AV(VIDEO, None), AV(MASK.float(), None))), "^held.mask.video is .* bool"),
         *((lambda k=k, v=v: Grid(**{k: v}), f"grid.{k} is") for k in ("frames", "height", "sample_rate", "patch",
           "latent_rate", "stride_time") for v in (0, -2)),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -110,14 +110,37 @@ def unipc(velocity: Velocity, x: AV[Any], times: Tensor, progress: Progress | No
 SOLVERS: dict[str, Callable[..., AV[Any]]] = {"euler": euler, "heun": heun, "unipc": unipc}
 
 
+class Held(NamedTuple):
+    """Latent frames that are given: they stay exactly as they are, and the network sees them at t = 0.
+
+    Args:
+        clean: latents (B, C, T, ...) of each stream, None where nothing of it is given.
+        mask: (B, T) bool, true where a latent frame is given; None with clean.
+    """
+
+    clean: AV[Any] = AV(None, None)
+    mask: AV[Any] = AV(None, None)
+
+    def impose(self, x: AV[Any]) -> AV[Any]:
+        """x with the given frames in their place."""
+        return AV(*(impose(z, c, m) for z, c, m in zip(x, self.clean, self.mask, strict=True)))
+
+    def still(self, v: AV[Any]) -> AV[Any]:
+        """A velocity that does not move them."""
+        return Held(v.map(torch.zeros_like), self.mask).impose(v)
+
+    def times(self, x: AV[Any], t: float) -> AV[Any]:
+        """(B,) or (B, T) of each stream."""
+        return AV(*(None if z is None else frame_times(z, t, m) for z, m in zip(x, self.mask, strict=True)))
+
+
 def solve(
     net_velocity: Callable[[AV[Any], AV[Any]], AV[Any]],
     noise: AV[Any],
     times: Tensor,
     *,
     solver: str = "euler",
-    clean: AV[Any] = AV(None, None),
-    mask: AV[Any] = AV(None, None),
+    held: Held = Held(),
     progress: Progress | None = None,
 ) -> AV[Any]:
     """Sample latents from noise.
@@ -127,33 +150,27 @@ def solve(
         noise: (B, C, T, ...) float32 for each stream, None for a stream that takes no part.
         times: from 1 to 0.
         solver: "euler", "heun" or "unipc".
-        clean: latents (B, C, T, ...) to hold where the mask says, or None.
-        mask: (B, T) bool, true where a latent frame is given; None with clean. These frames stay exactly as given and
-            the network sees them at t = 0.
+        held: latent frames that are given.
         progress: called with (steps done, steps) after each step.
 
     Raises:
-        ValueError: there is no such solver; the times do not fall from at most 1 to at least 0; clean latents or masks
-            do not have the noise's shape.
+        ValueError: there is no such solver; the times do not fall from at most 1 to at least 0; what is held does not
+            have the noise's shape.
     """
     check_solver(solver)
-    check_conditions(noise, times, clean, mask)
-
-    def hold(x: AV[Any]) -> AV[Any]:
-        return AV(*(impose(z, c, m) for z, c, m in zip(x, clean, mask, strict=True)))
+    check_conditions(noise, times, held)
 
     def velocity(x: AV[Any], t: float) -> AV[Any]:
-        at = AV(*(None if z is None else frame_times(z, t, m) for z, m in zip(x, mask, strict=True)))
-        v = net_velocity(hold(x), at)
-        still = x.map(torch.zeros_like)
-        return AV(*(impose(z, zero, m) for z, zero, m in zip(v, still, mask, strict=True)))
+        return held.still(net_velocity(held.impose(x), held.times(x, t)))
 
-    return hold(SOLVERS[solver](velocity, hold(noise), times, progress))
+    return held.impose(SOLVERS[solver](velocity, held.impose(noise), times, progress))
 
 
-def check_conditions(noise: Any, times: Any, clean: Any, mask: Any) -> None:
+def check_conditions(noise: Any, times: Any, held: Any) -> None:
     """ValueError where the arguments of `solve` do not fit each other; the times are looked at, and live on the CPU."""
-    for name, pair in (("noise", noise), ("clean", clean), ("mask", mask)):
+    arguments.instance("held", held, Held, "Held(clean, mask)")
+    clean, mask = held
+    for name, pair in (("noise", noise), ("held.clean", clean), ("held.mask", mask)):
         arguments.instance(name, pair, AV, "AV(video, audio), None for no stream")
     arguments.tensor("times", times, "n")
     if not bool((times[1:] < times[:-1]).all()) or times[0] > 1 or times[-1] < 0:
@@ -162,12 +179,12 @@ def check_conditions(noise: Any, times: Any, clean: Any, mask: Any) -> None:
         if z is not None:
             arguments.tensor(f"noise.{stream}", z, "B", "C", *"THW"[: max(1, getattr(z, "ndim", 3) - 2)])
         if (c is None) != (m is None):
-            raise ValueError(f"clean.{stream} and mask.{stream} go together; one of them is None")
+            raise ValueError(f"held.clean.{stream} and held.mask.{stream} go together; one of them is None")
         if z is not None and c is not None:
-            arguments.tensor(f"clean.{stream}", c, *z.shape)
-            arguments.tensor(f"mask.{stream}", m, len(z), z.shape[2], floats=False)
+            arguments.tensor(f"held.clean.{stream}", c, *z.shape)
+            arguments.tensor(f"held.mask.{stream}", m, len(z), z.shape[2], floats=False)
             if m.dtype != torch.bool:
-                raise ValueError(f"mask.{stream} is {arguments.told(m)}; it must be of bool")
+                raise ValueError(f"held.mask.{stream} is {arguments.told(m)}; it must be of bool")
 
 
 def impose(x: Tensor | None, clean: Tensor | None, mask: Bool[Tensor, "b t"] | None) -> Tensor | None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ccl.sampling import SOLVERS, euler, heun, solve, times, unipc
+from ccl.sampling import SOLVERS, Held, euler, heun, solve, times, unipc
 from ccl.types import AV
 
 
@@ -99,7 +99,7 @@ def test_held_frames_stay_as_given_and_are_seen_clean_at_time_zero(name):
     first = torch.zeros(2, 4, dtype=torch.bool)
     first[0, 0] = True  # only the first clip has an image
     mask = AV(first, torch.ones(2, 5, dtype=torch.bool))
-    out = solve(net, noise, times(4), solver=name, clean=clean, mask=mask)
+    out = solve(net, noise, times(4), solver=name, held=Held(clean, mask))
     assert torch.equal(out.video[0, :, 0], clean.video[0, :, 0]) and torch.equal(out.audio, clean.audio)
     assert not torch.equal(out.video[1], clean.video[1])
     for x, t in seen:

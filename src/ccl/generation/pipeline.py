@@ -15,33 +15,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
 from ccl import arguments
 from ccl.codecs.base import Codec
+from ccl.generation.conditions import Conditions, frames, notes_of, read, sound, streams_of, to_length
+from ccl.generation.latents import decode, noise
 from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance, guided, named, remark
 from ccl.image import ImageEncoder
-from ccl.image.first import show
-from ccl.media import Clip, is_sound
-from ccl.model.image import Shown
-from ccl.rng import generator
+from ccl.media import Clip
 from ccl.rows import Row, check_rows
 from ccl.sampling import Progress, Sampling, solve, times
 from ccl.tasks import generation_route
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
-from ccl.text.vocabulary import unknown
-from ccl.types import AV, STREAMS, Stream
+from ccl.types import AV, STREAMS
 from ccl.weights.pretrained import Precision
-
-LOUDEST = 100.0  # of samples: far above what any recording overshoots 1 by, and below what integers of 16 bits are
 
 
 class Pipeline:
@@ -196,28 +190,20 @@ class Pipeline:
         check_rows(rows, to_read=True)
         arguments.instance("wanted", wanted, AV, "AV(video, audio), of bool")
         rule = self.rule(guidance)
-        given = shared_stream(rows)
-        generated = AV(wanted.video and given != "video", wanted.audio and given != "audio")
+        given, generated = streams_of(rows, wanted)
         present = AV(generated.video or given == "video", generated.audio or given == "audio")
-        if not any(generated):
-            raise ValueError("nothing is left to generate: ask for a stream that is not given")
-        if not generated.video and any(row.image is not None for row in rows):
-            raise ValueError("a first image is given, but no pictures are to be generated")
-
         route = generation_route(given, wanted)
         said = remark(rule, route, self.net.closed)
-        told = said and rule is not self.guidance  # of a rule that somebody asked for
-        notes: list[list[str]] = [[said] if told else [] for _ in rows]
-        known = self.provenance.get("words")
-        for row, heard in zip(rows, notes, strict=True):
-            if known and (note := unknown((row.prompt, row.negative), known)):
-                heard.append(note)
-        media = [self.read(row, heard) for row, heard in zip(rows, notes, strict=True)]
-        noise = self.noise([row.seed or 0 for row in rows], present)
-        shown = self.shown(rows, media) if self.net.shown and present.video else None
+        asked = rule is not self.guidance  # of the model's own nothing is said
+        notes = notes_of(rows, said if asked else "", self.provenance.get("words"))
+        media = [read(row, self.grid, heard) for row, heard in zip(rows, notes, strict=True)]
+        drawn = noise([row.seed or 0 for row in rows], present, self.codec, self.grid, self.device)
+        shown = self.conditions.shown(rows, media) if self.net.shown and present.video else None
+        if self.offload and self.image is not None:
+            self.image.unload()
         # A picture that is shown so is no latent frame of the clip's: those are all generated, or all given.
-        held = [AV(None, x.audio) if shown and row.image is not None else x for row, x in zip(rows, media, strict=True)]
-        clean, mask = self.conditions(held, noise)
+        kept = [AV(None, x.audio) if shown and row.image is not None else x for row, x in zip(rows, media, strict=True)]
+        held = self.conditions.held(kept, drawn)
         self.remember([text for row in rows for text in (row.prompt, row.negative)])
         if self.offload:
             self.codec.unload()
@@ -237,7 +223,7 @@ class Pipeline:
                 return velocity(x, t)
 
         schedule = times(self.steps if steps is None else steps, self.shift)
-        z = solve(cast, noise, schedule, solver=self.solver, clean=clean, mask=mask, progress=progress)
+        z = solve(cast, drawn, schedule, solver=self.solver, held=held, progress=progress)
         decoded = self.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
         clips = [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
         return [
@@ -260,60 +246,9 @@ class Pipeline:
         check_rows([row])
         if row.reference is None:
             raise ValueError(f"{row.id}: names no true clip, `reference`")
-        media: AV[Any] = AV(self._frames(row.reference, []), self._sound(row.reference, []))
-        z: AV[Any] = AV(*(self._encode(stream, x)[None] for stream, x in zip(STREAMS, media, strict=True)))
+        media: AV[Any] = AV(frames(row.reference, self.grid, []), sound(row.reference, self.grid, []))
+        z: AV[Any] = AV(*(self.conditions.encode(s, x)[None] for s, x in zip(STREAMS, media, strict=True)))
         return self.clip(row, 0, self.decode(z), media, AV(True, True))
-
-    def read(self, row: Row, notes: list[str]) -> AV[Any]:
-        """What is given, as media: video (F, H, W, 3) uint8, of one frame for a first image, and audio (S,) float32.
-
-        Args:
-            row: that names it.
-            notes: gets a sentence for each thing that was cut, padded or cropped.
-        """
-        video = self._frames(row.video, notes) if row.image is None else self._picture(row.image, notes)
-        return AV(video, self._sound(row.audio, notes))
-
-    def noise(self, seeds: list[int], present: AV[bool]) -> AV[Any]:
-        """(B, C, T, ...) of each stream that takes part; a row's noise follows from its seed and the stream alone."""
-        codec, grid = self.codec, self.grid
-        shapes = AV(
-            (codec.video.channels, grid.t_v, grid.latent_height, grid.latent_width), (codec.audio.channels, grid.t_a)
-        )
-
-        def draw(stream: Stream, shape: tuple[int, ...]) -> Tensor:
-            rows = [torch.randn(shape, generator=generator("sample", seed, stream)) for seed in seeds]
-            return torch.stack(rows).to(self.device)
-
-        return AV(*(draw(s, shape) if p else None for s, shape, p in zip(STREAMS, shapes, present, strict=True)))
-
-    def conditions(self, media: list[AV[Any]], like: AV[Any]) -> tuple[AV[Any], AV[Any]]:
-        """Latents of the given media, (B, C, T, ...), and where they hold, (B, T); None where a stream has none.
-
-        An image is a video of one frame, so it holds the first latent frame; rows of a batch may differ.
-        """
-        held = [self._held(stream, media, x) for stream, x in zip(STREAMS, like, strict=True)]
-        return AV(*(pair[0] for pair in held)), AV(*(pair[1] for pair in held))
-
-    def shown(self, rows: Sequence[Row], media: list[AV[Any]]) -> Shown:
-        """The first picture of each row, as a network of Wan2.1-I2V's kind is shown it; of given pictures, the first.
-
-        Raises:
-            ValueError: a row has none, or the model has no encoder of it.
-        """
-        if lacking := [row.id for row, x in zip(rows, media, strict=True) if x.video is None]:
-            raise ValueError(f"{lacking[0]}: this network is always shown a first picture: give `image`")
-        if self.image is None:
-            raise ValueError(
-                "this network is shown a first picture, but the model's config has no encoder of it, `image`"
-            )
-        each = []
-        for x in media:  # one at a time, so that a clip does not depend on its batch
-            picture = torch.tensor(x.video[:1], device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-            each.append(show(picture, self.grid.frames, self.codec.video, self.image))
-        if self.offload:
-            self.image.unload()
-        return Shown(torch.cat([one.latents for one in each]), torch.cat([one.states for one in each]))
 
     @torch.no_grad()
     def remember(self, prompts: Sequence[str]) -> None:
@@ -337,24 +272,17 @@ class Pipeline:
         return torch.stack([F.pad(x, (0, 0, 0, self.text.length - len(x))) for x in rows]).to(self.device)
 
     def decode(self, z: AV[Tensor | None]) -> AV[Any]:
-        """Pictures of each clip, (F, H, W, 3) uint8, and sound, (S,) float32, on the CPU; None where there are none."""
-        if not self.offload:
-            video, audio = self.codec.decode(z)
-            return AV(None if video is None else [to_frames(x) for x in video], None if audio is None else [*audio])
-        # One clip at a time, one piece of it at a time: of long clips the device never holds the pictures.
-        pictures = None if z.video is None else [self._stream(x[None]) for x in z.video]
-        sounds = None if z.audio is None else [self.codec.audio.decode(x[None])[0] for x in z.audio]
-        self.codec.unload()
-        return AV(pictures, sounds)
-
-    def _stream(self, z: Float[Tensor, "1 c t h w"]) -> UInt8[np.ndarray, "f hp wp 3"]:
-        return np.concatenate([to_frames(piece[0]) for piece in self.codec.video.stream(z)])
+        """Pictures of each clip, (F, H, W, 3) uint8, and sound, (S,) float32; None where there are none."""
+        decoded = decode(z, self.codec, in_pieces=self.offload)
+        if self.offload:
+            self.codec.unload()
+        return decoded
 
     def clip(self, row: Row, i: int, decoded: AV[Any], given: AV[Any], wanted: AV[bool]) -> Clip:
         """Row i of a decoded batch as a clip; a stream that was given whole comes back as it was given."""
         video, audio = given if decoded.video is None else AV(decoded.video[i], given.audio)
         if decoded.audio is not None:
-            audio = fit(decoded.audio[i].float().cpu().numpy(), self.grid.samples)
+            audio = to_length(decoded.audio[i].float().cpu().numpy(), self.grid.samples)
         return Clip(
             video=video if wanted.video else None,
             audio=audio if wanted.audio else None,
@@ -365,6 +293,11 @@ class Pipeline:
         )
 
     @property
+    def conditions(self) -> Conditions:
+        """How given media are held and shown."""
+        return Conditions(self.codec, self.grid, self.device, self.image)
+
+    @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device if self._device is None else self._device
 
@@ -372,119 +305,6 @@ class Pipeline:
         """bfloat16 where there is a GPU, or where it is asked for."""
         enabled = self.half or self.device.type == "cuda"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-    def _held(self, stream: Stream, media: list[AV[Any]], like: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        given = {row: getattr(m, stream) for row, m in enumerate(media) if getattr(m, stream) is not None}
-        if like is None or not given:
-            return None, None
-        clean = torch.zeros_like(like)
-        mask = torch.zeros(like.shape[0], like.shape[2], dtype=torch.bool, device=like.device)
-        for row, x in given.items():
-            z = self._encode(stream, x)
-            clean[row, :, : z.shape[1]], mask[row, : z.shape[1]] = z, True
-        return clean, mask
-
-    def _encode(self, stream: Stream, media: np.ndarray) -> Tensor:
-        """(C, T, ...) latents of one clip's pictures or sound."""
-        x = torch.tensor(media, device=self.device)[None]  # a copy: an array may be read-only
-        if stream == "audio":
-            return self.codec.audio.encode(x, self.grid.t_a)[0]
-        return self.codec.video.encode(rearrange(x, "b f h w c -> b c f h w").float() / 127.5 - 1)[0]
-
-    def _picture(self, image: Any, notes: list[str]) -> np.ndarray:
-        """(1, H, W, 3) uint8 of a path or a picture of any size."""
-        name = str(image) if isinstance(image, str | Path) else "the image"
-        if isinstance(image, str | Path):
-            from ccl.media import read_image
-
-            image = read_image(image)
-        image = array("the image", image, "(H, W, 3) uint8")
-        if image.ndim != 3:
-            raise ValueError(f"the image is {image.shape} {image.dtype}; it must be (H, W, 3) uint8")
-        return self._fitted(image[None], name, notes)
-
-    def _frames(self, video: Any, notes: list[str]) -> np.ndarray | None:
-        """(F, H, W, 3) uint8 of a path, or of pictures of any size at the grid's rate."""
-        if video is None:
-            return None
-        if isinstance(video, str | Path):
-            return self._film(video, notes)
-        wanted = f"({self.grid.frames}, H, W, 3) uint8, {self.grid.fps:g} pictures a second"
-        video = array("the video", video, wanted)
-        if video.ndim != 4 or len(video) != self.grid.frames:
-            raise ValueError(f"the video is {video.shape} {video.dtype}; this model needs {wanted}")
-        return self._fitted(video, "the video", notes)
-
-    def _film(self, path: str | Path, notes: list[str]) -> np.ndarray | None:
-        """The beginning of a file, on the grid."""
-        from ccl.media import MediaError, first_picture, read_clip
-
-        grid, alone = self.grid, AV(True, False)
-        try:  # a little more than is needed, to see whether it goes on
-            longer = replace(grid, frames=grid.frames + grid.stride_time)
-            video = read_clip(path, grid=longer, require=alone).video
-            assert video is not None
-            video = video[: grid.frames]
-            notes.append(f"{path} goes on after {grid.seconds:.2f} s; its first {grid.seconds:.2f} s were taken")
-        except MediaError:
-            video = read_clip(path, grid=grid, require=alone).video
-        self._note_crop(first_picture(path), str(path), notes)
-        return video
-
-    def _fitted(self, pictures: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
-        """Pictures in the grid's size: the largest centred part of that shape, resized."""
-        from ccl.media import fit_image
-
-        if pictures.shape[3] != 3 or pictures.dtype != np.uint8 or 0 in pictures.shape:
-            raise ValueError(
-                f"{name} has pictures of {pictures.shape[1:]} {pictures.dtype}; they must be (H, W, 3) uint8"
-            )
-        height, width = self.grid.height, self.grid.width
-        if pictures.shape[1:3] == (height, width):
-            return pictures
-        self._note_crop(pictures[0], name, notes)
-        return np.stack([fit_image(picture, height, width) for picture in pictures])
-
-    def _note_crop(self, picture: np.ndarray, name: str, notes: list[str]) -> None:
-        """Say which part of pictures like this one is taken, where their shape is not the grid's."""
-        height, width, _ = picture.shape
-        scale = min(height / self.grid.height, width / self.grid.width)
-        tall, wide = round(scale * self.grid.height), round(scale * self.grid.width)
-        if (tall, wide) != (height, width):
-            notes.append(f"{name} is {width} x {height}; its middle {wide} x {tall} was taken")
-
-    def _sound(self, audio: Any, notes: list[str]) -> np.ndarray | None:
-        """Cut, or padded with silence, to the length of a clip."""
-        if audio is None:
-            return None
-        name = str(audio) if isinstance(audio, str | Path) else "the sound"
-        if isinstance(audio, str | Path):
-            from ccl.media import read_audio
-
-            audio = read_audio(audio, self.grid.sample_rate)
-        needed = "mono samples (S,), floats in [-1, 1]"
-        audio = array("the sound", audio, needed)
-        if not is_sound(audio) or not len(audio):
-            raise ValueError(f"the sound is {arguments.told(audio)}; this model needs {needed}")
-        audio = audio.astype(np.float32)
-        if not np.abs(audio).max() <= LOUDEST:
-            raise ValueError(f"the sound reaches {np.abs(audio).max():g}; samples are from -1 to 1")
-        seconds, wanted = len(audio) / self.grid.sample_rate, self.grid.seconds
-        if len(audio) > self.grid.samples:
-            notes.append(f"{name} lasts {seconds:.2f} s; its first {wanted:.2f} s were taken")
-        elif len(audio) < self.grid.samples:
-            notes.append(f"{name} lasts {seconds:.2f} s; silence follows, up to {wanted:.2f} s")
-        return fit(audio, self.grid.samples)
-
-
-def shared_stream(rows: Sequence[Row]) -> Stream | None:
-    """The stream that all rows are given."""
-    if not rows:
-        raise ValueError("there is no prompt to generate from")
-    given = {row.given for row in rows}
-    if len(given) > 1:
-        raise ValueError("the rows of a batch must all be given the same stream")
-    return given.pop()
 
 
 def place(device: str | torch.device) -> torch.device:
@@ -494,22 +314,3 @@ def place(device: str | torch.device) -> torch.device:
         return torch.device(device)
     except (RuntimeError, AssertionError, TypeError) as error:  # as torch has it, for names, numbers and builds
         raise ValueError(f"there is no device {device!r} here; give cpu, or cuda where there is a GPU") from error
-
-
-def array(name: str, given: Any, wanted: str) -> np.ndarray:
-    """What is given as an array: an array, a tensor or nested lists. ValueError where it is none."""
-    try:
-        return np.asarray(given)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {arguments.told(given)}; this model needs {wanted}") from error
-
-
-def to_frames(video: Float[Tensor, "c f h w"]) -> UInt8[np.ndarray, "f h w c"]:
-    """Pictures in [-1, 1] as bytes."""
-    levels = ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return rearrange(levels, "c f h w -> f h w c").cpu().numpy()
-
-
-def fit(audio: Float32[np.ndarray, " s"], samples: int) -> Float32[np.ndarray, " n"]:
-    """Cut, or pad with silence, to a length: latents hold a whole number of blocks, a clip may not."""
-    return np.pad(audio[:samples], (0, max(0, samples - len(audio))))

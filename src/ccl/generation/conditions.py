@@ -1,0 +1,237 @@
+"""What a clip is given: read onto the model's grid, encoded, and held or shown while the rest is generated.
+
+Given pictures and sound, and a first picture, are latent frames that stay as they are (ccl.sampling.Held); a network of
+Wan2.1-I2V's kind is shown its first picture instead. Whatever had to be cut, padded or cropped becomes a note, a
+sentence on the clip. B clips, T latent frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from ccl import arguments
+from ccl.codecs.base import Codec
+from ccl.grid import Grid
+from ccl.image import ImageEncoder
+from ccl.image.first import show
+from ccl.media import MediaError, first_picture, fit_image, is_sound, read_audio, read_clip, read_image
+from ccl.model.image import Shown
+from ccl.rows import Row
+from ccl.sampling import Held
+from ccl.text.vocabulary import unknown
+from ccl.types import AV, STREAMS, Stream
+
+LOUDEST = 100.0  # of samples: far above what any recording overshoots 1 by, and below what integers of 16 bits are
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Given media as one model takes them.
+
+    Args:
+        codec: of the model.
+        grid: of its clips.
+        device: where the codec works.
+        image: encoder of the first picture, of a network that is shown one.
+    """
+
+    codec: Codec
+    grid: Grid
+    device: torch.device
+    image: ImageEncoder | None = None
+
+    def held(self, media: Sequence[AV[Any]], like: AV[Any]) -> Held:
+        """Latents of the given media, where they hold; None where a stream has none.
+
+        A first picture is a video of one frame, so it holds the first latent frame; rows of a batch may differ.
+
+        Args:
+            media: of each row, as `read` gives them.
+            like: noise (B, C, T, ...) of each stream that takes part.
+        """
+        clean, mask = zip(*(self._held(stream, media, x) for stream, x in zip(STREAMS, like, strict=True)), strict=True)
+        return Held(AV(*clean), AV(*mask))
+
+    def _held(
+        self, stream: Stream, media: Sequence[AV[Any]], like: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        given = {row: getattr(m, stream) for row, m in enumerate(media) if getattr(m, stream) is not None}
+        if like is None or not given:
+            return None, None
+        clean = torch.zeros_like(like)
+        mask = torch.zeros(like.shape[0], like.shape[2], dtype=torch.bool, device=like.device)
+        for row, x in given.items():
+            z = self.encode(stream, x)
+            clean[row, :, : z.shape[1]], mask[row, : z.shape[1]] = z, True
+        return clean, mask
+
+    def encode(self, stream: Stream, media: np.ndarray) -> Tensor:
+        """(C, T, ...) latents of one clip's pictures or sound."""
+        x = torch.tensor(media, device=self.device)[None]  # a copy: an array may be read-only
+        if stream == "audio":
+            return self.codec.audio.encode(x, self.grid.t_a)[0]
+        return self.codec.video.encode(rearrange(x, "b f h w c -> b c f h w").float() / 127.5 - 1)[0]
+
+    def shown(self, rows: Sequence[Row], media: Sequence[AV[Any]]) -> Shown:
+        """The first picture of each row, as a network of Wan2.1-I2V's kind is shown it; of given pictures, the first.
+
+        Raises:
+            ValueError: a row has none, or the model has no encoder of it.
+        """
+        if lacking := [row.id for row, x in zip(rows, media, strict=True) if x.video is None]:
+            raise ValueError(f"{lacking[0]}: this network is always shown a first picture: give `image`")
+        if self.image is None:
+            raise ValueError(
+                "this network is shown a first picture, but the model's config has no encoder of it, `image`"
+            )
+        each = []
+        for x in media:  # one at a time, so that a clip does not depend on its batch
+            picture = torch.tensor(x.video[:1], device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            each.append(show(picture, self.grid.frames, self.codec.video, self.image))
+        return Shown(torch.cat([one.latents for one in each]), torch.cat([one.states for one in each]))
+
+
+def streams_of(rows: Sequence[Row], wanted: AV[bool]) -> tuple[Stream | None, AV[bool]]:
+    """The stream that all rows are given, and which ones are to be generated.
+
+    Raises:
+        ValueError: there are no rows, they are not given the same, or what they are given leaves nothing to generate.
+    """
+    if not rows:
+        raise ValueError("there is no prompt to generate from")
+    given = {row.given for row in rows}
+    if len(given) > 1:
+        raise ValueError("the rows of a batch must all be given the same stream")
+    (shared,) = given
+    generated = AV(wanted.video and shared != "video", wanted.audio and shared != "audio")
+    if not any(generated):
+        raise ValueError("nothing is left to generate: ask for a stream that is not given")
+    if not generated.video and any(row.image is not None for row in rows):
+        raise ValueError("a first image is given, but no pictures are to be generated")
+    return shared, generated
+
+
+def notes_of(rows: Sequence[Row], remark: str, known: Collection[str] | None) -> list[list[str]]:
+    """The notes of each row before its media are read.
+
+    Args:
+        rows: whose clips are to be made.
+        remark: on all of them.
+        known: words that the model has learned, where it says so; others are noted.
+    """
+    heard = ([note] if known and (note := unknown((row.prompt, row.negative), known)) else [] for row in rows)
+    return [([remark] if remark else []) + words for words in heard]
+
+
+def read(row: Row, grid: Grid, notes: list[str]) -> AV[Any]:
+    """What is given, as media: video (F, H, W, 3) uint8, of one frame for a first image, and audio (S,) float32.
+
+    Args:
+        row: that names it.
+        grid: of the clip.
+        notes: gets a sentence for each thing that was cut, padded or cropped.
+    """
+    pictures = frames(row.video, grid, notes) if row.image is None else picture(row.image, grid, notes)
+    return AV(pictures, sound(row.audio, grid, notes))
+
+
+def picture(image: Any, grid: Grid, notes: list[str]) -> UInt8[np.ndarray, "1 h w 3"]:
+    """A path, or a picture of any size, in the grid's."""
+    name = str(image) if isinstance(image, str | Path) else "the image"
+    if isinstance(image, str | Path):
+        image = read_image(image)
+    image = array("the image", image, "(H, W, 3) uint8")
+    if image.ndim != 3:
+        raise ValueError(f"the image is {image.shape} {image.dtype}; it must be (H, W, 3) uint8")
+    return fitted(image[None], grid, name, notes)
+
+
+def frames(video: Any, grid: Grid, notes: list[str]) -> UInt8[np.ndarray, "f h w 3"] | None:
+    """A path, or pictures of any size at the grid's rate, in the grid's size."""
+    if video is None:
+        return None
+    if isinstance(video, str | Path):
+        return film(video, grid, notes)
+    wanted = f"({grid.frames}, H, W, 3) uint8, {grid.fps:g} pictures a second"
+    video = array("the video", video, wanted)
+    if video.ndim != 4 or len(video) != grid.frames:
+        raise ValueError(f"the video is {video.shape} {video.dtype}; this model needs {wanted}")
+    return fitted(video, grid, "the video", notes)
+
+
+def film(path: str | Path, grid: Grid, notes: list[str]) -> UInt8[np.ndarray, "f h w 3"] | None:
+    """The beginning of a file, on the grid."""
+    alone = AV(True, False)
+    try:  # a little more than is needed, to see whether it goes on
+        longer = replace(grid, frames=grid.frames + grid.stride_time)
+        video = read_clip(path, grid=longer, require=alone).video
+        assert video is not None
+        video = video[: grid.frames]
+        notes.append(f"{path} goes on after {grid.seconds:.2f} s; its first {grid.seconds:.2f} s were taken")
+    except MediaError:
+        video = read_clip(path, grid=grid, require=alone).video
+    note_crop(first_picture(path), grid, str(path), notes)
+    return video
+
+
+def fitted(pictures: np.ndarray, grid: Grid, name: str, notes: list[str]) -> UInt8[np.ndarray, "f h w 3"]:
+    """Pictures in the grid's size: the largest centred part of that shape, resized."""
+    if pictures.shape[3] != 3 or pictures.dtype != np.uint8 or 0 in pictures.shape:
+        raise ValueError(f"{name} has pictures of {pictures.shape[1:]} {pictures.dtype}; they must be (H, W, 3) uint8")
+    if pictures.shape[1:3] == (grid.height, grid.width):
+        return pictures
+    note_crop(pictures[0], grid, name, notes)
+    return np.stack([fit_image(picture, grid.height, grid.width) for picture in pictures])
+
+
+def note_crop(picture: np.ndarray, grid: Grid, name: str, notes: list[str]) -> None:
+    """Say which part of pictures like this one is taken, where their shape is not the grid's."""
+    height, width, _ = picture.shape
+    scale = min(height / grid.height, width / grid.width)
+    tall, wide = round(scale * grid.height), round(scale * grid.width)
+    if (tall, wide) != (height, width):
+        notes.append(f"{name} is {width} x {height}; its middle {wide} x {tall} was taken")
+
+
+def sound(audio: Any, grid: Grid, notes: list[str]) -> Float32[np.ndarray, " s"] | None:
+    """A path, or samples at the grid's rate: cut, or padded with silence, to the length of a clip."""
+    if audio is None:
+        return None
+    name = str(audio) if isinstance(audio, str | Path) else "the sound"
+    if isinstance(audio, str | Path):
+        audio = read_audio(audio, grid.sample_rate)
+    needed = "mono samples (S,), floats in [-1, 1]"
+    audio = array("the sound", audio, needed)
+    if not is_sound(audio) or not len(audio):
+        raise ValueError(f"the sound is {arguments.told(audio)}; this model needs {needed}")
+    audio = audio.astype(np.float32)
+    if not np.abs(audio).max() <= LOUDEST:
+        raise ValueError(f"the sound reaches {np.abs(audio).max():g}; samples are from -1 to 1")
+    seconds, wanted = len(audio) / grid.sample_rate, grid.seconds
+    if len(audio) > grid.samples:
+        notes.append(f"{name} lasts {seconds:.2f} s; its first {wanted:.2f} s were taken")
+    elif len(audio) < grid.samples:
+        notes.append(f"{name} lasts {seconds:.2f} s; silence follows, up to {wanted:.2f} s")
+    return to_length(audio, grid.samples)
+
+
+def array(name: str, given: Any, wanted: str) -> np.ndarray:
+    """What is given as an array: an array, a tensor or nested lists. ValueError where it is none."""
+    try:
+        return np.asarray(given)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} is {arguments.told(given)}; this model needs {wanted}") from error
+
+
+def to_length(audio: Float32[np.ndarray, " s"], samples: int) -> Float32[np.ndarray, " n"]:
+    """Cut, or pad with silence, to a length: latents hold a whole number of blocks, a clip may not."""
+    return np.pad(audio[:samples], (0, max(0, samples - len(audio))))

@@ -25,7 +25,7 @@ from ccl.storage.run import leaves
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.types import OPEN, Route
 from ccl.weights.catalogue import TABLE
-from ccl.weights.pretrained import classes, missing
+from ccl.weights.find import classes, missing
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

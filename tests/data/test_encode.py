@@ -35,7 +35,7 @@ from ccl.tasks import PAPER_TASKS
 from ccl.text.states import TextStates, valid
 from ccl.training.module import JointDiffusion
 from ccl.types import AV
-from ccl.weights.pretrained import Absent
+from ccl.weights.find import Absent
 from helpers import ROOT, TESTS
 from helpers.fakes import GRID, make_net, make_text
 from helpers.tiny_clips import tiny_clip, tiny_folder, tiny_sources

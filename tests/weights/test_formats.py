@@ -18,7 +18,7 @@ from ccl.model.stored import Stored, files
 from ccl.weights import catalogue as weights
 from ccl.weights.fill import fill
 from ccl.weights.formats import check_finite
-from ccl.weights.pretrained import tensors, weight_files
+from ccl.weights.read import tensors, weight_files
 from helpers.wan_streams import as_shards_of_wan, original, ours, refused, wan
 
 ONE = "diffusion_pytorch_model.safetensors"
@@ -171,10 +171,11 @@ def test_a_file_that_was_packed_anew_gives_its_numbers_not_the_packed_bytes(tmp_
         assert torch.equal(dict(read(tmp_path / "packed.pth"))["a.weight"], right)
 
 
-def test_a_file_with_two_networks_in_it_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [tensors, Stored])
+def test_a_file_with_two_networks_in_it_is_told(read: Callable[[Path], Any], tmp_path: Path) -> None:
     torch.save({name: {"a.weight": torch.ones(2)} for name in ("generator", "state_dict")}, tmp_path / "two.pth")
     with pytest.raises(ValueError, match=r"two\.pth holds two networks, generator and state_dict"):
-        dict(tensors(tmp_path / "two.pth"))
+        dict(read(tmp_path / "two.pth"))
 
 
 @pytest.mark.parametrize(

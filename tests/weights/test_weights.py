@@ -195,7 +195,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 NO_WEIGHTS = {
     "a pickle of a list": (lambda path: torch.save([1, 2], path), "it holds a list, not tensors by name"),
     "text": (lambda path: path.write_text("hello"), "cannot be read as weights"),
-    "an empty file": (lambda path: path.write_bytes(b""), "0 bytes that are none"),
+    "an empty file": (lambda path: path.write_bytes(b""), "w.pt is an empty file"),
     "protocol 4": (lambda path: path.write_bytes(pickle.dumps(print, protocol=4)), "could be code"),
 }
 

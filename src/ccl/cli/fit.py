@@ -35,7 +35,7 @@ from ccl.sampling import Sampling
 from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.storage.run import RunFolder
 from ccl.training.module import JointDiffusion
-from ccl.weights.pretrained import missing
+from ccl.weights.find import missing
 
 # Key at the top -> the callback and its argument that it stands for: there is no other way into one item of a list.
 CALLBACKS = {

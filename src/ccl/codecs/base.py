@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ccl import arguments
 from ccl.grid import Grid
 from ccl.types import AV
-from ccl.weights.pretrained import Absent
+from ccl.weights.find import Absent
 
 
 def check_statistics(mean: Tensor, std: Tensor, channels: int, source: object) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl.codecs.base import AudioCodec
-from ccl.weights.pretrained import Frozen
+from ccl.weights.frozen import Frozen
 
 
 class FrozenAudioCodec(AudioCodec):

@@ -26,7 +26,8 @@ from ccl.codecs.base import check_statistics
 from ccl.codecs.frozen_audio import FrozenAudioCodec
 from ccl.codecs.mel import MelMagnitude
 from ccl.weights.fill import fill
-from ccl.weights.pretrained import digest, find, read_json, stamp, tensors
+from ccl.weights.find import find
+from ccl.weights.read import digest, read_json, stamp, tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_ltx2_audio import AutoencoderKLLTX2Audio

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from ccl.codecs.frozen_audio import FrozenAudioCodec
 from ccl.codecs.mel import MelMagnitude
 from ccl.weights.fill import fill
-from ccl.weights.pretrained import digest, find, stamp, tensors
+from ccl.weights.find import find
+from ccl.weights.read import digest, stamp, tensors
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_mmaudio import MMAudioAutoencoder

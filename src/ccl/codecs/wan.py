@@ -22,7 +22,9 @@ from torch import Tensor
 
 from ccl.codecs.base import VideoCodec, check_statistics
 from ccl.weights.fill import fill
-from ccl.weights.pretrained import Frozen, Precision, digest, find, read_json, stamp, tensors
+from ccl.weights.find import find
+from ccl.weights.frozen import Frozen, Precision
+from ccl.weights.read import digest, read_json, stamp, tensors
 
 WHAT = "Wan's video VAE"
 ORIGINAL = "Wan2.1_VAE.pth"

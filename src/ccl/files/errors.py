@@ -59,7 +59,9 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
             raise  # it names the file already
         if isinstance(error, UnpicklingError) and "Weights only load failed" in said:  # and how to run it all the same
             said = "it holds more than tensors and plain values, which could be code, or is no such file"
-        said = f"it lacks {said}" if isinstance(error, KeyError) else said[:200]
+        if isinstance(error, KeyError):  # of a number: a code that the parser does not know
+            said = "it is no such file" if said.isdigit() else f"it lacks {said}"
+        said = said[:200]
         raise FileError(f"{path} cannot be read as {what} ({said or type(error).__name__})") from error
 
 

@@ -35,7 +35,7 @@ from ccl.tasks import generation_route
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
 from ccl.types import AV, STREAMS
-from ccl.weights.pretrained import Precision
+from ccl.weights.frozen import Precision
 
 
 class Pipeline:

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from ccl.image.base import ImageEncoder
 from ccl.weights.fill import fill
-from ccl.weights.pretrained import Frozen, Precision, find, read_json, tensors
+from ccl.weights.find import find
+from ccl.weights.frozen import Frozen, Precision
+from ccl.weights.read import read_json, tensors
 
 WHAT = "the image encoder CLIP"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's, of pictures in [0, 1]

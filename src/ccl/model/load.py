@@ -209,7 +209,7 @@ def load_wan(net: nn.Module, path: str | Path, stream: Stream = "video", *, plac
     Raises:
         ValueError: in one sentence, where there is none, it is damaged, or keys and shapes do not fit.
     """
-    from ccl.weights.pretrained import find
+    from ccl.weights.find import find
 
     return load_stream(net, Stored(find(path, "a backbone")), stream, source=str(path), place=place)
 

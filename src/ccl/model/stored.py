@@ -7,20 +7,16 @@ tensors.
 
 from __future__ import annotations
 
-import pickle
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ccl.weights.formats import foreign_file, mappable
-from ccl.weights.pretrained import read_json, weight_map
+from ccl.weights.read import SAFE, named, opened, read_json, weight_map
 
-SAFE, PICKLED = (".safetensors",), (".pth", ".pt", ".bin", ".ckpt")
+PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 INDEX, PIPELINE = ".safetensors.index.json", "model_index.json"
 PART = re.compile(r"-\d{5}-of-(\d{5})(?=\.\w+$)")
 # Folders of a backbone: in a pipeline of diffusers, and in Wan2.2's own release. Wan2.2-A14B is two networks, one for
@@ -33,8 +29,6 @@ TYPES = {
     **{"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"},
     **{"U8": "uint8", "BOOL": "bool", "C64": "complex64"},
 }
-# Where a file of torch.save holds its tensors, when they are not at the top.
-NESTED = ("state_dict", "model", "module", "generator")
 
 
 class Stored(Mapping[str, Tensor]):
@@ -51,14 +45,14 @@ class Stored(Mapping[str, Tensor]):
         self.path = Path(path)
         self._of: dict[str, Any] = {}  # the opened file of each name
         for file in files(self.path):
-            opened = _open(file)
-            if twice := self._of.keys() & set(opened.keys()):
+            held = opened(file) if file.suffix == SAFE else named(opened(file), file)
+            if twice := self._of.keys() & set(held.keys()):
                 raise ValueError(f"{self.path} holds {min(twice)} in two files; name the one that is meant")
-            self._of.update(dict.fromkeys(opened.keys(), opened))
+            self._of.update(dict.fromkeys(held.keys(), held))
 
     def __getitem__(self, name: str) -> Tensor:
-        opened = self._of[name]
-        return opened[name] if isinstance(opened, dict) else opened.get_tensor(name)
+        held = self._of[name]
+        return held[name] if isinstance(held, dict) else held.get_tensor(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._of)
@@ -68,15 +62,15 @@ class Stored(Mapping[str, Tensor]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor, which is not read for it."""
-        opened = self._of[name]
-        return tuple(opened[name].shape if isinstance(opened, dict) else opened.get_slice(name).get_shape())
+        held = self._of[name]
+        return tuple(held[name].shape if isinstance(held, dict) else held.get_slice(name).get_shape())
 
     def dtype(self, name: str) -> str:
         """Of a tensor's numbers, in torch's words as far as it has them; the tensor is not read for it."""
-        opened = self._of[name]
-        if isinstance(opened, dict):
-            return str(opened[name].dtype).removeprefix("torch.")
-        kind = opened.get_slice(name).get_dtype()
+        held = self._of[name]
+        if isinstance(held, dict):
+            return str(held[name].dtype).removeprefix("torch.")
+        kind = held.get_slice(name).get_dtype()
         return TYPES.get(kind, kind)
 
 
@@ -100,7 +94,7 @@ def files(path: Path) -> list[Path]:
         return files(path / found[0])
     below = sorted(folder.name for folder in path.iterdir() if folder.is_dir() and _networks(folder))
     hint = f"; name {_listed([str(path / name) for name in below], 'or')}" if below else ""
-    raise ValueError(f"{path} holds no {SAFE[0]} weights{hint}")
+    raise ValueError(f"{path} holds no {SAFE} weights{hint}")
 
 
 def _networks(folder: Path) -> list[str]:
@@ -113,7 +107,7 @@ def _networks(folder: Path) -> list[str]:
         return inner + [name for name in INNER[0] if name not in inner and named.get(name) not in (None, [None, None])]
     indices = sorted(folder.glob(f"*{INDEX}"))
     held = {file for index in indices for file in _shards(index)}
-    for suffixes in (SAFE, PICKLED):  # the original releases have other networks' pickles beside
+    for suffixes in ((SAFE,), PICKLED):  # the original releases have other networks' pickles beside
         loose = sorted(file for file in folder.iterdir() if file.suffix in suffixes and file not in held)
         first = {PART.sub("", file.name): file.name for file in reversed(loose)}
         if names := [*inner, *(index.name for index in indices), *sorted(first.values())]:
@@ -146,39 +140,3 @@ def _complete(parts: list[Path], how: str) -> list[Path]:
 def _listed(names: list[str], word: str = "and") -> str:
     shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"]
     return f" {word} ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
-def _open(file: Path) -> Any:
-    """An opened safetensors file, or a dict of tensors that are mapped from theirs."""
-    if foreign := foreign_file(file):
-        raise ValueError(f"{file} is {foreign}")
-    if file.suffix in SAFE:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            return safe_open(file, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{file} cannot be read as weights ({_short(error)}); was it fetched or copied whole?"
-            ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's words about odd pickles; they are read or refused all the same
-            state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable(file))
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{file} holds more than tensors or is damaged, and no code in a file of weights is ever run; take the "
-            f"{SAFE[0]} of the same network"
-        ) from error
-    except Exception as error:  # torch raises whatever the bytes provoke
-        raise ValueError(f"{file} cannot be read as weights ({_short(error)})") from error
-    for name in NESTED:
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{file} holds no table of named tensors")
-    return dict(state)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

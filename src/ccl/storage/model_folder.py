@@ -29,8 +29,8 @@ from ccl.storage.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_
 from ccl.storage.trust import Trust, trusted_modules
 from ccl.text.base import TextEncoder
 from ccl.weights.fill import check_shapes, fill, shapes_of
+from ccl.weights.find import missing
 from ccl.weights.formats import check_dtype, check_finite
-from ccl.weights.pretrained import missing
 
 __all__ = [
     "CONFIG",

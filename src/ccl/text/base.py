@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ccl.weights.pretrained import Absent
+from ccl.weights.find import Absent
 
 MOST = 2**16  # states of a prompt
 

@@ -22,7 +22,9 @@ from torch import Tensor
 from ccl import arguments
 from ccl.text.base import TextEncoder, check_length
 from ccl.weights.fill import fill
-from ccl.weights.pretrained import Frozen, Precision, digest, find, read_json, stamp, tensors
+from ccl.weights.find import find
+from ccl.weights.frozen import Frozen, Precision
+from ccl.weights.read import digest, read_json, stamp, tensors
 
 WHAT = "the text encoder umT5"
 ORIGINAL = "models_t5_umt5-xxl-enc-bf16.pth"

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import difflib
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from ccl import files
+from ccl.files import FileError, reading
 from ccl.files import sha256 as sha256
-from ccl.weights.formats import check_dtype, check_finite, foreign_file
+from ccl.weights.formats import check_dtype, check_finite
+from ccl.weights.read import SAFE, opened
 
 
 class MissingWeights(ValueError):  # noqa: N818 - a state of the machine, told in one sentence
@@ -321,7 +321,12 @@ def read(path: str | Path) -> Mapping[str, Any]:
             floats, or are not finite.
     """
     path = Path(path)
-    found = _read(path)
+    found = opened(path)
+    if path.suffix == SAFE:
+        with reading(path, "weights"), found:
+            found = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118 - no mapping
+    if not isinstance(found, Mapping):
+        raise FileError(f"{path} cannot be read as weights (it holds a {type(found).__name__}, not tensors by name)")
     _check(found, path)
     return found
 
@@ -334,26 +339,3 @@ def _check(found: Mapping[Any, Any], path: Path) -> None:
         elif isinstance(value, torch.Tensor):
             check_dtype(str(name), value.dtype, path)
             check_finite(str(name), value, path)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if path.is_file() and (foreign := foreign_file(path)):
-        raise ValueError(f"{path} is {foreign}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other pickles than torch's, which are refused or read all the same
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise whatever the bytes provoke
-        reason = " ".join(str(error).split())[:160]
-        if isinstance(error, UnpicklingError) and "Weights only load failed" in reason:
-            reason = "it holds more than tensors, which could be code, or is no such file"
-        if not reason or reason.isdigit():
-            reason = f"{path.stat().st_size:,} bytes that are none" if path.is_file() else type(error).__name__
-        raise ValueError(f"{path} cannot be read as weights ({reason})") from error
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} cannot be read as weights (it holds a {type(found).__name__}, not tensors by name)")
-    return found

@@ -49,6 +49,8 @@ def foreign_file(path: Path) -> str:
     """What a file is, in words, where its name or first bytes say that it holds no weights as they are read here."""
     with path.open("rb") as file:
         head = file.read(64)
+    if not head:
+        return "an empty file; fetch it again"
     if path.suffix.lower() == ".gguf":
         head = HEADS[0][0]
     page = head.lstrip().lower()

@@ -1,0 +1,130 @@
+"""Published weights on this machine: where they lie, and in a sentence what is missing of those that a config names.
+
+Nothing is fetched here; the sentence says how (`ccl weights fetch`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+class Absent(ValueError):  # noqa: N818 - a fact more than an error
+    """Weights that a config names are not on this machine; the message is one sentence."""
+
+
+def find(path: str | Path, what: str) -> Path:
+    """A file or folder, or where weights that were fetched lie on this machine.
+
+    Args:
+        path: as a config gives it: a path, a name of `ccl weights list`, or OWNER/REPO of the hub.
+        what: for the message, as "Wan's VAE".
+
+    Raises:
+        Absent: there is none; weights of a known name are to be fetched first.
+    """
+    found = search(path)
+    if found is not None:
+        return found
+    fetch = command([str(path)])
+    if not fetch:
+        raise Absent(f"there is no file or folder {path}, given as {what}{_nearest(str(path))}")
+    raise Absent(f"{what} is {path}, which is not on this machine: `{fetch}`, or name a folder")
+
+
+def search(path: str | Path) -> Path | None:
+    """As `find`; None where there is none."""
+    given = Path(path).expanduser()
+    if given.exists():
+        return given
+    from ccl.weights.catalogue import cache
+
+    name = str(path)
+    if (entry := _entry(name)) is not None:
+        if (place := cache() / entry.file).exists():
+            return place
+        name = entry.source[0].removeprefix("hf:") if entry.source else ""
+    if not HUB_NAME.fullmatch(name):
+        return None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def missing(config: Any) -> str:
+    """One sentence that names all published weights that a config asks for and this machine does not have; "" for none.
+
+    Args:
+        config: plain values. A class says in its attribute `sources` which of its arguments name weights, and a key
+            `pretrained` names some or, in an object, one for each stream.
+    """
+    lacking: dict[str, list[str]] = {}
+    for key, path in _sources(config):
+        if search(path) is None:
+            lacking.setdefault(str(path), []).append(key)
+    if not lacking:
+        return ""
+    listed = ", ".join(f"{path} ({' and '.join(keys)})" for path, keys in lacking.items())
+    fetch = command(lacking)
+    how = f"; `{fetch}` fetches them, or name files of your own" if fetch else ""
+    return f"the config names weights that are not on this machine: {listed}{how}"
+
+
+def command(names: Iterable[str]) -> str:
+    """The line that fetches what can be fetched of these; "" for paths."""
+    known = list(dict.fromkeys(entry.name for name in names if (entry := _entry(name)) is not None))
+    # runs/x reads like a repository of the hub; where there is a folder runs, it is none.
+    hub = [
+        name for name in names if _entry(name) is None and HUB_NAME.fullmatch(name) and not Path(name).parent.is_dir()
+    ]
+    others = [f"hf download {name}" for name in hub]
+    return " && ".join(([f"ccl weights fetch {' '.join(known)}"] if known else []) + others)
+
+
+def classes(config: Any, path: str = "") -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Every class_path of a config: (dotted path, the class, its init_args)."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_path"), str):
+            yield path, pkgutil.resolve_name(config["class_path"]), config.get("init_args") or {}
+        for key, value in config.items():
+            yield from classes(value, f"{path}.{key}".strip("."))
+    elif isinstance(config, list):
+        for index, value in enumerate(config):
+            yield from classes(value, f"{path}.{index}")
+
+
+def _sources(config: Any) -> Iterator[tuple[str, str]]:
+    """(dotted key, path) of all weights that a config names."""
+    for path, cls, args in classes(config):
+        given = ((f"{path}.init_args.{name}", args.get(name)) for name in getattr(cls, "sources", ()))
+        yield from ((key, value) for key, value in given if value is not None)
+    model = config.get("model") or {}
+    pretrained = model.get("pretrained")
+    for stream, value in (pretrained if isinstance(pretrained, dict) else {"": pretrained}).items():
+        if value is not None:
+            yield f"model.pretrained.{stream}".rstrip("."), value
+
+
+def _entry(name: str) -> Any:
+    """The line of the table of weights that a name, or a repository of the hub, stands for."""
+    from ccl.weights.catalogue import TABLE
+
+    found = TABLE.get(name)
+    return found or next((entry for entry in TABLE.values() if f"hf:{name}" in entry.source), None)
+
+
+def _nearest(name: str) -> str:
+    from ccl.weights.catalogue import TABLE
+
+    near = difflib.get_close_matches(name, TABLE, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -21,7 +21,7 @@ import ccl
 from ccl import arguments, codecs, guidance, interaction, model, text
 from ccl.codecs import Codec, EmbeddedAudio, EmbeddedVideo
 from ccl.evaluation import METRICS, Film, Row, score
-from ccl.generation.pipeline import Pipeline
+from ccl.generation import Pipeline
 from ccl.grid import Grid
 from ccl.guidance import UCG2, UCG3, TextCFG, named
 from ccl.media import Clip

@@ -13,7 +13,7 @@ from ccl.data.bucketed import Buckets, of_bucket
 from ccl.data.encode import encode_shards
 from ccl.data.shards import Shards, collate
 from ccl.data.write import write_shards
-from ccl.generation.pipeline import Pipeline
+from ccl.generation import Pipeline
 from ccl.grid import Grid
 from ccl.interaction.align import TARP, audio_positions
 from ccl.planning.follow import inputs

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ccl.generation.pipeline import Pipeline
+    from ccl.generation import Pipeline
 
 __all__ = ["load"]
 __version__ = "0.1.0"
@@ -21,6 +21,6 @@ def load(path: str | None = None, *, device: str | None = None, trust: Iterable[
         device: None is the GPU where there is one.
         trust: modules whose classes its config may name beside those of ccl, as ("mine",) for `mine.Fusion`.
     """
-    from ccl.generation.pipeline import Pipeline
+    from ccl.generation import Pipeline
 
     return Pipeline.load(path, device=device, trust=trust)

@@ -18,7 +18,7 @@ from ccl.cli.errors import UsageError
 from ccl.cli.parser import STEPS, Parser, Whole, folder_to_write, path_of, text_of
 
 if TYPE_CHECKING:
-    from ccl.generation.pipeline import Pipeline
+    from ccl.generation import Pipeline
     from ccl.rows import Row
 
 SETS = {"joint": "joint: pictures and sound from the prompt", "a2v": "a2v: pictures for a given sound"}
@@ -84,7 +84,7 @@ def run(
     """
     with stage("fit"):
         folder = fit(configs, runs_dir, name, overrides)
-    from ccl.generation.pipeline import Pipeline
+    from ccl.generation import Pipeline
     from ccl.storage.checkpoint import last_checkpoint
     from ccl.storage.model_folder import export
 

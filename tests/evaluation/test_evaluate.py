@@ -21,7 +21,7 @@ import ccl
 from ccl import cli
 from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
-from ccl.generation.pipeline import Pipeline
+from ccl.generation import Pipeline
 from ccl.media import Clip, read_natural
 from ccl.rows import Row, write_rows
 from ccl.storage.model_folder import save_model

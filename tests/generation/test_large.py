@@ -16,8 +16,8 @@ import torch
 
 from ccl.cli.errors import UsageError
 from ccl.cli.parts import share_of
+from ccl.generation import Pipeline
 from ccl.generation.generate import generate_files
-from ccl.generation.pipeline import Pipeline
 from ccl.media import Clip, read_clip
 from ccl.rows import Row
 from ccl.storage.model_folder import build, load_model, save_model
@@ -138,7 +138,7 @@ SCRIPT = """
     import torch
     torch.set_num_threads(1)
     from ccl import cli
-    from ccl.generation.pipeline import Pipeline  # imported once, for all
+    from ccl.generation import Pipeline  # imported once, for all
 
     model, prompts, out = sys.argv[1:]
     line = ["generate", "--ckpt", model, "--prompts", prompts, "--batch-size", "2", "--device", "cpu", "--steps", "1"]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import yaml
 
-from ccl.generation.pipeline import Pipeline
+from ccl.generation import Pipeline
 from ccl.storage.model_folder import build
 
 SMALL = """\

@@ -18,7 +18,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, 
 from ccl import planning
 from ccl.callbacks.preview import Preview
 from ccl.codecs.wan import WanVideo
-from ccl.generation.pipeline import Pipeline
+from ccl.generation import Pipeline
 from ccl.grid import Grid
 from ccl.guidance import TextCFG, guided
 from ccl.image.clip import CLIPVision

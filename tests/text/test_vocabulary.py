@@ -31,7 +31,7 @@ from ccl.data.world.script import (
 from ccl.data.world.voice import Pitch
 from ccl.files import FileError
 from ccl.files.yamltext import read_yaml
-from ccl.generation.pipeline import Pipeline
+from ccl.generation import Pipeline
 from ccl.storage.model_folder import CONFIG, SHIPPED, WEIGHTS, export, save_model
 from ccl.storage.source import find_source
 from ccl.text import EmbeddedText, vocabulary

@@ -82,7 +82,7 @@ class Preview(Callback):
 
     def sample(self, trainer: Any, pl_module: Any, net: nn.Module, text: Any) -> list[Clip]:
         """A clip for each prompt."""
-        from ccl.generation.pipeline import Pipeline
+        from ccl.generation import Pipeline
 
         kwargs: dict[str, Any] = {"steps": self.steps, "solver": self.solver, "shift": self.shift}
         if self.guidance is not None:

@@ -308,8 +308,8 @@ def rows_to_make(args: Namespace, testset: TestSet) -> list[Row]:
 def generate(args: Namespace, rows: list[Row], folder: Path) -> None:
     """Make the clips; what is finished is skipped."""
     from ccl.cli.parts import device_of
+    from ccl.generation import Pipeline
     from ccl.generation.generate import generate_files
-    from ccl.generation.pipeline import Pipeline
 
     how = {"dtype": args.dtype or "float32", "offload": args.offload, "trust": args.trust}
     pipe = Pipeline.load(args.ckpt, device=device_of(args.device), **how)

@@ -1,6 +1,6 @@
 """Verbs that take options instead of YAML: each parses, imports its machinery and calls it.
 
-The work itself lives with its owner: ccl.generation.pipeline (generate, export), ccl.evaluation, ccl.codecs.
+The work itself lives with its owner: ccl.generation (generate, export), ccl.evaluation, ccl.codecs.
 """
 
 from __future__ import annotations
@@ -195,8 +195,8 @@ def generate(argv: list[str]) -> int:
     if args.ckpt is not None:
         check_there(args.ckpt)
     from ccl.cli.parts import device_of, guidance_of, share_of
+    from ccl.generation import Pipeline
     from ccl.generation.generate import generate_file, generate_files
-    from ccl.generation.pipeline import Pipeline
     from ccl.rows import Row, read_rows
     from ccl.types import AV
 

@@ -32,7 +32,9 @@ def filled(make: Callable[[], Net], state: Mapping[str, Any], name: str) -> Net:
     try:
         with torch.device("meta"):
             net = make()
-        fill(net, state, "the file", kind=name, assign=True)
+        # Files of before batch normalisation counted its batches lack the counts, which nothing here reads.
+        counts = {key: torch.tensor(0) for key in net.state_dict() if key.endswith(".num_batches_tracked")}
+        fill(net, {**counts, **state}, "the file", kind=name, assign=True)
     except (KeyError, IndexError, RuntimeError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ValueError(f"these are not {name}'s weights: {' '.join(reason.split())[:200]}") from error

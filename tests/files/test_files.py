@@ -22,6 +22,7 @@ from ccl.files import (
     replacing,
     replacing_path,
     sha256,
+    sums,
     sweep,
     write_whole,
 )
@@ -177,11 +178,11 @@ def test_a_large_files_sum_is_read_once_until_its_size_or_time_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(files, "LARGE", 4)
+    monkeypatch.setattr(sums, "LARGE", 4)
     path, old = tmp_path / "weights", (10**9, 10**9)
 
     def summed() -> str:
-        files._sha256.cache_clear()  # as of another process
+        sums._sha256.cache_clear()  # as of another process
         return files.sha256(path)
 
     def right(data: bytes) -> str:
@@ -208,7 +209,7 @@ def test_a_flipped_bit_of_a_sharded_checkpoint_is_found_though_its_time_is_the_s
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(files, "LARGE", 1)
+    monkeypatch.setattr(sums, "LARGE", 1)
     part, marker = tmp_path / "step" / "__0_0.distcp", tmp_path / "complete"
     part.parent.mkdir()
     part.write_bytes(b"whole")

@@ -178,6 +178,19 @@ def test_a_file_with_two_networks_in_it_is_told(read: Callable[[Path], Any], tmp
         dict(read(tmp_path / "two.pth"))
 
 
+@pytest.mark.parametrize("read", [tensors, Stored])
+def test_a_table_within_tables_is_found_and_one_that_holds_itself_is_told(
+    read: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    torch.save({"generator": {"model": {"a.weight": torch.ones(2)}}, "step": 3}, tmp_path / "deep.pth")
+    assert torch.equal(dict(read(tmp_path / "deep.pth"))["a.weight"], torch.ones(2))
+    endless: dict[str, Any] = {}
+    endless["model"] = endless
+    torch.save(endless, tmp_path / "endless.pth")
+    with pytest.raises(ValueError, match=r"endless\.pth holds no table of named tensors"):
+        dict(read(tmp_path / "endless.pth"))
+
+
 @pytest.mark.parametrize(
     "held", ['{"weight_map": {"a": "../x.safetensors"}}', '{"weight_map": {"a": 3}}', '{"weight_map": []}', "[" * 10**5]
 )

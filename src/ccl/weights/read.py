@@ -53,10 +53,11 @@ def named(held: Any, file: Path) -> dict[str, Tensor]:
     Raises:
         FileError: it holds two networks, or anything else.
     """
-    while isinstance(held, Mapping) and (inner := [name for name in NESTED if isinstance(held.get(name), Mapping)]):
+    for _ in NESTED:  # one may lie within another; a table that holds itself has no end
+        inner = [name for name in NESTED if isinstance(held, Mapping) and isinstance(held.get(name), Mapping)]
         if len(inner) > 1:
             raise FileError(f"{file} holds two networks, {' and '.join(sorted(inner))}, and only one of them is meant")
-        held = held[inner[0]]
+        held = held[inner[0]] if inner else held
     if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
         raise FileError(f"{file} holds no table of named tensors")
     return dict(held)

@@ -264,7 +264,7 @@ def test_a_part_file_spells_every_argument() -> None:
             parameters = inspect.signature(cls.__init__).parameters.values()
             wanted = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
             # What the parser links and what the model supplies.
-            left_out = wanted - {"self", "widths", "grid", "codec"} - set(args)
+            left_out = wanted - {"self", "site", "grid", "codec"} - set(args)
             assert left_out == set(), f"{file.relative_to(ROOT)}, {path or 'the part'}"
 
 
@@ -294,7 +294,7 @@ def test_a_guidance_part_builds_and_its_weights_sum_to_one(file: Path) -> None:
 @pytest.mark.parametrize("file", sorted((CONFIGS / "interaction").iterdir()), ids=lambda file: file.stem)
 def test_an_interaction_part_builds(file: Path) -> None:
     node = yaml.safe_load(file.read_text())
-    node.setdefault("init_args", {})["widths"] = {"video": 64, "audio": 32, "head_dim": 16}
+    node.setdefault("init_args", {})["site"] = {"video": 64, "audio": 32, "head_dim": 16}
     assert isinstance(instantiate(Interaction, node), Interaction)
 
 

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "generation": LEAVES
     | {"__version__", "codecs", "guidance", "image", "media", "model", "rows", "sampling", "storage", "tasks", "text"}
     | {"weights"},
-    "callbacks": LEAVES | {"generation", "guidance", "media", "storage", "tasks", "text", "training"},
+    "callbacks": LEAVES | {"generation", "guidance", "media", "sampling", "storage", "tasks", "text", "training"},
 }
 # Where everything meets. Nothing may import these.
 TOP = {"__main__", "cli", "demo"}

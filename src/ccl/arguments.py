@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 LARGEST = sys.float_info.max
+MOST = 10**9  # of anything that is counted: what is beyond is a slip that would fill the memory or never end
 
 
 def instance(name: str, x: object, kind: type | tuple[type, ...], wanted: str) -> None:

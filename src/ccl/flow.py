@@ -7,10 +7,13 @@ dimension 2 in both streams, and t is (B,) or, with its own time for each latent
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from ccl import arguments
 
 
 def expand(t: Tensor, like: Tensor) -> Tensor:
@@ -49,6 +52,13 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
+def check_shift(name: str, shift: Any) -> None:
+    """ValueError where times cannot be moved by it."""
+    arguments.number(name, shift)
+    if shift <= 0:
+        raise ValueError(f"{name} is {shift:g}; it must be positive")
+
+
 class TimeDistribution(ABC):
     """Draws training times."""
 
@@ -67,6 +77,9 @@ class LogitNormal(TimeDistribution):
     """
 
     def __init__(self, shift: float = 1.0, mean: float = 0.0, std: float = 1.0) -> None:
+        check_shift("time.shift", shift)
+        arguments.number("time.mean", mean)
+        arguments.number("time.std", std, 0)
         self.shift, self.mean, self.std = shift, mean, std
 
     def sample(self, batch: int, generator: torch.Generator) -> Float[Tensor, " b"]:
@@ -82,6 +95,7 @@ class UniformTime(TimeDistribution):
     """
 
     def __init__(self, shift: float = 1.0) -> None:
+        check_shift("time.shift", shift)
         self.shift = shift
 
     def sample(self, batch: int, generator: torch.Generator) -> Float[Tensor, " b"]:

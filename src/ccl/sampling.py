@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ccl import arguments
-from ccl.flow import expand, shift_time
+from ccl.flow import check_shift, expand, shift_time
 from ccl.guidance import Guidance
 from ccl.types import AV, STREAMS
 
@@ -57,9 +57,7 @@ def times(steps: int, shift: float = 1.0) -> Float[Tensor, " n"]:
 def check_schedule(where: str, steps: Any, shift: Any) -> None:
     """ValueError, with what stands before the names, where no times can be made of them."""
     arguments.number(f"{where}steps", steps, 1, MOST, whole=True)
-    arguments.number(f"{where}shift", shift)
-    if shift <= 0:
-        raise ValueError(f"{where}shift is {shift:g}; it must be positive")
+    check_shift(f"{where}shift", shift)
 
 
 def check_solver(name: Any) -> None:

@@ -260,7 +260,7 @@ def test_nonsense_intervals_are_refused() -> None:
     with pytest.raises(ValueError, match="every is 0"):
         Preview(["a bell"], every=0)
     for every in (0, -1):
-        with pytest.raises(ValueError, match=f"SaveCheckpoint's every is {every}; it must be at least 1 step"):
+        with pytest.raises(ValueError, match=f"SaveCheckpoint's every is {every}; it must be a whole number"):
             SaveCheckpoint(every=every)
     with pytest.raises(ValueError, match="keep is 0"):
         SaveCheckpoint(keep=0)

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from ccl import arguments
+
 
 class Monitor(Callback):
     """Logs `grad_norm/<video, audio, cross, text>` before clipping, `lr/<group>`, and window drift and coverage once.
@@ -19,6 +21,8 @@ class Monitor(Callback):
     """
 
     def __init__(self, every: int | None = None) -> None:
+        if every is not None:
+            arguments.number("Monitor's every", every, 1, arguments.MOST, whole=True)
         self.every = every
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

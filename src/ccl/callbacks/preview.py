@@ -17,8 +17,10 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.tensor import DTensor
 
+from ccl import arguments
 from ccl.guidance.base import Guidance
 from ccl.media import Clip, MediaError
+from ccl.sampling import check_schedule, check_solver
 from ccl.types import Batch
 
 
@@ -49,8 +51,9 @@ class Preview(Callback):
         shift: float = 1.0,
         seed: int = 0,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"Preview's every is {every}; it must be at least 1 step")
+        arguments.number("Preview's every", every, 1, arguments.MOST, whole=True)
+        check_schedule("Preview's ", steps, shift)
+        check_solver(solver)
         self.prompts, self.every, self.steps = None if prompts is None else list(prompts), every, steps
         self.guidance, self.solver, self.shift, self.seed = guidance, solver, shift, seed
         self._step = 0

@@ -9,6 +9,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ccl import arguments
 from ccl.callbacks.ema import EMA, local
 from ccl.files import one_writer
 from ccl.files.sums import sums_of
@@ -37,11 +38,11 @@ class SaveCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, every: int = 500, keep: int | None = 2, milestone: int | None = None) -> None:
-        if every < 1:
-            raise ValueError(f"SaveCheckpoint's every is {every}; it must be at least 1 step")
+        arguments.number("SaveCheckpoint's every", every, 1, arguments.MOST, whole=True)
+        for name, value in (("keep", keep), ("milestone", milestone)):
+            if value is not None:
+                arguments.number(f"SaveCheckpoint's {name}", value, 1, arguments.MOST, whole=True)
         super().__init__(save_top_k=-1, every_n_train_steps=every)
-        if keep is not None and keep < 1:
-            raise ValueError(f"SaveCheckpoint's keep is {keep}; keep at least one checkpoint to resume from")
         self.every, self.keep, self.milestone = every, keep, milestone
         self._step = 0
 

@@ -11,6 +11,7 @@ import logging
 import shlex
 import sys
 import warnings
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
 from pathlib import Path
@@ -21,20 +22,26 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed.checkpoint.api import CheckpointException
 
+from ccl import arguments
 from ccl.callbacks import Board, StepProgress, StopOnSignal, Words
 from ccl.callbacks.board import writer_told
 from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options
 from ccl.cli.front import config_files
 from ccl.cli.own import reachable
+from ccl.cli.parser import folder_to_write
+from ccl.cli.trainer import check as check_trainer
 from ccl.codecs.base import Codec
+from ccl.data.datamodule import check_numbers
 from ccl.data.index import settings_of
 from ccl.grid import Grid
 from ccl.sampling import Sampling
 from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.storage.run import RunFolder
 from ccl.training.module import JointDiffusion
+from ccl.training.optimizer import OptimizerConfig
 from ccl.weights.find import missing
 
 # Key at the top -> the callback and its argument that it stands for: there is no other way into one item of a list.
@@ -115,10 +122,32 @@ class FitCLI(LightningCLI):
         assert isinstance(parser, FitParser)
         parser.argv, parser.start = tuple(args), Path.cwd()
         self.config = parser.parse_args(args)
-        seed = self.config["seed_everything"]
-        if not isinstance(seed, bool | None) and not 0 <= seed < 2**32:
-            raise UsageError(f"seed_everything is {seed}; it must be a whole number from 0 to {2**32 - 1}")
+        self.check()
         self.hand_to_callbacks()
+
+    def check(self) -> None:
+        """UsageError, naming the key, where a value at hand could not be trained with, before anything is built."""
+        config, data = self.config, self.config["data"]
+        check_trainer(config["trainer"].as_dict())
+        try:
+            if config["seed_everything"] is not None and not isinstance(config["seed_everything"], bool):
+                arguments.number("seed_everything", config["seed_everything"], 0, 2**32 - 1, whole=True)
+            for key in ("checkpoint_every", "preview_every"):
+                if config[key] is not None:
+                    arguments.number(key, config[key], 1, arguments.MOST, whole=True)
+            if data["class_path"].startswith("ccl."):  # of other classes the same names may mean something else
+                check_numbers(data["init_args"].as_dict(), "data.init_args.")
+            Grid(**config["grid"].as_dict())
+            if config["model"]["optimizer"] is not None:
+                OptimizerConfig(**config["model"]["optimizer"].as_dict())
+            run = RunFolder(config["name"], config["runs_dir"])
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        for key, folder in (("runs_dir", config["runs_dir"]), ("name", str(run.path))):
+            try:
+                folder_to_write(folder)
+            except ArgumentTypeError as error:
+                raise UsageError(f"{key}{'' if str(error).startswith('is ') else ':'} {error}") from error
 
     def hand_to_callbacks(self) -> None:
         """Values at the top into the list of callbacks."""
@@ -135,10 +164,6 @@ class FitCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         if self.build:
-            try:
-                Grid(**self.config["grid"].as_dict())
-            except ValueError as error:  # told here in its own words, before the parser wraps them
-                raise UsageError(str(error)) from error
             if lacking := missing(used(self.resolved())):  # told before anything large is built
                 raise UsageError(lacking)
             super().instantiate_classes()
@@ -159,7 +184,10 @@ class FitCLI(LightningCLI):
         ]
         given = self.config_init["trainer"]["plugins"]
         plugins = given if isinstance(given, list) else [] if given is None else [given]
-        return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
+        try:
+            return super().instantiate_trainer(plugins=[*plugins, AtomicCheckpointIO()], **kwargs)
+        except (TypeError, ValueError, MisconfigurationException) as error:  # Lightning's, of what it was given
+            raise UsageError(f"trainer: {error}") from error
 
     def resolved(self) -> dict[str, Any]:
         """The whole config as plain values: what the files and flags add up to."""

@@ -139,6 +139,8 @@ def path_of(given: str) -> Path:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise ArgumentTypeError("the name is longer than any file's") from error
+        if error.errno == errno.ENOTDIR:
+            raise ArgumentTypeError(f"is {given}, which lies in a file, not in a folder") from error
     return Path(given)
 
 

@@ -13,6 +13,7 @@ from ccl import planning
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
 from ccl.cli.parts import build
+from ccl.cli.trainer import named_devices
 from ccl.grid import Grid
 from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.model.dual_stream import DualStreamTransformer
@@ -21,14 +22,12 @@ from ccl.text.base import TextEncoder
 from ccl.types import Route
 
 
-def devices_of(given: int | str | list[int], accelerator: str = "auto") -> int:
+def devices_of(given: Any, accelerator: str = "auto") -> int:
     """How many devices of a machine Lightning takes: a number or its text, a list of them, all that are here."""
-    here = max(1, torch.cuda.device_count()) if accelerator != "cpu" else 1
-    if isinstance(given, list):
-        return len(given)
-    if isinstance(given, str) and "," in given:
-        return len({word.strip() for word in given.split(",")} - {""})
-    return here if str(given).strip() in ("auto", "-1") else int(given)
+    asked = named_devices(given)
+    if asked is None:
+        return max(1, torch.cuda.device_count()) if accelerator != "cpu" else 1
+    return len(asked) if isinstance(asked, list) else asked
 
 
 @dataclass(frozen=True)
@@ -152,10 +151,7 @@ def planned_of(argv: list[str]) -> Planned:
         UsageError: a key is wrong, the grid does not suit the codec, or the processes do not suit the strategy.
     """
     config = resolve(argv)
-    try:
-        planned = Planned(config, Grid(**config["grid"]))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    planned = Planned(config, Grid(**config["grid"]))
     planned.check()
     return planned
 

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import compress
 from pathlib import Path
 from shutil import disk_usage
@@ -22,6 +22,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from ccl import arguments
 from ccl.codecs.base import Codec
 from ccl.data.archive import progress_bar
 from ccl.data.bucketed import Buckets
@@ -45,8 +46,25 @@ from ccl.grid import Grid
 from ccl.text.base import TextEncoder
 from ccl.types import AV, Batch
 
+# Numbers of a data module's, from and to; what is beyond is a slip that would fill the memory or never end.
+NUMBERS = {
+    "batch_size": (1, 100_000),
+    "num_workers": (0, 1024),
+    "seed": (0, 2**63 - 1),
+    "shuffle": (0, arguments.MOST),
+    "clips": (1, arguments.MOST),
+    "val_clips": (0, arguments.MOST),
+    "makers": (0, 1024),
+}
 ENDLESS = 10**9
 """The length an endless loader claims."""
+
+
+def check_numbers(given: Mapping[str, Any], where: str = "") -> None:
+    """ValueError where one that NUMBERS has is none that can be read by; `where` stands before its name."""
+    for name, (least, most) in NUMBERS.items():
+        if name in given:
+            arguments.number(f"{where}{name}", given[name], least, most, whole=True)
 
 
 class Loader(StatefulDataLoader):
@@ -113,6 +131,7 @@ class ShardData(LightningDataModule):
         val_shards: str | None = None,
     ) -> None:
         super().__init__()
+        check_numbers({"batch_size": batch_size, "num_workers": num_workers, "seed": seed, "shuffle": shuffle})
         self.shards, self.val_shards, self.grid, self.seed, self.shuffle = shards, val_shards, grid, seed, shuffle
         self.batch_size, self.num_workers = batch_size, num_workers
         self.known: AV[str | None] = AV(None, None) if codec is None else codec.known
@@ -268,6 +287,7 @@ class WorldData(ShardData):
     ) -> None:
         if latents and codec is None:
             raise ValueError("WorldData with latents: true needs a codec")
+        check_numbers({"clips": clips, "val_clips": val_clips, "makers": makers})
         self.root, self.clips, self.val_clips, self.makers = Path(root), clips, val_clips, makers
         self.codec = codec if latents else None
         settings = [grid_settings(grid, "media"), seed, world_version()]

@@ -68,7 +68,7 @@ class RunFolder:
     changed: tuple[str, ...] = ()  # facts of this machine that differ from the last start's, each a few words
 
     def __init__(self, name: str, runs_dir: str | Path = "runs") -> None:
-        if name in ("", ".", "..") or Path(name).name != name:
+        if not name.strip() or name in (".", "..") or not name.isprintable() or Path(name).name != name:
             raise RunError(f"the run's name is {name!r}; it must be a plain folder name")
         self.name = name
         self.path = Path(runs_dir) / name

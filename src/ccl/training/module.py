@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from ccl import flow
+from ccl import arguments, flow
 from ccl.codecs.base import Codec
 from ccl.flow import LogitNormal, TimeDistribution
 from ccl.grid import Grid
@@ -114,6 +114,7 @@ class JointDiffusion(LightningModule):
         for name, share in (("text_dropout", text_dropout), ("image_prob", image_prob)):
             if not 0 <= share <= 1:
                 raise ValueError(f"model.{name} is {share:g}; it is a share, from 0 to 1")
+        arguments.number("model.seed", seed, 0, 2**63 - 1, whole=True)
         self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
         self.frozen = freeze is not None or lora is not None
         if isinstance(pretrained, dict) and (unknown := pretrained.keys() - set(STREAMS)):

@@ -13,6 +13,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ccl import arguments
+
 # Kept out of weight decay beside everything of one dimension: tables that shift and scale, and context tokens.
 UNDECAYED = ("norm", "modulation", "scale_shift", "context")
 
@@ -49,11 +51,13 @@ class OptimizerConfig:
     fused: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("lr", "lr_cross", "eps", "weight_decay", "final", "warmup_steps"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"optimizer.{name} is {value}; it must be a number, 0 or more")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        for name in ("lr", "lr_cross", "eps", "weight_decay"):
+            arguments.number(f"optimizer.{name}", getattr(self, name), 0)
+        arguments.number("optimizer.final", self.final, 0, 1)
+        arguments.number("optimizer.warmup_steps", self.warmup_steps, 0, arguments.MOST, whole=True)
+        if self.decay_steps is not None:
+            arguments.number("optimizer.decay_steps", self.decay_steps, 1, arguments.MOST, whole=True)
+        if self.betas is None or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimizer.betas are {self.betas}; each must be in [0, 1)")
 
     def factor(self, step: int, *, max_steps: int) -> float:

@@ -45,7 +45,7 @@ HOSTILE: dict[str, tuple[Any, ...]] = {
     "grid.fps": (0.0, math.nan, math.inf),
     "grid.frames": (0, -3, 2),
     "name": ("", ".", "..", "a/b", "../x", "x" * 300, "a\0b", "a\nb", "\udcff", " "),
-    "runs_dir": ("", "a\0b", "x" * 300, "\udcff", "FILE", "FILE/runs"),
+    "runs_dir": ("", "a\0b", "x" * 300, "\ud800", "FILE", "FILE/runs"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -56,10 +57,10 @@ def md_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, escaped: boo
 
 def md_escape(text: str) -> str:
     """Text as it is, on one line: names come from users."""
-    text = " ".join(text.split()).replace("\\", "\\\\").replace("](", "]\\(")
-    for mark, plain in {"|": "\\|", "*": "\\*", "`": "\\`", "<": "&lt;", ">": "&gt;"}.items():
+    text = " ".join(text.split()).replace("\\", "\\\\").replace("](", "]\\(").replace("&", "&amp;")
+    for mark, plain in {"|": "\\|", "*": "\\*", "`": "\\`", "~": "\\~", "<": "&lt;", ">": "&gt;"}.items():
         text = text.replace(mark, plain)
-    return text
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # inside a word it means nothing
 
 
 # LaTeX -------------------------------------------------------------------------------------------------------------

@@ -616,3 +616,20 @@ def shaped(path: Path, aspect: Fraction) -> None:
     """Ten pictures of 32 x 32 pixels of that shape."""
     pictures = ["-f", "lavfi", "-i", "testsrc=s=32x32:r=25:d=0.4", "-vf", f"setsar={aspect}:max=100000"]
     subprocess.run(["ffmpeg", "-loglevel", "error", "-y", *pictures, str(path)], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("ffprobe"), reason="ffmpeg and ffprobe are not on the PATH")
+def test_the_shape_of_pixels_is_the_containers_and_where_it_says_none_the_streams(tmp_path: Path) -> None:
+    """As ffprobe has it: H.264 of 2:1 in an mp4 that says 1:1, in one that says nothing, and in a transport stream."""
+    plain, own, silent, bare = (tmp_path / name for name in ("plain.mp4", "own.mp4", "silent.mp4", "bare.ts"))
+    shaped(plain, Fraction(1, 1))
+    for path in (own, bare):
+        wider = ["-c", "copy", "-bsf:v", "h264_metadata=sample_aspect_ratio=2/1", str(path)]
+        subprocess.run(["ffmpeg", "-loglevel", "error", "-y", "-i", str(plain), *wider], check=True)
+    assert own.read_bytes().count(b"pasp") == 1
+    silent.write_bytes(own.read_bytes().replace(b"pasp", b"free"))
+    for path, width in ((own, 32), (silent, 64), (bare, 64)):
+        asked = ["-select_streams", "v:0", "-show_entries", "stream=sample_aspect_ratio", "-of", "csv=p=0", str(path)]
+        said = subprocess.run(["ffprobe", "-v", "error", *asked], check=True, capture_output=True, text=True).stdout
+        assert said.split()[0] == f"{width // 32}:1"
+        assert first_picture(path).shape == (32, width, 3)

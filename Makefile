@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= configs/joint.yaml
 BIN := .venv/bin
+# Else each process of the tests would compile all of CCL anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow evaluate smoke fit checkpoint lint types bench media gate faults faults-smoke

@@ -28,9 +28,10 @@ from ccl.data.encode import encode_shards
 from ccl.data.index import INDEX, PARTIAL
 from ccl.data.sources import Source
 from ccl.data.write import write_shards
-from ccl.files import LOCK, MARK, FileError, MachineError
+from ccl.files import LOCK, MARK, FileError, MachineError, one_writer
 from ccl.media import MediaError
-from helpers.fakes import GRID, holding
+from helpers.fakes import GRID
+from helpers.forked import holding
 from helpers.tiny_clips import tiny_clip, tiny_sources
 from helpers.tiny_encoders import FrozenText, MeanAudio, MeanVideo
 
@@ -144,7 +145,7 @@ def test_of_two_that_make_a_world_one_waits_for_the_other_and_says_so(
 ) -> None:
     monkeypatch.setattr(datamodule, "world_sources", lambda grid, clips, start=0, seed=0: tiny_sources(clips, grid))
     data = WorldData(GRID, root=str(tmp_path), latents=False, clips=2, makers=0)
-    with holding(tmp_path) as other:
+    with holding(one_writer, tmp_path) as other:
         waiting = threading.Thread(target=data.prepare_data)
         waiting.start()
         said = ""
@@ -156,7 +157,7 @@ def test_of_two_that_make_a_world_one_waits_for_the_other_and_says_so(
             == f"ccl: {tmp_path} is being written by another process ({other.pid} on {gethostname()}); waiting for it\n"
         )
         assert waiting.is_alive() and not list(tmp_path.glob("train-*"))
-        other.communicate("\n")
+        other.let_go()
         waiting.join(30)
     assert len(list(tmp_path.glob("train-*/index.json"))) == 1
 
@@ -257,7 +258,7 @@ def alive(process: int) -> bool:
 
 
 def test_a_folder_has_one_writer(clips: Path, tmp_path: Path) -> None:
-    with holding(tmp_path) as other:
+    with holding(one_writer, tmp_path) as other:
         for work in (make, make_buckets, lambda out: encode(clips, out)):
             with pytest.raises(FileError, match=f"is being written by another process .{other.pid} on"):
                 work(tmp_path)

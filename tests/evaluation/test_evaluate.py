@@ -25,7 +25,9 @@ from ccl.generation import Pipeline
 from ccl.media import Clip, read_natural
 from ccl.rows import Row, write_rows
 from ccl.storage.model_folder import save_model
-from helpers import ROOT, TESTS
+from faults import process
+from helpers import ROOT
+from helpers.forked import call
 from helpers.tiny import close, tiny_config, tiny_pipeline
 from helpers.tiny_clips import tiny_clip
 
@@ -301,32 +303,17 @@ def test_a_folder_of_other_peoples_files_is_scored(folder, tmp_path):
     assert next(row for row in rows if row["id"] == "Big Clip")["reason"] is None
 
 
-KILLED = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from faults.process import run, warm_up
-warm_up()
-place = Path(sys.argv[2])
-command = "evaluate --videos clips --batch-size 4 " + " ".join(sys.argv[3:]) + " -o "
-whole = run(command + "whole", place)
-killed = run(command + "killed", place, at_change=whole.changes // 2)
-begun = (place / "killed/scores.jsonl").read_bytes()
-again = run(command + "killed", place)
-assert (whole.status, killed.status, again.status) == (0, -9, 0), (whole, killed, again)
-print(len(begun.splitlines()))
-"""
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path):
     """SIGKILL in the middle, then the same command again: byte for byte what a run without the kill gives."""
     for i in range(24):
         tiny_clip(i, seconds=0.5).save(tmp_path / f"clips/c{i:02}.mp4")
-    command = [sys.executable, "-c", KILLED, TESTS, tmp_path, *LIGHT]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = f"evaluate --videos clips --batch-size 4 {' '.join(LIGHT)} -o "
+    whole = call(process.run, command + "whole", tmp_path)
     scores = (tmp_path / "whole/scores.jsonl").read_bytes()
-    assert 0 < int(done.stdout) < len(scores.splitlines())
+    killed = call(process.run, command + "killed", tmp_path, at_change=whole.changes // 2)
+    assert 0 < len((tmp_path / "killed/scores.jsonl").read_bytes().splitlines()) < len(scores.splitlines())
+    again = call(process.run, command + "killed", tmp_path)
+    assert (whole.status, killed.status, again.status) == (0, -9, 0), (whole, killed, again)
     assert (tmp_path / "killed/scores.jsonl").read_bytes() == scores
     assert (tmp_path / "killed/table.csv").read_bytes() == (tmp_path / "whole/table.csv").read_bytes()
 

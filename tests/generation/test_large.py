@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ccl import cli
 from ccl.cli.errors import UsageError
 from ccl.cli.parts import share_of
 from ccl.generation import Pipeline
@@ -21,6 +18,7 @@ from ccl.generation.generate import generate_files
 from ccl.media import Clip, read_clip
 from ccl.rows import Row
 from ccl.storage.model_folder import build, load_model, save_model
+from helpers.forked import start
 from helpers.tiny import PROMPTS, awake, close, tiny_config, tiny_pipeline
 
 ROWS = [Row(id=str(i), prompt=p, seed=i) for i, p in enumerate(PROMPTS)]
@@ -132,38 +130,19 @@ def test_the_usual_pipeline_gives_nothing_back_and_remembers_nothing(
 # On many
 
 
-SCRIPT = """
-    import os, sys, warnings
-    warnings.filterwarnings("ignore")
-    import torch
-    torch.set_num_threads(1)
-    from ccl import cli
-    from ccl.generation import Pipeline  # imported once, for all
-
-    model, prompts, out = sys.argv[1:]
-    line = ["generate", "--ckpt", model, "--prompts", prompts, "--batch-size", "2", "--device", "cpu", "--steps", "1"]
-
-    def start(name, **place):
-        if pid := os.fork():
-            return pid
-        os.environ.update(place)
-        os._exit(cli.main([*line, "-o", f"{out}/{name}"]))
-
-    places = [("alone", {})] + [("shared", {"RANK": str(r), "WORLD_SIZE": "2", "LOCAL_RANK": str(r)}) for r in range(2)]
-    children = [start(name, **place) for name, place in places]
-    sys.exit(any([os.waitpid(pid, 0)[1] for pid in children]))
-"""
-
-
 def test_two_processes_make_together_what_one_makes(folder: Path, tmp_path: Path) -> None:
     rows = [{"id": f"clip{i}", "prompt": f"number {i}"} for i in range(7)]
     rows[3]["audio"] = "voice.wav"  # cuts a batch in the middle
     Clip(None, np.sin(np.arange(5760) / 10).astype(np.float32) * 0.3).save(tmp_path / "voice.wav")
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    args = [sys.executable, "-c", textwrap.dedent(SCRIPT), folder, tmp_path / "prompts.jsonl", tmp_path]
-    clean = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    done = subprocess.run(args, env={**clean, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    line = ["generate", "--ckpt", str(folder), "--prompts", str(tmp_path / "prompts.jsonl"), "--batch-size", "2"]
+    line += ["--device", "cpu", "--steps", "1", "-o"]
+    places = [{"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)} for rank in range(2)]
+    makers = [start(cli.main, [*line, str(tmp_path / "alone")])]
+    makers += [start(cli.main, [*line, str(tmp_path / "shared")], **place) for place in places]
+    for maker in makers:
+        maker.join()
+    assert [maker.exitcode for maker in makers] == [0, 0, 0]
     alone, shared = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("alone", "shared"))
     assert len(alone) == 14 and alone.keys() == shared.keys()
     # Nearly always the same bytes; but a CPU's matrix products round by how their inputs lie in memory.

@@ -5,8 +5,6 @@ import hashlib
 import json
 import os
 import pickle
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from ccl.storage import model_folder
 from ccl.storage.model_folder import export, load_model, save_model
 from ccl.storage.sharded_checkpoint import read_sharded
 from ccl.types import AV
+from helpers.forked import holding
 from helpers.tiny import PROMPTS, close, run_folder, tiny_config, tiny_pipeline, tiny_state
 
 
@@ -202,17 +201,6 @@ def test_a_clip_that_is_not_as_its_record_says_is_made_anew(pipe, tmp_path, dama
     assert hashlib.sha256(path.read_bytes()).hexdigest() == said["sha256"]
 
 
-OTHER = """
-import sys
-from contextlib import ExitStack
-from pathlib import Path
-from ccl.generation.generate import at_work
-with at_work(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))):
-    print("in", flush=True)
-    sys.stdin.readline()
-"""
-
-
 @pytest.mark.parametrize(
     ("there", "here", "together"),
     [
@@ -225,17 +213,11 @@ with at_work(Path(sys.argv[1]), (int(sys.argv[2]), int(sys.argv[3]))):
     ],
 )
 def test_a_folder_of_clips_has_one_job_at_a_time_of_as_many_processes_as_share_it(tmp_path, there, here, together):
-    command = [sys.executable, "-c", OTHER, str(tmp_path), *map(str, there)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "in\n"
-        try:
-            with contextlib.ExitStack() as stack:
-                if not together:
-                    stack.enter_context(pytest.raises(ValueError, match="is being written by another process"))
-                with generate_module.at_work(tmp_path, here):
-                    pass
-        finally:
-            other.communicate("\n")
+    with holding(generate_module.at_work, tmp_path, there), contextlib.ExitStack() as stack:
+        if not together:
+            stack.enter_context(pytest.raises(ValueError, match="is being written by another process"))
+        with generate_module.at_work(tmp_path, here):
+            pass
     with generate_module.at_work(tmp_path, (0, 1)):
         pass
     assert not list(tmp_path.iterdir())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -113,7 +110,10 @@ def model_config(kind: str = "cca", layers: int = 2) -> dict[str, Any]:
             "net": {"class_path": "ccl.model.DualStreamTransformer", "init_args": net},
             "text": {"class_path": "ccl.text.EmbeddedText", "init_args": text},
         },
-        "codec": {"video": {"class_path": "fakes.TinyVideo"}, "audio": {"class_path": "fakes.TinyAudio"}},
+        "codec": {
+            "video": {"class_path": "helpers.fakes.TinyVideo"},
+            "audio": {"class_path": "helpers.fakes.TinyAudio"},
+        },
         "grid": {"frames": GRID.frames, "height": GRID.height, "width": GRID.width},
         "sampling": {"steps": 2},
     }
@@ -196,20 +196,3 @@ def fit(module: JointDiffusion, data: Any, folder: Path, **kwargs: Any) -> Train
     )  # fmt: skip
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return trainer
-
-
-@contextlib.contextmanager
-def holding(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that writes in a folder until it is sent a line."""
-    program = f"""
-from pathlib import Path
-from ccl.files import one_writer
-with one_writer(Path({str(folder)!r})):
-    print(flush=True)
-    input()
-"""
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
-        other.stdout.readline()  # type: ignore[union-attr]
-        yield other
-        other.kill()

@@ -1,4 +1,4 @@
-"""Runs tests/helpers/driver.py and reads what its trainings left."""
+"""Trainings in processes of their own, for tests that kill one or run two at once, and what they leave."""
 
 from __future__ import annotations
 
@@ -6,40 +6,55 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
+import socket
+import time
+from functools import partial
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-DRIVER = Path(__file__).with_name("driver.py")
-FROM_OUTSIDE = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+from helpers.driver import train
+from helpers.forked import start
 
 
-def train_all(folder: Path, runs: list[dict[str, Any]], timeout: float = 200) -> list[list[int]]:
+def train_all(folder: Path, runs: list[dict[str, Any]], timeout: float = 200) -> list[list[int | None]]:
     """Make the runs, one after the other; the exit status of each of their processes."""
-    spec = folder / "spec.json"
-    spec.write_text(json.dumps(runs))
-    env = {key: value for key, value in os.environ.items() if key not in FROM_OUTSIDE}
-    process = subprocess.Popen(
-        [sys.executable, DRIVER, spec],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        log, _ = process.communicate(timeout=timeout)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    statuses = json.loads(spec.with_suffix(".out").read_text()) if process.returncode == 0 else None
+    log, end = folder / "trainings.log", time.monotonic() + timeout
+    statuses = [_train(options, log, end) for options in runs]
     expected = [[-9 if "kill" in run else 0] * run.get("ranks", 1) for run in runs]
-    assert statuses == expected, f"{statuses}, not {expected}\n{log[-5000:]}"
+    assert statuses == expected, f"{statuses}, not {expected}\n{log.read_text()[-5000:]}"
     return statuses
+
+
+def _train(options: dict[str, Any], log: Path, end: float) -> list[int | None]:
+    """One run by all its processes; when one fails the others, which would wait for it for ever, are ended."""
+    count, port = options.get("ranks", 1), str(free_port())
+    # As Lightning's own launcher would set them.
+    one = {"NODE_RANK": "0", "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    places = [one | {"LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"} for rank in range(count)]
+    processes = [start(partial(train, **options), log=log, **(place if count > 1 else {})) for place in places]
+    left = list(processes)
+    try:
+        while left and wait([process.sentinel for process in left], end - time.monotonic()):
+            left = [process for process in left if process.is_alive()]
+            if any(process.exitcode for process in processes):
+                for process in left:
+                    process.kill()
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid or 0, signal.SIGKILL)
+            process.join()
+    return [process.exitcode for process in processes]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def losses(folder: Path) -> list[dict[str, Any]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from ccl.storage.checkpoint import (
     sweep_checkpoints,
 )
 from ccl.storage.run import RunError, RunFolder
+from helpers.forked import holding
 
 CONFIG: dict[str, Any] = {
     "name": "a",
@@ -144,32 +143,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
             RunFolder("a", tmp_path).open(CONFIG, start)
 
 
-HOLD = """
-import sys
-from ccl.storage.run import RunFolder
-run = RunFolder("a", sys.argv[1])
-with run.writing():
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_one_run_at_a_time_in_a_folder_and_a_kill_lets_the_next_one_in(run: RunFolder) -> None:
     half = run.checkpoints / ".partial-host-1-ab-step=000010.ckpt"
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run.path.parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdin and other.stdout
-    try:
-        assert other.stdout.readline() == "held\n"
+    with holding(run.writing) as other:
         half.write_bytes(b"being written")
         for start in (None, "last"):
             with pytest.raises(FileError, match=r"is being written by another process .*choose another --name"):
                 run.open(CONFIG, start)
         assert half.exists()
-    finally:
-        other.kill(), other.wait()
-        other.stdin.close(), other.stdout.close()
+        other.kill()
     assert run.open(CONFIG, "last") is not None
     assert not half.exists()
 

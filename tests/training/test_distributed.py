@@ -74,13 +74,13 @@ def test_a_sharded_run_resumes_to_the_last_bit_and_is_gathered_into_one_file_tha
     # What was trained by two becomes one file, the same from either, and clips.
     for name in ("whole", "killed"):
         argv = ["export", str(tmp_path / name), "-o", str(tmp_path / f"{name}-model"), "--dtype", "float32"]
-        assert cli.main([*argv, "--trust", "fakes"]) == 0
+        assert cli.main([*argv, "--trust", "helpers"]) == 0
     weights, others = (load_file(tmp_path / f"{name}-model/model.safetensors") for name in ("whole", "killed"))
     assert weights.keys() == {f"{part}.{k}" for part, net in parts().items() for k in net.state_dict()}
     assert differences(weights, others) == []
     averages = read_sharded(folders[0].resolve())
     assert all(torch.equal(value, averages.get(f"ema.{name}")) for name, value in weights.items())
-    prompts = ["--prompt", 'a man says "word 1"', "--device", "cpu", "--trust", "fakes"]
+    prompts = ["--prompt", 'a man says "word 1"', "--device", "cpu", "--trust", "helpers"]
     made = ["-o", str(tmp_path / "clip.mp4")]
     assert cli.main(["generate", "--ckpt", str(tmp_path / "killed-model"), *prompts, *made]) == 0
     clip = read_clip(tmp_path / "clip.mp4")

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from ccl.cli import main
+from ccl.files import one_writer
 from ccl.weights import catalogue as weights
 from ccl.weights.catalogue import TABLE, MissingWeights, Weights
 from ccl.weights.fetch import fault, fetch
-from helpers.fakes import holding
+from helpers.forked import holding
 
 DATA = bytes(range(256)) * 20_000
 SHA = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -116,12 +117,12 @@ def test_another_part_than_was_asked_for_is_not_joined(host, tmp_path):
 
 def test_two_that_fetch_into_one_folder_take_turns(host, tmp_path):
     """The other one has fetched the file when it lets go."""
-    with holding(tmp_path) as other, ThreadPoolExecutor(1) as pool:
+    with holding(one_writer, tmp_path) as other, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(fetch, entry(f"{host}/good"), folder=tmp_path)
         with pytest.raises(TimeoutError):
             waiting.result(0.3)
         (tmp_path / "thing.bin").write_bytes(DATA)
-        other.communicate("\n")
+        other.let_go()
         assert waiting.result(20) == tmp_path / "thing.bin" and Server.asked == []
 
 

@@ -1,0 +1,62 @@
+"""States and activations, against the arithmetic of the method and the bytes of real steps at a small size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ccl import planning
+from ccl.cli.planned import Planned
+from ccl.planning.follow import Live, inputs
+from ccl.training.optimizer import OptimizerConfig
+from helpers.fakes import GRID, make_text
+from helpers.plans import GB, LAYERS, tiny
+
+
+@pytest.mark.parametrize(("gpus", "own", "shared"), [(8, 44.0, 39.4), (32, 11.0, 9.9), (64, 5.5, 4.9)])
+def test_states_of_a_gpu_are_the_methods(
+    sizes: dict[str, planning.Size], paper: Planned, gpus: int, own: float, shared: float
+) -> None:
+    for left_out, expected in (((), own), (("context projections",), shared)):
+        parts = {part: size for part, size in sizes.items() if part not in left_out}
+        memory = planning.sharded(planning.states(parts, ema=True), parts, gpus=gpus, layers=40, ends=0, bf16=True)
+        assert (memory.weights + memory.gradients + memory.optimizer) / GB == pytest.approx(expected, abs=0.06)
+        assert memory.average == memory.weights
+
+
+def test_checkpointed_blocks_keep_their_tokens_alone(paper: Planned) -> None:
+    one, two = (planning.activations(paper.make, n, paper.grid, batch=1, checkpointing=True) for n in (1, 2))
+    assert two - one == 2 * (18_480 * 5120 + 158 * 1536)  # 7.6 GB over 40 blocks
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
+def test_states_are_the_bytes_of_a_real_training_step(lora: bool) -> None:
+    net, text = tiny(lora=lora), make_text().requires_grad_(not lora)
+    optimizer = OptimizerConfig().build([net, text], net.cross_modal_parameters(), max_steps=1)["optimizer"]
+    for p in [*net.parameters(), *text.parameters()]:
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    optimizer.step()
+    every = [*net.parameters(), *text.parameters()]
+    memory = planning.states(planning.parameters(net, text), ema=True)
+    assert memory.weights == sum(p.nbytes for p in every)
+    assert memory.gradients == sum(p.grad.nbytes for p in every if p.grad is not None)
+    assert memory.optimizer == sum(x.nbytes for state in optimizer.state.values() for x in state.values())
+    assert memory.average == sum(p.nbytes for p in (every if not lora else net.parameters()))
+
+
+def test_a_followed_step_lives_as_a_real_one_does() -> None:
+    """The same step on real tensors, in float32, where the CPU's path is the GPU's but for attention."""
+
+    def real() -> int:
+        net = tiny()
+        for p in net.parameters():
+            p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+        args = inputs(net, GRID, 2, 6)
+        net._plan(GRID, torch.device("cpu"))
+        with Live(net.parameters()) as live:
+            v = net(*args, grid=GRID)
+            torch.autograd.backward([v.video.square().mean() + v.audio.square().mean()])
+        return live.peak
+
+    planned = planning.activations(tiny, LAYERS, GRID, batch=2, text=6, bf16=False, checkpointing=False)
+    assert planned == pytest.approx(real(), rel=0.05)

@@ -37,7 +37,7 @@ def mel_filters(bands: int, n_fft: int, sample_rate: int, top_hz: float | None =
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that narrow low bands hold no frequency, as they do elsewhere
         filters = mel_filter_bank(n_fft // 2 + 1, bands, 0.0, top, sample_rate, norm="slaney", mel_scale="slaney")
-    return torch.from_numpy(filters.T).float()
+    return torch.from_numpy(filters.T).float().contiguous()  # so that sums over it are taken in order
 
 
 @dataclass(frozen=True)

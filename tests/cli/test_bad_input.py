@@ -91,8 +91,8 @@ def test_shards_that_cannot_be_written_are_told_before_a_clip_is_read(
     monkeypatch.setattr("ccl.data.sources.read_clip", lambda *args, **kwargs: pytest.fail("read"))
     (tmp_path / "file").write_text("x")
     status = cli.main(["shards", "make", str(tiny_folder(tmp_path / "clips", 1)), "-o", str(tmp_path / "file" / "out")])
-    assert status == 1
-    assert f"ccl: {tmp_path / 'file' / 'out'}: Not a directory" in capsys.readouterr().err
+    assert status == 2
+    assert f"--out is {tmp_path / 'file' / 'out'}, which lies in a file" in capsys.readouterr().err
 
 
 def test_a_shard_holds_a_clip_at_least(tmp_path: Path) -> None:

@@ -179,7 +179,9 @@ def test_a_mistake_on_the_command_line_is_one_sentence(capsys: pytest.CaptureFix
     assert "trainer.max_steps on the command line: it must be int, not 'x'" in capsys.readouterr().err
     for seed in (-1, 2**32):
         assert cli.main(["fit", "--config", JOINT, f"--seed_everything={seed}"]) == 2
-        assert f"seed_everything is {seed}; it must be a whole number from 0 to 4294967295" in capsys.readouterr().err
+        assert (
+            f"seed_everything is {seed}; it must be a whole number from 0 to 4,294,967,295" in capsys.readouterr().err
+        )
 
 
 def test_an_overlay_alone_says_that_it_follows_a_whole_config(capsys: pytest.CaptureFixture[str]) -> None:

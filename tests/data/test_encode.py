@@ -332,25 +332,25 @@ def test_every_bucket_is_encoded_into_one_of_its_own(tmp_path):
 CONFIG = """
 grid: {frames: 9, fps: 25.0, height: 16, width: 16}
 codec:
-  video: {class_path: tiny_encoders.MeanVideo}
-  audio: {class_path: tiny_encoders.MeanAudio}
+  video: {class_path: helpers.tiny_encoders.MeanVideo}
+  audio: {class_path: helpers.tiny_encoders.MeanAudio}
 model:
-  text: {class_path: tiny_encoders.FrozenText, init_args: {name: frozen-1}}
+  text: {class_path: helpers.tiny_encoders.FrozenText, init_args: {name: frozen-1}}
 """
 
 
 def test_the_verb_takes_its_parts_from_a_config_or_from_the_command_line(clips, whole, tmp_path, capsys):
     (tmp_path / "model.yaml").write_text(CONFIG)
-    (tmp_path / "text.yaml").write_text("class_path: tiny_encoders.FrozenText\ninit_args: {name: frozen-1}\n")
+    (tmp_path / "text.yaml").write_text("class_path: helpers.tiny_encoders.FrozenText\ninit_args: {name: frozen-1}\n")
     assert (
         cli.main(["shards", "encode", str(clips), "-o", str(tmp_path / "a"), "--config", str(tmp_path / "model.yaml")])
         == 0
     )
     parts = [
         "--video-codec",
-        "tiny_encoders.MeanVideo",
+        "helpers.tiny_encoders.MeanVideo",
         "--audio-codec",
-        "tiny_encoders.MeanAudio {}",
+        "helpers.tiny_encoders.MeanAudio {}",
         "--text",
         str(tmp_path / "text.yaml"),
     ]
@@ -430,8 +430,8 @@ def test_a_tiny_folder_goes_from_videos_to_latents(tmp_path, capsys):
 FIT = """
 grid: {frames: 9, height: 16, width: 16}
 codec:
-  video: {class_path: tiny_encoders.MeanVideo}
-  audio: {class_path: tiny_encoders.MeanAudio}
+  video: {class_path: helpers.tiny_encoders.MeanVideo}
+  audio: {class_path: helpers.tiny_encoders.MeanAudio}
 model:
   net:
     init_args:
@@ -440,7 +440,7 @@ model:
       layers: 1
       text_dim: 8
   optimizer: {schedule: constant}
-  text: {class_path: tiny_encoders.FrozenText, init_args: {name: frozen-1}}
+  text: {class_path: helpers.tiny_encoders.FrozenText, init_args: {name: frozen-1}}
 data:
   class_path: ccl.data.ShardData
   init_args: {shards: SHARDS, batch_size: 2}
@@ -473,7 +473,10 @@ def test_fit_reads_stored_states_and_refuses_those_of_another_encoder(whole, tmp
     assert capsys.readouterr().out.count("was not checked") == 2
     # What could not be checked is kept: the run, and a model of it, say whose latents they were trained on.
     assert json.loads((tmp_path / "b/run.json").read_text())["starts"][0]["codec"] == "mean-video+mean-audio"
-    assert cli.main(["export", str(tmp_path / "b"), "-o", str(tmp_path / "model"), "--trust", "tiny_encoders"]) == 0
+    assert (
+        cli.main(["export", str(tmp_path / "b"), "-o", str(tmp_path / "model"), "--trust", "helpers.tiny_encoders"])
+        == 0
+    )
     assert "codec: mean-video+mean-audio" in (tmp_path / "model/config.yaml").read_text()
     capsys.readouterr()
     assert fit("c", "fit.yaml", "other.yaml") == 1
@@ -549,8 +552,22 @@ def test_shards_of_sound_alone_hold_all_sounds_and_are_refused_by_a_model_with_p
 
 
 def test_a_model_without_pictures_learns_the_same_from_sound_alone_as_from_clips(sounds, tmp_path, capsys):
-    parts = ["--video-codec", "WanVideo {path: nowhere, channels: 4}", "--audio-codec", "tiny_encoders.MeanAudio"]
-    made = ["shards", "encode", str(sounds), "-o", str(tmp_path / "z"), *parts, "--text", "tiny_encoders.FrozenText"]
+    parts = [
+        "--video-codec",
+        "WanVideo {path: nowhere, channels: 4}",
+        "--audio-codec",
+        "helpers.tiny_encoders.MeanAudio",
+    ]
+    made = [
+        "shards",
+        "encode",
+        str(sounds),
+        "-o",
+        str(tmp_path / "z"),
+        *parts,
+        "--text",
+        "helpers.tiny_encoders.FrozenText",
+    ]
     assert cli.main(made) == 0
     settings = json.loads((tmp_path / "z/index.json").read_text())["settings"]
     assert settings["codec"] == "mean-audio" and settings["streams"] == ["audio"]
@@ -572,8 +589,15 @@ def test_a_model_without_pictures_learns_the_same_from_sound_alone_as_from_clips
 def test_a_ray_cluster_whose_worker_is_killed_leaves_what_one_run_leaves(clips, whole, tmp_path):
     pytest.importorskip("ray.data")
     (tmp_path / "books").mkdir()
-    dying = f"tiny_encoders.Dying {{folder: {tmp_path / 'books'}}}"
-    parts = ["--video-codec", dying, "--audio-codec", "tiny_encoders.MeanAudio", "--text", "tiny_encoders.FrozenText"]
+    dying = f"helpers.tiny_encoders.Dying {{folder: {tmp_path / 'books'}}}"
+    parts = [
+        "--video-codec",
+        dying,
+        "--audio-codec",
+        "helpers.tiny_encoders.MeanAudio",
+        "--text",
+        "helpers.tiny_encoders.FrozenText",
+    ]
     line = ["shards", "encode", str(clips), "-o", str(tmp_path / "z"), *parts, "--engine", "ray", "--workers", "2"]
     code = "import sys; from ccl.cli import main; sys.exit(main(sys.argv[1:]))"
     paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])

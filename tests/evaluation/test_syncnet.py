@@ -335,7 +335,7 @@ def test_a_file_of_other_weights_is_refused_by_name(tmp_path: Path, tracked: lis
     torch.save({"vgg.0.weight": torch.zeros(3)}, tmp_path / "sfd_face.pth")
     [result] = SyncNet(weights=tmp_path / "sfd_face.pth").score([film(10, 1)])
     assert isinstance(result, Failed)
-    assert "sfd_face.pth: these are not SyncNet's weights: Missing key(s)" in result.reason
+    assert "sfd_face.pth: these are not SyncNet's weights: the file lacks 88 keys" in result.reason
 
 
 def test_the_protocol_states_every_convention(weight_file: Path, tracked: list[faces.Track]) -> None:

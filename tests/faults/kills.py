@@ -19,8 +19,9 @@ from faults.process import Outcome, run
 from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, copy
 
 WAYS = ("after", "at_change", "at_change", "full_at")  # by which a moment is drawn
-# Said by Python itself in a worker that was being started as its parent was killed: nobody can put that into words.
-CUT_SHORT = "UnpicklingError: pickle data was truncated"
+# What Python itself says in a worker whose parent was killed (a pickle cut short, a connection reset) nobody can put
+# into words; a traceback that passes through files of ours is a fault.
+OURS = "/ccl/"
 FSDP = "lightning.pytorch.strategies.ModelParallelStrategy"
 
 
@@ -236,7 +237,7 @@ def _wrong(ended: Outcome) -> str:
         return "never ends"
     if ended.orphans:
         return f"leaves {ended.orphans} processes at work"
-    if ended.status < 0 and CUT_SHORT in ended.said:
+    if ended.status < 0 and OURS not in ended.said:
         return ""
     if "Traceback (most recent call last)" in ended.said or "shows the traceback" in ended.said:
         return f"shows a traceback: {ended.errors[-400:]}"

@@ -127,3 +127,13 @@ def test_constructors_name_the_number_that_they_cannot_take(tmp_path: Path) -> N
     ):
         with pytest.raises(ValueError, match=rf"{name} is .*; it must be"):
             make()
+
+
+@pytest.mark.parametrize("verb", ["fit", "plan"])
+def test_a_group_of_keys_that_is_null_is_told_with_file_and_line(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.yaml").write_text("name: x\ntrainer:\n")
+    joint = str(ROOT / "configs/joint.yaml")
+    assert cli.main([verb, "--config", joint, "--config", str(tmp_path / "cut.yaml")]) == 2
+    assert f"trainer in {tmp_path / 'cut.yaml'}, line 2 is null" in capsys.readouterr().err

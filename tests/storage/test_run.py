@@ -357,6 +357,15 @@ def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
         AtomicCheckpointIO().load_checkpoint(path)
 
 
+@pytest.mark.parametrize(("key", "value"), [("loops", 3), ("callbacks", "x")])
+def test_a_checkpoint_whose_parts_are_of_another_type_is_damaged(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "step=000005.ckpt"
+    parts = {"batches": 1, "epoch": 0, "global_step": 5, "loops": {}, "lr_schedulers": [], "optimizer_states": []}
+    torch.save({"state_dict": {"x": torch.ones(1)}, "callbacks": {}, **parts, key: value}, path)
+    with pytest.raises(CheckpointError, match=rf"step=000005.ckpt is damaged: its {key} are a {type(value).__name__}"):
+        AtomicCheckpointIO().load_checkpoint(path)
+
+
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch evil",)

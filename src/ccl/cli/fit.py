@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from ccl import arguments
 from ccl.callbacks import Board, StepProgress, StopOnSignal, Words
 from ccl.callbacks.board import writer_told
-from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options
+from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options, locate
 from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.cli.parser import folder_to_write
@@ -128,6 +128,10 @@ class FitCLI(LightningCLI):
     def check(self) -> None:
         """UsageError, naming the key, where a value at hand could not be trained with, before anything is built."""
         config, data = self.config, self.config["data"]
+        for key in ("trainer", "data", "model", "grid"):
+            if config[key] is None:
+                _, place = locate(key, config_files(self.argv), self.argv)
+                raise UsageError(f"{key}{place} is null; leave it out, or give it keys")
         check_trainer(config["trainer"].as_dict())
         try:
             if config["seed_everything"] is not None and not isinstance(config["seed_everything"], bool):

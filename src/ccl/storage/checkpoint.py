@@ -21,6 +21,7 @@ LAST = "last.ckpt"
 COMPLETE = "complete"
 # What a training needs of a checkpoint beside the weights.
 OF_TRAINING = ("batches", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states")
+KINDS = {"loops": dict, "callbacks": dict}  # which Lightning takes apart before anybody looks at them
 
 
 class CheckpointError(FileError):
@@ -58,6 +59,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         checkpoint = load_checkpoint(Path(path), map_location)
         if lacking := [key for key in OF_TRAINING if key not in checkpoint]:
             raise CheckpointError(f"{path} is no checkpoint that a training can go on from: it holds no {lacking[0]}")
+        for key, kind in KINDS.items():
+            if not isinstance(state := checkpoint.get(key, {}), kind):
+                raise CheckpointError(
+                    f"{path} is damaged: its {key} are a {type(state).__name__}; take another checkpoint"
+                )
         return checkpoint
 
 

@@ -133,7 +133,10 @@ def test_constructors_name_the_number_that_they_cannot_take(tmp_path: Path) -> N
 def test_a_group_of_keys_that_is_null_is_told_with_file_and_line(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "odd.yaml").write_text("sampling: 3\n")
     (tmp_path / "cut.yaml").write_text("name: x\ntrainer:\n")
     joint = str(ROOT / "configs/joint.yaml")
     assert cli.main([verb, "--config", joint, "--config", str(tmp_path / "cut.yaml")]) == 2
     assert f"trainer in {tmp_path / 'cut.yaml'}, line 2 is null" in capsys.readouterr().err
+    assert cli.main([verb, "--config", joint, "--config", str(tmp_path / "odd.yaml")]) == 2
+    assert "sampling" in (said := capsys.readouterr().err) and "3" in said and "traceback" not in said

@@ -128,10 +128,10 @@ class FitCLI(LightningCLI):
     def check(self) -> None:
         """UsageError, naming the key, where a value at hand could not be trained with, before anything is built."""
         config, data = self.config, self.config["data"]
-        for key in ("trainer", "data", "model", "grid"):
-            if config[key] is None:
+        for key in ("trainer", "data", "model", "grid", "sampling"):
+            if not hasattr(config[key], "as_dict"):
                 _, place = locate(key, config_files(self.argv), self.argv)
-                raise UsageError(f"{key}{place} is null; leave it out, or give it keys")
+                raise UsageError(f"{key}{place} is {config[key] or 'null'}; leave it out, or give it keys")
         check_trainer(config["trainer"].as_dict())
         try:
             if config["seed_everything"] is not None and not isinstance(config["seed_everything"], bool):

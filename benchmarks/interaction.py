@@ -16,7 +16,7 @@ import torch
 
 from _timing import turns, verdict
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, Gate, Global, Interaction, Site
+from ccl.interaction import CCA, TARP, Gate, Global, Interaction, Seen, Site
 from ccl.types import AV, OPEN
 
 SITE = Site(192, 128, 32)
@@ -24,11 +24,11 @@ FRAMES = (21, 42, 84, 168)  # latent frames
 
 
 def run_of(interaction: Interaction, grid: Grid) -> Callable[[], None]:
-    plan = interaction.plan(grid, torch.device("cpu"))
+    layout = interaction.layout(grid, torch.device("cpu"))
     x = AV(torch.randn(2, grid.s_v, 192, requires_grad=True), torch.randn(2, grid.t_a, 128, requires_grad=True))
 
     def run() -> None:
-        update = interaction(x, x, OPEN, plan)
+        update = interaction("after", Seen(x, x, OPEN, layout=layout)).add
         (update.video.sum() + update.audio.sum()).backward()
 
     return run

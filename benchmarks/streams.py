@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from _timing import ratio, turns, verdict
 from ccl.grid import Grid
 from ccl.interaction import CCA, TARP, Gate, NoInteraction
-from ccl.model import DualStreamTransformer, StreamConfig
-from ccl.types import AV, CLOSED, OPEN
+from ccl.model import DualStreamTransformer, WanStream
+from ccl.types import AV, CLOSED, OPEN, View
 
 GRID = Grid()
 KINDS: dict[str, Any] = {
@@ -35,8 +35,8 @@ KINDS: dict[str, Any] = {
 
 def network(interaction: Any) -> DualStreamTransformer:
     return DualStreamTransformer(
-        video=StreamConfig(192, 768, 16),
-        audio=StreamConfig(128, 512, 40),
+        video=WanStream(192, 768, 16),
+        audio=WanStream(128, 512, 40),
         layers=4,
         head_dim=32,
         text_dim=128,
@@ -69,7 +69,9 @@ def main() -> None:
     def step(net: DualStreamTransformer, route: Any, x: AV[Any] = x, t: AV[Any] = t) -> Callable[[], None]:
         def run() -> None:
             net.zero_grad()
-            sum(v.square().mean() for v in net(x, t, text, grid=GRID, route=route) if v is not None).backward()
+            sum(
+                v.square().mean() for v in net(x, t, text, grid=GRID, view=View(route)).velocity if v is not None
+            ).backward()
 
         return run
 
@@ -96,11 +98,11 @@ def main() -> None:
 
     def guided() -> None:
         with torch.inference_mode():
-            net(x2, t2, two, grid=GRID, route=(OPEN, CLOSED))
+            net(x2, t2, two, grid=GRID, view=(View(OPEN), View(CLOSED)))
 
     def single() -> None:
         with torch.inference_mode():
-            net(x, t, one, grid=GRID, route=OPEN)
+            net(x, t, one, grid=GRID, view=View(OPEN))
 
     seconds = turns({"two passes": guided, "one": single}, args.rounds, cpu=args.cpu)
     print(verdict("UCG, two passes over one forward", ratio(seconds["two passes"], seconds["one"]), 2.0))

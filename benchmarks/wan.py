@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from _timing import ratio, turns, verdict
 from ccl.grid import Grid
 from ccl.interaction import NoInteraction
-from ccl.model import DualStreamTransformer, StreamConfig
+from ccl.model import DualStreamTransformer, WanStream
 from ccl.model.load import load_stream
-from ccl.types import AV, CLOSED
+from ccl.types import ALONE, AV
 
 WIDTH, HEAD, TEXT = 384, 64, 64
 GOALS = {256: (4, 8, 0.96), 2048: (8, 16, 1.0)}  # tokens: latent frames, tokens each way, goal
@@ -36,8 +36,8 @@ def peers(layers: int) -> tuple[WanTransformer3DModel, DualStreamTransformer]:
         num_layers=layers,
     )
     ours = DualStreamTransformer(
-        video=StreamConfig(WIDTH, 4 * WIDTH, 16),
-        audio=StreamConfig(HEAD, HEAD, 8),
+        video=WanStream(WIDTH, 4 * WIDTH, 16),
+        audio=WanStream(HEAD, HEAD, 8),
         layers=layers,
         head_dim=HEAD,
         text_dim=TEXT,
@@ -79,7 +79,7 @@ def main() -> None:
         x = torch.randn(1, 16, frames, 2 * side, 2 * side)
 
         def our(x: Tensor = x, grid: Grid = grid) -> Tensor:
-            return ours(AV(x, None), AV(t, None), text, grid=grid, route=CLOSED).video
+            return ours(AV(x, None), AV(t, None), text, grid=grid, view=ALONE).velocity.video
 
         def their(x: Tensor = x) -> Tensor:
             return theirs(x, 1000 * t, text).sample

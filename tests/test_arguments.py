@@ -25,10 +25,10 @@ from ccl.generation import Pipeline
 from ccl.grid import Grid
 from ccl.guidance import UCG2, UCG3, TextCFG, named
 from ccl.media import Clip
-from ccl.model import DualStreamTransformer, StreamConfig
+from ccl.model import DualStreamTransformer, WanStream
 from ccl.sampling import Held, Sampling, solve, times
 from ccl.text import EmbeddedText
-from ccl.types import AV, OPEN, Scale
+from ccl.types import AV, OPEN, Scale, View
 from helpers.fakes import CHANNELS, GRID, make_net, make_text
 from helpers.tiny import tiny_pipeline
 
@@ -67,10 +67,10 @@ GIVEN: dict[str, Any] = {"x": AV(VIDEO, AUDIO), "t": AV(torch.ones(B), torch.one
         *(({"x": x}, "^x is") for x in (None, VIDEO, (VIDEO, AUDIO), "a.mp4")),
         *(({"t": AV(t, torch.ones(B))}, "t.video") for t in (0.5, np.ones(B), torch.ones(3), torch.tensor(0.5), None)),
         *(({"text": s}, "^text is|^text has") for s in (None, "hi", ["hi"], torch.zeros(B, 8), torch.zeros(B, 3, 9))),
-        *(({"text": AV(s, s)}, "text.video is") for s in (torch.zeros(B, 3, 8), torch.zeros(B, 16), None, "hi")),
+        *(({"text": AV(s, s)}, "text.video is") for s in (torch.zeros(B, 3, 9), torch.zeros(B, 8), None, "hi")),
         ({"text": NET.prepare(torch.zeros(3, 3, 8))}, "prepared of 3 prompts, and x has 2"),
-        *(({"route": route}, "^route is|routes") for route in ("open", True, ["open", "closed"], [], [OPEN] * 3)),
-        *(({"reference": reference}, "^reference is") for reference in (True, None, (True, False))),
+        *(({"view": view}, "^view is|views") for view in ("open", True, OPEN, ["open", "closed"], [], [View()] * 3)),
+        *(({"extras": extras}, "^extras is") for extras in ("image", torch.zeros(B), [1])),
         *(({"grid": grid}, "^grid is") for grid in (None, (9, 16, 16), "grid.yaml")),
         ({"text": torch.zeros(B, 3, 8, device="meta")}, "text is on meta; it must be on cpu"),
         ({"x": AV(VIDEO, AUDIO.to("meta"))}, "x.audio is on meta"),
@@ -97,7 +97,7 @@ def test_prepare_takes_states_alone(states: Any) -> None:
     ],
 )
 def test_a_network_of_no_size_is_refused(changed: dict[str, Any], name: str) -> None:
-    sizes = {"video": StreamConfig(16, 32, 4), "audio": StreamConfig(8, 16, 6), "layers": 1, "head_dim": 8}
+    sizes = {"video": WanStream(16, 32, 4), "audio": WanStream(8, 16, 6), "layers": 1, "head_dim": 8}
     own = {**sizes, "text_dim": 8, "interaction": interaction.NoInteraction, **changed}
     refused(lambda: DualStreamTransformer(**own), name)
 

@@ -41,7 +41,8 @@ SHARED = {
     "grid.audio_latents",
     "codec.video.init_args.channels",  # 16, as in Wan's VAE
     "sampling.guidance.class_path", "sampling.guidance.init_args.scale.*",  # the paper gives no strength
-    "model.net.class_path", "model.net.init_args.*.channels", "model.net.init_args.freq_dim",
+    "model.net.class_path", "model.net.init_args.*.class_path", "model.net.init_args.*.init_args.channels",
+    "model.net.init_args.*.init_args.layers", "model.net.init_args.freq_dim",
     "model.net.init_args.patch", "model.net.init_args.attention", "model.net.init_args.rescale",
     "model.net.init_args.interaction.*",  # but for the centre and n_v, which are asserted below
     "model.tasks.*",  # the paper's five tasks
@@ -106,7 +107,8 @@ def test_stage2_has_the_papers_numbers() -> None:
     assert cca["align"]["init_args"]["centre"] == "paper"
     assert (config["grid"]["height"], config["grid"]["width"]) == (352, 640)
     assert (config["grid"]["frames"], config["grid"]["fps"]) == (81, 16.0)
-    assert (net["layers"], net["video"]["width"], net["video"]["ffn"], net["audio"]["width"]) == (40, 5120, 13824, 1536)
+    video, audio = (net[stream]["init_args"] for stream in ("video", "audio"))
+    assert (net["layers"], video["width"], video["ffn"], audio["width"]) == (40, 5120, 13824, 1536)
     assert trainer["precision"] == "bf16-mixed"
     assert trainer["strategy"]["class_path"].endswith("ModelParallelStrategy")
 
@@ -146,7 +148,7 @@ def global_batch(*files: str) -> int:
 def test_stage1_is_the_audio_stream_alone_with_the_papers_numbers() -> None:
     config = resolved(*STAGE2, "audio.yaml")
     net = config["model"]["net"]["init_args"]
-    assert net["video"] is None and net["audio"]["width"] == 1536
+    assert net["video"] is None and net["audio"]["init_args"]["width"] == 1536
     assert net["interaction"]["class_path"].endswith("NoInteraction")
     assert set(config["model"]["tasks"]) == {"audio"}
     assert (config["model"]["optimizer"]["lr"], config["trainer"]["max_steps"]) == (1e-4, 160_000)

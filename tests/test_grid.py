@@ -62,7 +62,7 @@ def test_network_and_plan_take_the_count() -> None:
     x, t, text = inputs(net, MORE, 2, 5)
     assert x.audio.shape == (2, 6, 12)
     zeros = x.map(torch.zeros_like)
-    assert net(zeros, t.map(torch.zeros_like), torch.zeros_like(text), grid=MORE).audio.shape == (2, 6, 12)
+    assert net(zeros, t.map(torch.zeros_like), torch.zeros_like(text), grid=MORE).velocity.audio.shape == (2, 6, 12)
     with pytest.raises(ValueError, match=r"audio .*\(6, 12\)"):
         net(zeros, t.map(torch.zeros_like), torch.zeros_like(text), grid=GRID)
 

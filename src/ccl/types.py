@@ -1,7 +1,8 @@
 """The small vocabulary that everything else is written in.
 
-AV pairs what belongs to the video stream with what belongs to the audio stream; Route says who may see whom;
-Pass is one forward of a guidance rule; Scale is a guidance strength for each stream.
+AV pairs what belongs to the video stream with what belongs to the audio stream; Route says who may see whom; View is
+what a chunk of a batch sees, be it a training term or a guidance pass; Pass is one forward of a guidance rule; Scale is
+a guidance strength for each stream.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ccl import arguments
 
 T = TypeVar("T")
 Stream = Literal["video", "audio"]
+Text = Literal["positive", "negative", "empty"]
 # What a closed route of an interaction leaves: learnable tokens, nothing (a gate of 0), or as much as an open one.
 Closed = Literal["context", "nothing", "same"]
 STREAMS: tuple[Stream, Stream] = ("video", "audio")
@@ -60,12 +62,59 @@ OPEN = Route(True, True)
 CLOSED = Route(False, False)
 
 
+class Skip(NamedTuple):
+    """What a chunk leaves out in some blocks, of both streams.
+
+    Args:
+        what: "block": the whole block, interaction included (Ovi's skip-layer guidance); "self_attention": each token
+            attends to itself alone, out = o(v) (LTX-2's perturbed pass).
+        layers: of which blocks, counted from 0.
+    """
+
+    what: Literal["block", "self_attention"]
+    layers: frozenset[int]
+
+
+class View(NamedTuple):
+    """What an equal, consecutive chunk of a batch sees.
+
+    Args:
+        route: who sees whom.
+        detach: the streams that the other one reads without a gradient (a stream that is given).
+        skip: what is left out, in which blocks.
+    """
+
+    route: Route = OPEN
+    detach: AV[bool] = AV(False, False)
+    skip: frozenset[Skip] = frozenset()
+
+    def skips(self, what: str, layer: int) -> bool:
+        """Whether a block leaves that out."""
+        return any(each.what == what and layer in each.layers for each in self.skip)
+
+
+WHOLE = View()
+ALONE = View(CLOSED)  # neither stream sees the other
+
+
 @dataclass(frozen=True)
 class Pass:
-    """One forward of a guidance rule: which text it reads and which route it takes."""
+    """One forward of a guidance rule.
 
-    text: Literal["positive", "negative"]
-    route: Route
+    Args:
+        text: which prompt each stream reads; "empty" is the encoded empty prompt.
+        view: who sees whom, and what is left out.
+        null: the streams that are replaced by a clean null: silence, a still picture.
+    """
+
+    text: AV[Text]
+    view: View = WHOLE
+    null: AV[bool] = AV(False, False)
+
+
+POSITIVE: AV[Text] = AV("positive", "positive")
+NEGATIVE: AV[Text] = AV("negative", "negative")
+EMPTY: AV[Text] = AV("empty", "empty")
 
 
 @dataclass(frozen=True)
@@ -91,6 +140,7 @@ class Batch:
         latents: normalised latents (B, C, T, ...), or None where media are given.
         text: ccl.text.states.TextStates of the prompts, or None where they are yet to be encoded.
         grid: what the clips' grid has otherwise than the model's, where they come from a bucket.
+        extras: what a network or its interaction needs beside latents and text, by name: tensors (B, ...).
         task: name of the step's task, put here by the TaskRouter callback.
     """
 
@@ -100,4 +150,5 @@ class Batch:
     latents: AV[Any] | None = None
     text: Any = None
     grid: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Any] = field(default_factory=dict)
     task: str = ""

@@ -129,7 +129,7 @@ def test_one_step_is_one_forward_whatever_the_rule(pipe, monkeypatch):
 
 def test_guided_sampling_with_prepared_text_equals_plain_text(pipe, monkeypatch):
     cached = pipe(PROMPTS[0], guidance=UCG3())
-    monkeypatch.setattr(type(pipe.net), "prepare", lambda self, text: text)
+    monkeypatch.setattr(type(pipe.net), "prepare", lambda self, text, extras: text)
     assert close(cached, pipe(PROMPTS[0], guidance=UCG3()))
 
 

@@ -9,8 +9,9 @@ from torch import nn
 from ccl import guidance
 from ccl.grid import Grid
 from ccl.guidance import UCG2, UCG3, Guidance, MultiModalCFG, NoGuidance, TextCFG, guided, named, remark
+from ccl.model import Output
 from ccl.tasks import generation_route
-from ccl.types import AV, CLOSED, OPEN, Pass, Route, Scale
+from ccl.types import ALONE, AV, CLOSED, NEGATIVE, OPEN, POSITIVE, Pass, Route, Scale, View
 
 RULES = [
     cls for _, cls in inspect.getmembers(guidance, inspect.isclass) if issubclass(cls, Guidance) and cls != Guidance
@@ -26,14 +27,15 @@ class FakeNet(nn.Module):
         super().__init__()
         self.forwards = self.prepared = 0
 
-    def prepare(self, text):
+    def prepare(self, text, *, extras):
         self.prepared += 1
         return text
 
-    def forward(self, x, t, text, *, grid, route):
+    def forward(self, x, t, text, *, grid, view, extras=None):
         self.forwards += 1
-        batch = len(text) // len(route)
-        open_ = AV(*(torch.tensor([float(r[i]) for r in map(lambda r: (r.a2v, r.v2a), route)]) for i in range(2)))
+        batch = len(text) // len(view)
+        routes = [(each.route.a2v, each.route.v2a) for each in view]
+        open_ = AV(*(torch.tensor([float(r[i]) for r in routes]) for i in range(2)))
         means = x.map(lambda z: z.flatten(1).mean(1))
         word = text.mean((1, 2))
 
@@ -42,10 +44,9 @@ class FakeNet(nn.Module):
             mixed = word + s + (0 if other is None else seen.repeat_interleave(batch) * other)
             return z * 0.5 + torch.sin(mixed).reshape(shape)
 
-        return AV(
-            None if x.video is None else one(x.video, t.video, open_.video, means.audio),
-            None if x.audio is None else one(x.audio, t.audio, open_.audio, means.video),
-        )
+        video = None if x.video is None else one(x.video, t.video, open_.video, means.audio)
+        audio = None if x.audio is None else one(x.audio, t.audio, open_.audio, means.video)
+        return Output(AV(video, audio), {})
 
 
 def inputs(batch: int = 2):
@@ -67,27 +68,27 @@ def test_weights_sum_to_one_in_each_stream(rule, route):
 @pytest.mark.parametrize("rule", RULES)
 def test_only_routes_that_were_trained_are_sampled(rule, given, wanted):
     route = generation_route(given, wanted)
-    assert {key.route for key in rule().weights(route)} <= {route, CLOSED}
+    assert {key.view for key in rule().weights(route)} <= {View(route), ALONE}
 
 
 @pytest.mark.parametrize("rule", [TextCFG(Scale(1.0, 1.0)), UCG2(Scale(1.0, 1.0)), NoGuidance()])
 def test_scale_one_is_the_conditional_alone(rule):
-    assert rule.weights(OPEN) == {Pass("positive", OPEN): AV(1.0, 1.0)}
+    assert rule.weights(OPEN) == {Pass(POSITIVE, View(OPEN)): AV(1.0, 1.0)}
 
 
 def test_three_passes_equal_the_multi_modal_rule_on_equal_passes():
     scales = Scale(5.0, 2.5), Scale(1.5, 3.0)
     assert UCG3(*scales).weights(OPEN) == MultiModalCFG(*scales).weights(OPEN)
     assert UCG3(*scales).weights(OPEN) == {
-        Pass("negative", CLOSED): AV(1 - 5.0 - 1.5, 1 - 2.5 - 3.0),
-        Pass("positive", CLOSED): AV(5.0, 2.5),
-        Pass("negative", OPEN): AV(1.5, 3.0),
+        Pass(NEGATIVE, ALONE): AV(1 - 5.0 - 1.5, 1 - 2.5 - 3.0),
+        Pass(POSITIVE, ALONE): AV(5.0, 2.5),
+        Pass(NEGATIVE, View(OPEN)): AV(1.5, 3.0),
     }
 
 
 def test_three_passes_at_scale_one_are_text_plus_modal_minus_neither():
     weights = UCG3(Scale(1.0, 1.0), Scale(1.0, 1.0)).weights(OPEN)
-    assert weights[Pass("negative", CLOSED)] == AV(-1, -1) and Pass("positive", OPEN) not in weights
+    assert weights[Pass(NEGATIVE, ALONE)] == AV(-1, -1) and Pass(POSITIVE, View(OPEN)) not in weights
 
 
 def test_three_passes_become_two_where_the_task_is_closed_already():
@@ -100,7 +101,7 @@ def test_guided_velocity_is_the_weighted_sum_of_single_forwards(rule, batched):
     x, t, texts = inputs()
     net, weights = FakeNet(), rule().weights(OPEN)
     out = guided(net, texts, weights, grid=GRID, batched=batched)(x, t)
-    singles = [(net(x, t, texts[key.text], grid=GRID, route=[key.route]), w) for key, w in weights.items()]
+    singles = [(net(x, t, texts[key.text.video], grid=GRID, view=[key.view]).velocity, w) for key, w in weights.items()]
     for stream in range(2):
         expected = sum(w[stream] * v[stream] for v, w in singles)
         torch.testing.assert_close(out[stream], expected)
@@ -140,7 +141,7 @@ def test_absent_stream_costs_nothing_and_stays_absent():
 def test_guidance_is_summed_in_float32():
     class Half(FakeNet):
         def forward(self, *args, **kwargs):
-            return super().forward(*args, **kwargs).map(lambda z: z.bfloat16())
+            return Output(super().forward(*args, **kwargs).velocity.map(lambda z: z.bfloat16()), {})
 
     x, t, texts = inputs()
     assert guided(Half(), texts, UCG2().weights(OPEN), grid=GRID)(x, t).map(lambda z: z.dtype) == AV(

@@ -27,7 +27,7 @@ from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
 from ccl.media import Clip
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.model.stream import StreamConfig
+from ccl.model.stream import WanStream
 from ccl.rng import generator
 from ccl.text.embedded import EmbeddedText
 from ccl.training.module import JointDiffusion
@@ -83,8 +83,8 @@ def interaction(site: Site, kind: str = "cca") -> Interaction:
 
 def make_net(kind: str = "cca", layers: int = 2) -> DualStreamTransformer:
     return DualStreamTransformer(
-        video=StreamConfig(width=16, ffn=32, channels=CHANNELS.video),
-        audio=StreamConfig(width=8, ffn=16, channels=CHANNELS.audio),
+        video=WanStream(width=16, ffn=32, channels=CHANNELS.video),
+        audio=WanStream(width=8, ffn=16, channels=CHANNELS.audio),
         layers=layers,
         head_dim=8,
         text_dim=8,

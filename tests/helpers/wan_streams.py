@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ccl.grid import Grid
 from ccl.interaction import NoInteraction
-from ccl.model import DualStreamTransformer, ImageDualStream, Shown, StreamConfig
+from ccl.model import DualStreamTransformer, OviAudioStream, Shown, WanImageStream, WanStream
 from ccl.model.image import beside
 from ccl.model.keys import diffusers_to_wan
 from ccl.model.load import load_wan
-from ccl.types import AV, CLOSED
+from ccl.types import ALONE, AV
 
 GRID = Grid(frames=13, height=64, width=48)  # 4 x 4 x 3 tokens
 IMAGE = {"image_dim": 20, "image_tokens": 7}
@@ -41,14 +41,18 @@ def wan_i2v(head_dim: int = 32) -> WanTransformer3DModel:
     return wan(head_dim, in_channels=36, image_dim=IMAGE["image_dim"], added_kv_proj_dim=2 * head_dim)
 
 
-def ours(head_dim: int = 32, channels: int = 16, cls: Any = DualStreamTransformer, **more: Any) -> Any:
+def ours(head_dim: int = 32, channels: int = 16, **more: Any) -> Any:
     sizes: dict[str, Any] = {"interaction": NoInteraction, "freq_dim": 64, "text_dim": 24, "layers": 2} | more
-    video, audio = StreamConfig(2 * head_dim, 96, channels), StreamConfig(head_dim, 32, 4)
-    return cls(**{"video": video, "audio": audio, "head_dim": head_dim, **sizes}).eval()
+    video, audio = WanStream(2 * head_dim, 96, channels), WanStream(head_dim, 32, 4)
+    return DualStreamTransformer(**{"video": video, "audio": audio, "head_dim": head_dim, **sizes}).eval()
 
 
-def ours_i2v(head_dim: int = 32) -> ImageDualStream:
-    return ours(head_dim, cls=ImageDualStream, **IMAGE)
+def ours_i2v(head_dim: int = 32) -> DualStreamTransformer:
+    return ours(head_dim, video=WanImageStream(2 * head_dim, 96, 16, **IMAGE))
+
+
+def ours_ovi(audio: OviAudioStream, **more: Any) -> DualStreamTransformer:
+    return ours(audio=audio, rescale=0.19676, **more)
 
 
 def inputs(channels: int = 16, length: int = 10) -> tuple[Tensor, Tensor]:
@@ -59,7 +63,7 @@ def inputs(channels: int = 16, length: int = 10) -> tuple[Tensor, Tensor]:
 
 
 def alone(net: Any, x: Tensor, t: Tensor, text: Any, grid: Grid = GRID, **more: Any) -> Tensor:
-    return net(AV(x, None), AV(t, None), text, grid=grid, route=CLOSED, **more).video
+    return net(AV(x, None), AV(t, None), text, grid=grid, view=ALONE, **more).velocity.video
 
 
 def relative(a: Tensor, b: Tensor) -> float:

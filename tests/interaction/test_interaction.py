@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, Gate, Global, Interaction, NoInteraction, Site
+from ccl.interaction import CCA, TARP, Gate, Global, Interaction, NoInteraction, Seen, Site
 from ccl.interaction.cross import CrossAttention, CrossModal
 from ccl.nn.rope import rotate
 from ccl.types import AV, CLOSED, OPEN, Route
@@ -55,8 +55,9 @@ def streams(seed: int = 1) -> AV[torch.Tensor]:
 
 def updates(interaction: Interaction, x: AV, source: AV | None = None, route: Route = OPEN, **kwargs) -> AV:
     """The interaction's updates, what is not there written as zeros."""
-    plan = interaction.plan(GRID, torch.device("cpu"))
-    out = interaction(x, x if source is None else source, route, plan, **kwargs)
+    layout = interaction.layout(GRID, torch.device("cpu"))
+    seen = Seen(x, x if source is None else source, route, layout=layout, **kwargs)
+    out = interaction("after", seen).add
     return AV.zip(lambda x, u: torch.zeros_like(x) if u is None else torch.zeros_like(x) + u, x, out)
 
 
@@ -101,7 +102,7 @@ def test_an_absent_stream_gets_no_update(make) -> None:
 def test_constants_change_nothing(make) -> None:
     interaction, x = randomised(make).eval(), streams()
     for route in ROUTES:
-        computed, given = (updates(interaction, x, route=route, cache=c) for c in (None, interaction.constants()))
+        computed, given = (updates(interaction, x, route=route, constants=c) for c in (None, interaction.constants()))
         assert torch.equal(computed.video, given.video) and torch.equal(computed.audio, given.audio)
 
 
@@ -157,7 +158,7 @@ def visible(align) -> AV[torch.Tensor]:
 @pytest.mark.parametrize("make", [m for m in CROSS if getattr(m.keywords["align"], "edges", "mask") != "clamp"])
 def test_windowed_attention_equals_masked_attention(make) -> None:
     interaction, x = randomised(make).eval(), streams()
-    see, rope = visible(interaction.align), interaction.plan(GRID, torch.device("cpu")).rope
+    see, rope = visible(interaction.align), interaction.layout(GRID, torch.device("cpu")).rope
     context = interaction.constants()
     out = updates(interaction, x)
     video = naive(interaction.a2v, x.video, x.audio, see.video, (rope.video, rope.audio), context.video)

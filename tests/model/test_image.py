@@ -23,7 +23,7 @@ from ccl.grid import Grid
 from ccl.guidance import TextCFG, guided
 from ccl.image.clip import CLIPVision
 from ccl.image.first import show
-from ccl.model import ImageDualStream, Shown, StreamConfig
+from ccl.model import DualStreamTransformer, Shown, WanImageStream, WanStream
 from ccl.model.load import load_stream
 from ccl.planning import follow
 from ccl.rows import Row
@@ -167,7 +167,7 @@ def test_weights_that_are_none_are_told_in_a_sentence(folder: Path, tmp_path: Pa
 def test_latents_of_a_whole_sampling_are_diffusers(folder: Path, theirs: WanImageToVideoPipeline) -> None:
     """Picture, CLIP, VAE, transformer, guidance and solver together."""
     transformer = wan(32, in_channels=36, image_dim=DIM, added_kv_proj_dim=64)
-    net = ours(32, cls=ImageDualStream, image_dim=DIM, image_tokens=TOKENS)
+    net = ours(32, video=WanImageStream(64, 96, 16, image_dim=DIM, image_tokens=TOKENS))
     load_stream(net, transformer.state_dict())
     g = torch.Generator().manual_seed(0)
     texts = {name: torch.randn(1, 512, 24, generator=g) for name in ("positive", "negative")}
@@ -192,7 +192,7 @@ def test_latents_of_a_whole_sampling_are_diffusers(folder: Path, theirs: WanImag
         shown = show(signed(image), 9, WanVideo(folder), encoder(folder))
         rule = TextCFG(Scale(3.0, 3.0)).weights(CLOSED)
         grid, generated = Grid(frames=9, height=SIZE, width=SIZE), AV(True, False)
-        velocity = guided(net, texts, rule, grid=grid, generated=generated, image=shown)
+        velocity = guided(net, texts, rule, grid=grid, generated=generated, extras={"image": shown})
         return solve(velocity, AV(noise, None), pipe.scheduler.sigmas, solver="euler").video
 
     assert relative(sampled(image), expected) < 1e-4
@@ -204,8 +204,8 @@ def test_latents_of_a_whole_sampling_are_diffusers(folder: Path, theirs: WanImag
 
 def config(folder: Path) -> dict[str, Any]:
     whole = tiny_config()
-    whole["net"]["class_path"] = "ccl.model.ImageDualStream"
-    whole["net"]["init_args"] |= {"image_dim": DIM, "image_tokens": TOKENS}
+    size = whole["net"]["init_args"]["video"] | {"image_dim": DIM, "image_tokens": TOKENS}
+    whole["net"]["init_args"]["video"] = {"class_path": "ccl.model.WanImageStream", "init_args": size}
     whole["codec"]["init_args"]["video"] = {"class_path": "ccl.codecs.wan.WanVideo", "init_args": {"path": str(folder)}}
     given = {"path": str(folder), "dim": DIM, "tokens": TOKENS}
     whole["image"] = {"class_path": "ccl.image.clip.CLIPVision", "init_args": given}
@@ -282,17 +282,15 @@ def test_a_run_hands_its_encoder_to_the_model_that_is_exported(folder: Path) -> 
 # Training
 
 
-def network(layers: int = 1) -> ImageDualStream:
-    return ImageDualStream(
-        video=StreamConfig(width=16, ffn=32, channels=CHANNELS.video),
-        audio=StreamConfig(width=8, ffn=16, channels=CHANNELS.audio),
+def network(layers: int = 1) -> DualStreamTransformer:
+    return DualStreamTransformer(
+        video=WanImageStream(width=16, ffn=32, channels=CHANNELS.video, image_dim=DIM, image_tokens=TOKENS),
+        audio=WanStream(width=8, ffn=16, channels=CHANNELS.audio),
         layers=layers,
         head_dim=8,
         text_dim=8,
         interaction=interaction,
         freq_dim=16,
-        image_dim=DIM,
-        image_tokens=TOKENS,
     )
 
 
@@ -354,6 +352,6 @@ def test_a_plan_counts_what_the_picture_costs() -> None:
         if hasattr(part, "backend"):
             part.backend = "naive"
     with FlopCounterMode(display=False) as counter:
-        net(*follow.inputs(net, GRID, 2, 6), grid=GRID, **follow.picture(net, GRID, 2))
+        net(*follow.inputs(net, GRID, 2, 6), grid=GRID, extras=follow.extras(net, GRID, 2))
     planned = planning.total(planning.forward_flops(network, 2, GRID, OPEN, text=6, batch=2))
     assert planned == pytest.approx(counter.get_total_flops(), rel=1e-3)

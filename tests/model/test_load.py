@@ -20,7 +20,7 @@ from torch import Tensor
 from ccl import cli
 from ccl.files import FileError
 from ccl.interaction import CCA, TARP
-from ccl.model import OviDualStream, StreamConfig
+from ccl.model import DualStreamTransformer, OviAudioStream, WanStream
 from ccl.model.keys import diffusers_to_wan, ours_to_wan, wan_to_diffusers, wan_to_ours
 from ccl.model.load import LoadReport, load_stream, load_wan, match
 from ccl.model.save import save_diffusers, save_file_of_wan
@@ -36,6 +36,7 @@ from helpers.wan_streams import (
     original,
     ours,
     ours_i2v,
+    ours_ovi,
     refused,
     relative,
     shown,
@@ -97,7 +98,7 @@ def test_the_image_backbone_loads_from_both_layouts(layout: str, tmp_path: Path)
     image, condition = shown(x)
     t = torch.tensor([0.25, 0.75])
     expected = theirs(torch.cat([x, condition], 1), 1000 * t, text, image.states).sample
-    assert relative(alone(net, x, t, text, image=image), expected) < 1e-5
+    assert relative(alone(net, x, t, text, extras={"image": image}), expected) < 1e-5
 
 
 def test_the_report_says_what_is_new(tmp_path: Path) -> None:
@@ -124,9 +125,9 @@ def test_key_maps_are_inverse() -> None:
 # Ovi
 
 
-def ovi(seed: int = 5) -> tuple[OviDualStream, dict[str, Tensor]]:
+def ovi(seed: int = 5) -> tuple[DualStreamTransformer, dict[str, Tensor]]:
     """A network, and its weights as Ovi's file names them, fusion included."""
-    net = awake(ours(cls=OviDualStream, hidden=40, audio=StreamConfig(64, 96, 4)), seed)
+    net = awake(ours_ovi(OviAudioStream(64, 96, 4, hidden=40)), seed)
     state = {}
     for key, value in net.state_dict().items():
         tower = "audio_model." if "audio." in key else "video_model."
@@ -146,10 +147,8 @@ def ovi(seed: int = 5) -> tuple[OviDualStream, dict[str, Tensor]]:
 def test_ovi_s_file_fills_both_streams_and_its_fusion_is_reported(tmp_path: Path) -> None:
     source, state = ovi()
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "model.safetensors")
-    net = ours(
-        cls=OviDualStream,
-        hidden=40,
-        audio=StreamConfig(64, 96, 4),
+    net = ours_ovi(
+        OviAudioStream(64, 96, 4, hidden=40),
         interaction=lambda widths: CCA(widths, TARP("proportional")),
     )
     report = load_wan(net, tmp_path / "model.safetensors")
@@ -167,7 +166,7 @@ def test_ovi_s_published_size_has_a_place_for_each_of_its_keys() -> None:
 
     size = {"layers": 30, "head_dim": 128, "text_dim": 4096, "interaction": NoInteraction}
     with torch.device("meta"):
-        net = OviDualStream(video=StreamConfig(3072, 14336, 48), audio=StreamConfig(3072, 14336, 20), **size)
+        net = DualStreamTransformer(video=WanStream(3072, 14336, 48), audio=OviAudioStream(3072, 14336, 20), **size)
     shapes = {}
     for key, p in net.named_parameters():
         name = ours_to_wan(key)
@@ -196,7 +195,7 @@ def test_the_exported_video_stream_computes_the_same_in_diffusers(kind: str, tmp
         assert relative(theirs(x, 1000 * t, text).sample, alone(net, x, t, text)) < 1e-5
     else:
         got = theirs(torch.cat([x, condition], 1), 1000 * t, text, image.states).sample
-        assert relative(got, alone(net, x, t, text, image=image)) < 1e-5
+        assert relative(got, alone(net, x, t, text, extras={"image": image})) < 1e-5
 
 
 def test_an_export_replaces_its_own_files_and_no_others(tmp_path: Path) -> None:
@@ -311,13 +310,13 @@ def test_loading_holds_no_second_copy_of_the_weights(tmp_path: Path) -> None:
         from pathlib import Path
         from safetensors.torch import save_file
         from ccl.interaction import NoInteraction
-        from ccl.model import DualStreamTransformer, StreamConfig
+        from ccl.model import DualStreamTransformer, WanStream
         from ccl.model.load import load_wan
 
         def held():
             return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
-        net = DualStreamTransformer(video=StreamConfig(512, 2048, 16), audio=None, layers=8, head_dim=64,
+        net = DualStreamTransformer(video=WanStream(512, 2048, 16), audio=None, layers=8, head_dim=64,
                                     text_dim=512, interaction=NoInteraction)
         path = Path({str(tmp_path)!r}, "wan.safetensors")
         state = {{k.replace("video.", ""): v for k, v in net.state_dict().items()}}
@@ -380,8 +379,8 @@ def test_the_weights_of_another_size_are_named_as_what_they_are() -> None:
 
         with torch.device("meta"):
             return ours(
-                video=StreamConfig(width, ffn, 16), head_dim=128, layers=layers, interaction=NoInteraction,
-                audio=StreamConfig(128, 32, 4),
+                video=WanStream(width, ffn, 16), head_dim=128, layers=layers, interaction=NoInteraction,
+                audio=WanStream(128, 32, 4),
             )  # fmt: skip
 
     small, large = meta(1536, 8960, 30), meta(5120, 13824, 40)
@@ -524,7 +523,7 @@ def test_sampling_asks_for_the_picture_that_a_backbone_needs() -> None:
     from ccl.types import OPEN
 
     net, (_, text) = ours_i2v(), inputs()
-    with pytest.raises(ValueError, match="always shown a first picture: give `image`"):
+    with pytest.raises(ValueError, match="always shown a first picture"):
         guided(net, {"positive": text, "negative": text}, UCG2().weights(OPEN), grid=GRID)
 
 
@@ -537,17 +536,25 @@ def test_a_stream_that_there_is_not_has_no_weights_to_start_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "more"),
-    [("ImageDualStream", {"image_dim": 1280, "image_tokens": 257}), ("OviDualStream", {"kernel": 7, "hidden": None})],
+    ("stream", "name", "more"),
+    [
+        ("video", "WanImageStream", {"image_dim": 1280, "image_tokens": 257}),
+        ("audio", "OviAudioStream", {"kernel": 7, "hidden": None}),
+    ],
 )
-def test_a_config_swaps_one_kind_of_backbone_for_another(name: str, more: dict[str, Any], tmp_path: Path) -> None:
+def test_a_config_swaps_one_kind_of_stream_for_another(
+    stream: str, name: str, more: dict[str, Any], tmp_path: Path
+) -> None:
     import yaml
 
     from ccl.cli.fit import resolve
 
-    overlay = {"model": {"net": {"class_path": f"ccl.model.{name}", "init_args": {"rescale": 0.19676, **more}}}}
+    size = {"width": 192, "ffn": 768, "channels": 16}
+    node = {"class_path": f"ccl.model.{name}", "init_args": {**size, **more}}
+    overlay = {"model": {"net": {"init_args": {"rescale": 0.19676, stream: node}}}}
     (tmp_path / "kind.yaml").write_text(yaml.safe_dump(overlay))
     joint = ROOT / "configs" / "joint.yaml"
     net = resolve(["--config", str(joint), "--config", str(tmp_path / "kind.yaml")])["model"]["net"]
-    assert net["class_path"].endswith(name) and net["init_args"].items() >= more.items()
-    assert net["init_args"]["video"]["width"] > 0 and net["init_args"]["rescale"] == 0.19676
+    there = net["init_args"][stream]
+    assert there["class_path"].endswith(name) and there["init_args"].items() >= (size | more).items()
+    assert net["init_args"]["rescale"] == 0.19676

@@ -17,7 +17,7 @@ from torch import nn
 from ccl.callbacks import EMA, LossLog, SaveCheckpoint, TaskRouter
 from ccl.grid import Grid
 from ccl.interaction import NoInteraction, Site
-from ccl.model import DualStreamTransformer, StreamConfig
+from ccl.model import DualStreamTransformer, WanStream
 from ccl.model.adapter import AdaptedLinear, LoRA, adapted, is_adapter, merge
 from ccl.model.keys import belongs
 from ccl.storage.checkpoint import AtomicCheckpointIO
@@ -26,7 +26,7 @@ from ccl.storage.run import RunFolder
 from ccl.tasks import Task
 from ccl.training.module import JointDiffusion
 from ccl.training.optimizer import OptimizerConfig
-from ccl.types import AV, CLOSED
+from ccl.types import ALONE, AV, CLOSED
 from helpers.fakes import (
     CHANNELS,
     GRID,
@@ -49,7 +49,7 @@ def forward(net: Any) -> AV[Any]:
     z = make_batch(0, range(2)).latents
     return net(
         z, AV(torch.rand(2, generator=g), torch.rand(2, generator=g)), torch.randn(2, 6, 8, generator=g), grid=GRID
-    )
+    ).velocity
 
 
 def backward(module: JointDiffusion, task: str = "joint") -> None:
@@ -241,7 +241,9 @@ def test_a_run_with_adapters_becomes_a_model_without(tmp_path: Path) -> None:
     loaded = load_model(tmp_path).net
     x = AV(torch.randn(1, 16, 3, 2, 2), torch.randn(1, 40, 11))
     args = (x, AV(torch.tensor([0.3]), torch.tensor([0.6])), torch.randn(1, 16, 16))
-    for a, b in zip(net(*args, grid=Grid(9, 25.0, 16, 16)), loaded(*args, grid=Grid(9, 25.0, 16, 16)), strict=True):
+    for a, b in zip(
+        net(*args, grid=Grid(9, 25.0, 16, 16)).velocity, loaded(*args, grid=Grid(9, 25.0, 16, 16)).velocity, strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
@@ -251,7 +253,7 @@ def test_a_run_with_adapters_becomes_a_model_without(tmp_path: Path) -> None:
 def audio_net() -> DualStreamTransformer:
     return DualStreamTransformer(
         video=None,
-        audio=StreamConfig(width=8, ffn=16, channels=CHANNELS.audio),
+        audio=WanStream(width=8, ffn=16, channels=CHANNELS.audio),
         layers=2,
         head_dim=8,
         text_dim=8,
@@ -273,11 +275,11 @@ def test_a_network_of_one_stream_is_the_two_streams_network_without_the_other() 
     audio.load_state_dict(own)
     z, g = make_batch(0, range(2)).latents.audio, torch.Generator().manual_seed(0)
     args = (AV(None, z), AV(None, torch.rand(2, generator=g)), torch.randn(2, 6, 8, generator=g))
-    alone = audio(*args, grid=GRID, route=CLOSED)
+    alone = audio(*args, grid=GRID, view=ALONE).velocity
     for block in both.blocks:
         block.interaction = NoInteraction(Site(16, 8, 8))
     assert alone.video is None
-    assert torch.equal(alone.audio, both(*args, grid=GRID, route=CLOSED).audio)
+    assert torch.equal(alone.audio, both(*args, grid=GRID, view=ALONE).velocity.audio)
 
 
 def test_what_a_network_has_not_is_told_in_words() -> None:

@@ -15,8 +15,8 @@ from torch import nn
 
 from ccl.grid import Grid
 from ccl.interaction import CCA, TARP, Gate, NoInteraction
-from ccl.model import DualStreamTransformer, StreamConfig
-from ccl.types import AV, CLOSED, OPEN, Route
+from ccl.model import DualStreamTransformer, WanStream
+from ccl.types import ALONE, AV, CLOSED, OPEN, Route, View
 from helpers import ROOT
 
 GRID = Grid(frames=17, height=32, width=32)  # t_v 5, 2 x 2 tokens, t_a 21
@@ -27,8 +27,8 @@ gate = partial(Gate, align=TARP("proportional"))
 
 def build(interaction=cca, **kwargs) -> DualStreamTransformer:
     return DualStreamTransformer(
-        video=StreamConfig(48, 64, 16),
-        audio=StreamConfig(32, 48, 6),
+        video=WanStream(48, 64, 16),
+        audio=WanStream(32, 48, 6),
         layers=2,
         head_dim=16,
         text_dim=12,
@@ -70,16 +70,20 @@ def test_step_zero_is_the_two_streams_alone(interaction, route: Route) -> None:
         nn.init.normal_(p, std=0.1)
     alone.load_state_dict(net.state_dict(), strict=False)
     x, t, text = inputs()
-    assert equal(net(x, t, text, grid=GRID, route=route), alone(x, t, text, grid=GRID))
+    assert equal(net(x, t, text, grid=GRID, view=View(route)).velocity, alone(x, t, text, grid=GRID).velocity)
 
 
 @pytest.mark.parametrize("interaction", [cca, gate, NoInteraction])
 def test_closed_route_ignores_the_other_stream(interaction) -> None:
     net, (x, t, text), (y, s, _) = randomised(interaction), inputs(), inputs(seed=2)
-    ours = net(x, t, text, grid=GRID, route=CLOSED)
-    assert torch.equal(ours.video, net(AV(x.video, y.audio), AV(t.video, s.audio), text, grid=GRID, route=CLOSED).video)
-    assert torch.equal(ours.audio, net(AV(y.video, x.audio), AV(s.video, t.audio), text, grid=GRID, route=CLOSED).audio)
-    a2v = net(x, t, text, grid=GRID, route=Route(a2v=True, v2a=False))
+    ours = net(x, t, text, grid=GRID, view=ALONE).velocity
+    assert torch.equal(
+        ours.video, net(AV(x.video, y.audio), AV(t.video, s.audio), text, grid=GRID, view=ALONE).velocity.video
+    )
+    assert torch.equal(
+        ours.audio, net(AV(y.video, x.audio), AV(s.video, t.audio), text, grid=GRID, view=ALONE).velocity.audio
+    )
+    a2v = net(x, t, text, grid=GRID, view=View(Route(a2v=True, v2a=False))).velocity
     assert torch.equal(ours.audio, a2v.audio)
     assert torch.equal(a2v.video, ours.video) == (interaction is NoInteraction)
 
@@ -87,9 +91,9 @@ def test_closed_route_ignores_the_other_stream(interaction) -> None:
 @pytest.mark.parametrize("interaction", [cca, gate])
 def test_an_absent_stream_changes_nothing_in_the_other(interaction) -> None:
     net, (x, t, text) = randomised(interaction).eval(), inputs()
-    both = net(x, t, text, grid=GRID, route=CLOSED)
-    video = net(AV(x.video, None), AV(t.video, None), text, grid=GRID, route=CLOSED)
-    audio = net(AV(None, x.audio), AV(None, t.audio), text, grid=GRID, route=CLOSED)
+    both = net(x, t, text, grid=GRID, view=ALONE).velocity
+    video = net(AV(x.video, None), AV(t.video, None), text, grid=GRID, view=ALONE).velocity
+    audio = net(AV(None, x.audio), AV(None, t.audio), text, grid=GRID, view=ALONE).velocity
     assert video.audio is None and audio.video is None
     assert torch.equal(video.video, both.video) and torch.equal(audio.audio, both.audio)
 
@@ -97,7 +101,7 @@ def test_an_absent_stream_changes_nothing_in_the_other(interaction) -> None:
 @pytest.mark.parametrize("reference", [AV(True, False), AV(False, True)])
 def test_reference_stream_gets_no_gradient(reference: AV) -> None:
     net, (x, t, text) = randomised(), inputs()
-    out = net(x, t, text, grid=GRID, route=OPEN, reference=reference)
+    out = net(x, t, text, grid=GRID, view=View(OPEN, detach=reference)).velocity
     kept, given = (out.audio, "video") if reference.video else (out.video, "audio")
     kept.square().mean().backward()
     assert all(
@@ -107,7 +111,7 @@ def test_reference_stream_gets_no_gradient(reference: AV) -> None:
 
 def test_without_a_reference_both_streams_get_gradients_from_one() -> None:
     net, (x, t, text) = randomised(), inputs()
-    net(x, t, text, grid=GRID).video.square().mean().backward()
+    net(x, t, text, grid=GRID).velocity.video.square().mean().backward()
     # The last block's audio feed-forward reaches only the audio output.
     assert net.audio.patch_embedding.weight.grad is not None
 
@@ -116,7 +120,7 @@ def test_without_a_reference_both_streams_get_gradients_from_one() -> None:
 @pytest.mark.parametrize("route", [OPEN, CLOSED, Route(True, False), Route(False, True)])
 def test_every_parameter_stays_in_use(interaction, route: Route) -> None:
     net, (x, t, text) = randomised(interaction), inputs()
-    out = net(x, t, text, grid=GRID, route=route)
+    out = net(x, t, text, grid=GRID, view=View(route)).velocity
     (out.video.mean() + 0 * out.audio.mean()).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
@@ -126,34 +130,37 @@ def test_every_parameter_stays_in_use(interaction, route: Route) -> None:
 def test_batched_routes_equal_one_forward_each(interaction, routes) -> None:
     net, n = randomised(interaction).eval(), len(routes)
     x, t, text = inputs(2 * n)
-    together = net(x, t, text, grid=GRID, route=routes)
+    together = net(x, t, text, grid=GRID, view=[View(route) for route in routes]).velocity
     for i, route in enumerate(routes):
         part = slice(2 * i, 2 * i + 2)
-        single = net(x.map(lambda z, p=part: z[p]), t.map(lambda z, p=part: z[p]), text[part], grid=GRID, route=route)
+        single = net(
+            x.map(lambda z, p=part: z[p]), t.map(lambda z, p=part: z[p]), text[part], grid=GRID, view=View(route)
+        ).velocity
         close(together.map(lambda z, p=part: z[p]), single)
 
 
 def test_prepared_text_and_context_change_nothing() -> None:
     net, (x, t, text) = randomised().eval(), inputs()
     prepared = net.prepare(text)
-    for route in (OPEN, CLOSED, (OPEN, CLOSED)):
-        assert equal(net(x, t, text, grid=GRID, route=route), net(x, t, prepared, grid=GRID, route=route))
+    for view in (View(OPEN), ALONE, (View(OPEN), ALONE)):
+        plain, cached = (net(x, t, words, grid=GRID, view=view).velocity for words in (text, prepared))
+        assert equal(plain, cached)
     assert not prepared.blocks[0].text.video[0].requires_grad
 
 
 def test_one_time_a_frame_equals_one_time_where_they_agree() -> None:
     net, (x, t, text) = randomised(), inputs()
     spread = AV(t.video[:, None].expand(-1, 5), t.audio[:, None].expand(-1, 21))
-    close(net(x, spread, text, grid=GRID), net(x, t, text, grid=GRID))
+    close(net(x, spread, text, grid=GRID).velocity, net(x, t, text, grid=GRID).velocity)
     spread = AV(spread.video.clone().index_fill_(1, torch.tensor([0]), 0.0), spread.audio)
-    assert not torch.allclose(net(x, spread, text, grid=GRID).video, net(x, t, text, grid=GRID).video)
+    assert not torch.allclose(net(x, spread, text, grid=GRID).velocity.video, net(x, t, text, grid=GRID).velocity.video)
 
 
 def test_checkpointing_changes_neither_loss_nor_gradients() -> None:
     gradients = []
     for checkpointing in (False, True):
         net, (x, t, text) = randomised(checkpointing=checkpointing), inputs()
-        out = net(x, t, text, grid=GRID, route=Route(True, False), reference=AV(False, True))
+        out = net(x, t, text, grid=GRID, view=View(Route(True, False), detach=AV(False, True))).velocity
         (out.video.square().mean() + 0 * out.audio.mean()).backward()
         gradients.append([p.grad for p in net.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -170,7 +177,7 @@ def test_meta_build_and_init_weights_give_the_weights_of_a_direct_build() -> Non
     for (name, a), b in zip(direct.state_dict().items(), late.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     x, t, text = inputs()
-    assert not late(x, t, text, grid=GRID).video.any()  # the head starts at zero
+    assert not late(x, t, text, grid=GRID).velocity.video.any()  # the head starts at zero
 
 
 def test_cross_modal_and_stream_parameters_are_disjoint_and_complete() -> None:
@@ -183,9 +190,9 @@ def test_cross_modal_and_stream_parameters_are_disjoint_and_complete() -> None:
 
 def test_bfloat16_autocast_stays_near_float32() -> None:
     net, (x, t, text) = randomised().eval(), inputs()
-    exact = net(x, t, text, grid=GRID)
+    exact = net(x, t, text, grid=GRID).velocity
     with torch.autocast("cpu", torch.bfloat16):
-        near = net(x, t, text, grid=GRID)
+        near = net(x, t, text, grid=GRID).velocity
     for a, b in zip(near, exact, strict=True):
         assert a.dtype == torch.float32
         assert (a - b).norm() / b.norm() < 0.03
@@ -195,31 +202,31 @@ def test_sampling_then_training_shares_no_inference_tensors() -> None:
     net, (x, t, text) = randomised(), inputs()
     with torch.inference_mode():
         net(x, t, text, grid=GRID)
-    net(x, t, text, grid=GRID).video.mean().backward()
+    net(x, t, text, grid=GRID).velocity.video.mean().backward()
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda x, t: (AV(x.video[:, :3], x.audio), t, OPEN), r"video latents have shape \(3, 5, 4, 4\)"),
-        (lambda x, t: (AV(x.video, x.audio[..., :-1]), t, OPEN), r"audio latents have shape \(6, 20\)"),
-        (lambda x, t: (AV(x.video, None), AV(t.video, None), OPEN), "lets a stream see one that is absent"),
-        (lambda x, t: (AV(None, None), AV(None, None), CLOSED), "both streams are absent"),
-        (lambda x, t: (x, t, [OPEN] * 3), "a batch of 2 does not divide into 3 routes"),
+        (lambda x, t: (AV(x.video[:, :3], x.audio), t, View(OPEN)), r"video latents have shape \(3, 5, 4, 4\)"),
+        (lambda x, t: (AV(x.video, x.audio[..., :-1]), t, View(OPEN)), r"audio latents have shape \(6, 20\)"),
+        (lambda x, t: (AV(x.video, None), AV(t.video, None), View(OPEN)), "lets a stream see one that is absent"),
+        (lambda x, t: (AV(None, None), AV(None, None), ALONE), "both streams are absent"),
+        (lambda x, t: (x, t, [View(OPEN)] * 3), "a batch of 2 does not divide into 3 views"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(change, message: str) -> None:
     x, t, text = inputs()
-    x, t, route = change(x, t)
+    x, t, views = change(x, t)
     with pytest.raises(ValueError, match=message):
-        build()(x, t, text, grid=GRID, route=route)
+        build()(x, t, text, grid=GRID, view=views)
 
 
 def test_a_width_that_does_not_divide_into_heads_is_refused() -> None:
     with pytest.raises(ValueError, match="the audio stream's width 40 is not a multiple of head_dim 16"):
         DualStreamTransformer(
-            video=StreamConfig(48, 64, 16),
-            audio=StreamConfig(40, 48, 6),
+            video=WanStream(48, 64, 16),
+            audio=WanStream(40, 48, 6),
             layers=1,
             head_dim=16,
             text_dim=12,
@@ -284,7 +291,7 @@ def test_inputs_that_do_not_fit_are_named_in_words(change, said: str) -> None:
 
 def test_text_prepared_by_another_network_is_refused() -> None:
     x, t, text = inputs()
-    shallow = DualStreamTransformer(video=StreamConfig(48, 64, 16), layers=1, head_dim=16, text_dim=12)
+    shallow = DualStreamTransformer(video=WanStream(48, 64, 16), layers=1, head_dim=16, text_dim=12)
     with pytest.raises(ValueError, match="prepared by 1 blocks; this network has 2"):
         build()(x, t, shallow.prepare(text), grid=GRID)
 
@@ -307,7 +314,7 @@ def test_nobody_looks_at_times_while_compiling(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("stream", ["video", "audio"])
 def test_a_stream_alone_needs_neither_interaction_nor_route(stream: str) -> None:
-    config = {"video": StreamConfig(48, 64, 16), "audio": StreamConfig(32, 48, 6)}
+    config = {"video": WanStream(48, 64, 16), "audio": WanStream(32, 48, 6)}
     torch.manual_seed(0)
     net = DualStreamTransformer(**{stream: config[stream]}, layers=2, head_dim=16, text_dim=12, freq_dim=32)
     for p in net.parameters():
@@ -317,10 +324,10 @@ def test_a_stream_alone_needs_neither_interaction_nor_route(stream: str) -> None
         name: AV(*(v if s == stream else None for s, v in zip(AV._fields, pair, strict=True)))
         for name, pair in (("x", x), ("t", t))
     }
-    out = net(only["x"], only["t"], text, grid=GRID)
+    out = net(only["x"], only["t"], text, grid=GRID).velocity
     both = build(NoInteraction)
     both.load_state_dict(both.state_dict() | net.state_dict())
-    theirs = both(x, t, text, grid=GRID, route=CLOSED)
+    theirs = both(x, t, text, grid=GRID, view=ALONE).velocity
     assert torch.equal(getattr(out, stream), getattr(theirs, stream))
     with pytest.raises(ValueError, match="two streams need an `interaction`"):
         DualStreamTransformer(**config, layers=2, head_dim=16, text_dim=12)
@@ -335,21 +342,21 @@ def test_float64_is_computed_in_float64(interaction) -> None:
     net = randomised(interaction).double()
     x, t, text = inputs()
     x, t, text = x.map(torch.Tensor.double), t.map(torch.Tensor.double), text.double()
-    out = net(x, t, text, grid=GRID)
+    out = net(x, t, text, grid=GRID).velocity
     assert out.video.dtype == out.audio.dtype == torch.float64
     direction = torch.randn(x.audio.shape, generator=torch.Generator().manual_seed(3)).double()
 
     def loss(step: float) -> torch.Tensor:
-        return net(AV(x.video, x.audio + step * direction), t, text, grid=GRID).video.square().mean()
+        return net(AV(x.video, x.audio + step * direction), t, text, grid=GRID).velocity.video.square().mean()
 
     with torch.no_grad():
         quotient = (loss(1e-6) - loss(-1e-6)) / 2e-6
     given = x.audio.clone().requires_grad_()
-    net(AV(x.video, given), t, text, grid=GRID).video.square().mean().backward()
+    net(AV(x.video, given), t, text, grid=GRID).velocity.video.square().mean().backward()
     torch.testing.assert_close((given.grad * direction).sum(), quotient, rtol=1e-6, atol=1e-12)
     # Held against itself after a detour through float32, rounding apart.
     single = randomised(interaction)
-    close(AV(*(v.float() for v in out)), single(*(inputs()[:2]), inputs()[2], grid=GRID))
+    close(AV(*(v.float() for v in out)), single(*(inputs()[:2]), inputs()[2], grid=GRID).velocity)
 
 
 def test_rotation_of_float64_is_the_definition() -> None:
@@ -365,4 +372,4 @@ def test_rotation_of_float64_is_the_definition() -> None:
 @pytest.mark.parametrize(("name", "size"), [("width", 0), ("ffn", -(2**63)), ("ffn", 2**63), ("channels", 10**12)])
 def test_a_size_that_no_network_can_have_is_told(name: str, size: int) -> None:
     with pytest.raises(ValueError, match=f"a stream's {name} is {size}; it must be a whole number from 1 to 1,048,576"):
-        StreamConfig(**{"width": 16, "ffn": 32, "channels": 4, name: size})
+        WanStream(**{"width": 16, "ffn": 32, "channels": 4, name: size})

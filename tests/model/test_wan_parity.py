@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ccl.grid import Grid
 from ccl.interaction import CCA, TARP, NoInteraction
-from ccl.model import DualStreamTransformer, ImageDualStream, OviDualStream, Shown, StreamConfig
+from ccl.model import DualStreamTransformer, OviAudioStream, Shown, WanImageStream, WanStream
 from ccl.model.load import load_stream, match
-from ccl.types import AV, CLOSED, OPEN
-from helpers.wan_streams import GRID, alone, awake, inputs, ours, ours_i2v, relative, shown, wan, wan_i2v
+from ccl.types import ALONE, AV, CLOSED, OPEN, View
+from helpers.wan_streams import GRID, alone, awake, inputs, ours, ours_i2v, ours_ovi, relative, shown, wan, wan_i2v
 
 WIDE = Grid(frames=13, height=128, width=96, stride_space=16)  # the same tokens under Wan2.2's codec
 
@@ -51,9 +51,9 @@ def test_image_stream_equals_diffusers_wan_i2v() -> None:
     image, condition = shown(x)
     t = torch.tensor([0.25, 0.75])
     expected = theirs(torch.cat([x, condition], 1), 1000 * t, text, image.states).sample
-    assert relative(alone(net, x, t, text, image=image), expected) < 1e-5
+    assert relative(alone(net, x, t, text, extras={"image": image}), expected) < 1e-5
     other = Shown(image.latents, torch.randn_like(image.states))
-    assert relative(alone(net, x, t, text, image=other), expected) > 1e-4
+    assert relative(alone(net, x, t, text, extras={"image": other}), expected) > 1e-4
 
 
 @torch.no_grad()
@@ -62,8 +62,8 @@ def test_a_prepared_picture_gives_what_an_unprepared_one_gives_in_every_pass() -
     x, text = inputs()
     image, _ = shown(x)
     t = torch.tensor([0.25, 0.75])
-    one = alone(net, x, t, text, image=image)
-    twice = net.prepare(text.repeat(2, 1, 1), image=image)
+    one = alone(net, x, t, text, extras={"image": image})
+    twice = net.prepare(text.repeat(2, 1, 1), extras={"image": Shown(*(torch.cat([z, z]) for z in image))})
     torch.testing.assert_close(alone(net, x.repeat(2, 1, 1, 1, 1), t.repeat(2), twice), one.repeat(2, 1, 1, 1, 1))
 
 
@@ -74,14 +74,14 @@ def test_a_network_that_is_shown_a_picture_asks_for_one() -> None:
     with pytest.raises(ValueError, match="always shown a first picture"):
         alone(net, x, t, text)
     with pytest.raises(ValueError, match=r"states have shape \(2, 6, 20\); \(2, 7, 20\) is needed"):
-        alone(net, x, t, text, image=Shown(image.latents, image.states[:, 1:]))
+        alone(net, x, t, text, extras={"image": Shown(image.latents, image.states[:, 1:])})
     with pytest.raises(ValueError, match=r"latents have shape .* is needed"):
-        alone(net, x, t, text, image=Shown(image.latents[:, 1:], image.states))
+        alone(net, x, t, text, extras={"image": Shown(image.latents[:, 1:], image.states)})
 
 
 def test_the_sound_of_a_network_that_is_shown_a_picture_needs_none() -> None:
     net, (_, text) = awake(ours_i2v()), inputs()
-    out = net(AV(None, torch.randn(2, 4, GRID.t_a)), AV(None, torch.rand(2)), text, grid=GRID, route=CLOSED)
+    out = net(AV(None, torch.randn(2, 4, GRID.t_a)), AV(None, torch.rand(2)), text, grid=GRID, view=ALONE).velocity
     assert out.video is None and out.audio.shape == (2, 4, GRID.t_a)
 
 
@@ -104,7 +104,7 @@ def test_gradients_equal_diffusers_wan() -> None:
 # Ovi's audio stream, held against its definition written out
 
 
-def naive_audio(net: OviDualStream, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
+def naive_audio(net: DualStreamTransformer, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
     """Ovi's audio tower in one go, as its authors wrote it: channel-last, complex RoPE on a share of the head."""
     F, a, p = torch.nn.functional, net.audio, net.head_dim
 
@@ -156,10 +156,10 @@ def naive_audio(net: OviDualStream, x: Tensor, t: Tensor, text: Tensor) -> Tenso
 
 @torch.no_grad()
 def test_ovi_s_audio_stream_is_what_its_authors_wrote() -> None:
-    net = awake(ours(cls=OviDualStream, kernel=7, hidden=40))
+    net = awake(ours_ovi(OviAudioStream(32, 32, 4, kernel=7, hidden=40)))
     x, t = torch.randn(2, 4, GRID.t_a), torch.tensor([0.25, 0.75])
     _, text = inputs()
-    out = net(AV(None, x), AV(None, t), text, grid=GRID, route=CLOSED).audio
+    out = net(AV(None, x), AV(None, t), text, grid=GRID, view=ALONE).velocity.audio
     assert relative(out, naive_audio(net, x, t, text)) < 1e-5
 
 
@@ -169,11 +169,10 @@ def test_ovi_s_factor_is_that_of_duration_and_its_inner_width_that_of_its_files(
     grid = Grid(frames=121, fps=24.0)
     torch.testing.assert_close(audio_positions(grid, 0.19676), audio_positions(grid, "duration"), rtol=1e-5, atol=0)
     with torch.device("meta"):
-        size = StreamConfig(3072, 14336, 20)
-        net = OviDualStream(video=None, audio=size, layers=1, head_dim=128, text_dim=4096, interaction=NoInteraction)
+        net = DualStreamTransformer(audio=OviAudioStream(3072, 14336, 20), layers=1, head_dim=128, text_dim=4096)
     assert net.audio.patch_embedding[2].w1.weight.shape == (8192, 3072, 7)
     with pytest.raises(ValueError, match="kernel is 4; it must be odd"):
-        ours(cls=OviDualStream, kernel=4)
+        OviAudioStream(3072, 14336, 20, kernel=4)
 
 
 # Stage 2 begins where the streams are
@@ -197,9 +196,9 @@ def test_step_0_of_stage_2_is_the_two_pretrained_streams() -> None:
     x, text = inputs()
     sound, t = torch.randn(2, 4, GRID.t_a), torch.tensor([0.25, 0.75])
     seen = theirs(x, 1000 * t, text).sample
-    heard = voice(AV(None, sound), AV(None, t), text, grid=GRID, route=CLOSED).audio
+    heard = voice(AV(None, sound), AV(None, t), text, grid=GRID, view=ALONE).velocity.audio
     for route in (OPEN, CLOSED):
-        out = net(AV(x, sound), AV(t, t), text, grid=GRID, route=route)
+        out = net(AV(x, sound), AV(t, t), text, grid=GRID, view=View(route)).velocity
         assert relative(out.video, seen) < 1e-5
         torch.testing.assert_close(out.audio, heard, rtol=0, atol=0)
 
@@ -231,9 +230,9 @@ def test_every_key_of_a_release_has_its_place(
             out_channels=channels,
             **more,
         )
-        net = (ImageDualStream if image else DualStreamTransformer)(
-            video=StreamConfig(width, ffn, channels),
-            audio=StreamConfig(128, 128, 20),
+        net = DualStreamTransformer(
+            video=(WanImageStream if image else WanStream)(width, ffn, channels),
+            audio=WanStream(128, 128, 20),
             layers=layers,
             head_dim=128,
             text_dim=4096,

@@ -79,7 +79,7 @@ def measured(net: DualStreamTransformer, *, backward: bool) -> int:
         if hasattr(module, "backend"):
             module.backend = "naive"
     with FlopCounterMode(display=False) as counter:
-        v = net(*inputs(net, GRID, 2, 6), grid=GRID)
+        v = net(*inputs(net, GRID, 2, 6), grid=GRID).velocity
         if backward:
             (v.video.sum() + v.audio.sum()).backward()
     return counter.get_total_flops()

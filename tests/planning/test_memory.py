@@ -52,9 +52,9 @@ def test_a_followed_step_lives_as_a_real_one_does() -> None:
         for p in net.parameters():
             p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
         args = inputs(net, GRID, 2, 6)
-        net._plan(GRID, torch.device("cpu"))
+        net.layout(GRID, torch.device("cpu"))
         with Live(net.parameters()) as live:
-            v = net(*args, grid=GRID)
+            v = net(*args, grid=GRID).velocity
             torch.autograd.backward([v.video.square().mean() + v.audio.square().mean()])
         return live.peak
 

@@ -25,7 +25,7 @@ from ccl.files.yamltext import read_yaml
 from ccl.grid import Grid
 from ccl.interaction import CCA, TARP, Site
 from ccl.model import DualStreamTransformer
-from ccl.model.stream import StreamConfig
+from ccl.model.stream import WanStream
 from ccl.storage.model_folder import export, load_model, save_model
 from ccl.storage.trust import Trust
 from ccl.text import UMT5, EmbeddedText
@@ -406,7 +406,7 @@ def test_a_number_that_no_memory_holds_or_no_loop_ends_at_is_refused_by_its_name
     make: Any, given: dict[str, Any], said: str
 ) -> None:
     if make is DualStreamTransformer:
-        given = {"video": StreamConfig(48, 64, 16), "audio": None, **given}
+        given = {"video": WanStream(48, 64, 16), "audio": None, **given}
     sizes = (Site(48, 24, 12), TARP()) if make is CCA else ()
     with pytest.raises(ValueError, match=said) as told:
         make(*sizes, **given)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ccl import flow
 from ccl.callbacks import SaveCheckpoint, TaskRouter
 from ccl.flow import UniformTime
+from ccl.model import Output
 from ccl.tasks import PAPER_TASKS
 from ccl.training.module import JointDiffusion, TrainingError, loss_by_clip
 from ccl.training.optimizer import OptimizerConfig
@@ -105,9 +106,9 @@ def test_drawing_leaves_the_global_generator_alone(module: JointDiffusion) -> No
 
 
 def test_the_loss_is_the_analytic_one_on_a_known_field(module: JointDiffusion) -> None:
-    def oracle(x: AV[Tensor], t: AV[Tensor], *_: Any, **__: Any) -> AV[Tensor]:
+    def oracle(x: AV[Tensor], t: AV[Tensor], *_: Any, **__: Any) -> Output:
         """The velocity of a clip that is 0.5 everywhere, v = (x_t - x) / t, and 0.1 beside it."""
-        return AV.zip(lambda x, t: (x - 0.5) / flow.expand(t, x).clamp(min=1e-6) + 0.1, x, t)
+        return Output(AV.zip(lambda x, t: (x - 0.5) / flow.expand(t, x).clamp(min=1e-6) + 0.1, x, t), {})
 
     assert module.net is not None
     module.net.forward = oracle  # type: ignore[method-assign]

@@ -59,7 +59,7 @@ class Preview(Callback):
         self._step = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.prompts != [] and getattr(pl_module.net, "shown", False):
+        if self.prompts != [] and "image" in pl_module.net.needs:
             rank_zero_warn("there are no previews: this network is shown a first picture, and a prompt has none")
             self.prompts = []
         elif self.prompts is None:

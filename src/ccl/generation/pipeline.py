@@ -198,7 +198,7 @@ class Pipeline:
         notes = notes_of(rows, said if asked else "", self.provenance.get("words"))
         media = [read(row, self.grid, heard) for row, heard in zip(rows, notes, strict=True)]
         drawn = noise([row.seed or 0 for row in rows], present, self.codec, self.grid, self.device)
-        shown = self.conditions.shown(rows, media) if self.net.shown and present.video else None
+        shown = self.conditions.shown(rows, media) if "image" in self.net.needs and present.video else None
         if self.offload and self.image is not None:
             self.image.unload()
         # A picture that is shown so is no latent frame of the clip's: those are all generated, or all given.
@@ -214,8 +214,10 @@ class Pipeline:
                 "negative": self.states([row.negative for row in rows]),
             }
             # Sound alone needs no picture, but it cannot be prepared without.
-            cached = not isinstance(self.net, FSDPModule) and not (self.net.shown and shown is None)
-            settings: dict[str, Any] = {"grid": self.grid, "generated": generated, "cached": cached, "image": shown}
+            cached = not isinstance(self.net, FSDPModule) and not ("image" in self.net.needs and shown is None)
+            settings: dict[str, Any] = {"grid": self.grid, "generated": generated, "cached": cached}
+            if shown is not None:
+                settings["extras"] = {"image": shown}
             velocity = guided(self.net, texts, rule.weights(route), **settings)
 
         def cast(x: AV[Any], t: AV[Any]) -> AV[Any]:

@@ -5,13 +5,14 @@ B clips, P passes, L text states.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from ccl.grid import Grid
 from ccl.types import AV, Pass
@@ -29,9 +30,9 @@ def guided(
     generated: AV[bool] = AV(True, True),
     batched: bool = True,
     cached: bool = True,
-    image: Any = None,
+    extras: dict[str, Any] | None = None,
 ) -> NetVelocity:
-    """The velocity (x, t) -> sum over passes of weight * net(x, t, text of the pass, route of the pass).
+    """The velocity (x, t) -> sum over passes of weight * net(x, t, text of the pass, view of the pass).
 
     Args:
         net: a DualStreamTransformer.
@@ -43,20 +44,20 @@ def guided(
         batched: all passes in one forward of P*B clips; else one after another, which needs less memory.
         cached: compute keys and values of text and context tokens once, here, not at every step. Needs the network's
             own parameters at hand, so not under FSDP.
-        image: the first pictures, in every pass, of a network that is shown them.
+        extras: what the network reads beside latents and text in every pass, of B clips.
     """
     used = {key: w for key, w in weights.items() if any(g and abs(x) > 1e-9 for g, x in zip(generated, w, strict=True))}
     groups = [list(used)] if batched else [[key] for key in used]
-    states = [torch.cat([texts[key.text] for key in group]) for group in groups]
-    shown = {} if image is None else {"image": image}
+    states: list[Any] = [read(texts, group) for group in groups]
+    brought = [tiled(extras or {}, len(group)) for group in groups]
     if cached:
-        states, shown = [net.prepare(group, **shown) for group in states], {}
+        states = [net.prepare(text, extras=more) for text, more in zip(states, brought, strict=True)]
 
     def velocity(x: AV[Any], t: AV[Any]) -> AV[Any]:
         total = x.map(lambda z: torch.zeros_like(z, dtype=torch.float32))
-        for group, text in zip(groups, states, strict=True):
-            routes = [key.route for key in group]
-            v = net(tiled(x, len(group)), tiled(t, len(group)), text, grid=grid, route=routes, **shown)
+        for group, text, more in zip(groups, states, brought, strict=True):
+            views = [key.view for key in group]
+            v = net(tiled(x, len(group)), tiled(t, len(group)), text, grid=grid, view=views, extras=more).velocity
             scales = AV(*([used[key][i] if generated[i] else 0.0 for key in group] for i in range(2)))
             total = AV.zip(lambda a, b: a + b, total, AV.zip(weighted, v, scales))
         return total
@@ -64,9 +65,15 @@ def guided(
     return velocity
 
 
-def tiled(x: AV[Any], count: int) -> AV[Any]:
+def read(texts: Mapping[str, Tensor], passes: Sequence[Pass]) -> Tensor | AV[Any]:
+    """States of all passes, one after another; for each stream where one pass's streams read different texts."""
+    each = AV(*(torch.cat([texts[one.text[i]] for one in passes]) for i in range(2)))
+    return each.video if all(one.text.video == one.text.audio for one in passes) else each
+
+
+def tiled(tree: Any, count: int) -> Any:
     """The batch `count` times over, one copy a pass."""
-    return x.map(lambda z: torch.cat([z] * count))
+    return tree_map_only(Tensor, lambda z: torch.cat([z] * count), tree)
 
 
 def weighted(v: Float[Tensor, "pb ..."], scales: list[float]) -> Float[Tensor, "b ..."]:

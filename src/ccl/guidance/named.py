@@ -8,7 +8,7 @@ import inspect
 from ccl import arguments
 from ccl.guidance.base import Guidance
 from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
-from ccl.types import CLOSED, Closed, Pass, Route, Scale
+from ccl.types import ALONE, NEGATIVE, POSITIVE, Closed, Pass, Route, Scale
 
 RULES: dict[str, type[Guidance]] = {
     "none": NoGuidance,
@@ -78,8 +78,8 @@ def remark(rule: Guidance, route: Route, closed: Closed) -> str:
             "multimodal_cfg (Eq. 2) is for gated models; a closed route of this one leaves context tokens, so that "
             "it would be ucg3 under another name: take ucg3"
         )
-    passes = [Pass(key.text, CLOSED) if closed == "same" else key for key in rule.weights(route)]
-    alone = len({key.route for key in passes}) == 1 and {key.text for key in passes} == {"positive", "negative"}
+    passes = [Pass(key.text, ALONE) if closed == "same" else key for key in rule.weights(route)]
+    alone = len({key.view for key in passes}) == 1 and {key.text for key in passes} == {POSITIVE, NEGATIVE}
     if alone and not isinstance(rule, TextCFG):
         return f"nothing of the other stream is left out in any pass of {kind} here, so it is text_cfg of that strength"
     if closed == "nothing" and isinstance(rule, UCG3) and not isinstance(rule, MultiModalCFG):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ccl import arguments
 from ccl.guidance.base import Guidance, table
-from ccl.types import AV, CLOSED, Pass, Route, Scale
+from ccl.types import ALONE, AV, NEGATIVE, POSITIVE, Pass, Route, Scale, View
 
 
 def _av(scale: Scale) -> AV[float]:
@@ -27,7 +27,7 @@ class NoGuidance(Guidance):
     """The conditional prediction alone: one forward a step."""
 
     def weights(self, route: Route) -> dict[Pass, AV[float]]:
-        return table((Pass("positive", route), AV(1.0, 1.0)))
+        return table((Pass(POSITIVE, View(route)), AV(1.0, 1.0)))
 
 
 class TextCFG(Guidance):
@@ -42,7 +42,7 @@ class TextCFG(Guidance):
 
     def weights(self, route: Route) -> dict[Pass, AV[float]]:
         s = _av(self.scale)
-        return table((Pass("positive", route), s), (Pass("negative", route), s.map(lambda x: 1 - x)))
+        return table((Pass(POSITIVE, View(route)), s), (Pass(NEGATIVE, View(route)), s.map(lambda x: 1 - x)))
 
 
 class UCG2(Guidance):
@@ -57,7 +57,7 @@ class UCG2(Guidance):
 
     def weights(self, route: Route) -> dict[Pass, AV[float]]:
         s = _av(self.scale)
-        return table((Pass("positive", route), s), (Pass("negative", CLOSED), s.map(lambda x: 1 - x)))
+        return table((Pass(POSITIVE, View(route)), s), (Pass(NEGATIVE, ALONE), s.map(lambda x: 1 - x)))
 
 
 class UCG3(Guidance):
@@ -78,9 +78,9 @@ class UCG3(Guidance):
     def weights(self, route: Route) -> dict[Pass, AV[float]]:
         s_text, s_m = _av(self.text), _av(self.modal)
         return table(
-            (Pass("negative", CLOSED), AV.zip(lambda a, b: 1 - a - b, s_text, s_m)),
-            (Pass("positive", CLOSED), s_text),
-            (Pass("negative", route), s_m),
+            (Pass(NEGATIVE, ALONE), AV.zip(lambda a, b: 1 - a - b, s_text, s_m)),
+            (Pass(POSITIVE, ALONE), s_text),
+            (Pass(NEGATIVE, View(route)), s_m),
         )
 
 

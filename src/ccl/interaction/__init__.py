@@ -1,9 +1,20 @@
 """How the two streams see each other: one class a method, one interaction a block."""
 
 from ccl.interaction.align import TARP, Alignment, Global
-from ccl.interaction.base import Interaction, Site
+from ccl.interaction.base import Interaction, Seen, Site, Update
 from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
 from ccl.interaction.none import NoInteraction
 
-__all__ = ["CCA", "TARP", "Alignment", "Gate", "Global", "Interaction", "NoInteraction", "Site"]
+__all__ = [
+    "CCA",
+    "TARP",
+    "Alignment",
+    "Gate",
+    "Global",
+    "Interaction",
+    "NoInteraction",
+    "Seen",
+    "Site",
+    "Update",
+]

@@ -1,17 +1,24 @@
-"""What one interaction a block promises: updates for both streams, from states read before either is changed."""
+"""What one interaction a block promises: updates for both streams, from states read before either is changed.
+
+b batch, l tokens, d width, h heads, p head width, f frames that have a time of their own.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ccl.grid import Grid
 from ccl.nn.attention import Backend
-from ccl.types import AV, Closed, Route
+from ccl.types import AV, Closed, Pass, Route
+
+#: Where in a block an interaction acts: before self-attention, inside text attention (before its output projection), or
+#: after it.
+Where = Literal["before", "text", "after"]
 
 
 @dataclass(frozen=True)
@@ -35,32 +42,85 @@ class Site:
     backend: Backend = "auto"
 
 
+class Seen(NamedTuple):
+    """What an interaction is given. A stream that takes no part is None in every pair.
+
+    Args:
+        x: the streams as they are at this place: video (b, t_v*h*w, d_v), audio (b, t_a, d_a).
+        source: the same states as the other stream reads them (a given stream may arrive detached).
+        route: who may see whom.
+        time: of each stream, (b, f).
+        layout: what `layout` returned for the clip's grid.
+        constants: what `constants` returned, or None to compute it here.
+        shared: what the network's `trunk` made of the times, or None.
+        q: at "text", the queries of text attention, (b, l, h, p), normalised and without positions.
+        extras: what the batch brings beside latents and text, by name.
+    """
+
+    x: AV[Any]
+    source: AV[Any]
+    route: Route = Route()
+    time: AV[Any] = AV(None, None)
+    layout: Any = None
+    constants: Any = None
+    shared: Any = None
+    q: AV[Any] = AV(None, None)
+    extras: dict[str, Any] | None = None
+
+
+class Update(NamedTuple):
+    """What an interaction gives back.
+
+    Args:
+        add: to each stream; None where there is nothing to add. At "text" it is added to what the heads read from the
+            text, (b, l, h, p), before the block's own output projection.
+        losses: of each clip, (b,), by name; returned, never stored, so that every way of training sees their gradients.
+    """
+
+    add: AV[Any]
+    losses: dict[str, Tensor] | None = None
+
+
+NOTHING = Update(AV(None, None))
+
+
 class Interaction(nn.Module, ABC):
     """Cross-modal exchange within a block (CCL Eq. 1 and 4). A new method is a subclass in a file of its own.
 
-    Contract, held by tests for every subclass: the update is exactly zero at initialisation; a closed direction is
-    bit-for-bit independent of the other stream; the two directions read the same, un-updated states.
+    Contract, which `ccl check` and the tests hold every subclass to: the update is exactly zero at initialisation,
+    where `starts_at_zero`; a closed direction is bit for bit independent of the other stream; the two directions read
+    the same, un-updated states; an interaction that is not `active` has no parameters.
 
     Attributes:
+        at: the places where it acts, in the order of the block.
         closed: what a closed route leaves of the exchange.
+        starts_at_zero: whether a network at step 0 is its two streams alone.
+        needs: what it reads of `Seen.extras`. In training a batch without it is refused.
+        active: whether it acts in this block at all, decided from `Site.layer`.
     """
 
+    at: ClassVar[tuple[Where, ...]] = ("after",)
     closed: ClassVar[Closed] = "nothing"
+    starts_at_zero: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ()
+    active: bool = True
 
     @abstractmethod
-    def forward(self, x: AV[Tensor], source: AV[Tensor], route: Route, plan: Any, cache: Any = None) -> AV[Tensor]:
-        """Updates to add to each stream; None where there is nothing to add.
+    def forward(self, where: Where, seen: Seen) -> Update:
+        """Updates at one of the places that `at` names. Everything it computes must pass through here."""
 
-        Args:
-            x: the streams after text attention: video (B, t_v*h*w, d_v), audio (B, t_a, d_a). A stream that takes no
-                part is None, and so is its update.
-            source: the same states as the other stream reads them (a reference stream arrives detached).
-            route: who may see whom.
-            plan: what `plan` returned for the clip's grid.
-            cache: what `constants` returned, or None to compute it here.
+    def trunk(self) -> nn.Module | None:
+        """What all blocks share: made once, by the first that is active, and owned by the network.
+
+        It is called once a forward on the times, AV of (b, f), and each block finds its answer in `Seen.shared`.
         """
+        return None
 
-    def plan(self, grid: Grid, device: torch.device) -> Any:
+    def refuses(self, one: Pass) -> str:
+        """Why this interaction cannot take a guidance rule's pass, in a sentence; "" where it can."""
+        return ""
+
+    def layout(self, grid: Grid, device: torch.device) -> Any:
         """What depends on the grid alone (windows, positions), made once and handed to every block's interaction."""
         return grid
 

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 from ccl.grid import Grid
 from ccl.interaction.align import Alignment, Directions, Groups
-from ccl.interaction.base import Interaction, Site
+from ccl.interaction.base import Interaction, Seen, Site, Update, Where
 from ccl.interaction.context import ContextTokens
 from ccl.nn.attention import Backend, attention, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
 from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles, video_angles
-from ccl.types import AV, Route
+from ccl.types import AV
 
 Rotation = Literal["share", "temporal", "full"]
 KV = tuple[Tensor, Tensor]
 
 
-class Plan(NamedTuple):
+class Layout(NamedTuple):
     """What a grid fixes for every block: groups of each direction and rotary tables of each stream."""
 
     groups: Directions
@@ -195,25 +195,24 @@ class CrossModal(Interaction):
         self.a2v = CrossAttention(site.video, site.audio, site.head_dim, num_context=a, **kwargs)
         self.v2a = CrossAttention(site.audio, site.video, site.head_dim, num_context=v, **kwargs)
 
-    def forward(
-        self, x: AV[Any], source: AV[Any], route: Route, plan: Plan, cache: AV[KV | None] | None = None
-    ) -> AV[Any]:
+    def forward(self, where: Where, seen: Seen) -> Update:
         # Both directions read x as it was after text attention; neither sees the other's update (decision 7).
-        rope = plan.rope
+        x, source, route, layout = seen.x, seen.source, seen.route, seen.layout
+        rope = layout.rope
         video = audio = None
-        context = AV(None, None) if cache is None else cache
+        context = AV(None, None) if seen.constants is None else seen.constants
         if x.video is not None:
-            seen = source.audio if route.a2v else None
-            video = self.a2v(x.video, seen, plan.groups.a2v, (rope.video, rope.audio), context.video)
+            heard = source.audio if route.a2v else None
+            video = self.a2v(x.video, heard, layout.groups.a2v, (rope.video, rope.audio), context.video)
         if x.audio is not None:
-            seen = source.video if route.v2a else None
-            audio = self.v2a(x.audio, seen, plan.groups.v2a, (rope.audio, rope.video), context.audio)
-        return AV(video, audio)
+            shown = source.video if route.v2a else None
+            audio = self.v2a(x.audio, shown, layout.groups.v2a, (rope.audio, rope.video), context.audio)
+        return Update(AV(video, audio))
 
     def constants(self) -> AV[KV | None]:
         return AV(self.a2v.context_kv(), self.v2a.context_kv())
 
-    def plan(self, grid: Grid, device: torch.device) -> Plan:
+    def layout(self, grid: Grid, device: torch.device) -> Layout:
         groups = self.align.groups(grid)
         frames, tokens = self.align.positions(grid)
         d = self.head_dim
@@ -228,7 +227,7 @@ class CrossModal(Interaction):
 
         dtype = next(self.parameters()).dtype
         rope = table.map(lambda angle: rotary(angle, dtype).to(device))
-        return Plan(Directions(*(Groups(*map(move, g)) for g in groups)), rope)
+        return Layout(Directions(*(Groups(*map(move, g)) for g in groups)), rope)
 
     def check(self, grid: Grid) -> dict[str, float]:
         return self.align.check(grid)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from torch import Tensor
-
-from ccl.interaction.base import Interaction, Site
-from ccl.types import AV, Closed, Route
+from ccl.interaction.base import NOTHING, Interaction, Seen, Site, Update, Where
+from ccl.types import Closed
 
 
 class NoInteraction(Interaction):
@@ -17,10 +15,12 @@ class NoInteraction(Interaction):
         site: where it stands; unused.
     """
 
+    at: ClassVar[tuple[Where, ...]] = ()
     closed: ClassVar[Closed] = "same"
 
     def __init__(self, site: Site) -> None:
         super().__init__()
+        self.active = False
 
-    def forward(self, x: AV[Tensor], source: AV[Tensor], route: Route, plan: Any, cache: Any = None) -> AV[Any]:
-        return AV(None, None)
+    def forward(self, where: Where, seen: Seen) -> Update:
+        return NOTHING

@@ -1,23 +1,24 @@
 """The network: two Wan streams and their interaction."""
 
 from ccl.model.block import DualBlock, WanBlock
-from ccl.model.dual_stream import DualStreamTransformer
-from ccl.model.image import ImageDualStream, Shown
+from ccl.model.dual_stream import DualStreamTransformer, Output
+from ccl.model.image import Shown, WanImageStream
 from ccl.model.load import LoadReport, load_stream, load_wan
-from ccl.model.ovi import OviDualStream
+from ccl.model.ovi import OviAudioStream
 from ccl.model.prepared import Prepared
-from ccl.model.stream import StreamConfig
+from ccl.model.stream import WanStream
 
 __all__ = [
     "DualBlock",
     "DualStreamTransformer",
-    "ImageDualStream",
     "LoadReport",
-    "OviDualStream",
+    "Output",
+    "OviAudioStream",
     "Prepared",
     "Shown",
-    "StreamConfig",
     "WanBlock",
+    "WanImageStream",
+    "WanStream",
     "load_stream",
     "load_wan",
 ]

@@ -14,7 +14,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ccl.interaction.base import Interaction
+from ccl.interaction.base import Interaction, Seen, Where
+from ccl.model.chunks import chosen, runs
 from ccl.nn.attention import Backend, attention, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, modulate, wide
 from ccl.nn.rope import Rotary, rotate
@@ -35,6 +36,46 @@ class BlockCache(NamedTuple):
     constants: Any
 
 
+class Common(NamedTuple):
+    """What all blocks of a forward are given alike.
+
+    Args:
+        rope: of self-attention, for each stream.
+        layout: of the interaction.
+    """
+
+    rope: AV[Rotary]
+    layout: Any
+
+
+class Here(NamedTuple):
+    """What a chunk of the batch sees in one block: a View, where the block itself is not skipped.
+
+    Args:
+        route: who sees whom.
+        detach: the streams that the other one reads without a gradient.
+        alone: whether each token attends to itself alone.
+    """
+
+    route: Route
+    detach: AV[bool] = AV(False, False)
+    alone: bool = False
+
+
+class Rows(NamedTuple):
+    """What a block's interaction may read of each clip of the batch.
+
+    Args:
+        time: of each stream, (b, f).
+        shared: what the network's trunk made of them, or None.
+        extras: what the batch brings beside latents and text, by name.
+    """
+
+    time: AV[Any]
+    shared: Any = None
+    extras: dict[str, Any] | None = None
+
+
 class SelfAttention(nn.Module):
     """q, k RMS-normalised over the full width, then turned by RoPE."""
 
@@ -48,7 +89,15 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(width)
         self.norm_k = RMSNorm(width)
 
-    def forward(self, x: Float[Tensor, "b l d"], rope: Rotary) -> Float[Tensor, "b l d"]:
+    def forward(
+        self, x: Float[Tensor, "b l d"], rope: Rotary, alone: Sequence[bool] = (False,)
+    ) -> Float[Tensor, "b l d"]:
+        """`alone` says of each equal, consecutive chunk whether its tokens attend to themselves alone."""
+        if all(alone):
+            return self.o(self.v(x))
+        if any(alone):
+            parts = {i: chosen(x, (i,), len(alone)) for i in range(len(alone))}
+            return torch.cat([self(part, rope, (alone[i],)) for i, part in parts.items()])
         v = heads(self.v(x), self.head_dim)
         q = rotate(heads(self.norm_q(self.q(x)), self.head_dim), rope).to(v.dtype)
         k = rotate(heads(self.norm_k(self.k(x)), self.head_dim), rope).to(v.dtype)
@@ -63,9 +112,32 @@ class TextAttention(SelfAttention):
         v = heads(self.v(text), self.head_dim)
         return heads(self.norm_k(self.k(text)), self.head_dim).to(v.dtype), v
 
-    def forward(self, x: Float[Tensor, "b l d"], kv: KV) -> Float[Tensor, "b l d"]:  # type: ignore[override]
-        q = heads(self.norm_q(self.q(x)), self.head_dim).to(kv[1].dtype)
-        return self.o(rearrange(attention(q, *kv, backend=self.backend), "b l h p -> b l (h p)"))
+    def queries(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l h p"]:
+        """Normalised, without positions."""
+        return heads(self.norm_q(self.q(x)), self.head_dim)
+
+    def read(self, q: Float[Tensor, "b l h p"], kv: KV) -> Float[Tensor, "b l h p"]:
+        """What the queries read of the text."""
+        return attention(q, *kv, backend=self.backend)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Float[Tensor, "b l d"],
+        kv: KV,
+        q: Float[Tensor, "b l h p"] | None = None,
+        also: Float[Tensor, "b l h p"] | None = None,
+    ) -> Float[Tensor, "b l d"]:
+        """Attention to the text.
+
+        Args:
+            x: the stream, normalised.
+            kv: keys and values.
+            q: its `queries`, where they are made already.
+            also: what an interaction adds before the output projection.
+        """
+        q = self.queries(x) if q is None else q
+        out = self.read(q.to(kv[1].dtype), kv)
+        return self.o(rearrange(out if also is None else out + also, "b l h p -> b l (h p)"))
 
 
 class WanBlock(nn.Module):
@@ -100,17 +172,22 @@ class WanBlock(nn.Module):
         nn.init.normal_(self.modulation, std=self.modulation.shape[-1] ** -0.5)
 
     def attend(
-        self,
-        x: Float[Tensor, "b l d"],
-        modulation: tuple[Tensor, Tensor, Tensor],
-        rope: Rotary,
-        text: Tensor | KV,
+        self, x: Float[Tensor, "b l d"], modulation: tuple[Tensor, ...], rope: Rotary, alone: Sequence[bool] = (False,)
     ) -> Float[Tensor, "b l d"]:
-        """X += SA(X); X += CA(X, T). `text` is the embedded text (b, m, d), or its keys and values."""
+        """X += SA(X)."""
         shift, scale, gate = modulation
-        x = gated_add(x, self.self_attn(modulate(x, shift, scale), rope), gate)
+        return gated_add(x, self.self_attn(modulate(x, shift, scale), rope, alone), gate)
+
+    def queries(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l h p"]:
+        """Of the attention to text."""
+        return self.cross_attn.queries(self.norm3(x))
+
+    def read(
+        self, x: Float[Tensor, "b l d"], text: Tensor | KV, q: Tensor | None = None, also: Tensor | None = None
+    ) -> Float[Tensor, "b l d"]:
+        """X += CA(X, T). `text` is the embedded text (b, m, d), or its keys and values; the rest as TextAttention's."""
         kv = self.cross_attn.kv(text) if isinstance(text, Tensor) else text
-        return x + self.cross_attn(self.norm3(x), kv)
+        return x + self.cross_attn(x if q is not None else self.norm3(x), kv, q, also)
 
     def feed_forward(
         self, x: Float[Tensor, "b l d"], modulation: tuple[Tensor, Tensor, Tensor]
@@ -128,7 +205,7 @@ class DualBlock(nn.Module):
     """Both streams' blocks and their interaction: one forward each, the unit of sharding and checkpointing.
 
     Args:
-        video: block of the video stream, or None where the network has no such stream.
+        video: block of the video stream, or None where the network has no such stream, or none so deep.
         audio: block of the audio stream, or None.
         interaction: between the two.
     """
@@ -136,75 +213,93 @@ class DualBlock(nn.Module):
     def __init__(self, video: WanBlock | None, audio: WanBlock | None, interaction: Interaction) -> None:
         super().__init__()
         self.video, self.audio, self.interaction = video, audio, interaction
+        self.at = interaction.at if interaction.active else ()
 
     @property
     def streams(self) -> AV[Any]:
         return AV(self.video, self.audio)
 
     def forward(
-        self,
-        x: AV[Any],
-        e0: AV[Any],
-        text: AV[Any],
-        *,
-        rope: AV[Rotary],
-        plan: Any,
-        routes: Sequence[Route],
-        reference: AV[bool],
-        constants: Any = None,
-    ) -> AV[Any]:
-        """Eq. 1, its third line replaced by the interaction; streams that are None stay so.
+        self, x: AV[Any], e0: AV[Any], text: AV[Any], common: Common, views: Sequence[Here], rows: Rows, constants: Any
+    ) -> tuple[AV[Any], dict[str, Tensor]]:
+        """Eq. 1, its third line replaced by the interaction; streams that are None, or end before, stay as they are.
 
         Args:
             x: tokens of each stream, (b, l, d).
             e0: projected times, (b, f, 6, d).
             text: embedded text (b, m, d), or its keys and values.
-            rope: of self-attention.
-            plan: of the interaction.
-            routes: one for each equal, consecutive chunk of the batch.
-            reference: which stream is detached where the other reads it.
+            common: to all blocks.
+            views: one for each equal, consecutive chunk of the batch.
+            rows: what the interaction reads of each clip.
             constants: of the interaction, or None to compute them here.
-        """
-        m = AV.zip(lambda e, block: block.modulations(e), e0, self.streams)
-        x = AV.zip(lambda x, block, m, rope, text: block.attend(x, m[:3], rope, text), x, self.streams, m, rope, text)
-        x = self.interact(x, plan, routes, reference, constants)
-        return AV.zip(lambda x, block, m: block.feed_forward(x, m[3:]), x, self.streams, m)
 
-    def interact(
-        self, x: AV[Any], plan: Any, routes: Sequence[Route], reference: AV[bool], constants: Any = None
-    ) -> AV[Any]:
-        """Add the interaction's updates, each run of equal routes in one call."""
-        source = AV.zip(lambda x, given: x.detach() if given else x, x, reference)
-        runs = _runs(routes)
-        if constants is None and len(runs) > 1:
-            constants = self.interaction.constants()
-        updated: list[AV[Any]] = []
-        for route, start, size in runs:
-            part, seen = (_part(z, start, size, len(routes)) for z in (x, source))
-            update = self.interaction(part, seen, route, plan, constants)
-            updated.append(AV.zip(lambda x, u: x if u is None else x + u, part, update))
-        if len(updated) == 1:
-            return updated[0]
-        return AV(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*updated, strict=True)))
+        Returns:
+            The tokens, and the interaction's losses (b,) by name.
+        """
+        given, blocks = x, self.streams
+        x = AV(*(None if block is None else z for z, block in zip(x, blocks, strict=True)))
+        m = AV.zip(lambda _, e, block: block.modulations(e), x, e0, blocks)
+        seen = Seen(x, x, layout=common.layout, constants=constants, **rows._asdict())
+        losses: dict[str, Tensor] = {}
+        if "before" in self.at:
+            x, losses = self.exchange("before", seen, views)
+        alone = [view.alone for view in views]
+        x = AV.zip(lambda x, block, m, rope: block.attend(x, m[:3], rope, alone), x, blocks, m, common.rope)
+        q = also = AV(None, None)
+        if "text" in self.at:
+            q = AV.zip(lambda x, block: block.queries(x), x, blocks)
+            also, more = self.exchange("text", seen._replace(x=x, q=q), views)
+            losses = summed(losses, more)
+        x = AV.zip(lambda x, block, *of: block.read(x, *of), x, blocks, text, q, also)
+        if "after" in self.at:
+            x, more = self.exchange("after", seen._replace(x=x), views)
+            losses = summed(losses, more)
+        x = AV.zip(lambda x, block, m: block.feed_forward(x, m[3:]), x, blocks, m)
+        return AV(*(old if new is None else new for old, new in zip(given, x, strict=True))), losses
+
+    def exchange(self, where: Where, seen: Seen, views: Sequence[Here]) -> tuple[AV[Any], dict[str, Tensor]]:
+        """The streams after an exchange, or at "text" what is added to what the heads read; and the losses.
+
+        Each run of chunks that see alike is one call of the interaction.
+        """
+        together = runs([(view.route, view.detach) for view in views])
+        if seen.constants is None and len(together) > 1:
+            seen = seen._replace(constants=self.interaction.constants())
+        after: list[AV[Any]] = []
+        losses: list[dict[str, Tensor]] = []
+        for (route, detach), which in together:
+            x, q, time, shared, extras = chosen(
+                (seen.x, seen.q, seen.time, seen.shared, seen.extras), which, len(views)
+            )
+            source = AV.zip(lambda x, given: x.detach() if given else x, x, detach)
+            update = self.interaction(
+                where, Seen(x, source, route, time, seen.layout, seen.constants, shared, q, extras)
+            )
+            if where != "text":
+                after.append(added(x, update.add))
+            elif len(together) == 1:
+                after.append(update.add)
+            else:  # a closed route may add nothing where an open one adds
+                after.append(AV.zip(lambda q, u: torch.zeros_like(q) if u is None else u.expand_as(q), q, update.add))
+            losses.append(update.losses or {})
+        if len(together) == 1:
+            return after[0], losses[0]
+        streams = AV(*(None if parts[0] is None else torch.cat(parts) for parts in zip(*after, strict=True)))
+        return streams, {name: torch.cat([each[name] for each in losses]) for name in losses[0]}
 
     def prepare(self, text: AV[Any]) -> BlockCache:
         """Keys and values of embedded text (b, m, d), and the interaction's constants."""
-        kv = AV.zip(lambda text, block: block.cross_attn.kv(text), text, self.streams)
+        kv = AV(
+            *(None if b is None or t is None else b.cross_attn.kv(t) for b, t in zip(self.streams, text, strict=True))
+        )
         return BlockCache(kv, self.interaction.constants())
 
 
-def _runs(routes: Sequence[Route]) -> list[tuple[Route, int, int]]:
-    """(route, first chunk, chunks) of each run of equal routes. A plain loop, which torch.compile can read."""
-    runs: list[tuple[Route, int, int]] = []
-    for i, route in enumerate(routes):
-        if runs and runs[-1][0] == route:
-            runs[-1] = (route, runs[-1][1], runs[-1][2] + 1)
-        else:
-            runs.append((route, i, 1))
-    return runs
+def added(x: AV[Any], update: AV[Any]) -> AV[Any]:
+    """The streams with their updates, None where there is none."""
+    return AV.zip(lambda x, u: x if u is None else x + u, x, update)
 
 
-def _part(x: AV[Any], start: int, size: int, chunks: int) -> AV[Any]:
-    if size == chunks:
-        return x
-    return x.map(lambda z: z.narrow(0, start * (len(z) // chunks), size * (len(z) // chunks)))
+def summed(losses: dict[str, Tensor], more: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Losses of several exchanges, added up by name."""
+    return losses | {name: losses[name] + loss if name in losses else loss for name, loss in more.items()}

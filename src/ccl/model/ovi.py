@@ -5,19 +5,12 @@ Its video stream is Wan2.2-TI2V's, which needs nothing of its own. b batch, c ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ccl.interaction.align import Rescale
-from ccl.interaction.base import Interaction, Site
-from ccl.model.dual_stream import DualStreamTransformer
-from ccl.model.stream import StreamConfig, StreamEnds
-from ccl.nn.attention import Backend
-from ccl.types import Stream
+from ccl.model.stream import StreamEnds, WanStream
 
 
 class ConvMLP(nn.Module):
@@ -51,62 +44,38 @@ class ConvEmbedding(nn.Sequential):
         return rearrange(super().forward(x.to(next(self.parameters()).dtype)), "b d t -> b t d")
 
 
-class OviDualStream(DualStreamTransformer):
-    """A DualStreamTransformer whose audio stream is Ovi's; the interaction is ours, Ovi's fusion is not taken over.
+class OviAudioStream(WanStream):
+    """Ovi's audio stream. In its network `rescale` is 0.19676, of 31 latent frames and 121 / 24 s at 31.25 latents/s.
 
     Args:
-        video: size of the video stream; Ovi's is 3072 wide, 14336 inside, of 48 channels.
-        audio: size of the audio stream; Ovi's is as wide, of 20 channels.
-        layers: blocks, the same number in both; Ovi's are 30.
-        head_dim: of a head, the same in both.
-        text_dim: width of the text states.
-        interaction: makes the interaction of a block from where it stands; a stream alone needs none.
-        freq_dim: numbers of the sinusoid of a time.
-        patch: latent pixels a video token, each way.
-        attention: which kernel; see `ccl.nn.attention`.
-        checkpointing: recompute each block in the backward pass, to save memory.
-        rescale: of the audio positions; Ovi's factor is that of 31 latent frames and 121 / 24 s at 31.25 latents/s.
+        width: d, channels of its tokens; Ovi's is 3072, as its video stream's.
+        ffn: inner width of its feed-forward networks; Ovi's is 14336.
+        channels: of its latents; Ovi's are 20.
+        layers: blocks, where it ends before the other stream does.
         kernel: taps of the convolutions, odd.
         hidden: inner width of the second; None is 8 / 3 of the width, rounded up to a multiple of 256.
     """
 
     def __init__(
         self,
+        width: int,
+        ffn: int,
+        channels: int,
+        layers: int | None = None,
         *,
-        video: StreamConfig | None = None,
-        audio: StreamConfig | None = None,
-        layers: int,
-        head_dim: int,
-        text_dim: int,
-        interaction: Callable[[Site], Interaction] | None = None,
-        freq_dim: int = 256,
-        patch: int = 2,
-        attention: Backend = "auto",
-        checkpointing: bool = False,
-        rescale: Rescale | float = 0.19676,
         kernel: int = 7,
         hidden: int | None = None,
     ) -> None:
+        super().__init__(width, ffn, channels, layers)
         if kernel % 2 == 0:
             raise ValueError(f"kernel is {kernel}; it must be odd, so that a token lies where its latent does")
-        self.kernel, self.hidden = kernel, hidden  # the parts below are made by the base's constructor
-        super().__init__(
-            video=video,
-            audio=audio,
-            layers=layers,
-            head_dim=head_dim,
-            text_dim=text_dim,
-            interaction=interaction,
-            freq_dim=freq_dim,
-            patch=patch,
-            attention=attention,
-            checkpointing=checkpointing,
-            rescale=rescale,
-        )
+        self.kernel = kernel
+        self.hidden = -(-(8 * width // 3) // 256) * 256 if hidden is None else hidden
 
-    def stream_ends(self, config: StreamConfig, stream: Stream, *, text_dim: int, freq_dim: int) -> StreamEnds:
-        if stream == "video":
-            return super().stream_ends(config, stream, text_dim=text_dim, freq_dim=freq_dim)
-        hidden = -(-(8 * config.width // 3) // 256) * 256 if self.hidden is None else self.hidden
-        embedding = ConvEmbedding(config.channels, config.width, hidden, self.kernel)
-        return StreamEnds(config, patch=None, text_dim=text_dim, freq_dim=freq_dim, embedding=embedding)
+    def ends(self, *, patch: int | None, text_dim: int, freq_dim: int) -> StreamEnds:
+        if patch is not None:
+            raise ValueError("OviAudioStream is a stream of sound; it cannot be the video stream")
+        embedding = ConvEmbedding(self.channels, self.width, self.hidden, self.kernel)
+        return StreamEnds(
+            self.width, self.channels, patch=None, text_dim=text_dim, freq_dim=freq_dim, embedding=embedding
+        )

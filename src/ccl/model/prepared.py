@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ccl.model.block import BlockCache
 
@@ -13,6 +14,8 @@ class Prepared:
 
     Args:
         blocks: of every block; text keys and values (b, m, h, p) of each stream, and the interaction's constants.
+        extras: what the batch brings beside latents and text.
     """
 
     blocks: tuple[BlockCache, ...]
+    extras: dict[str, Any] = field(default_factory=dict)

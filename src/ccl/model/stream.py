@@ -1,12 +1,15 @@
-"""What a stream has besides its blocks: patches in, time and text embeddings, head out. Names are Wan2.1's.
+"""A Wan2.1 stream, and what it has besides its blocks: patches in, time and text embeddings, head out.
+
+Another backbone is a subclass of WanStream with ends or blocks of its own. Names of parameters are Wan2.1's.
 
 b batch, c channels, t latent frames or audio tokens, l tokens, d width, f frames that have a time of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,31 +18,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl import arguments
+from ccl.model.block import WanBlock
+from ccl.nn.attention import Backend
 from ccl.nn.layers import Linear, modulate, wide
 
+#: What a batch brings beside latents and text, by name: tensors (b, ...), or tuples of them.
+Extras = Mapping[str, Any]
 LARGEST = 2**20  # that a width may be; beyond, sizes overflow before memory runs out
-
-
-@dataclass(frozen=True)
-class StreamConfig:
-    """Size of a stream; its heads are width // head_dim.
-
-    Args:
-        width: d, channels of its tokens.
-        ffn: inner width of its feed-forward networks.
-        channels: of its latents, in and out.
-
-    Raises:
-        ValueError: one of them is no size that a network can have.
-    """
-
-    width: int
-    ffn: int
-    channels: int
-
-    def __post_init__(self) -> None:
-        for name, size in vars(self).items():
-            arguments.number(f"a stream's {name}", size, 1, LARGEST, whole=True)
 
 
 class PatchEmbedding(nn.Module):
@@ -92,16 +77,18 @@ class StreamEnds(nn.Module):
     """A stream without its blocks.
 
     Args:
-        config: its size.
+        width: d.
+        channels: of its latents, in and out.
         patch: as PatchEmbedding's.
         text_dim: width of the text states.
         freq_dim: numbers of the sinusoid of a time.
-        embedding: latents to tokens; None is a PatchEmbedding of the config's channels.
+        embedding: latents to tokens; None is a PatchEmbedding of those channels.
     """
 
     def __init__(
         self,
-        config: StreamConfig,
+        width: int,
+        channels: int,
         *,
         patch: int | None,
         text_dim: int,
@@ -109,14 +96,16 @@ class StreamEnds(nn.Module):
         embedding: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        d, self.freq_dim, self.patch = config.width, freq_dim, patch
-        self.patch_embedding = PatchEmbedding(config.channels, d, patch) if embedding is None else embedding
+        self.freq_dim, self.patch = freq_dim, patch
+        self.patch_embedding = PatchEmbedding(channels, width, patch) if embedding is None else embedding
         self.text_embedding = nn.Sequential(
-            Linear(text_dim, d, init="normal"), nn.GELU("tanh"), Linear(d, d, init="normal")
+            Linear(text_dim, width, init="normal"), nn.GELU("tanh"), Linear(width, width, init="normal")
         )
-        self.time_embedding = nn.Sequential(Linear(freq_dim, d, init="normal"), nn.SiLU(), Linear(d, d, init="normal"))
-        self.time_projection = nn.Sequential(nn.SiLU(), Linear(d, 6 * d))
-        self.head = Head(d, config.channels * (1 if patch is None else patch**2))
+        self.time_embedding = nn.Sequential(
+            Linear(freq_dim, width, init="normal"), nn.SiLU(), Linear(width, width, init="normal")
+        )
+        self.time_projection = nn.Sequential(nn.SiLU(), Linear(width, 6 * width))
+        self.head = Head(width, channels * (1 if patch is None else patch**2))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -130,7 +119,12 @@ class StreamEnds(nn.Module):
             e = _widely(self.time_embedding, sines.to(torch.promote_types(self.dtype, torch.float32)))
             return e, rearrange(_widely(self.time_projection, e), "b f (n d) -> b f n d", n=6)
 
-    def text(self, states: Float[Tensor, "b m n"]) -> Float[Tensor, "b m d"]:
+    def tokens(self, x: Float[Tensor, "b c t ..."], extras: Extras) -> Float[Tensor, "b l d"]:
+        """Latents to tokens."""
+        return self.patch_embedding(x)
+
+    def text(self, states: Float[Tensor, "b m n"], extras: Extras) -> Float[Tensor, "b m d"]:
+        """Text states in the stream's width."""
         return self.text_embedding(states.to(self.dtype))
 
     def out(self, x: Float[Tensor, "b l d"], e: Float[Tensor, "b f d"], h: int, w: int) -> Float[Tensor, "b c t ..."]:
@@ -140,6 +134,39 @@ class StreamEnds(nn.Module):
             return rearrange(y, "b t c -> b c t")
         # Wan2.1 keeps the channel last inside a patch.
         return rearrange(y, "b (t h w) (p q c) -> b c t (h p) (w q)", h=h, w=w, p=self.patch, q=self.patch)
+
+
+class WanStream:
+    """A stream of a network: its size, and the modules that it is built of. Its heads are width // head_dim.
+
+    Args:
+        width: d, channels of its tokens.
+        ffn: inner width of its feed-forward networks.
+        channels: of its latents, in and out.
+        layers: blocks, where it ends before the other stream does (MOVA); None is as many as the network has.
+
+    Raises:
+        ValueError: one of them is no size that a network can have.
+
+    Attributes:
+        needs: what it reads of a batch's extras, always, wherever the stream takes part.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, width: int, ffn: int, channels: int, layers: int | None = None) -> None:
+        for name, size in {"width": width, "ffn": ffn, "channels": channels}.items():
+            arguments.number(f"a stream's {name}", size, 1, LARGEST, whole=True)
+        if layers is not None:
+            arguments.number("a stream's layers", layers, 1, LARGEST, whole=True)
+        self.width, self.ffn, self.channels, self.layers = width, ffn, channels, layers
+
+    def ends(self, *, patch: int | None, text_dim: int, freq_dim: int) -> StreamEnds:
+        """Embeddings and head."""
+        return StreamEnds(self.width, self.channels, patch=patch, text_dim=text_dim, freq_dim=freq_dim)
+
+    def block(self, head_dim: int, backend: Backend) -> WanBlock:
+        return WanBlock(self.width, self.ffn, head_dim, backend=backend)
 
 
 def _widely(layers: nn.Sequential, x: Tensor) -> Tensor:

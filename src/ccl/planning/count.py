@@ -17,9 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ccl.grid import Grid
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.planning.follow import Make, counting, faked, inputs, picture
+from ccl.planning.follow import Make, counting, extras, faked, inputs
 from ccl.tasks import Task
-from ccl.types import STREAMS, Route
+from ccl.types import STREAMS, Route, View
 
 # A parameter's name -> the part it belongs to; the first that matches.
 PARTS: tuple[tuple[str, str], ...] = (
@@ -104,7 +104,7 @@ def forward_flops(make: Make, layers: int, grid: Grid, route: Route, *, text: in
         batch: clips.
     """
     with faked(make, 1, grid) as net, torch.no_grad(), counting() as counter:
-        net(*inputs(net, grid, batch, text), grid=grid, route=route, **picture(net, grid, batch))
+        net(*inputs(net, grid, batch, text), grid=grid, view=View(route), extras=extras(net, grid, batch))
     return grown(by_part(counter), layers)
 
 

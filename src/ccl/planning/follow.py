@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ccl.grid import Grid
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.model.image import ImageDualStream, Shown, beside
+from ccl.model.image import ImageEnds, Shown, beside
 from ccl.nn.layers import _RMS
 from ccl.types import AV, Route
 
@@ -92,7 +92,7 @@ def faked(make: Make, layers: int, grid: Grid, *, bf16: bool = True) -> Iterator
                     half = torch.empty_like(p, dtype=torch.bfloat16)
                     module._parameters[name] = nn.Parameter(half, p.requires_grad)
         with torch.device("cpu"):
-            net._plan(grid, torch.device("meta"))  # windows are lists that someone has to read
+            net.layout(grid, torch.device("meta"))  # windows are lists that someone has to read
         for block in net.blocks:
             block.forward = _within(OnGPU, block.forward)  # also where checkpointing calls it again
         yield net
@@ -118,12 +118,13 @@ def inputs(net: DualStreamTransformer, grid: Grid, batch: int, text: int) -> tup
     return x, t, torch.empty(batch, text, net.text_dim)
 
 
-def picture(net: DualStreamTransformer, grid: Grid, batch: int) -> dict[str, Any]:
-    """The first pictures, for a network that is shown them."""
-    if not isinstance(net, ImageDualStream):
+def extras(net: DualStreamTransformer, grid: Grid, batch: int) -> dict[str, Any]:
+    """What a batch must bring: the first pictures, for a network that is shown them."""
+    ends = net.video
+    if not isinstance(ends, ImageEnds):
         return {}
     latents = torch.empty(batch, net.channels.video, grid.t_v, grid.latent_height, grid.latent_width)
-    return {"image": Shown(beside(latents), torch.empty(batch, net.image_tokens, net.image_dim))}
+    return {"image": Shown(beside(latents), torch.empty(batch, ends.image_tokens, ends.image_dim))}
 
 
 def open_route(net: DualStreamTransformer) -> Route:

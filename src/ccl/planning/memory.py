@@ -13,7 +13,8 @@ import torch
 
 from ccl.grid import Grid
 from ccl.planning.count import Size
-from ccl.planning.follow import Live, Make, faked, inputs, open_route, picture
+from ccl.planning.follow import Live, Make, extras, faked, inputs, open_route
+from ccl.types import View
 
 Bytes = int | float
 
@@ -79,8 +80,9 @@ def activations(
                     p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
             args = inputs(net, grid, batch, text)
             with Live(net.parameters()) as live:
-                v = net(*args, grid=grid, route=open_route(net), **picture(net, grid, batch))
-                torch.autograd.backward([sum(x.square().mean() for x in v if x is not None)])
+                v, losses = net(*args, grid=grid, view=View(open_route(net)), extras=extras(net, grid, batch))
+                parts = [x.square().mean() for x in v if x is not None] + [x.mean() for x in losses.values()]
+                torch.autograd.backward([sum(parts)])
             return live.peak
 
     one = peak(1)

@@ -8,9 +8,9 @@ import torch
 
 from ccl.grid import Grid
 from ccl.guidance.base import Guidance
-from ccl.planning.follow import Live, Make, counting, faked, inputs, open_route, picture
+from ccl.planning.follow import Live, Make, counting, extras, faked, inputs, open_route
 from ccl.planning.memory import Bytes
-from ccl.types import Route
+from ccl.types import View
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ def clip(
         solver: Heun's evaluates twice a step, but for the last.
         text: states of a prompt.
     """
-    routes: list[Route] = []
+    views: list[View] = []
 
     def run(count: int) -> tuple[int, int]:
         with faked(make, count, grid) as net, torch.no_grad():
-            routes[:] = [each.route for each in guidance.weights(open_route(net))]
-            x, t, states = inputs(net, grid, len(routes), text)
+            views[:] = [each.view for each in guidance.weights(open_route(net))]
+            x, t, states = inputs(net, grid, len(views), text)
             with Live(net.parameters()) as live, counting() as counter:
-                prepared = net.prepare(states, **picture(net, grid, len(routes)))
+                prepared = net.prepare(states, extras=extras(net, grid, len(views)))
                 once = counter.get_total_flops()
-                net(x, t, prepared, grid=grid, route=routes)
+                net(x, t, prepared, grid=grid, view=views)
             return live.peak, counter.get_total_flops() - once
 
     (low, one), (high, two) = run(1), run(2)
     evaluations = 2 * steps - 1 if solver == "heun" else steps
     flops = (one + (layers - 1) * (two - one)) * evaluations
-    return Clip(2.0 * size, low + (layers - 1) * (high - low), flops, len(routes), evaluations)
+    return Clip(2.0 * size, low + (layers - 1) * (high - low), flops, len(views), evaluations)

@@ -37,7 +37,7 @@ from ccl.text.base import TextEncoder
 from ccl.training.fsdp import WholeDraws, gathered, shard
 from ccl.training.optimizer import OptimizerConfig
 from ccl.training.start import copy_values, load_pretrained
-from ccl.types import AV, STREAMS, Batch, Stream
+from ccl.types import AV, STREAMS, Batch, Stream, View
 from ccl.weights.fill import check_shapes, shapes_of
 
 
@@ -159,7 +159,7 @@ class JointDiffusion(LightningModule):
             text = self._factories[1]()
             with torch.device("cpu" if mesh is None else "meta"):
                 net = self._factories[0]()
-            if net.shown and self.image is None:
+            if "image" in net.needs and self.image is None:
                 raise TrainingError(
                     "model.net is always shown a first picture, so model.image must be an encoder of it"
                 )
@@ -268,8 +268,11 @@ class JointDiffusion(LightningModule):
         x_t = AV.zip(flow.interpolate, z, chance.noise, chance.t)
         v = AV.zip(flow.velocity, z, chance.noise)
         grid = replace(self.grid, **batch.grid)
-        shown = {"image": self.show(batch)} if net.shown and z.video is not None else {}
-        v_hat = net(x_t, chance.t, states, grid=grid, route=task.route, reference=task.is_reference, **shown)
+        extras = dict(batch.extras)
+        if "image" in net.needs and z.video is not None:
+            extras["image"] = self.show(batch)
+        view = View(task.route, detach=task.is_reference)
+        v_hat, _ = net(x_t, chance.t, states, grid=grid, view=view, extras=extras)
         return AV.zip(loss_by_clip, v_hat, v, chance.counted)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -343,7 +346,7 @@ class JointDiffusion(LightningModule):
         counted = z.map(lambda x: torch.ones(x.shape[0], x.shape[2], device=self.device))
         # Decisions 17 and 24: a given first frame is clean and uncounted.
         held = any(image) and z.video is not None and not task.is_reference.video
-        if held and not self.built[0].shown:
+        if held and "image" not in self.built[0].needs:
             moving = torch.ones_like(counted.video)
             moving[:, 0] = 1 - torch.tensor(image, dtype=torch.float32, device=self.device)
             drawn = AV(drawn.video[:, None] * moving, drawn.audio)

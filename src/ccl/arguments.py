@@ -15,6 +15,8 @@ import numpy as np
 
 LARGEST = sys.float_info.max
 MOST = 10**9  # of anything that is counted: what is beyond is a slip that would fill the memory or never end
+WIDEST = 2**20  # layer of a network; beyond, sizes overflow before memory runs out
+DEEPEST = 1024  # network, in layers; building more without memory, as plans do, would hardly end
 
 
 def instance(name: str, x: object, kind: type | tuple[type, ...], wanted: str) -> None:

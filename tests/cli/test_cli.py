@@ -148,6 +148,21 @@ def test_a_key_is_found_in_the_part_file_that_holds_it(tmp_path: Path) -> None:
     assert place == f" in {tmp_path / 'part.yaml'}, line 3"
 
 
+def test_a_key_is_found_where_it_is_written_with_dots_or_within_a_text(tmp_path: Path) -> None:
+    """As jsonargparse takes both."""
+    (whole := tmp_path / "whole.yaml").write_text("trainer: {callbacks: []}\ndata: {init_args: {shards: a}}\n")
+    (over := tmp_path / "over.yaml").write_text(
+        "data: '{init_args: {shards: b}}'\ntrainer.callbacks:\n  - {init_args.decay.x: 1}\n"
+    )
+    for key, path, line in (
+        ("data.init_args.shards", "data.init_args.shards", 1),
+        ("trainer.callbacks", "trainer.callbacks", 2),
+        ("decay", "trainer.callbacks.0.init_args.decay", 3),
+        ("x", "trainer.callbacks.0.init_args.decay.x", 3),
+    ):
+        assert locate(key, [whole, over], []) == (path, f" in {over}, line {line}")
+
+
 def test_a_key_on_the_command_line_is_found_there() -> None:
     assert locate("layerz", [], ["--model.net.layerz=3"]) == ("model.net.layerz", " on the command line")
 

@@ -121,8 +121,13 @@ def test_what_is_printed_for_other_workers_goes_on(run: Path, capsys: pytest.Cap
 def test_a_mistake_before_the_first_step_does_not_take_the_name(
     folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit(folder, "--name", "b", "--model.net.init_args.video.width", "33", "--trainer.max_steps", "1") == 1
-    assert "the video stream's width 33 is not a multiple of head_dim 32" in capsys.readouterr().err
+    for key, size, what in (
+        ("video.width", 33, "the video stream's width 33 is not a multiple of head_dim 32"),
+        ("layers", 0, "layers is 0; it must be a whole number from 1 to 1,024"),
+    ):
+        assert fit(folder, "--name", "b", f"--model.net.init_args.{key}", str(size), "--trainer.max_steps", "1") == 2
+        assert f"ccl: model.net: {what}" in capsys.readouterr().err
+        assert not (folder / "b").exists()
     assert fit(folder, "--name", "b", "--trainer.max_steps", "1") == 0
 
 
@@ -155,6 +160,11 @@ def test_a_mistake_before_the_first_step_does_not_take_the_name(
         ),
         ("model: {net: {class_path: ccl.model.Dual}}", "FILE, line 1: ccl.model ("),
         ("data: {init_args: {shardz: x}}", "there is no key 'data.init_args.shardz' in FILE, line 1"),
+        (
+            "trainer: {callbacks.xx: [{class_path: ccl.callbacks.LossLog}]}",
+            "there is no key 'trainer.callbacks.xx' in FILE, line 1",
+        ),
+        ("name: x\ntrainer: {'': 3}", "the key '' in FILE, line 2 has an empty word"),
         ("grid: {frames: 78}", "grid.frames is 78; the video codec needs 4k + 1 frames"),
         ("a: [", "FILE, line 1 is not YAML"),
         ("only text", "FILE holds no keys"),

@@ -129,6 +129,18 @@ def test_constructors_name_the_number_that_they_cannot_take(tmp_path: Path) -> N
             make()
 
 
+def test_a_folder_without_shards_is_told_with_file_and_line_before_the_run_has_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("data:\n  class_path: ccl.data.ShardData\n  init_args:\n    shards: None\n")
+    assert cli.main(["fit", "--config", JOINT, "--config", "own.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ccl: data.init_args.shards in own.yaml, line 4: None holds no index.json; ")
+    assert said.endswith("; null, not None, stands for nothing in YAML\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["own.yaml"]
+
+
 @pytest.mark.parametrize("verb", ["fit", "plan"])
 def test_a_group_of_keys_that_is_null_is_told_with_file_and_line(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

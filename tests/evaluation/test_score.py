@@ -316,6 +316,8 @@ FOREIGN = {
     "text": '{"method": "mine", "id": "c0", "metric": "peak", "value": "x", "reason": null}',
     "list": '{"method": ["mine"], "id": "c0", "metric": "peak", "value": 1.0, "reason": null}',
     "nothing": '{"method": "mine", "id": "c0", "metric": null, "value": null, "reason": null}',
+    "no value": '{"method": "mine", "id": "c0", "metric": "peak", "reason": "x"}',
+    "no reason": '{"method": "mine", "id": "c0", "metric": "peak", "value": 3.0}',
     "both": '{"method": "mine", "id": "c0", "metric": "peak", "value": 3.0, "reason": "x"}',
     "deep": "[" * 100_000,
     "other": '{"a": 1}',

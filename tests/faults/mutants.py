@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+
+import yaml
 
 from faults.mutate import (
     Damage,
@@ -19,9 +22,10 @@ from faults.mutate import (
     in_members,
     in_state,
     in_yaml,
+    nodes_of,
 )
 from faults.process import Outcome, run
-from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, SMALL, copy
+from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, JOINT, MAKE, OVERLAY, SMALL, copy
 
 MOST = 3 * 2**30  # bytes of memory that a small input may take; the imports alone are half a gigabyte
 
@@ -64,6 +68,9 @@ NEW = f"{FIT} --name new --trainer.max_steps 2 --trainer.accelerator cpu"
 ONE = "generate --ckpt model --prompt hello -o out/a.mp4 --steps 1 --device cpu"
 SCORE = EVALUATE.replace("-o out", "-o scores")
 TAR = "shard-000000.tar"
+KEYS = {
+    path for text in (Path(JOINT).read_text(), OVERLAY) for _, _, path in nodes_of(yaml.safe_load(text)) if "." in path
+}
 OWN, RUN = ("small.yaml", "latents"), ("runs", "latents", "small.yaml")
 CHECKPOINT = "runs/run/checkpoints/last.ckpt"
 INPUTS = (
@@ -135,9 +142,11 @@ def campaign(
             other = how.startswith("bytes") and (place / kind.path).read_bytes() != whole
             before = _seen(place.parent, but=("out", "new", "tmp"))
             ended = run(kind.command, place, timeout=40)
-            # A config of the user's own is named, or the key in it that was changed.
-            key = (how.split()[0].rpartition(".")[2],) if kind.path == "small.yaml" else ()
-            end, fault = _judged(kind, ended, key)
+            # A config of the user's own is named, or the key in it that was changed. What is left of it may be a whole
+            # config that asks for what does not fit; then a key to change is named, by its path.
+            changed = how.split()[0].rpartition(".")[2]
+            keys = KEYS | ({changed} - set("0123456789")) if kind.path == "small.yaml" else set()
+            end, fault = _judged(kind, ended, keys)
             if end == "used" and kind.vouched and other:
                 fault = "is used, though its bytes are others"
             moved = {
@@ -158,7 +167,7 @@ def campaign(
     return tallies
 
 
-def _judged(kind: Input, ended: Outcome, key: tuple[str, ...]) -> tuple[str, str]:
+def _judged(kind: Input, ended: Outcome, keys: set[str]) -> tuple[str, str]:
     """How a mutant ended, and what is wrong with that."""
     last = ended.errors.strip().splitlines()[-1] if ended.errors.strip() else ""
     if ended.late:
@@ -173,7 +182,8 @@ def _judged(kind: Input, ended: Outcome, key: tuple[str, ...]) -> tuple[str, str
         return "", f"leaves {ended.orphans} processes at work"
     if ended.status == 0:
         return "used", ""
-    if not any(word in ended.said for word in (*kind.named, *key, Path(kind.path).name)):
+    named = any(word in ended.said for word in (*kind.named, Path(kind.path).name))
+    if not named and not any(re.search(rf"\b{re.escape(key)}\b", last) for key in keys):
         return "", f"does not name {Path(kind.path).name}: {last[:300]}"
     return "refused", ""
 

@@ -9,7 +9,7 @@ import io
 import json
 import struct
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -61,7 +61,7 @@ def _flipped(data: bytes, rng: Random) -> bytes:
 def twist(tree: Any, rng: Random) -> tuple[Any, str]:
     """A copy of a tree of plain values with one node changed, and which."""
     tree = copy.deepcopy(tree)
-    places = list(_places(tree))
+    places = list(nodes_of(tree))
     if not places:
         return rng.choice(ODD), "all of it"
     parent, key, path = rng.choice(places)
@@ -83,11 +83,12 @@ def twist(tree: Any, rng: Random) -> tuple[Any, str]:
     return tree, f"{path} {way}"
 
 
-def _places(tree: Any, path: str = "") -> Any:
+def nodes_of(tree: Any, path: str = "") -> Iterator[tuple[Any, Any, str]]:
+    """Every node below a tree of plain values: what holds it, under which key, and its dotted path."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         yield tree, key, f"{path}.{key}".strip(".")
-        yield from _places(value, f"{path}.{key}".strip("."))
+        yield from nodes_of(value, f"{path}.{key}".strip("."))
 
 
 def in_bytes(path: Path, rng: Random) -> str:

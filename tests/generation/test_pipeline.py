@@ -481,6 +481,14 @@ def test_a_wrong_key_in_a_model_s_config_is_named(folder):
         load_model(folder)
 
 
+def test_weights_and_config_that_disagree_are_both_named(folder):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    del config["net"]["init_args"]["video"]  # a valid network, of audio alone
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=r"model\.safetensors has \d+ keys that the net of \S+/config\.yaml has not, "):
+        load_model(folder)
+
+
 def test_guidance_is_described_by_its_scales(pipe):
     settings = generate_module.describe(pipe, AV(True, True), UCG3())
     assert settings["guidance"] == {

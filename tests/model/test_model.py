@@ -234,6 +234,15 @@ def test_a_width_that_does_not_divide_into_heads_is_refused() -> None:
         )
 
 
+@pytest.mark.parametrize("size", [0, -1, 2**63])
+@pytest.mark.parametrize("name", ["layers", "head_dim", "text_dim", "freq_dim", "patch"])
+def test_a_number_that_no_network_can_have_is_told(name: str, size: int) -> None:
+    """Without memory, as a plan builds it, a network of 10^9 layers would hardly end."""
+    given = {"layers": 1, "head_dim": 16, "text_dim": 12, name: size}
+    with pytest.raises(ValueError, match=f"^{name} is {size}; it must be a whole number from 1 to "):
+        DualStreamTransformer(video=WanStream(48, 64, 16), **given)
+
+
 @pytest.mark.parametrize("part", sorted(PARTS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_yaml_chooses_the_interaction_and_the_model_its_widths(part: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)

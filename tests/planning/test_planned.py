@@ -213,6 +213,11 @@ def test_a_network_is_followed_once_for_all_numbers_of_gpus(quick: list[int]) ->
     assert len(quick) == 1  # for their own needs; that the states alone are too large, no step has to tell
 
 
+def test_text_states_that_the_network_does_not_read_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.text has a dim of 64 and model\.net a text_dim of 128; "):
+        Needs().sizes(planned_of([*SMALL, "--model.text.init_args.dim", "64"]))
+
+
 def test_the_disk_is_that_of_latents_as_they_are_encoded() -> None:
     planned = of(*SMALL)
     from ccl.codecs import EmbeddedAudio, EmbeddedVideo

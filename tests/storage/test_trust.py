@@ -315,11 +315,11 @@ def test_yaml_that_would_not_end_is_told_in_a_moment(name: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("net.init_args.layers", 10**9),
+        ("net.init_args.layers", 1000),
         ("net.init_args.layers", 10**30),
         ("net.init_args.video.ffn", 10**11),
         ("net.init_args.interaction.init_args.num_context_video", 10**12),
-        ("text.init_args.layers", 10**9),
+        ("text.init_args.layers", 1000),
         ("text.init_args.buckets", 10**10),
         ("text.init_args.dim", 10**7),
     ],

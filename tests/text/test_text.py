@@ -116,3 +116,7 @@ def test_bad_sizes_are_refused_in_words():
         EmbeddedText(dim=30)
     with pytest.raises(ValueError, match="a prompt has from 2 to 65,536 states"):
         EmbeddedText(length=1)
+    for name in ("dim", "layers", "heads", "buckets", "frequencies"):
+        for size in (0, -1, 2**63):
+            with pytest.raises(ValueError, match=f"^text {name} is {size}; it must be a whole number from 1 to "):
+                EmbeddedText(**{name: size})

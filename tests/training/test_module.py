@@ -20,10 +20,11 @@ from ccl.callbacks import SaveCheckpoint, TaskRouter
 from ccl.flow import UniformTime
 from ccl.model import Output
 from ccl.tasks import PAPER_TASKS
+from ccl.text import EmbeddedText
 from ccl.training.module import JointDiffusion, TrainingError, loss_by_clip
 from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, Batch
-from helpers.fakes import CHANNELS, GRID, FakeData, fit, make_batch, make_module, make_net, model_config
+from helpers.fakes import CHANNELS, GRID, FakeData, fit, make_batch, make_codec, make_module, make_net, model_config
 
 JOINT, SINGLE, A2V, V2A = (PAPER_TASKS[name] for name in ("joint", "single", "a2v", "v2a"))
 
@@ -166,6 +167,12 @@ def test_equal_seeds_build_equal_weights_and_others_do_not() -> None:
         module.configure_model()
     one, two, other = (torch.cat([p.flatten() for p in m.parameters()]) for m in modules)
     assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_text_states_of_a_width_that_the_network_does_not_read_are_refused() -> None:
+    module = JointDiffusion(make_net, lambda: EmbeddedText(dim=24, heads=2), make_codec(), GRID)
+    with pytest.raises(TrainingError, match=r"model\.text has a dim of 24 and model\.net a text_dim of \d+; they must"):
+        module.configure_model()
 
 
 def test_training_without_the_router_says_what_is_missing(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ class Key(NamedTuple):
 
 
 def nodes(node: yaml.Node, file: Path, path: tuple[str, ...] = (), above: tuple[Path, ...] = ()) -> Iterator[Key]:
-    """Every key of a YAML tree, part files included.
+    """Every key of a YAML tree, part files included; `a.b` is b in a, as jsonargparse reads it.
 
     Args:
         node: of the tree.
@@ -105,7 +105,9 @@ def nodes(node: yaml.Node, file: Path, path: tuple[str, ...] = (), above: tuple[
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
-        here, line = (*path, str(key.value)), key.start_mark.line + 1
+        words, line = str(key.value).split("."), key.start_mark.line + 1
+        yield from (Key((*path, *words[:count]), file, line, None) for count in range(1, len(words)))
+        here = (*path, *words)
         text = value.value if isinstance(value, yaml.ScalarNode) else None
         yield Key(here, file, line, text)
         part = file.parent / text if text is not None and is_yaml(text) else None
@@ -176,7 +178,7 @@ def locate(key: str, files: Iterable[Path], argv: Iterable[str]) -> tuple[str, s
     """Where a key that ends in `key` was written: (its dotted path, ` in FILE, line N`).
 
     The command line, and part files that it names, win over the files and the last file over the first, as they
-    override one another.
+    override one another. A key that stands in a text, such as `data: "{init_args: {shards: x}}"`, is where the text is.
     """
     parts = tuple(key.split("."))
     flags = flags_of(argv)
@@ -186,9 +188,11 @@ def locate(key: str, files: Iterable[Path], argv: Iterable[str]) -> tuple[str, s
     given = [(tuple(flag.split(".")), Path(value)) for flag, value in flags if is_yaml(value) and is_file(Path(value))]
     whole = [((), file) for file in files]
     for above, file in (*((path, file) for path, file in given if path != ("config",)), *reversed(whole)):
-        for path, part, line, _ in nodes(compose(file), file, above):
+        for path, part, line, text in nodes(compose(file), file, above):
             if path[-len(parts) :] == parts:
                 return ".".join(path), f" in {part}, line {line}"
+            if text and path == parts[: len(path)]:
+                return key, f" in {part}, line {line}"
     return key, ""
 
 
@@ -207,6 +211,9 @@ def explain(message: str, options: Iterable[str], files: Iterable[Path], argv: I
     if inner:
         whole, place = locate(inner["key"], files, argv)
         return f"there is no key '{whole}'{place}{inner['hint'] or ''}"
+    empty = re.match(r'Empty nested key: "(?P<key>[^"]*)"', message)
+    if empty:
+        return f"the key '{empty['key']}'{locate(empty['key'], files, argv)[1]} has an empty word"
     option = re.search(r"there is no option '--(?P<flag>[^']+)'(?:, did you mean '--(?P<right>[^']+)'\?)?", message)
     if option:
         return no_option(option["flag"], option["right"] or "", argv)

@@ -170,7 +170,26 @@ class FitCLI(LightningCLI):
         if self.build:
             if lacking := missing(used(self.resolved())):  # told before anything large is built
                 raise UsageError(lacking)
+            self.check_shards()
             super().instantiate_classes()
+            try:
+                self.model.check_sizes()
+            except ValueError as error:
+                raise UsageError(f"model.net: {error}") from error
+
+    def check_shards(self) -> None:
+        """UsageError, naming the key, where the data's folders hold no shards."""
+        data = self.config["data"]
+        given = data.get("init_args", {}) if data["class_path"].startswith("ccl.") else {}
+        for name in ("shards", "val_shards"):
+            if (folder := given.get(name)) is None:
+                continue
+            try:
+                settings_of(folder)
+            except ValueError as error:
+                key, place = locate(f"data.init_args.{name}", config_files(self.argv), self.argv)
+                hint = "; null, not None, stands for nothing in YAML" if folder == "None" else ""
+                raise UsageError(f"{key}{place}: {error}{hint}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with its logs and checkpoints in the run folder."""

@@ -18,7 +18,7 @@ from ccl.grid import Grid
 from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.tasks import PAPER_TASKS, Task
-from ccl.text.base import TextEncoder
+from ccl.text.base import TextEncoder, check_width
 from ccl.types import Route
 
 
@@ -180,6 +180,7 @@ class Needs:
             self.tell("parameters")
             with torch.device("meta"):
                 net, text = planned.make(planned.layers), planned.text()
+            check_width(text, net.text_dim)
             self._sizes[key] = planning.parameters(net, text), planning.ends_of(net), text
         return self._sizes[key]
 

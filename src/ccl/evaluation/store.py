@@ -249,7 +249,9 @@ def is_row(row: Any) -> bool:
     """Whether this is a row of scores: a finite value or a reason."""
     if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("method", "id", "metric")):
         return False
-    value, reason = row.get("value"), row.get("reason")
+    if not {"value", "reason"} <= row.keys():
+        return False
+    value, reason = row["value"], row["reason"]
     if not isinstance(row.get("text", ""), str) or not isinstance(row.get("applicable", True), bool):
         return False
     if value is None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import yaml
 
 from ccl.files import FileError, reading
+from ccl.files.plaintext import unreadable
 
 # Bounds of a config: ours are 3 kB of about 100 values.
 BYTES, VALUES, DEPTH = 200_000, 10_000, 40
@@ -42,8 +43,8 @@ def compose(path: Path) -> yaml.MappingNode:
     """The tree of a YAML file, whose nodes know their lines.
 
     Raises:
-        FileError: the file is absent, no YAML or no UTF-8, with the line; holds no keys; is larger than any config, or
-            grows beyond that by its aliases.
+        FileError: the file is absent, no YAML or no UTF-8, with the line; holds no keys, or what no text has; is larger
+            than any config, or grows beyond that by its aliases.
     """
     with composed(path) as (_, tree):
         return tree
@@ -70,6 +71,8 @@ def composed(path: Path) -> Iterator[tuple[Loader, yaml.MappingNode]]:
                         f"{path} holds more than any config, {VALUES:,} values or {DEPTH} levels, once its aliases are "
                         "written out"
                     )
+                for line, fault in unreadable_in(tree):
+                    raise FileError(f"{path}, line {line} {fault}")
                 yield loader, tree
             finally:
                 loader.dispose()
@@ -83,6 +86,17 @@ def composed(path: Path) -> Iterator[tuple[Loader, yaml.MappingNode]]:
             raise FileError(f"{path}{place} is not YAML: {why[:160]}") from error
         except RecursionError as error:
             raise FileError(f"{path} is nested too deeply") from error
+
+
+def unreadable_in(node: yaml.Node) -> Iterator[tuple[int, str]]:
+    """Lines of a tree whose values no text can have, which an escape such as "\\ud800" may bring in, and why."""
+    if isinstance(node, yaml.ScalarNode):
+        if fault := unreadable(node.value):
+            yield node.start_mark.line + 1, fault
+        return
+    for child in node.value:
+        for inner in child if isinstance(child, tuple) else (child,):
+            yield from unreadable_in(inner)
 
 
 def written_out(node: yaml.Node, most: int) -> tuple[int, int]:

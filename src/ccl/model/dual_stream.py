@@ -85,11 +85,10 @@ class DualStreamTransformer(nn.Module):
         super().__init__()
         if video is None and audio is None:
             raise ValueError("both streams are null; the network needs at least one")
-        if layers < 1:
-            raise ValueError(f"layers is {layers}; the network needs at least one")
-        for name, number in {"head_dim": head_dim, "text_dim": text_dim, "freq_dim": freq_dim, "patch": patch}.items():
-            if number < 1:
-                raise ValueError(f"{name} is {number}; it must be at least 1")
+        for name, size in {"head_dim": head_dim, "text_dim": text_dim, "freq_dim": freq_dim}.items():
+            arguments.number(name, size, 1, arguments.WIDEST, whole=True)
+        for name, size in {"layers": layers, "patch": patch}.items():
+            arguments.number(name, size, 1, arguments.DEEPEST, whole=True)
         if isinstance(rescale, float) and not 0 < rescale < inf:
             raise ValueError(f"rescale is {rescale}; a factor must be a positive number")
         streams: AV[Any] = AV(video, audio)

@@ -24,7 +24,6 @@ from ccl.nn.layers import Linear, modulate, wide
 
 #: What a batch brings beside latents and text, by name: tensors (b, ...), or tuples of them.
 Extras = Mapping[str, Any]
-LARGEST = 2**20  # that a width may be; beyond, sizes overflow before memory runs out
 
 
 class PatchEmbedding(nn.Module):
@@ -156,9 +155,9 @@ class WanStream:
 
     def __init__(self, width: int, ffn: int, channels: int, layers: int | None = None) -> None:
         for name, size in {"width": width, "ffn": ffn, "channels": channels}.items():
-            arguments.number(f"a stream's {name}", size, 1, LARGEST, whole=True)
+            arguments.number(f"a stream's {name}", size, 1, arguments.WIDEST, whole=True)
         if layers is not None:
-            arguments.number("a stream's layers", layers, 1, LARGEST, whole=True)
+            arguments.number("a stream's layers", layers, 1, arguments.DEEPEST, whole=True)
         self.width, self.ffn, self.channels, self.layers = width, ffn, channels, layers
 
     def ends(self, *, patch: int | None, text_dim: int, freq_dim: int) -> StreamEnds:

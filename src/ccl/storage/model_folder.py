@@ -137,21 +137,22 @@ def load_model(path: str | Path | None = None, *, half: bool = False, trust: Ite
     model.provenance["config_sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
     for name, part in (("net", model.net), ("text", model.text)):
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        kind = f"the {name} of {found.file}"  # the two files may disagree by either's fault
         if name == "net":
-            fill_net(model.net, own, source, half=half)
+            fill_net(model.net, own, source, kind, half=half)
         else:
-            fill(part, own, source)
+            fill(part, own, source, kind=kind)
     return model
 
 
-def fill_net(net: DualStreamTransformer, state: dict[str, Tensor], source: str, *, half: bool) -> None:
-    """Give a network on the meta device its weights, one at a time and none twice: `state` is emptied.
+def fill_net(net: DualStreamTransformer, state: dict[str, Tensor], source: str, kind: str, *, half: bool) -> None:
+    """Give a network on the meta device, called `kind` in errors, its weights, one at a time: `state` is emptied.
 
     Raises:
         ValueError: naming the first key that is missing, unknown, of another shape, no floats or not finite, and
             `source`.
     """
-    check_shapes(shapes_of(net.state_dict()), shapes_of(state), source)
+    check_shapes(shapes_of(net.state_dict()), shapes_of(state), source, kind)
     for path, module in net.named_modules():
         matrices = half and path.startswith("blocks.") and isinstance(module, nn.Linear | nn.Conv1d)
         dtype = torch.bfloat16 if matrices else torch.float32

@@ -43,6 +43,12 @@ class TextEncoder(nn.Module, ABC):
         """Give back the memory of weights that can be loaded again; they are when next needed. Nothing here."""
 
 
+def check_width(text: TextEncoder, wanted: int) -> None:
+    """ValueError where a network reads states of another width, `wanted`."""
+    if text.dim != wanted:
+        raise ValueError(f"model.text has a dim of {text.dim} and model.net a text_dim of {wanted}; they must be equal")
+
+
 def check_length(length: int) -> None:
     """ValueError where a prompt cannot have so many states."""
     if not 2 <= length <= MOST:

@@ -145,10 +145,11 @@ class EmbeddedText(TextEncoder):
         frequencies: int = 8,
     ) -> None:
         super().__init__()
-        for name, number in {"layers": layers, "heads": heads, "buckets": buckets, "frequencies": frequencies}.items():
-            if number < 1:
-                raise ValueError(f"text {name} is {number}; it must be at least 1")
-        if dim < 1 or dim % heads:
+        arguments.number("text layers", layers, 1, arguments.DEEPEST, whole=True)
+        arguments.number("text buckets", buckets, 1, arguments.MOST, whole=True)
+        for name, size in {"dim": dim, "heads": heads, "frequencies": frequencies}.items():
+            arguments.number(f"text {name}", size, 1, arguments.WIDEST, whole=True)
+        if dim % heads:
             raise ValueError(f"text dim is {dim}; it must be a multiple of the {heads} heads")
         check_length(length)
         self.dim, self.length, self.buckets, self.frequencies = dim, length, buckets, frequencies

@@ -33,7 +33,7 @@ from ccl.rng import generator, seed_of
 from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.storage.sharded_checkpoint import sharded_shapes
 from ccl.tasks import PAPER_TASKS, Task, check
-from ccl.text.base import TextEncoder
+from ccl.text.base import TextEncoder, check_width
 from ccl.training.fsdp import WholeDraws, gathered, shard
 from ccl.training.optimizer import OptimizerConfig
 from ccl.training.start import copy_values, load_pretrained
@@ -149,6 +149,11 @@ class JointDiffusion(LightningModule):
 
     # Building
 
+    def check_sizes(self) -> None:
+        """Build the network without memory: ValueError where there is none of the sizes that its factory is given."""
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            self._factories[0]()
+
     def configure_model(self) -> None:
         """Build network, text encoder and average; sharded where the strategy brings a device mesh (FSDP2)."""
         if self.net is not None:
@@ -165,6 +170,7 @@ class JointDiffusion(LightningModule):
                 )
             try:
                 self.codec.check(self.grid, net.channels)
+                check_width(text, net.text_dim)
             except ValueError as error:
                 raise TrainingError(str(error)) from error
             self.net, self.text = net, text

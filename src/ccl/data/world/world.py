@@ -185,4 +185,7 @@ def _line(seed: int, split: Split, number: int, seconds: float, sample_rate: int
         room = seconds - 2 * MARGIN - speech.seconds
         if room > 0:
             return Line(sentence, gender, pitch, voice, speech, MARGIN + float(rng.uniform(0, room)))
-    raise ValueError(f"no sentence of the world fits in a clip of {seconds:.2f} s; give the grid more frames")
+    raise ValueError(
+        f"no sentence of the world fits in a clip of {seconds:.2f} s; raise grid.frames, or give data other clips than "
+        "the world's"
+    )

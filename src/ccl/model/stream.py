@@ -8,7 +8,6 @@ b batch, c channels, t latent frames or audio tokens, l tokens, d width, f frame
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from ccl import arguments
 from ccl.model.block import WanBlock
 from ccl.nn.attention import Backend
-from ccl.nn.layers import Linear, modulate, wide
+from ccl.nn.layers import Linear, modulate, sinusoid, wide, widely
 
 #: What a batch brings beside latents and text, by name: tensors (b, ...), or tuples of them.
 Extras = Mapping[str, Any]
@@ -113,10 +112,8 @@ class StreamEnds(nn.Module):
     def times(self, t: Tensor) -> tuple[Float[Tensor, "b f d"], Float[Tensor, "b f 6 d"]]:
         """(e, e0) of times in [0, 1], (b,) or (b, f), one a latent frame; float32 at least, whatever the autocast."""
         t = t[:, None] if t.ndim == 1 else t
-        with nullcontext() if t.is_meta else torch.autocast(t.device.type, enabled=False):  # on meta there is none
-            sines = sinusoid(1000 * t.double(), self.freq_dim)
-            e = _widely(self.time_embedding, sines.to(torch.promote_types(self.dtype, torch.float32)))
-            return e, rearrange(_widely(self.time_projection, e), "b f (n d) -> b f n d", n=6)
+        e = widely(self.time_embedding, sinusoid(1000 * t.double(), self.freq_dim))
+        return e, rearrange(widely(self.time_projection, e), "b f (n d) -> b f n d", n=6)
 
     def tokens(self, x: Float[Tensor, "b c t ..."], extras: Extras) -> Float[Tensor, "b l d"]:
         """Latents to tokens."""
@@ -166,18 +163,3 @@ class WanStream:
 
     def block(self, head_dim: int, backend: Backend) -> WanBlock:
         return WanBlock(self.width, self.ffn, head_dim, backend=backend)
-
-
-def _widely(layers: nn.Sequential, x: Tensor) -> Tensor:
-    """The layers in float32 at least, even where sharding or a half-precision model holds their weights in bfloat16."""
-    for layer in layers:
-        x = F.linear(x, wide(layer.weight), wide(layer.bias)) if isinstance(layer, nn.Linear) else layer(x)
-    return x
-
-
-def sinusoid(t: Float[Tensor, "b f"], dim: int) -> Float[Tensor, "b f n"]:
-    """[cos, sin] of t 10000^(-i / (dim / 2)), in float64: t runs to 1000."""
-    half = dim // 2
-    frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
-    angle = t.double()[..., None] * frequencies
-    return torch.cat([angle.cos(), angle.sin()], -1)

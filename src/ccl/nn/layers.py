@@ -7,6 +7,7 @@ Norms and modulation compute in float32 whatever the autocast, float64 in float6
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -122,6 +123,27 @@ def gated_add(
     frames = gate.shape[1]
     x_, y_ = (rearrange(wide(z), "b (f s) d -> b f s d", f=frames) for z in (x, y))
     return rearrange(torch.addcmul(x_, y_, gate[:, :, None]), "b f s d -> b (f s) d").to(x.dtype)
+
+
+def widely(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """The layers in float32 at least, whatever the autocast, and even where sharding or a half-precision model holds
+    their weights in bfloat16."""
+    with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):  # on meta there is none
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                weight = wide(layer.weight)
+                x = F.linear(x.to(weight.dtype), weight, wide(layer.bias))
+            else:
+                x = layer(x)
+    return x
+
+
+def sinusoid(t: Float[Tensor, "b f"], dim: int) -> Float[Tensor, "b f n"]:
+    """[cos, sin] of t 10000^(-i / (dim / 2)), in float64: t runs to 1000."""
+    half = dim // 2
+    frequencies = 10_000.0 ** (-torch.arange(half, dtype=torch.float64, device=t.device) / half)
+    angle = t.double()[..., None] * frequencies
+    return torch.cat([angle.cos(), angle.sin()], -1)
 
 
 class _KeepInUse(torch.autograd.Function):

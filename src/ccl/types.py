@@ -16,8 +16,9 @@ from ccl import arguments
 T = TypeVar("T")
 Stream = Literal["video", "audio"]
 Text = Literal["positive", "negative", "empty"]
-# What a closed route of an interaction leaves: learnable tokens, nothing (a gate of 0), or as much as an open one.
-Closed = Literal["context", "nothing", "same"]
+# What a closed route of an interaction leaves: learnable tokens, a stream's own tokens, nothing (a gate of 0), or as
+# much as an open one.
+Closed = Literal["context", "own", "nothing", "same"]
 STREAMS: tuple[Stream, Stream] = ("video", "audio")
 SLOWEST = 1e-6  # pictures a second
 

@@ -195,6 +195,9 @@ def test_a_rule_under_another_name_is_refused_or_told():
     assert "multimodal_cfg" in remark(UCG3(), OPEN, "nothing") and "gates" in remark(UCG2(), OPEN, "nothing")
     for rule in (UCG2(), UCG3(), TextCFG(), NoGuidance()):
         assert remark(rule, OPEN, "context") == ""
+    for rule in (UCG2(), UCG3(), MultiModalCFG()):
+        assert "its own tokens alone" in remark(rule, OPEN, "own")
+    assert remark(TextCFG(), OPEN, "own") == "" == remark(NoGuidance(), CLOSED, "own")
     # Where no pass leaves anything out, the table is that of text guidance: by the route, or by the model.
     for route, closed in ((CLOSED, "context"), (OPEN, "same"), (Route(True, False), "same")):
         for rule in (UCG2(), UCG3()):

@@ -82,6 +82,10 @@ def remark(rule: Guidance, route: Route, closed: Closed) -> str:
     alone = len({key.view for key in passes}) == 1 and {key.text for key in passes} == {POSITIVE, NEGATIVE}
     if alone and not isinstance(rule, TextCFG):
         return f"nothing of the other stream is left out in any pass of {kind} here, so it is text_cfg of that strength"
+    if closed == "own" and len({key.view for key in passes}) > 1:
+        return (
+            f"this model has no context tokens: a stream attends to its own tokens alone where {kind} closes its route"
+        )
     if closed == "nothing" and isinstance(rule, UCG3) and not isinstance(rule, MultiModalCFG):
         return "this model has no context tokens, so ucg3 is multimodal_cfg (Eq. 2) here"
     if closed == "nothing" and isinstance(rule, UCG2):

@@ -100,7 +100,7 @@ class Interaction(nn.Module, ABC):
     """
 
     at: ClassVar[tuple[Where, ...]] = ("after",)
-    closed: ClassVar[Closed] = "nothing"
+    closed: Closed = "nothing"
     starts_at_zero: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
     active: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from ccl.interaction.align import Alignment
 from ccl.interaction.base import Site
@@ -25,7 +25,7 @@ class CCA(CrossModal):
         init: of the output projections; "zero" makes step 0 the two streams alone.
     """
 
-    closed: ClassVar[Closed] = "context"
+    closed: Closed = "context"
 
     def __init__(
         self,

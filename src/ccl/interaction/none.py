@@ -16,7 +16,7 @@ class NoInteraction(Interaction):
     """
 
     at: ClassVar[tuple[Where, ...]] = ()
-    closed: ClassVar[Closed] = "same"
+    closed: Closed = "same"
 
     def __init__(self, site: Site) -> None:
         super().__init__()

@@ -121,23 +121,19 @@ class TextAttention(SelfAttention):
         return attention(q, *kv, backend=self.backend)
 
     def forward(  # type: ignore[override]
-        self,
-        x: Float[Tensor, "b l d"],
-        kv: KV,
-        q: Float[Tensor, "b l h p"] | None = None,
-        also: Float[Tensor, "b l h p"] | None = None,
+        self, q: Float[Tensor, "b l h p"], kv: KV, also: Float[Tensor, "*b"] | None = None
     ) -> Float[Tensor, "b l d"]:
         """Attention to the text.
 
         Args:
-            x: the stream, normalised.
+            q: what `queries` made of the stream.
             kv: keys and values.
-            q: its `queries`, where they are made already.
-            also: what an interaction adds before the output projection.
+            also: what an interaction adds before the output projection, (b, l, h, p) or a number.
         """
-        q = self.queries(x) if q is None else q
         out = self.read(q.to(kv[1].dtype), kv)
-        return self.o(rearrange(out if also is None else out + also, "b l h p -> b l (h p)"))
+        # In the type of the values: queries, which an interaction reads, are wider in half precision.
+        out = out if also is None else out + also.to(out.dtype)
+        return self.o(rearrange(out, "b l h p -> b l (h p)"))
 
 
 class WanBlock(nn.Module):
@@ -185,9 +181,16 @@ class WanBlock(nn.Module):
     def read(
         self, x: Float[Tensor, "b l d"], text: Tensor | KV, q: Tensor | None = None, also: Tensor | None = None
     ) -> Float[Tensor, "b l d"]:
-        """X += CA(X, T). `text` is the embedded text (b, m, d), or its keys and values; the rest as TextAttention's."""
+        """X += CA(X, T).
+
+        Args:
+            x: the stream.
+            text: embedded, (b, m, d), or its keys and values.
+            q: its `queries`, where they are made already.
+            also: as TextAttention's.
+        """
         kv = self.cross_attn.kv(text) if isinstance(text, Tensor) else text
-        return x + self.cross_attn(x if q is not None else self.norm3(x), kv, q, also)
+        return x + self.cross_attn(self.queries(x) if q is None else q, kv, also)
 
     def feed_forward(
         self, x: Float[Tensor, "b l d"], modulation: tuple[Tensor, Tensor, Tensor]

@@ -81,10 +81,10 @@ class Flops:
 
 
 # A module's name in a count -> the part that its FLOPs belong to. What a block calls of a module's own modules, without
-# calling it whole, is counted by those: keys and values of the text.
+# calling it whole, is counted by those: queries, and keys and values of the text.
 COUNTED: tuple[tuple[str, str], ...] = (
     (r"\.blocks\.\d+\.(video|audio)\.(self_attn|cross_attn|ffn)$", r"\1 \2"),
-    (r"\.blocks\.\d+\.(video|audio)\.cross_attn\.(?![qo]$)\w+$", r"\1 cross_attn"),
+    (r"\.blocks\.\d+\.(video|audio)\.cross_attn\.(?!o$)\w+$", r"\1 cross_attn"),
     (r"\.blocks\.\d+\.interaction\.(\w+)$", r"interaction \1"),
 )
 

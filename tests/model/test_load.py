@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ccl import cli
 from ccl.files import FileError
-from ccl.interaction import CCA, TARP
+from ccl.interaction import CCA, TARP, Gate, Global
 from ccl.model import DualStreamTransformer, OviAudioStream, WanStream
 from ccl.model.keys import diffusers_to_wan, ours_to_wan, wan_to_diffusers, wan_to_ours
 from ccl.model.load import LoadReport, load_stream, load_wan, match
@@ -158,6 +159,31 @@ def test_ovi_s_file_fills_both_streams_and_its_fusion_is_reported(tmp_path: Path
     own = dict(net.named_parameters())
     assert all(torch.equal(own[name], p) for name, p in source.named_parameters())
     assert "in the file and unused: 28 (fusion 28)" in str(report)
+
+
+FUSION = (  # a gate that reads its keys and values as Ovi's fusion does, and has a few linears more
+    (r"\.video\.cross_attn\.([kv])_fusion\.", r".interaction.a2v.\1."),
+    (r"\.audio\.cross_attn\.([kv])_fusion\.", r".interaction.v2a.\1."),
+)
+
+
+def test_an_interaction_that_knows_its_published_names_is_read_whole_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gate, "upstream", FUSION)
+    gated = ours_ovi(OviAudioStream(64, 96, 4, hidden=40), interaction=lambda site: Gate(site, Global()))
+    state = ovi()[1]
+    with pytest.raises(
+        ValueError, match=r"it: the checkpoint lacks \d+ keys, the first is blocks\.0\.interaction\.a2v\."
+    ):
+        load_stream(gated, state, source="it")
+    key = "audio_model.blocks.1.cross_attn.v_fusion.weight"
+    report = match(gated, {name: tuple(value.shape) for name, value in state.items()} | {key: (64, 32)}, "it")
+    assert "blocks.1.interaction.v2a.v.weight" in report.shapes
+    only = replace(report, missing=(), unexpected=())
+    with pytest.raises(ValueError) as told:
+        only.check()
+    shapes = "shape (64, 32) in the checkpoint, (64, 64) in the interaction"
+    assert str(told.value) == f"it: blocks.1.interaction.v2a.v.weight has {shapes}"
+    assert "of the video and the audio stream and the interaction loaded" in str(report)
 
 
 def test_ovi_s_published_size_has_a_place_for_each_of_its_keys() -> None:

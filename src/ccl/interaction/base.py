@@ -96,6 +96,8 @@ class Interaction(nn.Module, ABC):
         closed: what a closed route leaves of the exchange.
         starts_at_zero: whether a network at step 0 is its two streams alone.
         needs: what it reads of `Seen.extras`. In training a batch without it is refused.
+        upstream: where published weights have its parameters, as (pattern, ours): regular expressions, and what takes
+            their place, in names that are read as a stream's, `blocks.3.video.cross_attn.k_fusion.weight`.
         active: whether it acts in this block at all, decided from `Site.layer`.
     """
 
@@ -103,6 +105,7 @@ class Interaction(nn.Module, ABC):
     closed: Closed = "nothing"
     starts_at_zero: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
+    upstream: ClassVar[tuple[tuple[str, str], ...]] = ()
     active: bool = True
 
     @abstractmethod

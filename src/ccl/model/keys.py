@@ -7,7 +7,7 @@ Ours are Wan2.1's behind the stream: `blocks.3.self_attn.q.weight` is `blocks.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ccl.types import STREAMS, Stream
 
@@ -56,7 +56,7 @@ WITHIN = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapp
 TOWERS: tuple[tuple[str, Stream], ...] = (("video_model.", "video"), ("audio_model.", "audio"))
 # Ovi's modulation is a module with one parameter of its own name.
 OVI: tuple[tuple[str, str], ...] = ((r"^(blocks\.\d+\.modulation)\.modulation$", r"\1"),)
-# Read, and knowingly left out: Ovi's fusion, another interaction than those here.
+# Read, and knowingly left out where the network's interaction is another.
 UNUSED: tuple[tuple[str, str], ...] = (
     (r"\.cross_attn\.(k_fusion|v_fusion|pre_attn_norm_fusion|norm_k_fusion)\.", "Ovi's fusion"),
 )
@@ -99,18 +99,39 @@ def ours_to_wan(key: str) -> str:
     return wan
 
 
-def to_ours(key: str, stream: Stream = "video") -> str:
-    """Our name of a key of any known layout; a file that names its towers overrides `stream`."""
+def called(key: str) -> str:
+    """What to call a parameter of ours: as Wan2.1 does where it is a stream's."""
+    return key if part_of(key) == "interaction" else ours_to_wan(key)
+
+
+def to_ours(key: str, stream: Stream = "video", upstream: Sequence[tuple[str, str]] = ()) -> str:
+    """Our name of a key of any known layout.
+
+    Args:
+        key: in a file.
+        stream: whose it is; a file that names its towers says so itself.
+        upstream: an interaction's, which says where published weights have its parameters.
+    """
     for tower, of in TOWERS:
         if key.startswith(tower):
             key, stream = key.removeprefix(tower), of
     for pattern, name in OVI:
         key = re.sub(pattern, name, key)
-    return wan_to_ours(diffusers_to_wan(key), stream)
+    key = wan_to_ours(diffusers_to_wan(key), stream)
+    for pattern, name in upstream:
+        key = re.sub(pattern, name, key)
+    return key
 
 
-def ours_by_theirs(keys: Iterable[str], stream: Stream = "video") -> dict[str, str]:
+def ours_by_theirs(
+    keys: Iterable[str], stream: Stream = "video", upstream: Sequence[tuple[str, str]] = ()
+) -> dict[str, str]:
     """Our names of a file's keys, in any known layout; what all of them begin with is taken off first.
+
+    Args:
+        keys: of the file.
+        stream: as of `to_ours`.
+        upstream: as of `to_ours`.
 
     Raises:
         ValueError: two keys are of one parameter.
@@ -118,17 +139,23 @@ def ours_by_theirs(keys: Iterable[str], stream: Stream = "video") -> dict[str, s
     bare = {key: WITHIN.sub("", key) for key in keys}
     wrappers = {name[: found.end()] if (found := ROOT.search(name)) else "" for name in bare.values()}
     wrapper = wrappers.pop() if len(wrappers) == 1 else ""
-    ours = {key: to_ours(name.removeprefix(wrapper), stream) for key, name in bare.items()}
+    ours = {key: to_ours(name.removeprefix(wrapper), stream, upstream) for key, name in bare.items()}
     first: dict[str, str] = {}
     for key, name in ours.items():
         if (other := first.setdefault(name, key)) != key:
-            raise ValueError(f"the weights hold {ours_to_wan(name)} twice, as {other} and as {key}")
+            raise ValueError(f"the weights hold {called(name)} twice, as {other} and as {key}")
     return ours
 
 
 def part_of(key: str) -> str:
     """Whose a parameter of ours is: a stream's, or the interaction's."""
     return next((stream for stream in STREAMS if belongs(key, stream)), "interaction")
+
+
+def unit_of(key: str) -> str:
+    """What a file holds whole or not at all, of which a parameter of ours is one: a stream, a direction of exchange."""
+    first, *rest = re.sub(r"^blocks\.\d+\.", "", key).split(".")
+    return f"{first}.{rest[0]}" if first == "interaction" else first
 
 
 def belongs(key: str, stream: Stream) -> bool:

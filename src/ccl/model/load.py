@@ -1,7 +1,8 @@
 """Pretrained backbones into the streams of a DualStreamTransformer, and the video stream back out.
 
-Wan2.1 and Wan2.2 in their own or diffusers' names, and Ovi's two towers. What is copied is decided by names and shapes
-first, in a report, so a file that does not fit changes nothing; then tensor by tensor from the mapped file.
+Wan2.1 and Wan2.2 in their own or diffusers' names, and Ovi's two towers, with their fusion where the network has it.
+What is copied is decided by names and shapes first, in a report, so a file that does not fit changes nothing; then
+tensor by tensor from the mapped file.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccl.model.adapter import is_adapter
+from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.keys import (
     RELEASES,
     belongs,
+    called,
     diffusers_to_wan,
     ours_by_theirs,
     ours_to_wan,
+    part_of,
+    unit_of,
     unused,
     wan_to_diffusers,
     wan_to_ours,
@@ -56,9 +61,10 @@ class LoadReport:
         source: the file or folder.
         streams: the streams that it has.
         loaded: parameters that have its values.
-        new: parameters of other parts (the other stream, the interactions), which stay as they were.
-        missing: parameters of its streams that it lacks; an error wherever weights are loaded.
-        unexpected: its own names of what this network has no place for; an error, but for Ovi's fusion.
+        new: parameters of what it has nothing of (the other stream, the interactions), which stay as they were.
+        missing: parameters that it lacks, of what it has the rest of; an error wherever weights are loaded.
+        unexpected: its own names of what this network has no place for; an error, but for Ovi's fusion where the
+            interaction is another.
         shapes: parameters whose shape differs: (in the file, in the network); an error.
     """
 
@@ -71,7 +77,9 @@ class LoadReport:
     shapes: Mapping[str, tuple[Shape, Shape]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"{self.source}: {len(self.loaded)} tensors of the {' and the '.join(self.streams)} stream loaded"]
+        whose = [f"{' and the '.join(self.streams)} stream"] if self.streams else []
+        whose += ["interaction"] if any(part_of(name) == "interaction" for name in self.loaded) else []
+        lines = [f"{self.source}: {len(self.loaded)} tensors of the {' and the '.join(whose)} loaded"]
         for what, names in (
             ("new, as initialised", self.new),
             ("missing", self.missing),
@@ -83,7 +91,7 @@ class LoadReport:
         return "\n".join(lines)
 
     def check(self) -> LoadReport:
-        """Itself, where every parameter of its streams was found.
+        """Itself, where what it has anything of is there whole.
 
         Raises:
             ValueError: one sentence that says what does not fit.
@@ -97,8 +105,7 @@ class LoadReport:
             raise ValueError(other)
         if self.missing:
             raise ValueError(
-                f"{self.source}: the checkpoint lacks {len(self.missing)} keys, the first is "
-                f"{ours_to_wan(self.missing[0])}"
+                f"{self.source}: the checkpoint lacks {len(self.missing)} keys, the first is {called(self.missing[0])}"
             )
         if extra := [key for key in self.unexpected if not unused(key)]:
             raise ValueError(
@@ -106,10 +113,9 @@ class LoadReport:
                 f"the first is {diffusers_to_wan(extra[0])}"
             )
         for key, (theirs, own) in self.shapes.items():
-            stream = next(stream for stream in self.streams if belongs(key, stream))
-            raise ValueError(
-                f"{self.source}: {ours_to_wan(key)} has shape {theirs} in the checkpoint, {own} in the {stream} stream"
-            )
+            part = part_of(key)
+            where = part if part == "interaction" else f"{part} stream"
+            raise ValueError(f"{self.source}: {called(key)} has shape {theirs} in the checkpoint, {own} in the {where}")
         return self
 
     def _other_size(self) -> str:
@@ -132,11 +138,11 @@ class LoadReport:
         return ""
 
 
-def match(net: nn.Module, shapes: Mapping[str, Shape], source: str, stream: Stream = "video") -> LoadReport:
+def match(net: DualStreamTransformer, shapes: Mapping[str, Shape], source: str, stream: Stream = "video") -> LoadReport:
     """What would be loaded, judged by names and shapes alone; the network may lie on the meta device.
 
     Args:
-        net: a DualStreamTransformer.
+        net: to fill.
         shapes: of every tensor of the file, by its own names, in any known layout.
         source: what to call the file.
         stream: whose weights they are; a file that names its towers says so itself.
@@ -144,14 +150,14 @@ def match(net: nn.Module, shapes: Mapping[str, Shape], source: str, stream: Stre
     Raises:
         ValueError: it holds a parameter twice, under two names.
     """
-    renamed = _theirs(shapes, stream, source)
-    streams = tuple(s for s in STREAMS if any(belongs(key, s) for key in renamed))
+    renamed = _theirs(net, shapes, stream, source)
+    held = {unit_of(name) for name in renamed}
     own = {name: tuple(parameter.shape) for name, parameter in net.named_parameters()}
-    asked = [name for name in own if any(belongs(name, s) for s in streams) and not is_adapter(name)]
+    asked = [name for name in own if unit_of(name) in held and not is_adapter(name)]
     found, wanted = [name for name in asked if name in renamed], set(asked)
     return LoadReport(
         source=source,
-        streams=streams,
+        streams=tuple(stream for stream in STREAMS if stream in held),
         loaded=tuple(name for name in found if shapes[renamed[name]] == own[name]),
         new=tuple(name for name in own if name not in wanted),
         missing=tuple(name for name in asked if name not in renamed),
@@ -161,17 +167,18 @@ def match(net: nn.Module, shapes: Mapping[str, Shape], source: str, stream: Stre
 
 
 def load_stream(
-    net: nn.Module,
+    net: DualStreamTransformer,
     state: Mapping[str, Tensor],
     stream: Stream = "video",
     *,
     source: str = "the state dict",
     place: Place = Tensor.copy_,
 ) -> LoadReport:
-    """Copy pretrained weights into one stream of a DualStreamTransformer, or, from a file of two towers, into both.
+    """Copy pretrained weights into one stream; from a file of two towers into both, and into the interaction where it
+    is theirs.
 
     Args:
-        net: a DualStreamTransformer.
+        net: to fill.
         state: every parameter of the stream, in Wan's, diffusers' or Ovi's names; read one at a time.
         stream: which.
         source: what to call it in messages.
@@ -184,7 +191,7 @@ def load_stream(
     shape = state.shape if isinstance(state, Stored) else lambda key: tuple(state[key].shape)
     dtype = state.dtype if isinstance(state, Stored) else lambda key: state[key].dtype
     report = match(net, {key: shape(key) for key in state}, source, stream).check()
-    renamed = _theirs(state, stream, source)
+    renamed = _theirs(net, state, stream, source)
     for name in report.loaded:
         check_dtype(renamed[name], dtype(renamed[name]), source)
     parameters = dict(net.named_parameters())
@@ -197,11 +204,13 @@ def load_stream(
     return report
 
 
-def load_wan(net: nn.Module, path: str | Path, stream: Stream = "video", *, place: Place = Tensor.copy_) -> LoadReport:
+def load_wan(
+    net: DualStreamTransformer, path: str | Path, stream: Stream = "video", *, place: Place = Tensor.copy_
+) -> LoadReport:
     """`load_stream` from a file, a folder of one, of shards or of a pipeline, or a repository of the hub that is here.
 
     Args:
-        net: a DualStreamTransformer.
+        net: to fill.
         path: of the weights.
         stream: which.
         place: how a whole tensor gets into a parameter.
@@ -224,10 +233,10 @@ def stream_state(state: Mapping[str, Tensor], stream: Stream = "video") -> dict[
     return {ours_to_wan(key): value for key, value in state.items() if belongs(key, stream)}
 
 
-def _theirs(keys: Iterable[str], stream: Stream, source: str) -> dict[str, str]:
+def _theirs(net: DualStreamTransformer, keys: Iterable[str], stream: Stream, source: str) -> dict[str, str]:
     """A file's own names by ours."""
     try:
-        return {name: key for key, name in ours_by_theirs(keys, stream).items()}
+        return {name: key for key, name in ours_by_theirs(keys, stream, net.interaction.upstream).items()}
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
 

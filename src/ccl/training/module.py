@@ -77,9 +77,9 @@ class JointDiffusion(LightningModule):
         image_prob: share of clips, where video is generated, whose first latent frame is given (t2v : i2v = 1 : 1).
         seed: of the weights at step 0, of tasks, times and noise.
         pretrained: whose weights training starts from: a model folder; or a run folder, for its last checkpoint, or
-            a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two (a file, a folder, or a
-            repository of the hub that was fetched); or a source for each stream by its name. What no source has, be
-            it a stream, the interaction or the text encoder, is new, and is told.
+            a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two with their fusion (a file, a
+            folder, or a repository of the hub that was fetched); or a source for each stream by its name. What no
+            source has, be it a stream, the interaction or the text encoder, is new, and is told.
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link).
         lora: adapters that train in the place of the streams' own weights; implies `freeze`.
         image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so

@@ -38,6 +38,7 @@ def load_pretrained(
     def place(parameter: Tensor, whole: Tensor) -> None:
         parameter.copy_(spread(whole.to(parameter.dtype), parameter))
 
+    state = None
     try:
         state = own_weights(Path(source))
         if state is None:
@@ -54,7 +55,7 @@ def load_pretrained(
         return report
     except (ValueError, SafetensorError) as error:
         alone = " ".join(f"--model.pretrained.{name} {source}" for name in STREAMS)
-        other = stream is None and ".interaction." in str(error)
+        other = state is not None and stream is None and ".interaction." in str(error)
         how = f" (its interaction is another; `{alone}` takes its streams without it)" if other else ""
         raise ValueError(f"{error}{how}") from error
 

@@ -292,18 +292,69 @@ def test_a_shard_of_latents_that_was_deleted_is_made_again_whatever_is_killed(
     assert moment > 6
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_finished_shard_that_changed_is_told_with_what_helps(clips: Path, tmp_path: Path, damage: str) -> None:
-    for work in (make, *([lambda out: encode(clips, out)] if damage == "cut" else [])):
-        out = tmp_path / str(id(work))
+def test_shards_of_clips_that_were_deleted_are_written_again_and_no_others(
+    death: Death, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ccl.data.write.write_clip", lambda clip, file: file.write(clip.prompt.encode()))  # in no time
+
+    def mute(id: str) -> Source:
+        return Source(id, lambda: replace(tiny_clip(0, GRID), audio=None))
+
+    def work(out: Path, ill: str = "") -> None:
+        one, *others = tiny_sources(5, GRID)
+        sources = [one, mute("mute"), *others]
+        write_shards([mute(s.id) if s.id == ill else s for s in sources], out, GRID, shard_size=2)
+
+    work(tmp_path / "whole")
+    whole, moment = contents(tmp_path / "whole"), 0
+    assert sum(name.endswith(".tar") for name in whole) == 3
+    while True:
+        shutil.copytree(tmp_path / "whole", out := tmp_path / str(moment))
+        for number in (0, 2):
+            (out / f"shard-00000{number}.tar").unlink()
+        before = {path: path.stat().st_ino for path in out.glob("*.tar")}
+        survived = death.survives(work, out, moment)
+        assert (out / INDEX).is_file() or (out / PARTIAL).is_file()
         work(out)
-        shard = out / "shard-000001.tar"
-        data = shard.read_bytes()
+        assert contents(out) == whole, f"killed before change {moment}"
+        assert all(path.stat().st_ino == inode for path, inode in before.items())
+        if survived:
+            break
+        moment += 3
+    assert moment > 9
+    (shard := out / "shard-000000.tar").unlink()
+    held = tiny_sources(1, GRID)[0].id
+    with pytest.raises(
+        ValueError, match=rf"^{shard} was deleted, and its clip {held} cannot be used any more: no audio"
+    ):
+        work(out, ill=held)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_finished_shard_that_changed_is_told_with_what_helps(
+    clips: Path, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that can be written alone is removed alone."""
+    monkeypatch.setattr("ccl.data.write.write_clip", lambda clip, file: file.write(clip.prompt.encode()))  # in no time
+    ways: dict[str, tuple[Callable[[Path], Any], str]] = {"buckets": (make_buckets, "9x16x16")}
+    if damage == "cut":
+        ways |= {"make": (make, ""), "encode": (lambda out: encode(clips, out), "")}
+    for kind, (work, inner) in ways.items():
+        work(out := tmp_path / kind)
+        shard = out / inner / "shard-000001.tar"
+        data, names = shard.read_bytes(), contents(out).keys()
         shard.unlink()
         if damage == "cut":
             shard.write_bytes(data[:-512])
-        with pytest.raises(ValueError, match=rf"^shard {shard} .* though it was finished; remove {out} and run"):
+        what = out / inner if inner else "it"
+        with pytest.raises(ValueError, match=rf"^shard {shard} .* though it was finished; remove {what} and run"):
             work(out)
+        if inner:
+            shutil.rmtree(out / inner)
+        else:
+            shard.unlink()
+        work(out)
+        assert contents(out).keys() == names
 
 
 def test_a_run_that_came_to_nothing_is_in_nobodys_way(tmp_path: Path) -> None:

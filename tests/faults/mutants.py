@@ -154,8 +154,9 @@ def campaign(
                 for path, stamp in _seen(place.parent, but=("out", "new", "tmp")).items()
                 if before.get(path) != stamp
             }
-            # What a command writes beside its input on purpose lies in the folder it was given.
-            allowed = ("made", "scores", "runs")
+            # What a command writes beside its input on purpose lies in the folder it was given; a config without `data`
+            # trains on the world, which lies in data/world.
+            allowed = ("made", "scores", "runs", "data")
             outside = [path for path in moved if path.split("/")[1:2] and path.split("/")[1] not in allowed]
             outside += [str(path) for path in Path("/").glob("absolute*")]
             if outside:

@@ -105,12 +105,13 @@ class ShardWriter:
     Args:
         out: the folder.
         settings: all that the bytes depend on; kept in the index and compared by the next run.
+        remakes: as of `begun`; who says so looks whether the writer `has` each shard, and may `put` it.
 
     Raises:
         ValueError: as `begun`.
     """
 
-    def __init__(self, out: str | Path, settings: dict[str, Any]) -> None:
+    def __init__(self, out: str | Path, settings: dict[str, Any], *, remakes: bool = False) -> None:
         self.out, self.settings = Path(out), settings
         self.index_path, self._partial_path = self.out / INDEX, self.out / PARTIAL
         self.shards: list[Line] = []
@@ -118,7 +119,7 @@ class ShardWriter:
         self.consumed = 0  # sources that the finished shards account for
         self.complete = False
         self._samples: list[tuple[str, dict[str, bytes]]] = []
-        if (state := begun(self.out, self.settings)) is not None:
+        if (state := begun(self.out, self.settings, remakes=remakes)) is not None:
             self.shards, self.consumed = state["shards"], state["consumed"]
             self.skipped = [(id, reason) for id, reason in state["skipped"]]
             self.complete = self.index_path.is_file()
@@ -137,11 +138,20 @@ class ShardWriter:
 
     def flush(self, consumed: int) -> None:
         """Write the samples added since the last shard as one more, and note how many sources are dealt with."""
-        if self._samples:
-            path = self.out / f"shard-{len(self.shards):06d}.tar"
-            self.shards.append(write_tar(path, self._samples))
-            self._samples = []
         self.consumed = consumed
+        if self._samples:
+            self.put(len(self.shards))
+        else:
+            self._save(self._partial_path)
+
+    def has(self, number: int) -> bool:
+        """Whether the shard of this number, from 0, is finished."""
+        return any(line["name"] == tar_name(number) for line in self.shards)
+
+    def put(self, number: int) -> None:
+        """Write the samples added since the last shard as the one of this number."""
+        self.shards.insert(number, write_tar(self.out / tar_name(number), self._samples))
+        self._samples = []
         self._save(self._partial_path)
 
     def finish(self, consumed: int) -> None:
@@ -183,15 +193,22 @@ def begun(out: Path, settings: dict[str, Any], *, remakes: bool = False) -> dict
     there = [line for line in state["shards"] if (out / line["name"]).is_file()]
     if remakes and len(there) < len(state["shards"]):
         state["shards"], finished = there, False
-        write_index(out / PARTIAL, settings, there, skipped=state["skipped"], consumed=state["consumed"])
+        skipped = [(id, reason) for id, reason in state["skipped"]]
+        write_index(out / PARTIAL, settings, there, skipped=skipped, consumed=state["consumed"])
         (out / INDEX).unlink(missing_ok=True)
     try:
         check_sizes(out, state["shards"])
     except FileError as error:
-        raise FileError(f"{error}, though it was finished; remove {out} and run the command again") from error
+        what = "it" if remakes else out
+        raise FileError(f"{error}, though it was finished; remove {what} and run the command again") from error
     if finished:
         (out / PARTIAL).unlink(missing_ok=True)
     return state
+
+
+def tar_name(number: int) -> str:
+    """Of the shard of this number, from 0."""
+    return f"shard-{number:06d}.tar"
 
 
 def refuse_other_kind(out: Path, several: bool) -> None:

@@ -18,7 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ccl.data.archive import Advance, Report, ShardWriter, progress_bar, refuse_other_kind, safe_keys, sample_files
+from ccl.data.archive import (
+    Advance,
+    Report,
+    ShardWriter,
+    progress_bar,
+    refuse_other_kind,
+    safe_keys,
+    sample_files,
+    tar_name,
+)
 from ccl.data.buckets import bucket_name
 from ccl.data.engines import processes
 from ccl.data.filters import Filter
@@ -52,7 +61,8 @@ def write_shards(
 
     Args:
         sources: of the clips, in order.
-        out: a folder; shards that are there already are used again if made of the same sources and settings.
+        out: a folder; shards that are there already are used again if made of the same sources and settings, and what
+            was deleted of them is written anew.
         grid: what every clip must have; one longer or of another size is refused, never changed in silence. Of several,
             a clip goes into the folder of the one that it has.
         strict: fail on the first clip that cannot be used, instead of listing it.
@@ -88,7 +98,7 @@ def write_shards(
         sweep(out)
         refuse_other_kind(out, several)
         writers = {
-            name: ShardWriter(out / name, media_settings(sources, one, shard_size) | extra)
+            name: ShardWriter(out / name, media_settings(sources, one, shard_size) | extra, remakes=not several)
             for name, one in grids.items()
         }
         # One that never came to a shard of its own knows of no source.
@@ -102,6 +112,11 @@ def write_shards(
             consumed = len(sources)
         todo = range(consumed, len(sources))
         make = partial(_make, sources, keys, grids, filters, listener, sound, need_prompts)
+        if not several:
+            left_out = {id for id, _ in skipped}
+            held = [index for index in range(consumed) if sources[index].id not in left_out]
+            shards = [held[n : n + shard_size] for n in range(0, len(held), shard_size)]
+            _remake(writers[""], shards, keys, make, workers)
         made = _in_order(make, todo, workers)
         for index, (bucket, files, reason) in zip(todo, made, strict=True):
             if files is None:
@@ -124,6 +139,31 @@ def write_shards(
         if progress:
             progress(len(sources), len(sources))
         return _report(out, writers, skipped, reused)
+
+
+def _remake(
+    writer: ShardWriter,
+    shards: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    make: Callable[[int], tuple[str, dict[str, bytes] | None, str]],
+    workers: int,
+) -> None:
+    """Write anew the finished shards that somebody has deleted, of the sources that each one has held.
+
+    Raises:
+        ValueError: one of these cannot be used any more.
+    """
+    for number, indices in enumerate(shards):
+        if writer.has(number):
+            continue
+        for index, (_, files, reason) in zip(indices, _in_order(make, indices, workers), strict=True):
+            if files is None:
+                raise ValueError(
+                    f"{writer.out / tar_name(number)} was deleted, and its clip {keys[index]} cannot be used any more: "
+                    f"{reason}; remove {writer.out} and run the command again"
+                )
+            writer.add(keys[index], files)
+        writer.put(number)
 
 
 def _report(out: Path, writers: dict[str, ShardWriter], skipped: list[tuple[str, str]], reused: bool) -> Report:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, Gate, Global, Interaction, NoInteraction, Seen, Site
+from ccl.interaction import CCA, TARP, AVLink, Gate, Global, Interaction, NoInteraction, Seen, Site
 from ccl.interaction.cross import CrossAttention, CrossModal
 from ccl.nn.rope import rotate
 from ccl.types import AV, CLOSED, OPEN, Route
@@ -32,6 +32,7 @@ KINDS = {
         partial(CCA, align=TARP(), num_context_audio=3, num_context_video=5, rotate="full"),
     ],
     Gate: [partial(Gate, align=align) for align in ALIGNS],
+    AVLink: [AVLink, partial(AVLink, closed="own")],
     NoInteraction: [NoInteraction],
     CrossModal: [],  # the shared base of CCA and Gate
 }
@@ -56,8 +57,10 @@ def streams(seed: int = 1) -> AV[torch.Tensor]:
 def updates(interaction: Interaction, x: AV, source: AV | None = None, route: Route = OPEN, **kwargs) -> AV:
     """The interaction's updates, what is not there written as zeros."""
     layout = interaction.layout(GRID, torch.device("cpu"))
-    seen = Seen(x, x if source is None else source, route, layout=layout, **kwargs)
-    out = interaction("after", seen).add
+    torch.manual_seed(5)
+    time, trunk = x.map(lambda x: torch.tensor([[0.04], [0.7]])), interaction.trunk()
+    seen = Seen(x, x if source is None else source, route, time, layout, shared=trunk and trunk(time), **kwargs)
+    out = interaction(interaction.at[0] if interaction.at else "after", seen).add
     return AV.zip(lambda x, u: torch.zeros_like(x) if u is None else torch.zeros_like(x) + u, x, out)
 
 

@@ -1,6 +1,7 @@
 """How the two streams see each other: one class a method, one interaction a block."""
 
 from ccl.interaction.align import TARP, Alignment, Global
+from ccl.interaction.avlink import AVLink
 from ccl.interaction.base import Interaction, Seen, Site, Update
 from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
@@ -9,6 +10,7 @@ from ccl.interaction.none import NoInteraction
 __all__ = [
     "CCA",
     "TARP",
+    "AVLink",
     "Alignment",
     "Gate",
     "Global",

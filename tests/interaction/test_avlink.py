@@ -1,0 +1,256 @@
+"""AV-Link's fusion block against its definition written out: a softmax over both streams' tokens, query by query."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ccl.grid import Grid
+from ccl.interaction import AVLink, Seen, Site, Update
+from ccl.interaction.avlink import Times, places
+from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.stream import WanStream
+from ccl.nn.layers import EPS
+from ccl.types import ALONE, AV, CLOSED, OPEN, Route, View
+
+GRID = Grid(frames=9, height=16, width=32)  # t_v 3, 1 x 2 tokens; t_a 11
+WIDTH = AV(24, 16)
+SITE = Site(*WIDTH, head_dim=8)
+A2V, V2A = Route(True, False), Route(False, True)
+ROUTES = [OPEN, CLOSED, A2V, V2A]
+CPU = torch.device("cpu")
+
+
+def awake(module: nn.Module, seed: int = 0) -> nn.Module:
+    """In float64, with random weights everywhere."""
+    g = torch.Generator().manual_seed(seed)
+    for p in module.double().parameters():
+        p.data = torch.randn(p.shape, generator=g, dtype=torch.float64) * 0.3
+    return module
+
+
+def randn(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def streams(seed: int = 1) -> AV[Tensor]:
+    return AV(randn(seed, 2, GRID.s_v, WIDTH.video), randn(seed + 1, 2, GRID.t_a, WIDTH.audio))
+
+
+def seen(link: AVLink, x: AV, route: Route = OPEN, source: AV | None = None, times: AV | None = None) -> Seen:
+    """As the network would hand it: video frames have times of their own."""
+    t = AV(torch.tensor([[0.0, 0.7, 0.7]] * 2), torch.tensor([[0.2], [0.9]])) if times is None else times
+    shared = awake(link.trunk(), 7)(AV.zip(lambda _, t: t, x, t))
+    return Seen(x, x if source is None else source, route, t, link.layout(GRID, CPU), shared=shared)
+
+
+def updates(link: AVLink, *args: Any, **kwargs: Any) -> AV[Tensor]:
+    """What is not there written as zeros."""
+    one = seen(link, *args, **kwargs)
+    return AV.zip(lambda x, u: torch.zeros_like(x) + (0 if u is None else u), one.x, link("before", one).add)
+
+
+# The definition
+
+
+def normal(x: Tensor) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + EPS).sqrt()
+
+
+def rms(x: Tensor, weight: Tensor) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + EPS).sqrt() * weight
+
+
+def turned(x: Tensor, position: float) -> Tensor:
+    """One head of one token, (p,), its pairs as complex numbers."""
+    p = len(x)
+    out = [complex(x[2 * i], x[2 * i + 1]) * complex(math.cos(a), math.sin(a))
+           for i in range(p // 2) for a in [position * 10_000 ** (-2 * i / p)]]  # fmt: skip
+    return torch.tensor([part for z in out for part in (z.real, z.imag)], dtype=torch.float64)
+
+
+def naive(link: AVLink, x: AV, shared: AV, see: dict[str, list[str]], clip: int) -> dict[str, Tensor]:
+    """Updates of one clip: per query and head a softmax over the tokens of the streams that `see` lists."""
+    block, p = link.fusion, link.head_dim
+    frame = GRID.h * GRID.w
+    moments = {"video": [float(i // frame) for i in range(GRID.s_v)],
+               "audio": [j * GRID.t_v / GRID.t_a for j in range(GRID.t_a)]}  # fmt: skip
+    h, z, gates, keys, values = {}, {}, {}, {}, {}
+    for name in ("video", "audio"):
+        ends, tokens = getattr(block, name), getattr(x, name)[clip]
+        e = getattr(shared, name)[clip] + ends.modulation[0]  # (f, 6, w)
+        e = e.repeat_interleave(len(tokens) // len(e), 0)
+        z[name] = ends.into(normal(tokens) * ends.norm.weight + ends.norm.bias)
+        h[name] = normal(z[name]) * (1 + e[:, 1]) + e[:, 0]
+        gates[name] = e
+        keys[name], values[name] = rms(block.k(h[name]), block.norm_k.weight), block.v(h[name])
+    out = {}
+    for name in see:
+        rows = []
+        for i in range(len(h[name])):
+            q = rms(block.q(h[name][i]), block.norm_q.weight)
+            heads = []
+            for head in range(len(q) // p):
+                part = slice(head * p, (head + 1) * p)
+                mine = turned(q[part], moments[name][i])
+                scores, answers = [], []
+                for other in see[name]:
+                    for j in range(len(h[other])):
+                        key = turned(keys[other][j, part], moments[other][j])
+                        scores.append(float(mine @ key) / math.sqrt(p))
+                        answers.append(values[other][j, part])
+                weights = [math.exp(s - max(scores)) for s in scores]
+                heads.append(sum(w / sum(weights) * v for w, v in zip(weights, answers, strict=True)))
+            y = z[name][i] + gates[name][i, 2] * block.o(torch.cat(heads))
+            f = block.ffn(normal(y) * (1 + gates[name][i, 4]) + gates[name][i, 3])
+            rows.append(getattr(block, name).back(y + gates[name][i, 5] * f))
+        out[name] = torch.stack(rows)
+    return out
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("closed, width", [("nothing", None), ("own", 40)])
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_fusion_block_is_a_softmax_over_both_streams_query_by_query(route: Route, closed: str, width) -> None:
+    link, x = awake(AVLink(SITE, closed=closed, width=width)).eval(), streams()
+    one, clip = seen(link, x, route), 1
+    ours = updates(link, x, route)
+    see = {"video": ["video", "audio"][: 1 + route.a2v], "audio": ["audio", "video"][: 1 + route.v2a]}
+    see = {name: those for name, those in see.items() if len(those) == 2 or closed == "own"}
+    expected = naive(link, x, one.shared, see, clip)
+    for name, tokens in ours._asdict().items():
+        torch.testing.assert_close(tokens[clip], expected.get(name, torch.zeros_like(tokens[clip])), rtol=0, atol=1e-9)
+
+
+def test_the_trunk_reads_each_time_as_wans_own_embedding_does() -> None:
+    times, t = awake(Times(8)), torch.tensor([[0.04, 0.5]])
+    (e,) = times(AV(None, t))[1:]
+    for frame, at in enumerate(t[0].tolist()):
+        angles = [1000 * at * 10_000 ** (-i / 128) for i in range(128)]
+        sines = torch.tensor([f(a) for f, a in product((math.cos, math.sin), angles)], dtype=torch.float64)
+        torch.testing.assert_close(e[0, frame].flatten(), times.layers(sines), rtol=1e-5, atol=1e-5)
+
+
+# Routes
+
+
+@pytest.mark.parametrize("closed", ["nothing", "own"])
+def test_a_closed_direction_is_exact_and_a_row_is_its_own(closed: str) -> None:
+    link, x, other = awake(AVLink(SITE, closed=closed)).eval(), streams(1), streams(5)
+    both = updates(link, x)
+    for route in ROUTES:
+        ours, theirs = updates(link, x, route), updates(link, x, route, source=other)
+        for name, opened in zip(AV._fields, (route.a2v, route.v2a), strict=True):
+            mine = getattr(ours, name)
+            assert torch.equal(mine, getattr(theirs, name)) != opened
+            assert torch.equal(mine, getattr(both, name)) == opened
+            assert bool(mine.any()) == (opened or closed == "own")
+
+
+def test_the_given_stream_is_updated_unless_its_route_is_closed() -> None:
+    """V2A with video given: reinjection is the route from audio to video."""
+    link, x, later = awake(AVLink(SITE)).eval(), streams(1), streams(5)
+    adapts = updates(link, x).video, updates(link, AV(x.video, later.audio)).video
+    assert adapts[0].any() and not torch.equal(*adapts)
+    assert not updates(link, x, V2A).video.any() and updates(link, x, V2A).audio.any()
+
+
+@pytest.mark.parametrize("closed", ["nothing", "own"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_parameter_has_a_gradient_whatever_the_route(route: Route, closed: str) -> None:
+    link, trunk = awake(AVLink(SITE, closed=closed)), awake(Times(16), 3)
+    x = streams().map(lambda x: x.requires_grad_())
+    given = AV(x.video.detach(), x.audio)
+    for source in (x, given):
+        one = seen(link, x, route, source)._replace(shared=trunk(AV(torch.ones(2, 1), torch.ones(2, 1))))
+        after = AV.zip(lambda x, u: x if u is None else x + u, x, link("before", one).add)
+        (after.video.square().sum() + after.audio.square().sum()).backward()
+        assert all(p.grad is not None for p in (*link.parameters(), *trunk.parameters()))
+        link.zero_grad(), trunk.zero_grad()
+
+
+def test_a_stream_that_is_read_detached_gives_no_gradient_and_the_same_numbers() -> None:
+    link, x = awake(AVLink(SITE)), streams().map(lambda x: x.requires_grad_())
+    for source, reaches in ((x, True), (x.map(torch.detach), False)):
+        out = updates(link, x, V2A, source)
+        (grad,) = torch.autograd.grad(out.audio.square().sum(), x.video, allow_unused=True)
+        assert (grad is not None) == reaches
+        assert torch.equal(out.audio, updates(link, x, V2A).audio)
+
+
+# In a network
+
+
+def net(depth: int, **kwargs: Any) -> DualStreamTransformer:
+    ends = {"video": WanStream(24, 32, 4), "audio": WanStream(16, 24, 6)}
+    return DualStreamTransformer(
+        **ends, layers=depth, head_dim=8, text_dim=8, freq_dim=16, interaction=partial(AVLink, **kwargs)
+    )
+
+
+def inputs(seed: int = 1) -> tuple[AV, AV, Tensor]:
+    z = AV(randn(seed, 2, 4, GRID.t_v, GRID.latent_height, GRID.latent_width), randn(seed + 1, 2, 6, GRID.t_a))
+    return z, AV(torch.full((2,), 0.04), torch.tensor([0.3, 0.8])), randn(9, 2, 5, 8)
+
+
+@torch.no_grad()
+def test_a_network_starts_as_its_two_streams_and_a_stream_alone_is_its_backbone() -> None:
+    model, (z, t, text) = awake(net(2)), inputs()
+    apart = model(z, t, text, grid=GRID, view=ALONE).velocity
+    video = model(AV(z.video, None), AV(t.video, None), text, grid=GRID).velocity.video
+    assert torch.equal(video, apart.video)
+    for block in model.blocks:
+        block.interaction.fusion.video.back.reset_parameters(), block.interaction.fusion.audio.back.reset_parameters()
+    fresh = model(z, t, text, grid=GRID).velocity
+    assert torch.equal(fresh.video, apart.video) and torch.equal(fresh.audio, apart.audio)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers, expected", [([1], [1]), (2, [0, 2])])
+def test_several_blocks_meet_by_the_definition_and_the_others_are_the_streams(layers, expected, monkeypatch) -> None:
+    model, (z, t, text) = awake(net(3, layers=layers)).eval(), inputs()
+    kinds = [block.interaction for block in model.blocks]
+    assert [i for i, link in enumerate(kinds) if link.active] == expected
+    assert not any([*link.parameters()] for link in kinds if not link.active)
+    views = [View(V2A), View(OPEN)]
+    ours = model(z, t, text, grid=GRID, view=views).velocity
+
+    def written_out(link: AVLink, where: str, seen: Seen) -> Update:
+        assert where == "before"
+        see = {"audio": ["audio", "video"], **({"video": ["video", "audio"]} if seen.route.a2v else {})}
+        clips = [naive(link, seen.x, seen.shared, see, clip) for clip in range(len(seen.x.video))]
+        return Update(AV(*(torch.stack([c[s] for c in clips]) if s in see else None for s in ("video", "audio"))))
+
+    monkeypatch.setattr(AVLink, "forward", written_out)
+    theirs = model(z, t, text, grid=GRID, view=views).velocity
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
+
+
+def test_blocks_are_spread_evenly_or_as_listed() -> None:
+    assert places(8, 24) == [1, 4, 7, 10, 13, 16, 19, 22] and places(8, 3) == [0, 1, 2] and places(1, 3) == [1]
+    assert len({*places(8, 30)}) == 8 == len({*places(8, 40)}) and places([5, 2], 6) == [5, 2]
+    for wrong in (0, [], [3], [-1]):
+        with pytest.raises(ValueError, match="AVLink's layers"):
+            places(wrong, 3)
+    with pytest.raises(ValueError, match="width 20 is not a multiple of head_dim 8"):
+        AVLink(SITE, width=20)
+
+
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    link = awake(AVLink(SITE)).float().eval()
+    one = seen(link, streams())
+    one = one._replace(
+        **{name: getattr(one, name).map(torch.Tensor.float) for name in ("x", "source", "shared", "layout")}
+    )
+    exact = link("before", one).add
+    with torch.autocast("cpu", torch.bfloat16):
+        near = link("before", one).add
+    for a, b in zip(near, exact, strict=True):
+        assert (a.float() - b).norm() / b.norm() < 0.02

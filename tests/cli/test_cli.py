@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from ccl import cli
 from ccl.cli.errors import UsageError, did_you_mean, explain, locate, one_sentence
 from ccl.cli.parser import Parser
+from ccl.cli.rules import RULES, check_guidance
 from helpers import ROOT
 
 
@@ -208,6 +211,7 @@ def test_generating_imports_nothing_of_scoring() -> None:
     [
         ("generate --prompt x -o x.mp4 --guidance ucg4", "there is no guidance 'ucg4', did you mean 'ucg3'?; there"),
         ("generate --prompt x -o x.mp4 --guidance none.yaml", "there is no config file none.yaml"),
+        ("generate --prompt x -o x.mp4 --guidance wrong.yaml", "there is no key 'init_args.x' in wrong.yaml, line 1"),
         ("generate --prompt x -o x.mp4 --scale nan 1", "--scale is nan; it must be a number"),
         ("generate --prompt x -o x.mp4 --ckpt nowhere", "there is no checkpoint nowhere"),
         ("evaluate --videos nowhere", "there is no folder of clips nowhere"),
@@ -225,6 +229,7 @@ def test_generating_imports_nothing_of_scoring() -> None:
 def test_what_is_wrong_with_a_command_line_is_told_before_anything_large_is_imported(
     argv: str, said: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "wrong.yaml").write_text("{class_path: ccl.guidance.UCG2, init_args: {x: 1}}")
     code = (
         "import sys; from ccl.cli import main; status = main(sys.argv[1:]);"
         "print(status, {'torch', 'lightning', 'torchmetrics', 'jsonargparse', 'ccl.evaluation'} & set(sys.modules))"
@@ -253,10 +258,35 @@ def test_the_help_of_fit_imports_nothing_large_and_names_options_that_are_there(
 
 
 def test_guidance_rules_have_the_names_that_the_command_line_knows() -> None:
-    from ccl.cli.verbs import RULES
-    from ccl.guidance import RULES as RULES_THERE
+    from ccl import guidance
+    from ccl.types import Scale
 
-    assert tuple(RULES_THERE) == RULES
+    there = {name: (rule.__name__, tuple(signature(rule).parameters)) for name, rule in guidance.RULES.items()}
+    assert there == RULES
+    assert all(getattr(guidance, name) is guidance.RULES[rule] for rule, (name, _) in RULES.items())
+    assert {field.name for field in fields(Scale)} == {"video", "audio"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "line"),
+    [
+        ("UCG2\ninit_args: {scal: {video: 4.0}}", "init_args.scal", "2, did you mean 'scale'?"),
+        ("UCG3\ninit_args:\n  text.vidio: 4.0", "init_args.text.vidio", "3, did you mean 'video'?"),
+        ("NoGuidance\nscale: 3", "scale", "2; there are: class_path, init_args"),
+    ],
+)
+def test_a_wrong_key_of_a_guidance_file_is_told_before_anything_large_is_imported(
+    rule: str, key: str, line: str, tmp_path: Path
+) -> None:
+    (file := tmp_path / "rule.yaml").write_text(f"class_path: ccl.guidance.{rule}")
+    with pytest.raises(UsageError) as caught:
+        check_guidance(str(file))
+    assert str(caught.value) == f"there is no key '{key}' in {file}, line {line}"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "guidance").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_guidance_files_of_ours_pass(file: Path) -> None:
+    check_guidance(str(file))
 
 
 def test_what_is_exported_of_a_run_that_saved_nothing_or_a_lone_file_is_told(

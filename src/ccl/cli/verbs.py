@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ccl.cli.errors import UsageError, did_you_mean, is_dir, is_file, is_yaml, read_yaml
+from ccl.cli.errors import UsageError, is_dir, is_file
 from ccl.cli.parser import (
     SEED,
     SIDE,
@@ -27,11 +27,10 @@ from ccl.cli.parser import (
     text_of,
 )
 from ccl.cli.progress import bar
+from ccl.cli.rules import RULES, check_guidance
 from ccl.files.plaintext import check_prompt, printable
 from ccl.grid import Grid
 
-# Names of guidance rules, ccl.guidance.RULES, which a wrong name must not wait for.
-RULES = ("none", "text_cfg", "ucg2", "ucg3", "multimodal_cfg")
 NOTES = 8  # that are printed; all are in the clips' records
 
 
@@ -191,7 +190,7 @@ def generate(argv: list[str]) -> int:
             parser.error(f"-o is {out}; a clip is an .mp4, or with --only audio a .wav")
     elif out.exists() and not out.is_dir():
         parser.error(f"-o is {out}, a file; --prompts needs a folder")
-    check_guidance(args)
+    check_guidance(args.guidance)
     if args.ckpt is not None:
         check_there(args.ckpt)
     from ccl.cli.parts import device_of, guidance_of, share_of
@@ -227,15 +226,6 @@ def generate(argv: list[str]) -> int:
     if share[0] == 0:
         say(out)
     return 0
-
-
-def check_guidance(args: Any) -> None:
-    """UsageError where --guidance can be right for no model."""
-    name = args.guidance
-    if name is not None and is_yaml(name):
-        read_yaml(Path(name))
-    elif name is not None and name not in RULES:
-        raise UsageError(f"there is no guidance '{name}'{did_you_mean(name, RULES)}; there are: {', '.join(RULES)}")
 
 
 def check_there(ckpt: Path) -> None:

@@ -207,7 +207,7 @@ def test_gradient_norms_by_part_add_up(tmp_path: Path) -> None:
 
 
 def test_parameters_belong_to_the_part_their_name_says() -> None:
-    assert part_of("net.blocks.0.interaction.a2v.q.weight") == "cross"
+    assert part_of("net.blocks.0.interaction.a2v.q.weight") == part_of("net.trunk.layers.0.weight") == "cross"
     assert part_of("net.blocks.0.video.self_attn.q.weight") == part_of("net.video.head.weight") == "video"
     assert part_of("net.audio.patch_embedding.weight") == "audio"
     assert part_of("text.video.weight") == "text"

@@ -54,7 +54,7 @@ def part_of(name: str) -> str:
     parts = name.split(".")
     if parts[0] == "text":
         return "text"
-    if "interaction" in parts:
+    if "interaction" in parts or "trunk" in parts:
         return "cross"
     return "video" if "video" in parts else "audio"
 

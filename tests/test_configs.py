@@ -18,12 +18,13 @@ from lightning.pytorch.cli import LightningCLI
 
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import FitCLI, resolve
+from ccl.cli.parts import build
 from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.interaction import TARP, Interaction
 from ccl.storage.run import leaves
-from ccl.tasks import PAPER_TASKS, Task
-from ccl.types import OPEN, Route
+from ccl.tasks import PAPER_TASKS, Task, terms_of
+from ccl.types import OPEN
 from ccl.weights.catalogue import TABLE
 from ccl.weights.find import classes, missing
 
@@ -48,7 +49,7 @@ SHARED = {
     "model.tasks.*",  # the paper's five tasks
     "model.time.class_path", "model.time.init_args.mean", "model.time.init_args.std",
     "model.optimizer.eps", "model.optimizer.weight_decay", "model.optimizer.decay_steps", "model.optimizer.fused",
-    "model.text_dropout", "model.image_prob", "model.seed", "model.pretrained",
+    "model.text_dropout", "model.loss_weights", "model.seed", "model.pretrained",
     "model.freeze", "model.lora", "model.image", "model.compile",
     "data.init_args.seed", "data.init_args.val_shards",
     "trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.log_every_n_steps",
@@ -135,7 +136,7 @@ def test_stage2_shards_over_every_device() -> None:
 
 def test_stage2_trains_the_papers_five_tasks() -> None:
     rows = resolved(*STAGE2)["model"]["tasks"]
-    assert {name: Task(**{**row, "route": Route(**row["route"])}) for name, row in rows.items()} == PAPER_TASKS
+    assert build(dict[str, Task], rows, "tasks") == PAPER_TASKS
 
 
 def global_batch(*files: str) -> int:
@@ -302,10 +303,9 @@ def test_an_interaction_part_builds(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "tasks").iterdir()), ids=lambda file: file.stem)
 def test_a_tasks_part_is_a_table_of_tasks(file: Path) -> None:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--tasks", type=dict[str, Task])
-    tasks = parser.instantiate_classes(parser.parse_object({"tasks": yaml.safe_load(file.read_text())})).tasks
+    tasks = build(dict[str, Task], yaml.safe_load(file.read_text()), file.name)
     assert sum(task.prob for task in tasks.values()) == pytest.approx(1)
+    assert set(terms_of(tasks)) >= set(tasks)
 
 
 def test_the_embedded_default_is_complete() -> None:

@@ -1,63 +1,191 @@
-"""The paper's five training tasks as four rows, and Eq. 7 (CCL Sec. 4.2 and 4.4).
+"""Training tasks as data: who sees whom, what is given, at which time, and what counts (CCL Sec. 4.2 and 4.4, Eq. 7).
 
-t/i2v and t2a share one step: both routes closed, so the streams train side by side and do not see each other.
+A step draws one task. A task is a term, or several terms of one forward that see the same draws (Harmony's synergy of
+joint and driven). The paper's five tasks are four rows: t/i2v and t2a share a step, in which both routes are closed, so
+that the streams train side by side and do not see each other.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
 
+from ccl import arguments
 from ccl.rng import seed_of
-from ccl.types import AV, CLOSED, OPEN, Route, Stream
+from ccl.types import AV, CLOSED, OPEN, STREAMS, Route, Stream, View
+
+
+@dataclass(frozen=True)
+class Given:
+    """What of a stream is given while a term trains: it is held at a time of its own, and its loss does not count.
+
+    Args:
+        part: "all" of the stream; the "first_frame" of the video, a latent frame; a "prefix" of the clip, which the
+            rest goes on from.
+        prob: share of the clips that are given it. "all" is given to every clip: two terms or tasks say otherwise.
+        seconds: the shortest and the longest prefix; each clip draws its own, the same in both streams.
+        time: 0 is clean; above, as noisy as that time has it (AV-Link: 0.04 and 0.2). Of a pair of times each clip
+            draws one between them.
+
+    Raises:
+        ValueError: a number is out of range, or a prefix has no seconds, or something else has.
+    """
+
+    part: Literal["all", "first_frame", "prefix"]
+    prob: float = 1.0
+    seconds: tuple[float, float] | None = None
+    time: float | tuple[float, float] = 0.0
+
+    def __post_init__(self) -> None:
+        arguments.number("a given part's prob", self.prob, 0, 1)
+        if self.part == "all" and self.prob != 1:
+            raise ValueError(f'"all" of a stream is given with prob {self.prob:g}; it is given to every clip, prob 1')
+        if (self.part == "prefix") != (self.seconds is not None):
+            raise ValueError('`seconds` go with the part "prefix", and it needs them: the shortest and the longest')
+        for name, pair, most in (("seconds", self.seconds or (0, 0), 1e9), ("times", self.times, 1)):
+            for x in pair:
+                arguments.number(f"a given part's {name}", x, 0, most)
+            if pair[0] > pair[1]:
+                raise ValueError(f"a given part's {name} are {pair[0]:g} to {pair[1]:g}; the first must be the least")
+
+    @property
+    def times(self) -> tuple[float, float]:
+        """The least and the greatest time."""
+        return self.time if isinstance(self.time, tuple) else (self.time, self.time)
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one chunk of a training batch learns.
+
+    Args:
+        route: who sees whom.
+        given: by stream, what of it is given.
+        detach: by stream, whether the other one reads it without a gradient; None: where it is given whole.
+        weight: by stream, what its loss counts; None: 1, and 0 where it is given whole (Eq. 7). It is multiplied, not
+            skipped, so that every parameter stays in use under DDP and FSDP.
+        shared_time: whether both streams take the same t.
+        name: in the log, and for generation; None is the task's, where it has no other term.
+
+    Raises:
+        ValueError: there is no such stream; a weight is no number; what is given counts, or nothing does.
+    """
+
+    route: Route
+    given: Mapping[str, Given] = field(default_factory=dict)
+    detach: Mapping[str, bool] | None = None
+    weight: Mapping[str, float] | None = None
+    shared_time: bool = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, pair in (("given", self.given), ("detach", self.detach or {}), ("weight", self.weight or {})):
+            if unknown := [str(key) for key in pair if key not in STREAMS]:
+                raise ValueError(f"a term's {name} names the stream {unknown[0]!r}; there are {' and '.join(STREAMS)}")
+        if (sound := self.given.get("audio")) and sound.part == "first_frame":
+            raise ValueError('a term gives the "first_frame" of the audio, which has none; a "prefix" may be given')
+        for stream, weight in self.weights._asdict().items():
+            arguments.number(f"a term's weight of {stream}", weight, 0)
+            if weight and getattr(self.whole, stream):
+                raise ValueError(f"a term gives all of the {stream} and weighs its loss by {weight:g}; it must be 0")
+        if not any(self.weights):
+            raise ValueError("a term in which no stream's loss counts trains nothing")
+
+    @property
+    def parts(self) -> AV[Given | None]:
+        """What is given of each stream."""
+        return AV(self.given.get("video"), self.given.get("audio"))
+
+    @property
+    def whole(self) -> AV[bool]:
+        """Which streams are given whole."""
+        return AV(*(part is not None and part.part == "all" for part in self.parts))
+
+    @property
+    def weights(self) -> AV[float]:
+        """Eq. 7: what the loss of each stream is multiplied by."""
+        usual: AV[float] = self.whole.map(lambda given: 0.0 if given else 1.0)
+        return usual if self.weight is None else AV(*(float(self.weight.get(s, 0.0)) for s in STREAMS))
+
+    @property
+    def view(self) -> View:
+        """What the network is told of it."""
+        detach = self.whole if self.detach is None else AV(*(self.detach.get(s, False) for s in STREAMS))
+        return View(self.route, detach)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training task.
+    """What one step trains.
 
     Args:
-        prob: how often a step draws it.
-        route: who sees whom while it trains.
-        reference: the given stream: clean latents, t = 0, detached where the other stream reads it, loss times 0.
-        shared_time: whether both streams take the same t.
+        prob: how often a step draws it, beside those of the other tasks.
+        terms: chunks of one forward, with the same clips, times and noise; the loss is the sum of theirs.
     """
 
     prob: float
-    route: Route
-    reference: Stream | None = None
-    shared_time: bool = False
+    terms: tuple[Term, ...]
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.prob) and self.prob >= 0):
-            raise ValueError(f"a task's prob is {self.prob}; it must be a number, 0 or more")
-
-    @property
-    def is_reference(self) -> AV[bool]:
-        return AV(self.reference == "video", self.reference == "audio")
-
-    @property
-    def loss_weight(self) -> AV[float]:
-        """Eq. 7: multiplied by 0, not skipped, so that every parameter stays in use under DDP and FSDP."""
-        return self.is_reference.map(lambda reference: 0.0 if reference else 1.0)
+        arguments.number("a task's prob", self.prob, 0)
+        if not self.terms:
+            raise ValueError("a task has no terms, so there is nothing to train")
 
 
+_IMAGE = {"video": Given("first_frame", prob=0.5)}  # decision 17: t2v : i2v = 1 : 1
 PAPER_TASKS: dict[str, Task] = {
-    "single": Task(0.10, CLOSED),
-    "a2v": Task(0.15, Route(a2v=True, v2a=False), reference="audio"),
-    "v2a": Task(0.15, Route(a2v=False, v2a=True), reference="video"),
-    "joint": Task(0.60, OPEN, shared_time=True),
+    "single": Task(0.10, (Term(CLOSED, _IMAGE),)),
+    "a2v": Task(0.15, (Term(Route(a2v=True, v2a=False), {**_IMAGE, "audio": Given("all")}),)),
+    "v2a": Task(0.15, (Term(Route(a2v=False, v2a=True), {"video": Given("all")}),)),
+    "joint": Task(0.60, (Term(OPEN, _IMAGE, shared_time=True),)),
 }
 
 
+def names_of(name: str, task: Task) -> list[str]:
+    """The names of a task's terms: their own, or the task's.
+
+    Raises:
+        ValueError: two terms have the same.
+    """
+    names = [term.name or name for term in task.terms]
+    if twice := [one for one in names if names.count(one) > 1]:
+        raise ValueError(f"model.tasks.{name} has two terms named {twice[0]}; give each a `name` of its own")
+    return names
+
+
+def terms_of(tasks: Mapping[str, Task]) -> dict[str, Term]:
+    """All terms of all tasks, by name.
+
+    Raises:
+        ValueError: two terms have the same name.
+    """
+    found: dict[str, Term] = {}
+    for key, task in tasks.items():
+        for name, term in zip(names_of(key, task), task.terms, strict=True):
+            if name in found:
+                raise ValueError(f"model.tasks has two terms named {name}; give one of them another `name`")
+            found[name] = term
+    return found
+
+
 def check(tasks: Mapping[str, Task]) -> None:
-    """ValueError where there is nothing to draw from."""
+    """ValueError where there is nothing to draw from, or names are not told apart."""
     if not any(task.prob for task in tasks.values()):
         raise ValueError("model.tasks has no task of a prob above 0, so there is nothing to train")
+    terms_of(tasks)
 
 
-def draw(tasks: dict[str, Task], seed: int, step: int) -> str:
+@runtime_checkable
+class Router(Protocol):
+    """What decides which task a step trains: a callback, as `ccl.callbacks.TaskRouter`."""
+
+    def route(self, tasks: Mapping[str, Task], *, seed: int, step: int) -> str:
+        """The name of the step's task, the same on every process and after a resume."""
+        ...
+
+
+def draw(tasks: Mapping[str, Task], seed: int, step: int) -> str:
     """The task of a step: a pure function of (seed, step), so equal on all ranks and after a resume."""
     total = sum(task.prob for task in tasks.values())
     u = seed_of("task", seed, step) / 2**63 * total
@@ -65,7 +193,7 @@ def draw(tasks: dict[str, Task], seed: int, step: int) -> str:
         u -= task.prob
         if u < 0:
             return name
-    return next(reversed(tasks))
+    return list(tasks)[-1]
 
 
 def generation_route(given: Stream | None, wanted: AV[bool]) -> Route:

@@ -142,7 +142,6 @@ class Batch:
         text: ccl.text.states.TextStates of the prompts, or None where they are yet to be encoded.
         grid: what the clips' grid has otherwise than the model's, where they come from a bucket.
         extras: what a network or its interaction needs beside latents and text, by name: tensors (B, ...).
-        task: name of the step's task, put here by the TaskRouter callback.
     """
 
     id: list[str]
@@ -152,4 +151,3 @@ class Batch:
     text: Any = None
     grid: dict[str, Any] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
-    task: str = ""

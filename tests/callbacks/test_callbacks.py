@@ -22,7 +22,7 @@ from ccl.files import FileError
 from ccl.media import read_clip
 from ccl.storage.checkpoint import CheckpointError
 from ccl.types import Batch
-from helpers.fakes import GRID, FakeData, fit, make_batch, make_module
+from helpers.fakes import GRID, FakeData, fit, make_module
 
 
 def names(folder: Path) -> list[str]:
@@ -264,4 +264,3 @@ def test_nonsense_intervals_are_refused() -> None:
             SaveCheckpoint(every=every)
     with pytest.raises(ValueError, match="keep is 0"):
         SaveCheckpoint(keep=0)
-    assert make_batch(0, range(1)).task == ""

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ccl.callbacks import TaskRouter
 from ccl.tasks import PAPER_TASKS, draw
-from helpers.fakes import make_batch
+from helpers.fakes import FakeData, fit, make_batch, make_module
 
 
-def routed(batches: range, *, seed: int = 0, accumulate: int = 1) -> list[str]:
+def routed(steps: range, *, seed: int = 0) -> list[str]:
     router = TaskRouter()
-    trainer = SimpleNamespace(accumulate_grad_batches=accumulate)
-    names = []
-    for index in batches:
-        batch = make_batch(0, range(1))
-        module = SimpleNamespace(batches=index, tasks=PAPER_TASKS, seed=seed, log_dict=lambda *_, **__: None)
-        router.on_train_batch_start(trainer, module, batch, 0)
-        router.on_train_batch_end(trainer, module, None, batch, 0)
-        names.append(batch.task)
-    assert sum(router.counts.values()) == len(names)
+    names = [router.route(PAPER_TASKS, seed=seed, step=step) for step in steps]
+    module = SimpleNamespace(log_dict=lambda *_, **__: None)
+    for name in names:
+        router.on_train_batch_end(None, module, {"task": name}, make_batch(0, range(1)), 0)
+    assert router.counts == Counter(names)
     return names
 
 
@@ -34,9 +32,17 @@ def test_another_seed_routes_otherwise() -> None:
     assert routed(range(50), seed=0) != routed(range(50), seed=1)
 
 
-def test_batches_of_one_step_share_their_task() -> None:
-    names = routed(range(60), accumulate=3)
-    assert names[::3] == names[1::3] == names[2::3] == routed(range(20))
+def test_batches_of_one_step_share_their_task(tmp_path: Path) -> None:
+    module = make_module()
+    asked: list[int] = []
+
+    class Asked(TaskRouter):
+        def route(self, tasks: Any, *, seed: int, step: int) -> str:
+            asked.append(step)
+            return super().route(tasks, seed=seed, step=step)
+
+    fit(module, FakeData(1), tmp_path, callbacks=[Asked()], max_steps=2, accumulate_grad_batches=3)
+    assert asked == [0, 0, 0, 1, 1, 1]
 
 
 def test_tasks_come_as_often_as_their_rows_say() -> None:

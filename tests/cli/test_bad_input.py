@@ -20,6 +20,7 @@ from ccl.data.write import write_shards
 from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError, verify
 from ccl.storage.model_folder import read_source, save_model
 from ccl.storage.sharded_checkpoint import IndexUnpickler, read_sharded
+from ccl.tasks import Given
 from helpers.fakes import make_module
 from helpers.tiny import run_folder, tiny_config, tiny_state
 from helpers.tiny_clips import TINY, tiny_folder, tiny_sources
@@ -132,10 +133,11 @@ def test_a_run_folder_is_told_from_a_checkpoint(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["text_dropout", "image_prob"])
-def test_a_share_is_between_nothing_and_all(name: str) -> None:
-    with pytest.raises(ValueError, match=f"model.{name} is 2; it is a share, from 0 to 1"):
-        make_module(**{name: 2.0})
+def test_a_share_is_between_nothing_and_all() -> None:
+    with pytest.raises(ValueError, match=r"model.text_dropout is 2; it is a share, from 0 to 1"):
+        make_module(text_dropout=2.0)
+    with pytest.raises(ValueError, match=r"a given part's prob is 2.0; it must be a number from 0 to 1"):
+        Given("first_frame", prob=2.0)
 
 
 def test_a_run_folder_is_a_model(tmp_path: Path) -> None:

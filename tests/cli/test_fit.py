@@ -155,8 +155,9 @@ def test_a_mistake_before_the_first_step_does_not_take_the_name(
             "model.net.init_args.layers in FILE, line 1: it must be int, not 'three'",
         ),
         (
-            "model: {tasks: {joint: {prob: 1, reference: vidio}}}",
-            "model.tasks.joint.reference in FILE, line 1: it must be one of 'video', 'audio', not 'vidio'",
+            "model: {tasks: {joint: {prob: 1, terms: [{route: {}, given: {video: {part: al}}}]}}}",
+            "model.tasks.joint.terms.0.given.video.part in FILE, line 1: it must be one of 'all', 'first_frame', "
+            "'prefix', not 'al'",
         ),
         ("model: {net: {class_path: ccl.model.Dual}}", "FILE, line 1: ccl.model ("),
         ("data: {init_args: {shardz: x}}", "there is no key 'data.init_args.shardz' in FILE, line 1"),

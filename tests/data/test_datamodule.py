@@ -229,7 +229,7 @@ def test_losses_follow_the_grid_of_a_batch(buckets):
         for own, extra in ((TINY, batch.grid), (grids[tuple(batch.media.video.shape[2:])], {})):
             module = JointDiffusion(make_net, make_text, make_codec(), own)
             module.configure_model()
-            losses.append(module.losses(replace(batch, grid=extra), PAPER_TASKS["joint"], index=0))
+            losses.append(module.losses(replace(batch, grid=extra), PAPER_TASKS["joint"], index=0).terms[0])
         assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
 
 

@@ -95,11 +95,12 @@ def test_losses_from_stored_states_are_those_of_the_encoder(clips, tmp_path):
     with torch.no_grad():
         for parameter in module.net.parameters():
             parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(len(parameter)))
-    stored = module.losses(batch, PAPER_TASKS["joint"], index=0)
-    direct = module.losses(replace(batch, text=None), PAPER_TASKS["joint"], index=0)
+    (stored,), _ = module.losses(batch, PAPER_TASKS["joint"], index=0)
+    (direct,), _ = module.losses(replace(batch, text=None), PAPER_TASKS["joint"], index=0)
     assert all(torch.equal(a, b) for a, b in zip(stored, direct, strict=True))
     wrong = TextStates([p + 1 for p in batch.text.prompts], batch.text.empty, batch.text.length)
-    assert not torch.equal(module.losses(replace(batch, text=wrong), PAPER_TASKS["joint"], index=0).video, stored.video)
+    (other,), _ = module.losses(replace(batch, text=wrong), PAPER_TASKS["joint"], index=0)
+    assert not torch.equal(other.video, stored.video)
 
 
 def test_states_of_another_encoder_are_refused(whole):

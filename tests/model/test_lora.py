@@ -23,7 +23,7 @@ from ccl.model.keys import belongs
 from ccl.storage.checkpoint import AtomicCheckpointIO
 from ccl.storage.model_folder import build, load_model
 from ccl.storage.run import RunFolder
-from ccl.tasks import Task
+from ccl.tasks import Task, Term
 from ccl.training.module import JointDiffusion
 from ccl.training.optimizer import OptimizerConfig
 from ccl.types import ALONE, AV, CLOSED
@@ -54,7 +54,7 @@ def forward(net: Any) -> AV[Any]:
 
 def backward(module: JointDiffusion, task: str = "joint") -> None:
     batch = make_batch(0, range(2))
-    rows = module.losses(batch, module.tasks[task], index=0)
+    (rows,), _ = module.losses(batch, module.tasks[task], index=0)
     (rows.video.mean() + rows.audio.mean()).backward()
 
 
@@ -264,7 +264,7 @@ def audio_net() -> DualStreamTransformer:
 
 def audio_module() -> JointDiffusion:
     optimizer = OptimizerConfig(lr=1e-2)
-    tasks = {"audio": Task(1.0, CLOSED)}
+    tasks = {"audio": Task(1.0, (Term(CLOSED),))}
     return JointDiffusion(audio_net, make_text, make_codec(), GRID, tasks=tasks, optimizer=optimizer)
 
 
@@ -302,10 +302,10 @@ def test_the_audio_stream_trains_alone_from_batches_of_both(tmp_path: Path) -> N
 
 def test_a_stream_alone_draws_what_it_draws_beside_the_other() -> None:
     """The same clips get the same noise and times in both stages."""
-    batch, task = make_batch(0, range(2)), Task(1.0, CLOSED)
+    batch = make_batch(0, range(2))
     both, alone = make_module(), audio_module()
     assert torch.equal(alone.encode(batch).audio, batch.latents.audio)
-    chance = alone.draw(batch.prompt, alone.encode(batch), task, index=3)
-    assert chance.noise.video is None and chance.counted.video is None
-    other = both.draw(batch.prompt, both.encode(batch), task, index=3)
-    assert torch.equal(chance.t.audio, other.t.audio)
+    chance = alone.draw(batch.prompt, alone.encode(batch), index=3)
+    assert chance.noise.video is None
+    other = both.draw(batch.prompt, both.encode(batch), index=3)
+    assert torch.equal(chance.time.audio, other.time.audio)

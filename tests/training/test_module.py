@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +20,9 @@ from ccl import flow
 from ccl.callbacks import SaveCheckpoint, TaskRouter
 from ccl.flow import UniformTime
 from ccl.model import Output
-from ccl.tasks import PAPER_TASKS
+from ccl.tasks import PAPER_TASKS, Task
 from ccl.text import EmbeddedText
+from ccl.training.draws import placed
 from ccl.training.module import JointDiffusion, TrainingError, loss_by_clip
 from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, Batch
@@ -37,13 +39,22 @@ def module() -> JointDiffusion:
 
 
 def draws(module: JointDiffusion, task: Any, size: int = 6, **kwargs: Any) -> Any:
+    """Draws of a batch, as the task's one term takes them."""
     batch = make_batch(0, range(size))
-    return module.draw(batch.prompt, batch.latents, task, **{"index": 0} | kwargs)
+    drawn = module.draw(batch.prompt, batch.latents, **{"index": 0} | kwargs)
+    t, counted = placed(drawn, task.terms[0], batch.latents, GRID)
+    return SimpleNamespace(t=t, counted=counted, noise=drawn.noise, prompt=drawn.prompt)
+
+
+def always(task: Task, prob: float = 1.0) -> Task:
+    """The task with a first frame that is given to every clip, where it gives one to some."""
+    (term,) = task.terms
+    given = {s: replace(part, prob=prob) if part.part == "first_frame" else part for s, part in term.given.items()}
+    return replace(task, terms=(replace(term, given=given),))
 
 
 def test_joint_gives_both_streams_the_same_time_and_single_does_not(module: JointDiffusion) -> None:
-    module.image_prob = 0.0
-    joint, single = draws(module, JOINT), draws(module, SINGLE)
+    joint, single = draws(module, always(JOINT, 0.0)), draws(module, always(SINGLE, 0.0))
     assert torch.equal(joint.t.video, joint.t.audio)
     assert not torch.isclose(single.t.video, single.t.audio).any()
 
@@ -57,16 +68,14 @@ def test_a_given_stream_is_clean(module: JointDiffusion, task: Any, given: str) 
 
 @pytest.mark.parametrize("task", [JOINT, SINGLE, A2V])
 def test_a_given_first_frame_is_at_time_zero_and_does_not_count(module: JointDiffusion, task: Any) -> None:
-    module.image_prob = 1.0
-    drawn = draws(module, task)
+    drawn = draws(module, always(task))
     assert drawn.t.video.shape == drawn.counted.video.shape == (6, GRID.t_v)
     assert not drawn.t.video[:, 0].any() and not drawn.counted.video[:, 0].any()
     assert (drawn.t.video[:, 1:] == drawn.t.video[:, 1:2]).all() and drawn.t.video[:, 1:].all()
     assert drawn.counted.video[:, 1:].all() and drawn.counted.audio.all()
 
 
-def test_a_reference_video_has_no_image_condition(module: JointDiffusion) -> None:
-    module.image_prob = 1.0
+def test_a_given_video_has_no_image_condition(module: JointDiffusion) -> None:
     drawn = draws(module, V2A)
     assert drawn.t.video.shape == (6,) and drawn.counted.video.all()
 
@@ -83,11 +92,13 @@ def test_a_dropped_prompt_is_the_encoded_empty_one(module: JointDiffusion) -> No
 
 
 def test_a_clip_draws_the_same_on_whatever_rank_it_is(module: JointDiffusion) -> None:
-    module.image_prob = 1.0
-    one = draws(module, JOINT, size=4)
-    batch = make_batch(0, range(2, 4))
-    second = module.draw(batch.prompt, batch.latents, JOINT, index=0, rank=1)
-    for whole, part in zip((one.noise, one.t), (second.noise, second.t), strict=True):
+    one, batch = make_batch(0, range(4)), make_batch(0, range(2, 4))
+    one, second = (
+        module.draw(one.prompt, one.latents, index=0),
+        module.draw(batch.prompt, batch.latents, index=0, rank=1),
+    )
+    assert torch.equal(one.given[2:], second.given) and torch.equal(one.where[2:], second.where)
+    for whole, part in zip((one.noise, one.time), (second.noise, second.time), strict=True):
         assert all(torch.equal(x[2:], y) for x, y in zip(whole, part, strict=True))
     assert one.prompt[2:] == second.prompt
 
@@ -117,8 +128,9 @@ def test_the_loss_is_the_analytic_one_on_a_known_field(module: JointDiffusion) -
     batch = make_batch(0, range(4))
     assert batch.latents is not None
     batch.latents = batch.latents.map(lambda x: torch.full_like(x, 0.5))
-    module.image_prob = 1.0
-    rows = module.losses(batch, JOINT, index=0)  # the given frame, whose velocity the oracle cannot know, is left out
+    (rows,), _ = module.losses(
+        batch, always(JOINT), index=0
+    )  # the given frame, whose velocity the oracle cannot know, is left out
     for losses in rows:
         torch.testing.assert_close(losses, torch.full((4,), 0.01), rtol=1e-2, atol=1e-5)
 
@@ -132,14 +144,11 @@ def test_every_clip_weighs_the_same_however_much_of_it_is_given() -> None:
 
 
 @pytest.mark.parametrize(("task", "given"), [(A2V, "audio"), (V2A, "video")])
-def test_a_reference_stream_gets_a_gradient_that_is_zero_but_there(
-    module: JointDiffusion, task: Any, given: str
-) -> None:
+def test_a_given_stream_gets_a_gradient_that_is_zero_but_there(module: JointDiffusion, task: Any, given: str) -> None:
     assert module.net is not None
     for parameter in module.net.cross_modal_parameters():
         nn.init.normal_(parameter, std=0.1)  # a new interaction is zero, and so would be what it hands back
-    rows = module.losses(make_batch(0, range(2)), task, index=0)
-    (rows.video.mean() * task.loss_weight.video + rows.audio.mean() * task.loss_weight.audio).backward()
+    module.weighed(module.losses(make_batch(0, range(2)), task, index=0), task).mean().backward()
     for name, parameter in module.net.named_parameters():
         assert parameter.grad is not None, name
     stream = getattr(module.net.blocks[-1], given)
@@ -176,8 +185,10 @@ def test_text_states_of_a_width_that_the_network_does_not_read_are_refused() -> 
 
 
 def test_training_without_the_router_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"trainer.callbacks must hold ccl.callbacks.TaskRouter"):
-        fit(make_module(), FakeData(), tmp_path, callbacks=[])
+    module = make_module()
+    with pytest.raises(TrainingError, match=r"trainer.callbacks hold 0 .* such as ccl.callbacks.TaskRouter"):
+        fit(module, FakeData(), tmp_path, callbacks=[])
+    assert module.net is None  # told before anything is built
 
 
 def test_a_loss_that_is_not_a_number_names_step_task_and_clip(tmp_path: Path) -> None:

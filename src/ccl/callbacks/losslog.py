@@ -51,7 +51,8 @@ class LossLog(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self._file is not None:
-            row = {"batch": pl_module.batches - 1, "step": trainer.global_step, "task": batch.task, **outputs["report"]}
+            now = {"batch": pl_module.batches - 1, "step": trainer.global_step, "task": outputs["task"]}
+            row = {**now, **outputs["report"]}
             line = json.dumps(row) + "\n"
             self._file.write(line)
             self._sum = crc32(line.encode(), self._sum or 0)

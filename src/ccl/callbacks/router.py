@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import Callback
 
-from ccl import tasks
+from ccl.tasks import Task, draw
 from ccl.types import Batch
 
 
 class TaskRouter(Callback):
-    """Puts the step's task on the batch, and logs how often each task was drawn.
+    """Decides which task a step trains, and logs how often each was drawn.
 
     One task a step: batches that are accumulated into one optimizer step share it.
     """
@@ -19,13 +20,13 @@ class TaskRouter(Callback):
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        # Keyed on batches, not on global_step: a checkpoint within an accumulation would repeat the draw.
-        step = pl_module.batches // trainer.accumulate_grad_batches
-        batch.task = tasks.draw(pl_module.tasks, pl_module.seed, step)
+    def route(self, tasks: Mapping[str, Task], *, seed: int, step: int) -> str:
+        """The step's task; `training_step` asks for it."""
+        return draw(tasks, seed, step)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self.counts[batch.task] = self.counts.get(batch.task, 0) + 1
+        name = outputs["task"]
+        self.counts[name] = self.counts.get(name, 0) + 1
         pl_module.log_dict({f"tasks/{name}": float(n) for name, n in self.counts.items()}, batch_size=len(batch.id))
 
     def state_dict(self) -> dict[str, Any]:

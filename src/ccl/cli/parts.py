@@ -99,8 +99,8 @@ def share_of(device: str | None) -> tuple[tuple[int, int], str | None]:
     return (rank, size), device
 
 
-def build(base: type, node: Any, where: str) -> Any:
-    """An object of a class below `base` from class_path and init_args."""
+def build(base: Any, node: Any, where: str) -> Any:
+    """An object of a class below `base` from class_path and init_args, or of a type of plain values."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=base)
     try:

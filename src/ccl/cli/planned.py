@@ -19,7 +19,6 @@ from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text.base import TextEncoder, check_width
-from ccl.types import Route
 
 
 def devices_of(given: Any, accelerator: str = "auto") -> int:
@@ -54,11 +53,7 @@ class Planned:
     @property
     def tasks(self) -> dict[str, Task]:
         rows = self.config["model"]["tasks"]
-        return (
-            PAPER_TASKS
-            if rows is None
-            else {k: Task(**{**row, "route": Route(**row["route"])}) for k, row in rows.items()}
-        )
+        return PAPER_TASKS if rows is None else build(dict[str, Task], rows, "model.tasks")
 
     @property
     def checkpointing(self) -> bool:

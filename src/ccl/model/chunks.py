@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 Tree = TypeVar("Tree")
 Key = TypeVar("Key")
@@ -49,6 +50,11 @@ def _chosen(tree: Any, which: Sequence[int], of: int) -> Any:
         parts = [_chosen(each, which, of) for each in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     return tree
+
+
+def repeated(tree: Tree, count: int) -> Tree:
+    """Every tensor of a tree `count` times over, one copy a chunk."""
+    return tree if count == 1 else tree_map_only(Tensor, lambda x: torch.cat([x] * count), tree)
 
 
 def put(x: Tensor, new: Tensor, which: Sequence[int], of: int) -> Tensor:

@@ -149,14 +149,19 @@ def training_flops(forward: Table, sizes: Mapping[str, Size], *, checkpointing: 
 
 
 def mean_flops(forward: Callable[[Route], Table], tasks: Mapping[str, Task]) -> Table:
-    """Forward FLOPs of a clip, the mean over training tasks by their probabilities, from those of each route."""
-    probs: Counter[Route] = Counter()  # tasks on one route cost the same
+    """Forward FLOPs of a clip, the mean over training tasks by their probabilities, from those of each route.
+
+    A task of several terms costs all of them.
+    """
+    probs: Counter[Route] = Counter()  # terms on one route cost the same
     for task in tasks.values():
-        probs[task.route] += task.prob  # type: ignore[assignment]
+        for term in task.terms:
+            probs[term.route] += task.prob  # type: ignore[assignment]
+    whole = sum(task.prob for task in tasks.values())
     total: Table = {}
     for route, prob in probs.items():
         for part, flops in forward(route).items():
-            total[part] = total.get(part, Flops()) + flops * (prob / sum(probs.values()))
+            total[part] = total.get(part, Flops()) + flops * (prob / whole)
     return total
 
 

@@ -1,7 +1,7 @@
 """Joint training of both streams (CCL Sec. 4.4): Lightning schedules, the parts do the work.
 
-B clips of this process, T latent frames or audio latents. A task says who sees whom, which stream is given and what
-counts; flow matching (flow.py) says what is learned; Eq. 7 weighs the two losses.
+B clips of this process, T latent frames or audio latents. A task says who sees whom, what is given and what counts;
+draws.py says what chance decides; flow matching (flow.py) says what is learned; Eq. 7 weighs the losses.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -27,17 +27,19 @@ from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.image.first import show
 from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters
+from ccl.model.chunks import repeated
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
-from ccl.rng import generator, seed_of
+from ccl.rng import seed_of
 from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.storage.sharded_checkpoint import sharded_shapes
-from ccl.tasks import PAPER_TASKS, Task, check
+from ccl.tasks import PAPER_TASKS, Router, Task, check, names_of
 from ccl.text.base import TextEncoder, check_width
+from ccl.training.draws import Draws, draw, placed
 from ccl.training.fsdp import WholeDraws, gathered, shard
 from ccl.training.optimizer import OptimizerConfig
 from ccl.training.start import copy_values, load_pretrained
-from ccl.types import AV, STREAMS, Batch, Stream, View
+from ccl.types import AV, STREAMS, Batch, Stream
 from ccl.weights.fill import check_shapes, shapes_of
 
 
@@ -45,21 +47,16 @@ class TrainingError(ValueError):
     """Training cannot go on; the message is one sentence that names the step, the task and the clips."""
 
 
-@dataclass(frozen=True)
-class Draws:
-    """What chance decides for one batch.
+class Losses(NamedTuple):
+    """Of one batch, before they are weighed.
 
     Args:
-        t: times, (B,), or (B, T) where frames of a clip have times of their own.
-        noise: of the latents' shapes.
-        counted: (B, T), 1 where the loss counts and 0 where the latents are given.
-        prompt: as the network reads them, dropped ones empty.
+        terms: flow-matching loss of each clip in each stream, (B,), for each term of the task.
+        added: what the interactions ask to lower, (B,) by name, the mean over terms.
     """
 
-    t: AV[Tensor]
-    noise: AV[Tensor]
-    counted: AV[Tensor]
-    prompt: list[str]
+    terms: tuple[AV[Any], ...]
+    added: dict[str, Tensor]
 
 
 class JointDiffusion(LightningModule):
@@ -70,11 +67,11 @@ class JointDiffusion(LightningModule):
         text: makes the text encoder, which trains with the network as far as its parameters ask for gradients.
         codec: media to latents; never trained here, and not part of a checkpoint.
         grid: shape of a clip.
-        tasks: rows of the task table; None is the paper's five tasks.
+        tasks: what steps train, of which a callback draws one for each; None is the paper's five tasks.
         time: where training times come from; None is a logit-normal (paper silent, decision 15).
         optimizer: rates and schedule.
         text_dropout: share of clips whose prompt is dropped in both streams together: the encoded empty prompt.
-        image_prob: share of clips, where video is generated, whose first latent frame is given (t2v : i2v = 1 : 1).
+        loss_weights: of the losses that interactions return, by their names; 1 where nothing is said.
         seed: of the weights at step 0, of tasks, times and noise.
         pretrained: whose weights training starts from: a model folder; or a run folder, for its last checkpoint, or
             a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two with their fusion (a file, a
@@ -82,14 +79,15 @@ class JointDiffusion(LightningModule):
             source has, be it a stream, the interaction or the text encoder, is new, and is told.
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link).
         lora: adapters that train in the place of the streams' own weights; implies `freeze`.
-        image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so
-            `image_prob` has no say, and all latent frames are generated and count.
+        image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so no
+            first frame is given as a latent, and all latent frames are generated and count.
         compile: compile each block of the network; changes the last bits, so keep it as it is when resuming.
     """
 
     net: DualStreamTransformer | None
     text: TextEncoder | None
     ema: nn.ModuleDict | None
+    router: Router
 
     def __init__(
         self,
@@ -102,7 +100,7 @@ class JointDiffusion(LightningModule):
         time: TimeDistribution | None = None,
         optimizer: OptimizerConfig | None = None,
         text_dropout: float = 0.1,
-        image_prob: float = 0.5,
+        loss_weights: dict[str, float] | None = None,
         seed: int = 0,
         pretrained: str | dict[Stream, str] | None = None,
         freeze: Literal["backbones"] | None = None,
@@ -111,9 +109,10 @@ class JointDiffusion(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        for name, share in (("text_dropout", text_dropout), ("image_prob", image_prob)):
-            if not 0 <= share <= 1:
-                raise ValueError(f"model.{name} is {share:g}; it is a share, from 0 to 1")
+        if not 0 <= text_dropout <= 1:
+            raise ValueError(f"model.text_dropout is {text_dropout:g}; it is a share, from 0 to 1")
+        for name, weight in (loss_weights or {}).items():
+            arguments.number(f"model.loss_weights.{name}", weight, 0)
         arguments.number("model.seed", seed, 0, 2**63 - 1, whole=True)
         self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
         self.frozen = freeze is not None or lora is not None
@@ -127,7 +126,7 @@ class JointDiffusion(LightningModule):
         check(self.tasks)
         self.time = LogitNormal() if time is None else time
         self.optimizer_config = OptimizerConfig() if optimizer is None else optimizer
-        self.text_dropout, self.image_prob = text_dropout, image_prob
+        self.text_dropout, self.loss_weights = text_dropout, loss_weights or {}
         self.seed, self.pretrained, self.compile_blocks = seed, pretrained, compile
         self.net = self.text = self.ema = None
         self.keeps_average = False  # set by the EMA callback before the network is built
@@ -142,6 +141,14 @@ class JointDiffusion(LightningModule):
         return self._image[0]
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            routers = [one for one in getattr(self.trainer, "callbacks", ()) if isinstance(one, Router)]
+            if len(routers) != 1:
+                raise TrainingError(
+                    f"trainer.callbacks hold {len(routers)} callbacks that draw a step's task; one is needed, such as "
+                    "ccl.callbacks.TaskRouter"
+                )
+            (self.router,) = routers
         # A run without clips to validate on is as intended; Lightning would warn of it every time.
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and getattr(data, "val_shards", None) is None:
@@ -245,21 +252,32 @@ class JointDiffusion(LightningModule):
     # Learning
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        if batch.task not in self.tasks:
-            raise TrainingError(
-                f"the batch's task is {batch.task!r}, not one of {', '.join(self.tasks)}; "
-                "trainer.callbacks must hold ccl.callbacks.TaskRouter"
-            )
-        task = self.tasks[batch.task]
-        rows = self.losses(batch, task, index=self.batches, rank=self.global_rank)
-        streams = rows.map(torch.mean)
-        loss = weighed(streams, task)  # Eq. 7
-        report = self._report(batch, rows, loss, streams)
+        # Keyed on batches, not on global_step: a checkpoint within an accumulation would repeat the draw.
+        step = self.batches // self.trainer.accumulate_grad_batches
+        name = self.router.route(self.tasks, seed=self.seed, step=step)
+        if name not in self.tasks:
+            raise TrainingError(f"the router asks for the task {name!r}; there are {', '.join(self.tasks)}")
+        found = self.losses(batch, self.tasks[name], index=self.batches, rank=self.global_rank)
+        means = Losses(tuple(x.map(torch.mean) for x in found.terms), {k: x.mean() for k, x in found.added.items()})
+        loss = self.weighed(means, self.tasks[name])
+        report = self._report(batch, name, found, means, loss)
         self.batches += 1
-        return {"loss": loss, "report": report}
+        return {"loss": loss, "task": name, "report": report}
 
-    def losses(self, batch: Batch, task: Task, *, index: int, rank: int = 0) -> AV[Tensor]:
-        """Flow-matching loss of each clip in each stream, (B,), before Eq. 7 weighs the streams.
+    def weighed(self, losses: Losses, task: Task) -> Tensor:
+        """Eq. 7: the sum over terms and streams, each multiplied by its weight, and what the interactions ask for.
+
+        A stream that is not there adds nothing.
+        """
+        terms = [
+            sum(x * weight for x, weight in zip(streams, term.weights, strict=True) if x is not None)
+            for streams, term in zip(losses.terms, task.terms, strict=True)
+        ]
+        added = [x * self.loss_weights.get(name, 1.0) for name, x in losses.added.items()]
+        return torch.as_tensor(sum([*terms, *added]))
+
+    def losses(self, batch: Batch, task: Task, *, index: int, rank: int = 0) -> Losses:
+        """Losses of each clip, (B,), in one forward of all the task's terms.
 
         Args:
             batch: media or latents, and prompts.
@@ -269,26 +287,34 @@ class JointDiffusion(LightningModule):
         """
         net, text = self.built
         z = self.encode(batch)
-        chance = self.draw(batch.prompt, z, task, index=index, rank=rank)
-        states = text(chance.prompt) if batch.text is None else batch.text.read(chance.prompt)
-        x_t = AV.zip(flow.interpolate, z, chance.noise, chance.t)
-        v = AV.zip(flow.velocity, z, chance.noise)
         grid = replace(self.grid, **batch.grid)
+        chance = self.draw(batch.prompt, z, index=index, rank=rank)
+        states = text(chance.prompt) if batch.text is None else batch.text.read(chance.prompt)
         extras = dict(batch.extras)
-        if "image" in net.needs and z.video is not None:
+        if shown := "image" in net.needs and z.video is not None:
             extras["image"] = self.show(batch)
-        view = View(task.route, detach=task.is_reference)
-        v_hat, _ = net(x_t, chance.t, states, grid=grid, view=view, extras=extras)
-        return AV.zip(loss_by_clip, v_hat, v, chance.counted)
+        times, counted = zip(*(placed(chance, term, z, grid, shown=shown) for term in task.terms), strict=True)
+        x_t = joined([AV.zip(flow.interpolate, z, chance.noise, t) for t in times])
+        size = len(task.terms)
+        v_hat, added = net(
+            x_t,
+            joined([aligned(t, times) for t in times]),
+            repeated(states, size),
+            grid=grid,
+            view=[term.view for term in task.terms],
+            extras=repeated(extras, size),
+        )
+        v = AV.zip(flow.velocity, z, chance.noise)
+        parts = [v_hat.map(lambda x, i=i: x.chunk(size)[i]) for i in range(size)]
+        terms = tuple(AV.zip(loss_by_clip, part, v, c) for part, c in zip(parts, counted, strict=True))
+        return Losses(terms, {name: x.unflatten(0, (size, -1)).mean(0) for name, x in added.items()})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The losses of every task, with the same draws each time."""
         for name, task in self.tasks.items():
-            rows = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank)
-            weighs = task.loss_weight._asdict()
-            counted = {stream: x.mean() for stream, x in rows._asdict().items() if x is not None and weighs[stream]}
-            values = {f"val_loss/{name}/{stream}": x for stream, x in counted.items()}
-            self.log_dict(values, batch_size=len(batch.id), sync_dist=True)
+            found = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank)
+            values = by_key(name, task, Losses(tuple(x.map(torch.mean) for x in found.terms), {}))
+            self.log_dict({f"val_{key}": x for key, x in values.items()}, batch_size=len(batch.id), sync_dist=True)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> AV[Tensor]:
@@ -323,63 +349,31 @@ class JointDiffusion(LightningModule):
             pictures: Tensor = batch.media.video[:, :, 0].float() / 127.5 - 1
             return show(pictures, batch.media.video.shape[2], self.codec.video, self.image)
 
-    def draw(self, prompt: list[str], z: AV[Tensor], task: Task, *, index: int, rank: int = 0) -> Draws:
-        """Times, noise, dropped prompts and given first frames of one batch.
+    def draw(self, prompt: list[str], z: AV[Tensor], *, index: int, rank: int = 0) -> Draws:
+        """What chance decides for one batch, with this module's seed and distributions; see `ccl.training.draws`."""
+        return draw(
+            prompt, z, seed=self.seed, index=index, rank=rank, time=self.time, text_dropout=self.text_dropout,
+            device=self.device,
+        )  # fmt: skip
 
-        Each clip has its own generator, from (seed, index, place in the global batch): the same clips learn the same
-        thing on one process and on many, and after a resume. Always drawn in the same order, whatever the task.
-        """
-        size = len(prompt)
-        t: AV[list[Tensor]] = AV([], [])
-        noise: AV[list[Tensor]] = AV([], [])
-        dropped, image = [], []
-        for row in range(size):
-            g = generator("noise", self.seed, index, rank * size + row)
-            for times in t:
-                times.append(self.time.sample(1, g))
-            chance = torch.rand(2, generator=g)
-            dropped.append(bool(chance[0] < self.text_dropout))
-            image.append(bool(chance[1] < self.image_prob))
-            for stream, x in zip(noise, z, strict=True):
-                if x is not None:
-                    stream.append(torch.randn(x.shape[1:], generator=g))
-
-        drawn = t.map(lambda times: torch.cat(times).to(self.device))
-        if task.shared_time:
-            drawn = AV(drawn.video, drawn.video)
-        # A given stream is clean: t = 0, and Eq. 7 takes it out of the loss.
-        drawn = AV.zip(lambda times, given: times * 0 if given else times, drawn, task.is_reference)
-        counted = z.map(lambda x: torch.ones(x.shape[0], x.shape[2], device=self.device))
-        # Decisions 17 and 24: a given first frame is clean and uncounted.
-        held = any(image) and z.video is not None and not task.is_reference.video
-        if held and "image" not in self.built[0].needs:
-            moving = torch.ones_like(counted.video)
-            moving[:, 0] = 1 - torch.tensor(image, dtype=torch.float32, device=self.device)
-            drawn = AV(drawn.video[:, None] * moving, drawn.audio)
-            counted = AV(moving, counted.audio)
-        stacked = AV.zip(lambda _, xs: torch.stack(xs).to(self.device, non_blocking=True), z, noise)
-        return Draws(drawn, stacked, counted, ["" if d else p for d, p in zip(dropped, prompt, strict=True)])
-
-    def _report(self, batch: Batch, rows: AV[Tensor], loss: Tensor, streams: AV[Tensor]) -> dict[str, float]:
+    def _report(self, batch: Batch, name: str, rows: Losses, means: Losses, loss: Tensor) -> dict[str, float]:
         """Mean over processes of the losses that count; logged, and checked to be finite."""
-        weight = self.tasks[batch.task].loss_weight
-        present = {stream: x for stream, x in streams._asdict().items() if x is not None}
+        task = self.tasks[name]
+        present = by_key(name, task, means)
         values = torch.stack([loss, *present.values()]).detach().float()
         values = self.trainer.strategy.reduce(values, reduce_op="mean")
         report = dict(zip(("loss", *present), values.tolist(), strict=True))
         if not math.isfinite(report["loss"]):
-            finite = torch.isfinite(weighed(rows, self.tasks[batch.task])).tolist()
-            bad = [name for name, fine in zip(batch.id, finite, strict=True) if not fine]
+            finite = torch.isfinite(self.weighed(rows, task)).tolist()
+            bad = [clip for clip, fine in zip(batch.id, finite, strict=True) if not fine]
             raise TrainingError(
-                f"the loss is {report['loss']} at step {self.trainer.global_step}, batch {self.batches}, "
-                f"task {batch.task}, "
+                f"the loss is {report['loss']} at step {self.trainer.global_step}, batch {self.batches}, task {name}, "
                 f"from {'clips ' + ', '.join(bad) if bad else 'clips of another process'}; nothing was updated in this "
                 "step, and earlier checkpoints are as they were"
             )
-        counted = {stream: report[stream] for stream, w in weight._asdict().items() if w and stream in present}
         self.log("loss", report["loss"], prog_bar=True, batch_size=len(batch.id))
-        self.log_dict({f"loss/{batch.task}/{k}": v for k, v in counted.items()}, batch_size=len(batch.id))
-        return {"loss": report["loss"], **counted}
+        self.log_dict({key: x for key, x in report.items() if key != "loss"}, batch_size=len(batch.id))
+        return {key.removeprefix("loss/").removeprefix(f"{name}/"): x for key, x in report.items()}
 
     # Saving
 
@@ -443,9 +437,30 @@ def counted(groups: list[tuple[str, int]]) -> str:
     return ", ".join(f"{number} {name}" for name, number in groups)
 
 
-def weighed(losses: AV[Any], task: Task) -> Tensor:
-    """Eq. 7: the sum over streams, a reference stream's multiplied by 0; a stream that is not there adds nothing."""
-    return sum(x * weight for x, weight in zip(losses, task.loss_weight, strict=True) if x is not None)
+def by_key(name: str, task: Task, losses: Losses) -> dict[str, Tensor]:
+    """Those losses of a task that count, as they are logged: loss/TERM/STREAM, and loss/TASK/NAME of what is added."""
+    streams = {
+        f"loss/{one}/{stream}": x
+        for one, term, pair in zip(names_of(name, task), task.terms, losses.terms, strict=True)
+        for stream, x, weight in zip(STREAMS, pair, term.weights, strict=True)
+        if x is not None and weight
+    }
+    return streams | {f"loss/{name}/{key}": x for key, x in losses.added.items()}
+
+
+def joined(terms: Sequence[AV[Any]]) -> AV[Any]:
+    """Chunks of a batch, one behind another."""
+    return terms[0] if len(terms) == 1 else AV.zip(lambda *xs: torch.cat(xs), *terms)
+
+
+def aligned(t: AV[Any], others: Sequence[AV[Any]]) -> AV[Any]:
+    """Times (B,) as (B, T) where those of another term are."""
+
+    def one(own: Tensor, *all: Tensor) -> Tensor:
+        frames = max(x.shape[1] if x.ndim == 2 else 0 for x in all)
+        return own[:, None].expand(-1, frames) if frames and own.ndim == 1 else own
+
+    return AV.zip(one, t, *others)
 
 
 def loss_by_clip(v_hat: Tensor, v: Tensor, counted: Tensor) -> Tensor:

@@ -1,0 +1,125 @@
+"""What chance decides for a training batch, and what a term of a task makes of it: times, and the frames that count.
+
+B clips of this process, T latent frames or audio latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ccl.flow import TimeDistribution
+from ccl.grid import Grid
+from ccl.rng import generator
+from ccl.tasks import Given, Term
+from ccl.types import AV, STREAMS
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance decides for one batch, whatever its task: all terms of a task see the same.
+
+    Args:
+        time: of each stream, (B,).
+        noise: of the latents' shapes.
+        given: (B,) from 0 to 1; a clip is given what a term gives with a greater `prob`. On the CPU.
+        where: (B,) from 0 to 1: how far a prefix reaches, and where a given part's time lies. On the CPU.
+        prompt: as the network reads them, dropped ones empty.
+    """
+
+    time: AV[Tensor]
+    noise: AV[Tensor]
+    given: Tensor
+    where: Tensor
+    prompt: list[str]
+
+
+def draw(
+    prompt: Sequence[str],
+    z: AV[Tensor],
+    *,
+    seed: int,
+    index: int,
+    rank: int,
+    time: TimeDistribution,
+    text_dropout: float,
+    device: torch.device | str,
+) -> Draws:
+    """The draws of one batch.
+
+    Each clip has its own generator, from (seed, index, place in the global batch): the same clips learn the same thing
+    on one process and on many, and after a resume. Always drawn in the same order, whatever the task.
+    """
+    size = len(prompt)
+    times: AV[list[Tensor]] = AV([], [])
+    noise: AV[list[Tensor]] = AV([], [])
+    dropped, given, where = [], [], []
+    for row in range(size):
+        g = generator("noise", seed, index, rank * size + row)
+        for each in times:
+            each.append(time.sample(1, g))
+        chance = torch.rand(2, generator=g)
+        dropped.append(bool(chance[0] < text_dropout))
+        given.append(chance[1])
+        for stream, x in zip(noise, z, strict=True):
+            if x is not None:
+                stream.append(torch.randn(x.shape[1:], generator=g))
+        where.append(torch.rand((), generator=g))
+    return Draws(
+        time=times.map(lambda each: torch.cat(each).to(device)),
+        noise=AV.zip(lambda _, xs: torch.stack(xs).to(device, non_blocking=True), z, noise),
+        given=torch.stack(given),
+        where=torch.stack(where),
+        prompt=["" if d else p for d, p in zip(dropped, prompt, strict=True)],
+    )
+
+
+def placed(
+    draws: Draws, term: Term, z: AV[Tensor], grid: Grid, *, shown: bool = False
+) -> tuple[AV[Tensor], AV[Tensor]]:
+    """The times of a term, and what of its streams counts.
+
+    Args:
+        draws: of the batch.
+        term: of its task.
+        z: latents (B, C, T, ...), None for a stream that the network has not.
+        grid: of the clips.
+        shown: the network is shown its first picture: no latent frame of it is given, and all count.
+
+    Returns:
+        Times of each stream, (B,), or (B, T) where frames have times of their own; and (B, T), 1 where the loss counts
+        and 0 in a given first frame or prefix. A stream that is given whole counts, but its term weighs it by 0.
+    """
+    time: AV[Tensor] = AV(draws.time.video, draws.time.video) if term.shared_time else draws.time
+    counted = z.map(lambda x: torch.ones(x.shape[0], x.shape[2], device=x.device))
+    for i, (stream, part) in enumerate(zip(STREAMS, term.parts, strict=True)):
+        x = z[i]
+        if x is None or part is None or (shown and part.part == "first_frame"):
+            continue
+        low, high = part.times
+        own = (low + (high - low) * draws.where).to(time[i])
+        if part.part == "all":
+            time = time._replace(**{stream: own})
+            continue
+        frames = torch.arange(x.shape[2]) < lengths(part, draws.where, grid, stream)[:, None]
+        frames &= (draws.given < part.prob)[:, None]
+        if frames.any():  # looked at on the CPU
+            frames = frames.to(x.device)
+            time = time._replace(**{stream: torch.where(frames, own[:, None], time[i][:, None])})
+            counted = counted._replace(**{stream: (~frames).float()})
+    return time, counted
+
+
+def lengths(part: Given, where: Tensor, grid: Grid, stream: str) -> Tensor:
+    """How many latent frames or audio latents are given of each clip, (B,); at least one is left to generate."""
+    if part.seconds is None:
+        return torch.ones_like(where)
+    seconds = part.seconds[0] + (part.seconds[1] - part.seconds[0]) * where.double()
+    if stream == "audio":
+        return (seconds * grid.latent_rate).floor().clamp(max=grid.t_a - 1)
+    pictures = (seconds * grid.fps).floor()
+    whole = torch.where(pictures > 0, 1 + ((pictures - 1) / grid.stride_time).floor(), 0.0)  # the first holds one
+    return whole.clamp(max=grid.t_v - 1)

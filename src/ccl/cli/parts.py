@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,6 @@ def build(base: Any, node: Any, where: str) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=base)
     try:
-        return parser.instantiate_classes(parser.parse_object({"part": node})).part
+        return parser.instantiate_classes(parser.parse_object({"part": deepcopy(node)})).part  # which it changes
     except ArgumentError as error:
         raise UsageError(f"{where}: {plain_words(first_complaint(str(error), error)[0])}") from error

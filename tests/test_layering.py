@@ -42,6 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "generation": LEAVES
     | {"__version__", "codecs", "guidance", "image", "media", "model", "rows", "sampling", "storage", "tasks", "text"}
     | {"weights"},
+    "contracts": LEAVES
+    | {"codecs", "evaluation", "guidance", "interaction", "media", "model", "nn", "planning", "rows"}
+    | {"text", "weights"},  # what each kind of part promises
     "callbacks": LEAVES | {"generation", "guidance", "media", "sampling", "storage", "tasks", "text", "training"},
 }
 # Where everything meets. Nothing may import these.

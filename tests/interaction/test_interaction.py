@@ -1,18 +1,24 @@
-"""The contract of every Interaction, found by enumeration, and the windowed attention against a naive loop."""
+"""The contract of every interaction in configs/interaction, and the windowed attention against a naive loop."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import ccl.interaction as public
+from ccl.contracts import Clause, outcomes
+from ccl.contracts.interaction import CLAUSES
+from ccl.contracts.sites import Sites
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, AVLink, Gate, Global, Interaction, NoInteraction, Seen, Site
-from ccl.interaction.cross import CrossAttention, CrossModal
+from ccl.interaction import CCA, TARP, AVLink, Gate, Global, Interaction, Seen, Site
+from ccl.interaction.cross import CrossAttention
 from ccl.nn.rope import rotate
 from ccl.types import AV, CLOSED, OPEN, Route
+from helpers import ROOT, contracts
 
 GRID = Grid(frames=17, height=32, width=48)  # t_v 5, 2 x 3 tokens, t_a 21, c 4
 SITE = Site(64, 32, 16)
@@ -20,25 +26,31 @@ ROUTES = [OPEN, CLOSED, Route(True, False), Route(False, True)]
 ALIGNS = [TARP("paper"), TARP("proportional"), TARP("true"), TARP("paper", "shift"), TARP("paper", "clamp"), Global()]
 
 
-def subclasses(kind: type) -> list[type]:
-    return [x for sub in kind.__subclasses__() for x in (sub, *subclasses(sub))]
+CCAS = [partial(CCA, align=align, num_context_audio=3, num_context_video=5) for align in ALIGNS] + [
+    partial(CCA, align=TARP(), num_context_audio=3, num_context_video=5, **option)
+    for option in ({"own_projections": False}, {"rotate": "temporal"}, {"rotate": "full"})
+]
+GATES = [partial(Gate, align=align) for align in ALIGNS]
+CROSS = CCAS + GATES
 
 
-KINDS = {
-    CCA: [partial(CCA, align=align, num_context_audio=3, num_context_video=5) for align in ALIGNS]
-    + [
-        partial(CCA, align=TARP(), num_context_audio=3, num_context_video=5, own_projections=False),
-        partial(CCA, align=TARP(), num_context_audio=3, num_context_video=5, rotate="temporal"),
-        partial(CCA, align=TARP(), num_context_audio=3, num_context_video=5, rotate="full"),
-    ],
-    Gate: [partial(Gate, align=align) for align in ALIGNS],
-    AVLink: [AVLink, partial(AVLink, closed="own")],
-    NoInteraction: [NoInteraction],
-    CrossModal: [],  # the shared base of CCA and Gate
-}
-MAKERS = [make for makers in KINDS.values() for make in makers]
-CROSS = KINDS[CCA] + KINDS[Gate]
-every_interaction = pytest.mark.parametrize("make", MAKERS, ids=lambda m: getattr(m, "func", m).__name__)
+@contracts.every("interaction")
+def test_contract(part: Path, clause: Clause) -> None:
+    contracts.hold(part, clause)
+
+
+def test_every_interaction_has_a_config() -> None:
+    named = {contracts.cls_of(file) for file in (ROOT / "configs" / "interaction").glob("*.yaml")}
+    ours = {cls for name in public.__all__ if isinstance(cls := getattr(public, name), type)}
+    assert {cls for cls in ours if issubclass(cls, Interaction)} - {Interaction} <= named
+
+
+OPTIONS = [*CCAS[2:], GATES[4], partial(AVLink, closed="own")]
+
+
+@pytest.mark.parametrize("make", OPTIONS, ids=lambda make: make.func.__name__)
+def test_every_option_keeps_the_contract(make) -> None:
+    assert [came for came in outcomes(CLAUSES, Sites(make)) if came.state != "ok"] == []
 
 
 def randomised(make) -> Interaction:
@@ -62,60 +74,6 @@ def updates(interaction: Interaction, x: AV, source: AV | None = None, route: Ro
     seen = Seen(x, x if source is None else source, route, time, layout, shared=trunk and trunk(time), **kwargs)
     out = interaction(interaction.at[0] if interaction.at else "after", seen).add
     return AV.zip(lambda x, u: torch.zeros_like(x) if u is None else torch.zeros_like(x) + u, x, out)
-
-
-def test_every_subclass_is_under_contract() -> None:
-    assert set(subclasses(Interaction)) == set(KINDS), "add the new Interaction to KINDS"
-
-
-@every_interaction
-@pytest.mark.parametrize("route", ROUTES)
-def test_update_is_zero_at_initialisation(make, route: Route) -> None:
-    assert all(not u.any() for u in updates(make(SITE), streams(), route=route))
-
-
-@every_interaction
-@pytest.mark.parametrize("training", [True, False])
-def test_closed_direction_ignores_the_other_stream_bit_for_bit(make, training: bool) -> None:
-    interaction, x, other = randomised(make).train(training), streams(1), streams(2)
-    for route in ROUTES:
-        ours = updates(interaction, x, route=route)
-        theirs = updates(interaction, x, source=other, route=route)
-        assert route.a2v or torch.equal(ours.video, theirs.video)
-        assert route.v2a or torch.equal(ours.audio, theirs.audio)
-
-
-@every_interaction
-def test_a_direction_does_not_depend_on_the_other_direction(make) -> None:
-    interaction, x = randomised(make).eval(), streams()
-    both = updates(interaction, x)
-    assert torch.equal(both.video, updates(interaction, x, route=Route(True, False)).video)
-    assert torch.equal(both.audio, updates(interaction, x, route=Route(False, True)).audio)
-
-
-@every_interaction
-def test_an_absent_stream_gets_no_update(make) -> None:
-    interaction, x = randomised(make).eval(), streams()
-    both = updates(interaction, x, route=CLOSED)
-    assert torch.equal(updates(interaction, AV(x.video, None), route=CLOSED).video, both.video)
-    assert torch.equal(updates(interaction, AV(None, x.audio), route=CLOSED).audio, both.audio)
-
-
-@every_interaction
-def test_constants_change_nothing(make) -> None:
-    interaction, x = randomised(make).eval(), streams()
-    for route in ROUTES:
-        computed, given = (updates(interaction, x, route=route, constants=c) for c in (None, interaction.constants()))
-        assert torch.equal(computed.video, given.video) and torch.equal(computed.audio, given.audio)
-
-
-@every_interaction
-@pytest.mark.parametrize("route", ROUTES)
-def test_every_parameter_gets_a_gradient_in_training_whatever_the_route(make, route: Route) -> None:
-    interaction, x = randomised(make), streams().map(lambda x: x.requires_grad_())
-    out = AV.zip(torch.add, x, updates(interaction, x, route=route))
-    (out.video.square().mean() + out.audio.square().mean()).backward()
-    assert all(p.grad is not None for p in interaction.parameters())
 
 
 @pytest.mark.parametrize("make", CROSS)
@@ -179,8 +137,8 @@ def test_shared_projections_put_the_tokens_in_the_sources_width() -> None:
 
 def test_context_tokens_alone_answer_on_a_closed_route_and_the_gate_adds_zero() -> None:
     x = streams()
-    assert all(u.any() for u in updates(randomised(KINDS[CCA][0]), x, route=CLOSED))
-    assert all(not u.any() for u in updates(randomised(KINDS[Gate][0]), x, route=CLOSED))
+    assert all(u.any() for u in updates(randomised(CCAS[0]), x, route=CLOSED))
+    assert all(not u.any() for u in updates(randomised(GATES[0]), x, route=CLOSED))
 
 
 def test_default_init_of_the_output_is_an_option() -> None:
@@ -189,7 +147,7 @@ def test_default_init_of_the_output_is_an_option() -> None:
 
 
 def test_bfloat16_autocast_stays_near_float32() -> None:
-    interaction, x = randomised(KINDS[CCA][0]).eval(), streams()
+    interaction, x = randomised(CCAS[0]).eval(), streams()
     exact = updates(interaction, x)
     with torch.autocast("cpu", torch.bfloat16):
         near = updates(interaction, x)

@@ -20,6 +20,7 @@ from ccl.files.plaintext import printable
 VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("train, generate and score the embedded default, end to end", "ccl.demo", "main"),
     "fit": ("train from one or more stacked YAML files", "ccl.cli.front", "main"),
+    "check": ("put parts, ours or your own, through the contract of their kind", "ccl.cli.check", "main"),
     "plan": ("what a config costs: parameters, FLOPs, memory a GPU, time", "ccl.cli.plan", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
     "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),

@@ -101,7 +101,8 @@ def share_of(device: str | None) -> tuple[tuple[int, int], str | None]:
 
 
 def build(base: Any, node: Any, where: str) -> Any:
-    """An object of a class below `base` from class_path and init_args, or of a type of plain values."""
+    """An object of a class below `base` from class_path and init_args; of Callable[[...], base] what makes one; of a
+    type of plain values a value."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=base)
     try:

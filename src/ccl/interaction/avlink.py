@@ -51,10 +51,10 @@ class Ends(nn.Module):
 
     def __init__(self, stream: int, width: int) -> None:
         super().__init__()
+        self.modulation = nn.Parameter(torch.empty(1, 6, width))
+        self.reset_parameters()  # before its layers', as where a network is initialised anew
         self.norm = LayerNorm(stream)
         self.into = Linear(stream, width)
-        self.modulation = nn.Parameter(torch.empty(1, 6, width))
-        self.reset_parameters()
         self.back = Linear(width, stream, init="zero")
 
     def reset_parameters(self) -> None:

@@ -119,6 +119,10 @@ class Interaction(nn.Module, ABC):
         """
         return None
 
+    def example(self, grid: Grid, clips: int) -> dict[str, Any]:
+        """Something for each of `needs`, in the shapes in which a batch brings it: what `ccl check` tries it with."""
+        return {}
+
     def refuses(self, one: Pass) -> str:
         """Why this interaction cannot take a guidance rule's pass, in a sentence; "" where it can."""
         return ""

@@ -36,6 +36,7 @@ class Groups(NamedTuple):
         back: where each query's answer lies in the flattened (g q).
         keys: source tokens of each group.
         mask: which of `keys` lie within the clip, or None where all do.
+        whole: (first, end) of the longest run of groups whose keys all do, where there is a mask.
     """
 
     num: int
@@ -43,6 +44,18 @@ class Groups(NamedTuple):
     back: Int[Tensor, " l"] | None = None
     keys: Int[Tensor, "g k"] | None = None
     mask: Bool[Tensor, "g k"] | None = None
+    whole: tuple[int, int] = (0, 0)
+
+
+def longest_run(fits: list[bool]) -> tuple[int, int]:
+    """(first, end) of the longest run of true ones."""
+    best, first = (0, 0), 0
+    for i, fit in enumerate(fits):
+        if not fit:
+            first = i + 1
+        elif i + 1 - first > best[1] - best[0]:
+            best = (first, i + 1)
+    return best
 
 
 class Directions(NamedTuple):
@@ -163,7 +176,10 @@ class TARP(Alignment):
 
     def groups(self, grid: Grid) -> Directions:
         keys, inside = self.windows(grid)
-        a2v = Groups(grid.t_v, keys=keys, mask=None if bool(inside.all()) else inside)
+        if bool(inside.all()):
+            a2v = Groups(grid.t_v, keys=keys)
+        else:
+            a2v = Groups(grid.t_v, keys=keys, mask=inside, whole=longest_run(inside.all(1).tolist()))
         # v2a: the queries of a frame are grouped, rather than its h*w keys repeated for each of them.
         frame = torch.arange(grid.t_a) * grid.t_v // grid.t_a
         counts = torch.bincount(frame, minlength=grid.t_v)

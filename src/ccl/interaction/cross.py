@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ccl.grid import Grid
@@ -18,6 +18,7 @@ from ccl.interaction.align import Alignment, Directions, Groups
 from ccl.interaction.base import Interaction, Seen, Site, Update, Where
 from ccl.interaction.context import ContextTokens
 from ccl.nn.attention import Backend, attention, heads
+from ccl.nn.grouped import grouped_attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
 from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles, video_angles
 from ccl.types import AV
@@ -125,33 +126,12 @@ class CrossAttention(nn.Module):
         return rearrange(out, "1 (b l) h d -> b l h d", b=len(q))
 
     def _over_groups(self, q: Tensor, k: Tensor, v: Tensor, groups: Groups, context: KV | None) -> Tensor:
-        batch, g = len(q), groups.num
-        if groups.queries is None:
-            q = rearrange(q, "b (g q) h d -> (b g) q h d", g=g)
-        else:
-            q = rearrange(q[:, groups.queries], "b g q h d -> (b g) q h d")
-        k, v = (self._keys(x, groups, None if context is None else context[i]) for i, x in enumerate((k, v)))
-        mask = groups.mask
-        if mask is not None:
-            mask = torch.nn.functional.pad(mask, (0, k.shape[1] - mask.shape[1]), value=True)
-            mask = mask.expand(batch, *mask.shape).flatten(0, 1)[:, None, None]
-        out = attention(q, k, v, mask=mask, backend=self.backend)
-        out = rearrange(out, "(b g) q h d -> b (g q) h d", b=batch)
-        return out if groups.back is None else out[:, groups.back]
-
-    @staticmethod
-    def _keys(x: Tensor, groups: Groups, context: Tensor | None) -> Tensor:
-        """Eq. 3: each group's keys (or values), then the context tokens."""
-        if groups.keys is None:
-            x = rearrange(x, "b (g k) h d -> (b g) k h d", g=groups.num)
-            return x if context is None else torch.cat([x, context.expand(len(x), *context.shape)], 1)
-        keys = groups.keys
-        if context is not None:  # behind the source's tokens, so that one gather copies both
-            n = len(context)
-            tail = torch.arange(x.shape[1], x.shape[1] + n, device=x.device).expand(len(keys), n)
-            keys = torch.cat([keys, tail], 1)
-            x = torch.cat([x, context.expand(len(x), *context.shape)], 1)
-        return rearrange(x[:, keys], "b g k h d -> (b g) k h d")
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # head-major
+        q, k, v = grouped(q, groups.queries, groups.num), *(grouped(x, groups.keys, groups.num) for x in (k, v))
+        out = grouped_attention(
+            q, k, v, shared=context, mask=groups.mask, whole=groups.whole, backend=self.backend
+        ).flatten(2, 3)
+        return (out if groups.back is None else out.index_select(2, groups.back)).transpose(1, 2)
 
     def _training(self) -> bool:
         return self.training and torch.is_grad_enabled()
@@ -162,6 +142,13 @@ class CrossAttention(nn.Module):
         if self.context is None or self.context.own:
             unused += [*self.k.parameters(), *self.v.parameters()]
         return unused
+
+
+def grouped(x: Float[Tensor, "b h l d"], tokens: Int[Tensor, "g n"] | None, num: int) -> Float[Tensor, "b h g n d"]:
+    """Tokens in groups: those that are named, or else in order."""
+    if tokens is None:
+        return x.unflatten(2, (num, -1))
+    return x.index_select(2, tokens.flatten()).unflatten(2, tokens.shape)
 
 
 class CrossModal(Interaction):

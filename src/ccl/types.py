@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, cast
 
 from ccl import arguments
 
 T = TypeVar("T")
+U = TypeVar("U")
 Stream = Literal["video", "audio"]
 Text = Literal["positive", "negative", "empty"]
 # What a closed route of an interaction leaves: learnable tokens, a stream's own tokens, nothing (a gate of 0), or as
@@ -32,13 +33,15 @@ class AV(NamedTuple, Generic[T]):
     video: T
     audio: T
 
-    def map(self, f: Callable[[T], Any]) -> AV[Any]:
-        return AV(*(None if x is None else f(x) for x in self))
+    def map(self, f: Callable[[Any], U]) -> AV[U]:
+        video, audio = ((None if x is None else f(x)) for x in self)
+        return AV(cast(U, video), cast(U, audio))
 
     @staticmethod
-    def zip(f: Callable[..., Any], *pairs: AV[Any]) -> AV[Any]:
+    def zip(f: Callable[..., U], *pairs: AV[Any]) -> AV[U]:
         """f(video of each, ...), f(audio of each, ...); None where the first pair's stream is None."""
-        return AV(*(None if xs[0] is None else f(*xs) for xs in zip(*pairs, strict=True)))
+        video, audio = (None if xs[0] is None else f(*xs) for xs in zip(*pairs, strict=True))
+        return AV(cast(U, video), cast(U, audio))
 
 
 if not TYPE_CHECKING:  # beartype cannot read a named tuple that is generic at run time; type checkers can

@@ -270,7 +270,7 @@ def test_every_public_name_says_what_it_is_and_what_its_arguments_are(part: Any,
 
 
 def test_a_thing_is_told_as_a_reader_would_say_it() -> None:
-    told = [arguments.told(x) for x in (None, "a", Path("b"), 2.5, Tensor([1.0]), np.zeros((1, 2)), ["x"], object)]
+    told = [arguments.described(x) for x in (None, "a", Path("b"), 2.5, Tensor([1.0]), np.zeros((1, 2)), ["x"], object)]
     assert told == [
         "None", "'a'", "PosixPath('b')", "2.5", "Tensor (1,) of float32", "ndarray (1, 2) of float64", "of type list",
         "of type type",

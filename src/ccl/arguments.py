@@ -22,7 +22,7 @@ DEEPEST = 1024  # network, in layers; building more without memory, as plans do,
 def instance(name: str, x: object, kind: type | tuple[type, ...], wanted: str) -> None:
     """Refuse what is of no such type; `wanted` says in words what it must be."""
     if not isinstance(x, kind):
-        raise ValueError(f"{name} is {told(x)}; it must be {wanted}")
+        raise ValueError(f"{name} is {described(x)}; it must be {wanted}")
 
 
 def number(
@@ -35,7 +35,7 @@ def number(
     real = isinstance(x, int | float | np.number) and not isinstance(x, bool)
     fits = real and low <= x <= high and abs(x) <= LARGEST
     if not fits or (whole and int(x) != x):
-        raise ValueError(f"{name} is {told(x)}; it must be {kind}{bound}")
+        raise ValueError(f"{name} is {described(x)}; it must be {kind}{bound}")
 
 
 def tensor(name: str, x: object, *axes: int | str, floats: bool = True) -> None:
@@ -50,7 +50,7 @@ def tensor(name: str, x: object, *axes: int | str, floats: bool = True) -> None:
         n == m or (isinstance(n, str) and (m or n != "B")) for n, m in zip(axes, x.shape, strict=True)
     )
     if not sizes or (floats and not x.is_floating_point()):
-        raise ValueError(f"{name} is {told(x)}; it must be {wanted}")
+        raise ValueError(f"{name} is {described(x)}; it must be {wanted}")
 
 
 def texts(name: str, x: object) -> None:
@@ -66,7 +66,7 @@ def texts(name: str, x: object) -> None:
         instance(f"{name}[{place}]", text, str, "text")
 
 
-def told(x: object) -> str:
+def described(x: object) -> str:
     """What a thing is, in words: itself where it is small, else its type, and of arrays shape and type of numbers."""
     if x is None or isinstance(x, bool | int | float | str | Path):
         text = repr(x)

@@ -183,7 +183,7 @@ def check_rows(rows: object, *, to_read: bool = False) -> None:
             if fault := unreadable(getattr(row, key)):
                 raise ValueError(f"{key} of rows[{place}] {fault}")
         if not _FITS["seed"](row.seed):
-            raise ValueError(f"seed of rows[{place}] is {arguments.told(row.seed)}; it must be {_WANTED['seed']}")
+            raise ValueError(f"seed of rows[{place}] is {arguments.described(row.seed)}; it must be {_WANTED['seed']}")
 
 
 def file_names(rows: Sequence[Row]) -> list[str]:

@@ -182,7 +182,7 @@ def check_conditions(noise: Any, times: Any, held: Any) -> None:
             arguments.tensor(f"held.clean.{stream}", c, *z.shape)
             arguments.tensor(f"held.mask.{stream}", m, len(z), z.shape[2], floats=False)
             if m.dtype != torch.bool:
-                raise ValueError(f"held.mask.{stream} is {arguments.told(m)}; it must be of bool")
+                raise ValueError(f"held.mask.{stream} is {arguments.described(m)}; it must be of bool")
 
 
 def impose(x: Tensor | None, clean: Tensor | None, mask: Bool[Tensor, "b t"] | None) -> Tensor | None:

@@ -323,14 +323,14 @@ def test_numbers_of_sets_have_no_interval_and_chance_stands_beside():
     cells = summarise(Results(rows, test_set(1, 1), (fvd, mouth), pooled)).cells
     assert cells["m", "hard", "fvd"].value == 300 and cells["m", "mean", "fvd"].value == 200
     assert np.isnan(cells["m", "mean", "fvd"].low)
-    assert dict(cells["m", "easy", "mouth"].beside) == {"shuffled": 0.2, "p": 0.01}
-    assert dict(cells["m", "mean", "mouth"].beside) == {"shuffled": pytest.approx(0.3)}  # a mean of p is no p
+    assert dict(cells["m", "easy", "mouth"].extras) == {"shuffled": 0.2, "p": 0.01}
+    assert dict(cells["m", "mean", "mouth"].extras) == {"shuffled": pytest.approx(0.3)}  # a mean of p is no p
     pooled += [
         {"method": "m", "subset": "all", "name": f"mouth.{n}", "value": v}
         for n, v in (("shuffled", 0.25), ("p", 0.002))
     ]
     both = summarise(Results(rows, test_set(1, 1), (fvd, mouth), pooled)).cells["m", "mean", "mouth"]
-    assert dict(both.beside) == {"shuffled": 0.25, "p": 0.002}
+    assert dict(both.extras) == {"shuffled": 0.25, "p": 0.002}
 
 
 def test_a_whole_table_is_summarised_in_a_moment():

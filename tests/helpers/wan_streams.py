@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ccl.grid import Grid
 from ccl.interaction import NoInteraction
 from ccl.model import DualStreamTransformer, OviAudioStream, Shown, WanImageStream, WanStream
-from ccl.model.image import beside
+from ccl.model.image import with_mask
 from ccl.model.keys import diffusers_to_wan
 from ccl.model.load import load_wan
 from ccl.types import ALONE, AV
@@ -78,7 +78,7 @@ def shown(noise: Tensor) -> tuple[Shown, Tensor]:
     mask[:, :, 1:] = 0
     mask = torch.cat([mask[:, :, :1].repeat_interleave(4, 2), mask[:, :, 1:]], 2)
     mask = mask.view(2, -1, 4, *noise.shape[-2:]).transpose(1, 2)
-    return Shown(beside(latents), states), torch.cat([mask, latents], 1)
+    return Shown(with_mask(latents), states), torch.cat([mask, latents], 1)
 
 
 def original(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -165,11 +165,11 @@ def test_missing_weights_name_size_licence_and_command(tmp_path, monkeypatch):
     assert weights.locate("imagebind") == tmp_path / TABLE["imagebind"].file
 
 
-def test_a_file_given_by_hand_goes_first_for_a_while(tmp_path, monkeypatch):
+def test_a_file_given_by_hand_goes_first_within_a_command(tmp_path, monkeypatch):
     monkeypatch.setenv("CCL_WEIGHTS", str(tmp_path))
     own = tmp_path / "own.pth"
     own.write_bytes(b"")
-    with weights.for_a_while():
+    with weights.named_files():
         weights.use("syncnet", own)
         assert weights.locate("syncnet") == own
         with pytest.raises(ValueError, match="did you mean 'syncnet'"):

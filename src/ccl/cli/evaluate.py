@@ -41,7 +41,7 @@ def evaluate(argv: list[str]) -> int:
     from ccl.cli.own import reachable
     from ccl.weights import catalogue as weights
 
-    with weights.for_a_while():
+    with weights.named_files():
         for pair in args.weights:
             name, sign, file = pair.partition("=")
             if not (name and sign and file):

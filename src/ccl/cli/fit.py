@@ -220,7 +220,7 @@ class FitCLI(LightningCLI):
         """Open the run folder and train; the exit status."""
         known = self.model.codec.known  # not where its weights are not here: then the shards' word counts
         codec = getattr(self.datamodule, "stored_codec", None) if None in known else "+".join(map(str, known))
-        with self.run_folder.writing(), told(self.run_folder.path), writer_told(self.run_folder.tensorboard):
+        with self.run_folder.writing(), explained(self.run_folder.path), writer_told(self.run_folder.tensorboard):
             data = getattr(self.datamodule, "sums", {})
             start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=codec, data=data)
             if self.trainer.is_global_zero:
@@ -304,7 +304,7 @@ def used(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def told(folder: Path) -> Iterator[None]:
+def explained(folder: Path) -> Iterator[None]:
     """A full disk does not say where, torch's error about a damaged sharded checkpoint is no Exception, and where a
     loader cannot start, Lightning's error of tidying up after it hides why."""
     try:

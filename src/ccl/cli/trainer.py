@@ -78,8 +78,9 @@ def named_devices(given: Any) -> int | list[int] | None:
         places = -1
     least, counts = (0, places) if isinstance(places, list) else (1, [places])
     if not counts or not all(least <= n <= DEVICES for n in counts) or len(set(counts)) < len(counts):
+        said = given if isinstance(given, list) else arguments.described(given)
         raise ValueError(
-            f"trainer.devices is {arguments.told(given) if not isinstance(given, list) else given}; it must be auto, "
+            f"trainer.devices is {said}; it must be auto, "
             f"a whole number from 1 to {DEVICES:,}, or a list of different GPUs counted from 0"
         )
     return places

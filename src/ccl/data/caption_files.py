@@ -17,7 +17,7 @@ from ccl.files.plaintext import csv_rows, json_lines, read_text, unreadable
 COLUMNS = ("file", "prompt")
 
 
-def beside(folder: Path, media: Sequence[Path]) -> dict[Path, str]:
+def sidecar_captions(folder: Path, media: Sequence[Path]) -> dict[Path, str]:
     """What `<name>.txt` beside each file says, on one line; files that have none are left out.
 
     Raises:

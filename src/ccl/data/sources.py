@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ccl.data.buckets import read_into_bucket
-from ccl.data.caption_files import beside, read_captions
+from ccl.data.caption_files import read_captions, sidecar_captions
 from ccl.grid import Grid
 from ccl.media import Clip, MediaError, read_clip
 from ccl.types import AV
@@ -88,7 +88,7 @@ def folder_sources(
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO | SOUND and not p.name.startswith("."))
     if not paths:
         raise ValueError(f"{folder} holds no video file ({', '.join(sorted(VIDEO))})")
-    prompts = beside(folder, paths) if captions is None else read_captions(captions, folder, paths)
+    prompts = sidecar_captions(folder, paths) if captions is None else read_captions(captions, folder, paths)
     if need_captions and not any(prompts.values()):
         where = "no NAME.txt beside NAME.mp4 says anything" if captions is None else f"{captions} names none of them"
         raise ValueError(

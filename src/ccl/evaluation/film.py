@@ -59,9 +59,11 @@ class Film:
         if isinstance(source, Clip):
             video, audio = source.video, source.audio
             if video is not None and not is_pictures(video):
-                raise Unscorable(f"video is {arguments.told(video)}; it must be an array (T, H, W, 3) of uint8")
+                raise Unscorable(f"video is {arguments.described(video)}; it must be an array (T, H, W, 3) of uint8")
             if audio is not None and not is_sound(audio):  # samples of 16 bits would be deafening
-                raise Unscorable(f"audio is {arguments.told(audio)}; it must be an array (S,) of floats in [-1, 1]")
+                raise Unscorable(
+                    f"audio is {arguments.described(audio)}; it must be an array (S,) of floats in [-1, 1]"
+                )
             return cls(source, Row(source.id, source.prompt, speech=source.meta.get("speech", "")))
         return cls.read(source)
 

@@ -212,7 +212,7 @@ def sound(audio: Any, grid: Grid, notes: list[str]) -> Float32[np.ndarray, " s"]
     needed = "mono samples (S,), floats in [-1, 1]"
     audio = array("the sound", audio, needed)
     if not is_sound(audio) or not len(audio):
-        raise ValueError(f"the sound is {arguments.told(audio)}; this model needs {needed}")
+        raise ValueError(f"the sound is {arguments.described(audio)}; this model needs {needed}")
     audio = audio.astype(np.float32)
     if not np.abs(audio).max() <= LOUDEST:
         raise ValueError(f"the sound reaches {np.abs(audio).max():g}; samples are from -1 to 1")
@@ -229,7 +229,7 @@ def array(name: str, given: Any, wanted: str) -> np.ndarray:
     try:
         return np.asarray(given)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} is {arguments.told(given)}; this model needs {wanted}") from error
+        raise ValueError(f"{name} is {arguments.described(given)}; this model needs {wanted}") from error
 
 
 def to_length(audio: Float32[np.ndarray, " s"], samples: int) -> Float32[np.ndarray, " n"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccl.codecs.base import VideoCodec
 from ccl.image.base import ImageEncoder
-from ccl.model.image import Shown, beside
+from ccl.model.image import Shown, with_mask
 
 
 @torch.no_grad()
@@ -26,4 +26,4 @@ def show(pictures: Float[Tensor, "b 3 hp wp"], frames: int, codec: VideoCodec, e
     """
     grey = pictures.new_zeros(1, 1, 1, 1, 1).expand(*pictures.shape[:2], frames - 1, *pictures.shape[2:])
     latents = codec.encode(torch.cat([pictures[:, :, None], grey], 2))
-    return Shown(beside(latents.float()), encoder(pictures))
+    return Shown(with_mask(latents.float()), encoder(pictures))

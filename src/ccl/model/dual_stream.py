@@ -112,7 +112,7 @@ class DualStreamTransformer(nn.Module):
         if interaction is None and not alone:
             raise ValueError("two streams need an `interaction`; ccl.interaction.NoInteraction keeps them apart")
         if interaction is not None and not callable(interaction):
-            raise ValueError(f"interaction is {arguments.told(interaction)}; it must make one of a Site")
+            raise ValueError(f"interaction is {arguments.described(interaction)}; it must make one of a Site")
         width = streams.map(lambda stream: stream.width)
         self.blocks = nn.ModuleList()
         # One at a time: a config may claim more layers than there is memory, which is found out at the blocks.

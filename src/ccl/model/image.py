@@ -26,7 +26,7 @@ class Shown(NamedTuple):
     """A first picture, as the network is shown it.
 
     Args:
-        latents: (b, 4 + C, t, h, w), as `beside` makes them.
+        latents: (b, 4 + C, t, h, w), as `with_mask` makes them.
         states: (b, n, image_dim) of the image encoder: the penultimate layer of CLIP ViT-H/14, 257 tokens of 1280.
     """
 
@@ -34,7 +34,7 @@ class Shown(NamedTuple):
     states: Tensor
 
 
-def beside(latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b k t h w"]:
+def with_mask(latents: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b k t h w"]:
     """The mask, 1 in the first latent frame and 0 in the others, before the condition's latents.
 
     Args:

@@ -47,7 +47,7 @@ def check_inputs(
         wanted = f"a tensor of floats (B, {str(shape)[1:]}"
         arguments.instance(f"x.{name}", latents, Tensor, wanted)
         if not latents.is_floating_point() or not latents.ndim or not len(latents):
-            raise ValueError(f"x.{name} is {arguments.told(latents)}; it must be {wanted}")
+            raise ValueError(f"x.{name} is {arguments.described(latents)}; it must be {wanted}")
         if tuple(latents.shape[1:]) != shape:
             raise ValueError(f"{name} latents have shape {tuple(latents.shape[1:])}; the grid asks for {shape}")
         if len(latents) != batch:
@@ -117,7 +117,7 @@ def check_text(net: DualStreamTransformer, text: Any, x: AV[Any], batch: int) ->
 
 def check_views(x: AV[Any], views: Any) -> None:
     if not isinstance(views, Sequence) or not all(isinstance(view, View) for view in views):
-        raise ValueError(f"view is {arguments.told(views)}; it must be a View, or a list of them")
+        raise ValueError(f"view is {arguments.described(views)}; it must be a View, or a list of them")
     for view in views:
         r = view.route
         if (x.audio is None and r.a2v) or (x.video is None and r.v2a):

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ccl.grid import Grid
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.model.image import ImageEnds, Shown, beside
+from ccl.model.image import ImageEnds, Shown, with_mask
 from ccl.nn.layers import _RMS
 from ccl.types import AV, Route
 
@@ -124,7 +124,7 @@ def extras(net: DualStreamTransformer, grid: Grid, batch: int) -> dict[str, Any]
     if not isinstance(ends, ImageEnds):
         return {}
     latents = torch.empty(batch, net.channels.video, grid.t_v, grid.latent_height, grid.latent_width)
-    return {"image": Shown(beside(latents), torch.empty(batch, ends.image_tokens, ends.image_dim))}
+    return {"image": Shown(with_mask(latents), torch.empty(batch, ends.image_tokens, ends.image_dim))}
 
 
 def open_route(net: DualStreamTransformer) -> Route:

@@ -251,7 +251,7 @@ def use(name: str, file: str | Path) -> None:
 
 
 @contextmanager
-def for_a_while() -> Iterator[None]:
+def named_files() -> Iterator[None]:
     """What `use` names inside is forgotten at the end."""
     before = dict(_USED)
     try:

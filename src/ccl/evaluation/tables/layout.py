@@ -161,16 +161,16 @@ def probability(p: float) -> str:
     return "< 0.001" if 0 <= p < 5e-4 + 1e-9 else f"{p:.3f}"
 
 
-def beside(column: Column, name: str, value: float | None) -> str:
+def extra_number(column: Column, name: str, value: float | None) -> str:
     """What stands beside a value: a probability, or a number in the column's own units."""
     if value is None:
         return ""
     return probability(value) if name == "p" else number(column, value)
 
 
-def beside_names(summary: Summary) -> list[str]:
+def extra_names(summary: Summary) -> list[str]:
     """What stands beside any value: "shuffled", "p"."""
-    return list(dict.fromkeys(name for cell in summary.cells.values() for name, _ in cell.beside))
+    return list(dict.fromkeys(name for cell in summary.cells.values() for name, _ in cell.extras))
 
 
 # Rows of text --------------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def beside_names(summary: Summary) -> list[str]:
 def upright(results: Results, summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Head and rows of a single method: each measure in each subset, with chance and ceiling where they are known."""
     method, ceiling = results.systems[0] if results.systems else CEILING, CEILING in results.methods[1:]
-    names = beside_names(summary)
+    names = extra_names(summary)
     head = ["measure", "subset", "value", "95 %", *names, *(["ceiling"] if ceiling else []), "scored", "failed"]
     apart = any(cell.inapplicable for cell in summary.cells.values())
     head += ["n/a"] if apart else []
@@ -187,7 +187,7 @@ def upright(results: Results, summary: Summary) -> tuple[list[str], list[list[st
     for column in results.shown:
         cells = {subset: cell for (m, subset, c), cell in summary.cells.items() if (m, c) == (method, column.name)}
         for subset, cell in cells.items():
-            extra = [beside(column, name, dict(cell.beside).get(name)) for name in names]
+            extra = [extra_number(column, name, dict(cell.extras).get(name)) for name in names]
             if ceiling:
                 true = summary.cells[CEILING, subset, column.name]
                 extra.append(number(column, true.value) + mark(true))
@@ -206,13 +206,13 @@ def sections(results: Results, summary: Summary, published: Published | None = N
 def below(line: Line, places: Sequence[Place]) -> list[tuple[str, list[str]]]:
     """Rows below a method's values: intervals, counts, and what stands beside values; empty ones are left out."""
     pairs = [(p.column, c or Cell(float("nan"))) for p, c in zip(places, line.cells, strict=True)]
-    names = dict.fromkeys(name for _, cell in pairs for name, _ in cell.beside)
+    names = dict.fromkeys(name for _, cell in pairs for name, _ in cell.extras)
     made = [
         ("95 %", [bounds(column, cell.low, cell.high) for column, cell in pairs]),
         ("n", [counts(cell) for _, cell in pairs]),
         ("all its own", [own(column, cell) for column, cell in pairs]),
         ("mean of", [" + ".join(cell.subsets) for _, cell in pairs]),
-        *((n, [beside(column, n, dict(cell.beside).get(n)) for column, cell in pairs]) for n in names),
+        *((n, [extra_number(column, n, dict(cell.extras).get(n)) for column, cell in pairs]) for n in names),
     ]
     return [(name, texts) for name, texts in made if any(texts)]
 

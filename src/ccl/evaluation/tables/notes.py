@@ -19,7 +19,7 @@ def notes(results: Results, summary: Summary, published: Published | None = None
         "How to read it": reading(results, summary, published),
         "Not measured": [f"{name}: {sentence}" for name, sentence in results.missing.items()],
         "Clips without a value": failures(results),
-        "Not applicable": told(results, results.inapplicable),
+        "Not applicable": reasons_told(results, results.inapplicable),
         "Protocol": [f"{name}: {said(p)}" for name, p in results.protocol.items() if name not in results.missing and p],
         "Clips": [f"{method}: {cause}" for method, causes in results.causes.items() for cause in causes],
         "Scored": [f"{name}: {what}" for name, what in results.about.items()],
@@ -66,10 +66,10 @@ def printed_lines(results: Results, summary: Summary, published: Published | Non
 
 def failures(results: Results) -> list[str]:
     """Why clips have no value, by reason."""
-    return told(results, results.reasons)
+    return reasons_told(results, results.reasons)
 
 
-def told(results: Results, reasons: Mapping[tuple[str, str], Mapping[str, str]]) -> list[str]:
+def reasons_told(results: Results, reasons: Mapping[tuple[str, str], Mapping[str, str]]) -> list[str]:
     """Reasons, the most frequent first, with the columns and clips they concern."""
     found: dict[str, dict[str, dict[str, None]]] = {}  # ordered sets
     lacking = set(results.missing.values())

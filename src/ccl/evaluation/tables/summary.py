@@ -38,7 +38,7 @@ class Cell:
         own: the value over all clips that the method has, where those are others; else NaN.
         subsets: that the mean is of, where others have no value; else none.
         best: no other system's number, as shown, is better; of one system alone nothing is best.
-        beside: what stands beside the value, by name: "shuffled", "p".
+        extras: what stands beside the value, by name: "shuffled", "p".
     """
 
     value: float
@@ -51,7 +51,7 @@ class Cell:
     own: float = NAN
     subsets: tuple[str, ...] = ()
     best: bool = False
-    beside: tuple[tuple[str, float], ...] = ()
+    extras: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def cell(
         made = replace(made, own=mean_of(own))
     if not scored:
         made = of_set(made, results, method, subset, column, len(ids) - failed - inapplicable)
-    return replace(made, beside=beside(results, method, subset, column))
+    return replace(made, extras=extras_of(results, method, subset, column))
 
 
 def strata_of(results: Results, method: str, subset: str, column: Column) -> Strata:
@@ -217,13 +217,13 @@ def of_set(cell: Cell, results: Results, method: str, subset: str, column: Colum
     whole = float(np.mean([numbers[name].get("own", numbers[name]["value"]) for name in own]))
     counted = sum(numbers[name].get("scored", 0) for name in own) or scored
     clips = sum(numbers[name].get("clips", 0) for name in same) or counted
-    beside = whole if clips != counted else NAN
+    apart = whole if clips != counted else NAN
     return replace(
         cell,
         value=value,
         scored=counted,
         clips=clips,
-        own=beside,
+        own=apart,
         subsets=part_of(dict.fromkeys(same), dict.fromkeys(wanted)),
     )
 
@@ -233,7 +233,7 @@ def of_same_sets(results: Results, column: Column) -> bool:
     return all(row.get("common", True) for row in results.pooled if row["name"] == column.name)
 
 
-def beside(results: Results, method: str, subset: str, column: Column) -> tuple[tuple[str, float], ...]:
+def extras_of(results: Results, method: str, subset: str, column: Column) -> tuple[tuple[str, float], ...]:
     """What stands beside a column's value: numbers of the set named "<column>.<name>"."""
     names = dict.fromkeys(row["name"] for row in results.pooled if row["name"].startswith(f"{column.name}."))
     found = {name.partition(".")[2]: set_value(results, method, subset, name) for name in names}

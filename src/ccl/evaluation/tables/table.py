@@ -56,14 +56,14 @@ def write(results: Results, out: str | Path, published: Published | None = None)
 def long_lines(results: Results, summary: Summary) -> list[dict[str, Any]]:
     """A line for each method, subset and column, as numbers; None where there is none."""
     made = []
-    names = layout.beside_names(summary)
+    names = layout.extra_names(summary)
     for (method, subset, column), cell in sorted(summary.cells.items(), key=lambda x: results.methods.index(x[0][0])):
         values = {"value": cell.value, "low": cell.low, "high": cell.high, "own": cell.own}
         line: dict[str, Any] = {"method": method, "subset": subset, "column": column}
         line |= {k: None if v != v else v for k, v in values.items()}
         line |= {"scored": cell.scored, "failed": cell.failed, "inapplicable": cell.inapplicable, "clips": cell.clips}
         line |= {"subsets": " + ".join(cell.subsets), "best": cell.best}
-        made.append(line | {name: dict(cell.beside).get(name) for name in names})
+        made.append(line | {name: dict(cell.extras).get(name) for name in names})
     return made
 
 

@@ -14,9 +14,9 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, Gate, NoInteraction
+from ccl.interaction import CCA, TARP, Gate, NoInteraction, Site
 from ccl.model import DualStreamTransformer, WanStream
-from ccl.types import ALONE, AV, CLOSED, OPEN, Route, View
+from ccl.types import ALONE, AV, CLOSED, OPEN, Route, Skip, View
 from helpers import ROOT
 
 GRID = Grid(frames=17, height=32, width=32)  # t_v 5, 2 x 2 tokens, t_a 21
@@ -382,3 +382,67 @@ def test_rotation_of_float64_is_the_definition() -> None:
 def test_a_size_that_no_network_can_have_is_told(name: str, size: int) -> None:
     with pytest.raises(ValueError, match=f"a stream's {name} is {size}; it must be a whole number from 1 to 1,048,576"):
         WanStream(**{"width": 16, "ffn": 32, "channels": 4, name: size})
+
+
+# Streams of unequal depth, and what a view leaves out -----------------------------------------------------------------
+
+
+def test_a_stream_that_ends_before_the_other_passes_the_last_blocks_as_it_is() -> None:
+    """MOVA's sound has 30 blocks, its pictures 40."""
+    sizes = {"head_dim": 16, "text_dim": 12, "freq_dim": 32}
+    torch.manual_seed(0)
+    net = DualStreamTransformer(
+        video=WanStream(48, 64, 16), audio=WanStream(32, 48, 6, layers=1), layers=3, interaction=cca, **sizes
+    )
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.1)
+    assert [block.audio is None for block in net.blocks] == [False, True, True]
+    assert [bool(list(block.interaction.parameters())) for block in net.blocks] == [True, False, False]
+    x, t, text = inputs()
+    out = net(x, t, text, grid=GRID, view=ALONE).velocity
+    assert equal(out, net(x, t, net.prepare(text), grid=GRID, view=ALONE).velocity)
+    one = DualStreamTransformer(
+        video=WanStream(48, 64, 16), audio=WanStream(32, 48, 6), layers=1, interaction=cca, **sizes
+    )
+    one.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith(("blocks.1.", "blocks.2."))})
+    assert torch.equal(one(x, t, text, grid=GRID, view=ALONE).velocity.audio, out.audio)
+    alone = DualStreamTransformer(video=WanStream(48, 64, 16), layers=3, **sizes)
+    with torch.no_grad():  # after the first block nothing of the sound is left to see
+        other = AV(x.video, torch.randn_like(x.audio))
+        assert not torch.equal(net(x, t, text, grid=GRID).velocity.video, net(other, t, text, grid=GRID).velocity.video)
+        for block in net.blocks:
+            block.interaction, block.at = NoInteraction(Site(48, 32, 16)), ()
+        alone.load_state_dict(net.state_dict(), strict=False)
+        seen = alone(AV(x.video, None), AV(t.video, None), text, grid=GRID, view=ALONE).velocity.video
+        assert torch.equal(net(x, t, text, grid=GRID, view=ALONE).velocity.video, seen)
+    with pytest.raises(ValueError, match="the audio stream has 4 layers, more than the network's 3"):
+        DualStreamTransformer(audio=WanStream(32, 48, 6, layers=4), layers=3, **sizes)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_chunk_that_skips_a_block_is_a_network_without_it_and_the_others_are_as_they_were(layer: int) -> None:
+    net, (x, t, text) = randomised().eval(), inputs(4)
+    skipped = View(OPEN, skip=frozenset([Skip("block", frozenset([layer]))]))
+    together = net(x, t, text, grid=GRID, view=[View(OPEN), skipped]).velocity
+    without = DualStreamTransformer(
+        video=WanStream(48, 64, 16), audio=WanStream(32, 48, 6), layers=1, head_dim=16, text_dim=12, freq_dim=32,
+        interaction=cca,
+    ).eval()  # fmt: skip
+    state = {k.replace(f"blocks.{1 - layer}.", "blocks.0."): v for k, v in net.state_dict().items()
+             if not k.startswith(f"blocks.{layer}.")}  # fmt: skip
+    without.load_state_dict(state)
+    first, second = ((x.map(lambda z, p=p: z[p]), t.map(lambda z, p=p: z[p]), text[p]) for p in (slice(2), slice(2, 4)))
+    close(together.map(lambda z: z[:2]), net(*first, grid=GRID).velocity)
+    close(together.map(lambda z: z[2:]), without(*second, grid=GRID).velocity)
+
+
+def test_self_attention_that_is_skipped_gives_each_token_its_own_value() -> None:
+    net, (x, t, text) = randomised().eval(), inputs(4)
+    view = View(OPEN, skip=frozenset([Skip("self_attention", frozenset([1]))]))
+    together = net(x, t, text, grid=GRID, view=[View(OPEN), view]).velocity
+    first, second = ((x.map(lambda z, p=p: z[p]), t.map(lambda z, p=p: z[p]), text[p]) for p in (slice(2), slice(2, 4)))
+    close(together.map(lambda z: z[:2]), net(*first, grid=GRID).velocity)
+    for stream in net.blocks[1].streams:
+        own = stream.self_attn
+        own.forward = lambda x, rope, alone, own=own: own.o(own.v(x))
+    close(together.map(lambda z: z[2:]), net(*second, grid=GRID).velocity)

@@ -122,7 +122,7 @@ class DualStreamTransformer(nn.Module):
             make = NoInteraction if interaction is None or None in pair else interaction
             blocks = pair.map(lambda stream: stream.block(head_dim, attention))
             self.blocks.append(DualBlock(*blocks, make(site)))
-        self.trunk = self.interaction.trunk()
+        self.trunk = self.interaction.trunk() if any(block.at for block in self._blocks) else None
         asked = (*streams, *(block.interaction for block in self._blocks if block.at))
         self.needs: tuple[str, ...] = tuple(dict.fromkeys(name for part in asked if part for name in part.needs))
         self.timed = False  # whether times on a GPU have been looked at

@@ -23,7 +23,7 @@ from ccl.codecs import Codec, EmbeddedAudio, EmbeddedVideo
 from ccl.evaluation import METRICS, Film, Row, score
 from ccl.generation import Pipeline
 from ccl.grid import Grid
-from ccl.guidance import UCG2, UCG3, TextCFG, named
+from ccl.guidance import UCG2, UCG3, Interval, TextCFG, named
 from ccl.media import Clip
 from ccl.model import DualStreamTransformer, WanStream
 from ccl.sampling import Held, Sampling, solve, times
@@ -134,14 +134,15 @@ MASK = torch.ones(B, GRID.t_v, dtype=torch.bool)
 
 
 def solved(**changed: Any) -> Any:
-    return solve(lambda x, t: x, **{"noise": NOISE, "times": times(2), **changed})
+    return solve(lambda x, times, t: x, **{"noise": NOISE, "times": times(2), **changed})
 
 
 @pytest.mark.parametrize(
     ("call", "name"),
     [
         *((lambda rule=rule: rule(4.0), "is 4.0; .*Scale") for rule in (UCG2, UCG3, TextCFG)),
-        *((lambda n=n: named(n, UCG2()), "guidance") for n in (3, UCG2, "nope")),
+        *((lambda n=n: named(n, UCG2()), "guidance") for n in (3, object, "nope")),
+        (lambda: Interval(UCG2(), 3), "^outside is"),  # type: ignore[arg-type]
         (lambda: named("ucg2", UCG2(), scale=(4.0, 3.0)), "^scale is"),  # type: ignore[arg-type]
         *((lambda s=s: Scale(s, 1), "scale of video is") for s in ("a", None, True, float("nan"))),
         *((lambda n=n: times(n), "^steps is") for n in (0, 2.5, "3", None, 10**9)),

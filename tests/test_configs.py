@@ -20,11 +20,9 @@ from ccl.cli.errors import UsageError
 from ccl.cli.fit import FitCLI, resolve
 from ccl.cli.parts import build
 from ccl.grid import Grid
-from ccl.guidance import Guidance
 from ccl.interaction import TARP, Interaction
 from ccl.storage.run import leaves
 from ccl.tasks import PAPER_TASKS, Task, terms_of
-from ccl.types import OPEN
 from ccl.weights.catalogue import TABLE
 from ccl.weights.find import classes, missing
 
@@ -285,13 +283,6 @@ def test_a_model_overlay_builds_on_the_meta_device(file: str) -> None:
         net = instantiate(pkgutil.resolve_name(node["class_path"]), node)
     assert len(net.blocks) == node["init_args"]["layers"]
     assert all(parameter.is_meta for parameter in net.parameters())
-
-
-@pytest.mark.parametrize("file", sorted((CONFIGS / "guidance").iterdir()), ids=lambda file: file.stem)
-def test_a_guidance_part_builds_and_its_weights_sum_to_one(file: Path) -> None:
-    weights = instantiate(Guidance, yaml.safe_load(file.read_text())).weights(OPEN)
-    assert sum(w.video for w in weights.values()) == pytest.approx(1)
-    assert sum(w.audio for w in weights.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "interaction").iterdir()), ids=lambda file: file.stem)

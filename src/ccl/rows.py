@@ -1,8 +1,8 @@
 """Rows of a prompt file or a test set, one JSON object a line: what is generated, and what it is scored against.
 
-Generation reads id, prompt, negative, image, audio, video and seed; scoring reads id, subset, speech, lang, reference
-and meta; pair, seconds and image_prompt are what a test set is made from. One format, so that a test set is a prompt
-file. Paths in a file are relative to its folder.
+Generation reads id, prompt, negative, negative_audio, image, audio, video and seed; scoring reads id, subset, speech,
+lang, reference and meta; pair, seconds and image_prompt are what a test set is made from. One format, so that a test
+set is a prompt file. Paths in a file are relative to its folder.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Row:
         id: names the clip, in files and messages.
         prompt: one for both streams, spoken words in double quotes.
         negative: the prompt that guidance leads away from; empty is what training dropped to.
+        negative_audio: the sound's own such prompt; None is `negative`.
         image: first picture: a path, or (H, W, 3) uint8.
         audio: given sound: a path, or (S,) float32 at the model's rate.
         video: given pictures: a path, or (T, H, W, 3) uint8.
@@ -47,6 +48,7 @@ class Row:
     id: str
     prompt: str = ""
     negative: str = ""
+    negative_audio: str | None = None
     image: Any = None
     audio: Any = None
     video: Any = None
@@ -179,8 +181,9 @@ def check_rows(rows: object, *, to_read: bool = False) -> None:
         arguments.instance(f"rows[{place}]", row, Row, "a ccl.rows.Row")
         for key in ("id", "prompt", "negative", "subset", "speech", "lang"):
             arguments.instance(f"{key} of rows[{place}]", getattr(row, key), str, "text")
-        for key in ("prompt", "negative") if to_read else ():
-            if fault := unreadable(getattr(row, key)):
+        arguments.instance(f"negative_audio of rows[{place}]", row.negative_audio, (str, type(None)), "text, or None")
+        for key in ("prompt", "negative", "negative_audio") if to_read else ():
+            if fault := unreadable(getattr(row, key) or ""):
                 raise ValueError(f"{key} of rows[{place}] {fault}")
         if not _FITS["seed"](row.seed):
             raise ValueError(f"seed of rows[{place}] is {arguments.described(row.seed)}; it must be {_WANTED['seed']}")
@@ -212,6 +215,7 @@ def _is_text(value: Any) -> bool:
 _FITS: dict[str, Callable[[Any], bool]] = {
     **{key: lambda v: v is None or isinstance(v, str) for key in PATHS},
     "id": lambda v: isinstance(v, str) and bool(v.strip()),
+    "negative_audio": lambda v: v is None or isinstance(v, str),
     "seed": lambda v: v is None or (isinstance(v, int) and not isinstance(v, bool)),
     "seconds": lambda v: v is None or (isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < float("inf")),
     "meta": lambda v: isinstance(v, dict),

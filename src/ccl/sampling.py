@@ -105,6 +105,12 @@ def unipc(velocity: Velocity, x: AV[Any], times: Tensor, progress: Progress | No
     return x
 
 
+def evaluated(times: Float[Tensor, " n"], solver: str) -> list[float]:
+    """The times at which a solver asks for a velocity: once a step, and Heun's at the end of a step too, but for 0."""
+    steps = times.tolist()
+    return [t for pair in pairwise(steps) for t in pair if t > 0] if solver == "heun" else steps[:-1]
+
+
 SOLVERS: dict[str, Callable[..., AV[Any]]] = {"euler": euler, "heun": heun, "unipc": unipc}
 
 
@@ -133,7 +139,7 @@ class Held(NamedTuple):
 
 
 def solve(
-    net_velocity: Callable[[AV[Any], AV[Any]], AV[Any]],
+    net_velocity: Callable[[AV[Any], AV[Any], float], AV[Any]],
     noise: AV[Any],
     times: Tensor,
     *,
@@ -144,7 +150,8 @@ def solve(
     """Sample latents from noise.
 
     Args:
-        net_velocity: (x, t) -> velocity, t (B,) or (B, T) in each stream.
+        net_velocity: (x, times, t) -> velocity; t is the solver's, times are what the network is told of it, (B,) or
+            (B, T) in each stream: 0 where a latent frame is given.
         noise: (B, C, T, ...) float32 for each stream, None for a stream that takes no part.
         times: from 1 to 0.
         solver: "euler", "heun" or "unipc".
@@ -159,7 +166,7 @@ def solve(
     check_conditions(noise, times, held)
 
     def velocity(x: AV[Any], t: float) -> AV[Any]:
-        return held.still(net_velocity(held.impose(x), held.times(x, t)))
+        return held.still(net_velocity(held.impose(x), held.times(x, t), t))
 
     return held.impose(SOLVERS[solver](velocity, held.impose(noise), times, progress))
 

@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
-from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import pytest
 from ccl import cli
 from ccl.cli.errors import UsageError, did_you_mean, explain, locate, one_sentence
 from ccl.cli.parser import Parser
-from ccl.cli.rules import RULES, check_guidance
+from ccl.cli.rules import check_guidance
 from helpers import ROOT
 
 
@@ -255,16 +253,6 @@ def test_the_help_of_fit_imports_nothing_large_and_names_options_that_are_there(
     assert OPTIONS.keys() <= there
     assert all(any(word.startswith(key.removesuffix("KEY")) or word == key.removesuffix(".KEY") for word in there)
                for key in KEYS)  # fmt: skip
-
-
-def test_guidance_rules_have_the_names_that_the_command_line_knows() -> None:
-    from ccl import guidance
-    from ccl.types import Scale
-
-    there = {name: (rule.__name__, tuple(signature(rule).parameters)) for name, rule in guidance.RULES.items()}
-    assert there == RULES
-    assert all(getattr(guidance, name) is guidance.RULES[rule] for rule, (name, _) in RULES.items())
-    assert {field.name for field in fields(Scale)} == {"video", "audio"}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ccl.sampling import SOLVERS, Held, euler, heun, solve, times, unipc
+from ccl.sampling import SOLVERS, Held, euler, evaluated, heun, solve, times, unipc
 from ccl.types import AV
 
 
@@ -90,8 +90,8 @@ def test_absent_stream_stays_absent(name):
 def test_held_frames_stay_as_given_and_are_seen_clean_at_time_zero(name):
     seen = []
 
-    def net(x: AV, t: AV) -> AV:
-        seen.append((x, t))
+    def net(x: AV, times: AV, t: float) -> AV:
+        seen.append((x, times, t))
         return x.map(lambda z: z * 0.3 + 1)
 
     noise = AV(torch.randn(2, 3, 4, 1, 1), torch.randn(2, 3, 5))
@@ -102,15 +102,21 @@ def test_held_frames_stay_as_given_and_are_seen_clean_at_time_zero(name):
     out = solve(net, noise, times(4), solver=name, held=Held(clean, mask))
     assert torch.equal(out.video[0, :, 0], clean.video[0, :, 0]) and torch.equal(out.audio, clean.audio)
     assert not torch.equal(out.video[1], clean.video[1])
-    for x, t in seen:
+    assert [t for _, _, t in seen] == evaluated(times(4), name)
+    for x, told, t in seen:
         assert torch.equal(x.video[0, :, 0], clean.video[0, :, 0]) and torch.equal(x.audio, clean.audio)
-        assert t.video[0, 0] == 0 and (t.video.flatten()[1:] > 0).all()
-        assert t.audio.shape == (2,) and (t.audio == 0).all()
+        assert told.video[0, 0] == 0 and (told.video.flatten()[1:] == t).all()
+        assert told.audio.shape == (2,) and (told.audio == 0).all()
+
+
+def test_a_solver_asks_for_velocities_once_a_step_and_heuns_at_its_end_too():
+    assert evaluated(times(4), "euler") == evaluated(times(4), "unipc") == [1, 0.75, 0.5, 0.25]
+    assert evaluated(times(4), "heun") == [1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_without_conditions_times_are_one_a_clip():
-    def net(x: AV, t: AV) -> AV:
-        assert t.video.shape == (1,) and t.audio.shape == (1,)
+    def net(x: AV, times: AV, t: float) -> AV:
+        assert times.video.shape == (1,) and times.audio.shape == (1,)
         return x
 
     solve(net, pair(1.0, torch.float32), times(2))
@@ -125,4 +131,4 @@ def test_progress_counts_every_step(name):
 
 def test_unknown_solver_is_refused_in_words():
     with pytest.raises(ValueError, match="no solver 'rk4'"):
-        solve(lambda x, t: x, pair(), times(1), solver="rk4")
+        solve(lambda x, times, t: x, pair(), times(1), solver="rk4")

@@ -189,11 +189,12 @@ def test_latents_of_a_whole_sampling_are_diffusers(folder: Path, theirs: WanImag
         output_type="latent",
     ).frames
 
+    rule = TextCFG(Scale(3.0, 3.0))
+
     def sampled(image: np.ndarray) -> Tensor:
         shown = show(signed(image), 9, WanVideo(folder), encoder(folder))
-        rule = TextCFG(Scale(3.0, 3.0)).weights(CLOSED)
         grid, generated = Grid(frames=9, height=SIZE, width=SIZE), AV(True, False)
-        velocity = guided(net, texts, rule, grid=grid, generated=generated, extras={"image": shown})
+        velocity = guided(net, rule, CLOSED, texts, grid=grid, generated=generated, extras={"image": shown})
         return solve(velocity, AV(noise, None), pipe.scheduler.sigmas, solver="euler").video
 
     assert relative(sampled(image), expected) < 1e-4

@@ -546,11 +546,12 @@ def test_a_sharded_network_is_filled_shard_by_shard(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_sampling_asks_for_the_picture_that_a_backbone_needs() -> None:
     from ccl.guidance import UCG2, guided
-    from ccl.types import OPEN
+    from ccl.types import AV, CLOSED
 
-    net, (_, text) = ours_i2v(), inputs()
+    net, (x, text) = ours_i2v(), inputs()
+    velocity = guided(net, UCG2(), CLOSED, {"positive": text, "negative": text}, grid=GRID)
     with pytest.raises(ValueError, match="always shown a first picture"):
-        guided(net, {"positive": text, "negative": text}, UCG2().weights(OPEN), grid=GRID)
+        velocity(AV(x, None), AV(torch.ones(len(x)), None), 1.0)
 
 
 def test_a_stream_that_there_is_not_has_no_weights_to_start_from() -> None:

@@ -12,6 +12,7 @@ from ccl.cli.parts import build
 from ccl.cli.planned import Needs, Planned
 from ccl.cli.remedies import verdict
 from ccl.guidance import UCG2, Guidance
+from ccl.sampling import evaluated, times
 from ccl.types import CLOSED, OPEN, Route
 
 UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outside the module tree
@@ -150,12 +151,12 @@ def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
     size = sum(x.all for part, x in sizes.items() if part != "text")
     cost = planning.clip(
         planned.make, planned.layers, size, planned.grid, rule,
-        steps=sampling["steps"], solver=sampling["solver"], text=text.length,
+        evaluated(times(sampling["steps"], sampling["shift"]), sampling["solver"]), text=text.length,
     )  # fmt: skip
     seconds = cost.flops / (args.mfu * args.tflops * TERA)
     lines = [
         f"A clip of {planned.grid.seconds:.2f} s, {planned.grid.height} x {planned.grid.width}: {type(rule).__name__}, "
-        f"{cost.passes} passes x {cost.evaluations} evaluations ({sampling['solver']}, {sampling['steps']} steps)",
+        f"{cost.passes:.3g} passes x {cost.evaluations} evaluations ({sampling['solver']}, {sampling['steps']} steps)",
         f"  network in bfloat16   {cost.weights / GB:9.1f} GB",
         f"  tokens, text, caches  {cost.rest / GB:9.1f} GB",
         f"  together              {fits(cost.weights + cost.rest, args.memory):>9} GB of {args.memory:g}",

@@ -17,7 +17,7 @@ from ccl.cli.errors import UsageError, compose, did_you_mean, flags_of, is_file,
 
 
 @contextmanager
-def reachable(files: Sequence[Path], argv: Sequence[str] = ()) -> Iterator[None]:
+def reachable(files: Sequence[Path], argv: Sequence[str] = (), also: Sequence[tuple[str, str]] = ()) -> Iterator[None]:
     """Look for modules in the working directory and beside these files too, and check that each class is there.
 
     For every verb that builds what its user's YAML names. No module that Python finds already is hidden.
@@ -25,11 +25,12 @@ def reachable(files: Sequence[Path], argv: Sequence[str] = ()) -> Iterator[None]
     Args:
         files: of YAML, which may name part files.
         argv: the command line, which may name classes and YAML files too.
+        also: more names of classes, each with words for where it stands.
 
     Raises:
         UsageError: a class_path names what is not there or cannot be imported; with its file and line.
     """
-    named = list(classes(files, argv))
+    named = [*classes(files, argv), *((name, None, place) for name, place in also)]
     before = list(sys.path)
     folders = [Path.cwd(), *(file.parent.absolute() for _, file, _ in named if file is not None)]
     sys.path += [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in before]

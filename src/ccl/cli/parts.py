@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # torchrun's 
 def guidance_of(
     name: str | None, scale: list[float] | None, modal: list[float] | None
 ) -> Callable[[Guidance], Guidance]:
-    """What makes the guidance rule of that name or YAML file out of the model's own, with these strengths.
+    """What makes the guidance rule of that name, class or YAML file out of the model's own, with these strengths.
 
     Raises:
         UsageError: there is no such rule; or, when it is called, the rule has no such strength.
@@ -36,16 +37,30 @@ def guidance_of(
             rule = build(Guidance, read_yaml(Path(name)), name)
         return lambda own: rule
     strengths = {key: Scale(*pair) for key, pair in (("scale", scale), ("modal", modal)) if pair}
+    rule = rule_of(name) if name is not None and "." in name else name
 
     def of(own: Guidance) -> Guidance:
         try:
-            return named(name, own, **strengths)
+            return named(rule, own, **strengths)
         except ValueError as error:
             raise UsageError(str(error)) from error
 
     if name is not None:
         of(NoGuidance())  # what does not depend on the model is told before it is read
     return of
+
+
+def rule_of(name: str) -> type[Guidance]:
+    """The guidance rule that is a class of that dotted name, as `mine.Rule` in the working directory.
+
+    Raises:
+        UsageError: it is not there, or is none.
+    """
+    with reachable([], also=[(name, "--guidance")]):
+        found = resolve_name(name)
+    if not (isinstance(found, type) and issubclass(found, Guidance)):
+        raise UsageError(f"--guidance: {name} is no guidance rule, a subclass of ccl.guidance.Guidance")
+    return found
 
 
 def rows_of(folder: Path) -> list[Row]:

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+from ccl import guidance
 from ccl.cli.errors import CLASS, UsageError, compose, did_you_mean, is_yaml, nodes, others, read_yaml
-
-# ccl.guidance.RULES: each one's class, and the strengths that this takes.
-RULES = {
-    "none": ("NoGuidance", ()),
-    "text_cfg": ("TextCFG", ("scale",)),
-    "ucg2": ("UCG2", ("scale",)),
-    "ucg3": ("UCG3", ("text", "modal")),
-    "multimodal_cfg": ("MultiModalCFG", ("text", "modal")),
-}
+from ccl.guidance.named import known
+from ccl.types import Scale
 
 
 def check_guidance(given: str | None) -> None:
     """UsageError where it can be right for no model: a name that there is not, or a file with a wrong key."""
     if given is not None and is_yaml(given):
         check_keys(Path(given))
-    elif given is not None and given not in RULES:
-        raise UsageError(f"there is no guidance '{given}'{did_you_mean(given, RULES)}; there are: {', '.join(RULES)}")
+    elif given is not None and "." not in given:  # else a class, which is looked for later
+        try:
+            known(given)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
 
 
 def check_keys(file: Path) -> None:
     """UsageError, with the line, at the first key that its rule has not; those of a rule that is no one of ccl's, or
     that is named otherwise, are known once it is imported."""
-    kind = str(read_yaml(file).get("class_path"))
-    strengths = {f"ccl.guidance.{name}": keys for name, keys in RULES.values()}.get(kind)
-    if strengths is None:
+    room, _, name = str(read_yaml(file).get("class_path")).rpartition(".")
+    rule = vars(guidance).get(name) if room == "ccl.guidance" else None
+    if not (isinstance(rule, type) and issubclass(rule, guidance.Guidance)):
         return
-    known = {(): CLASS, ("init_args",): strengths}
-    known |= {("init_args", strength): ("video", "audio") for strength in strengths}
+    kinds = get_type_hints(rule.__init__)
+    there = tuple(signature(rule).parameters)
+    keys: dict[tuple[str, ...], tuple[str, ...]] = {(): CLASS, ("init_args",): there}
+    scales = [key for key in there if Scale in (kinds.get(key), *get_args(kinds.get(key)))]
+    keys |= {("init_args", key): tuple(field.name for field in fields(Scale)) for key in scales}
     for (*above, key), part, line, _ in nodes(compose(file), file):
-        words = known.get(tuple(above))
+        words = keys.get(tuple(above))
         if words is not None and key not in words:
             where = f"there is no key '{'.'.join((*above, key))}' in {part}, line {line}"
             raise UsageError(f"{where}{did_you_mean(key, words) or others(list(words))}")

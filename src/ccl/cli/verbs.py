@@ -27,9 +27,10 @@ from ccl.cli.parser import (
     text_of,
 )
 from ccl.cli.progress import bar
-from ccl.cli.rules import RULES, check_guidance
+from ccl.cli.rules import check_guidance
 from ccl.files.plaintext import check_prompt, printable
 from ccl.grid import Grid
+from ccl.guidance.named import rules
 
 NOTES = 8  # that are printed; all are in the clips' records
 
@@ -149,7 +150,10 @@ def generate(argv: list[str]) -> int:
     )
     parser.add_argument("--only", choices=("audio", "video"), help="make this stream alone")
     parser.add_argument("--negative", type=any_text, default="", help="prompt to lead away from")
-    parser.add_argument("--guidance", type=text_of, help=f"{', '.join(RULES)}, or a YAML file (the model's)")
+    parser.add_argument("--negative-audio", type=any_text, help="the sound's own such prompt (that of --negative)")
+    parser.add_argument(
+        "--guidance", type=text_of, help=f"{', '.join(rules())}, a class as mine.Rule, or a YAML file (the model's)"
+    )
     parser.add_argument(
         "--scale", type=Number(), nargs=2, metavar=("VIDEO", "AUDIO"), help="its strength (the model's)"
     )
@@ -211,7 +215,8 @@ def generate(argv: list[str]) -> int:
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
     with bar("generating") if share[0] == 0 else nullcontext() as progress:
         if args.prompt is not None:
-            row = Row(out.stem, args.prompt, args.negative, seed=args.seed, **given)
+            texts = {"prompt": args.prompt, "negative": args.negative, "negative_audio": args.negative_audio}
+            row = Row(out.stem, **texts, seed=args.seed, **given)
             clip = generate_file(pipe, row, out, progress=progress, **settings)
             notes.update(clip.meta.get("notes", ()))
         else:

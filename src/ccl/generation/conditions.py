@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ccl import arguments
 from ccl.codecs.base import Codec
+from ccl.generation.prompts import written
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.image.first import show
@@ -73,6 +74,31 @@ class Conditions:
             z = self.encode(stream, x)
             clean[row, :, : z.shape[1]], mask[row, : z.shape[1]] = z, True
         return clean, mask
+
+    def nulls(self, media: Sequence[AV[Any]], wanted: AV[bool]) -> AV[Any]:
+        """Latents of what a guidance rule puts in the place of a stream that a pass leaves out; None where none does.
+
+        Silence, and a picture that stands still: the first one given, else mid-grey (paper silent: Harmony names a
+        static video, and not which).
+
+        Args:
+            media: of each row, as `read` gives them.
+            wanted: the streams that some pass leaves out.
+        """
+        grid = self.grid
+
+        def still(picture: np.ndarray) -> Tensor:
+            return self.encode("video", np.broadcast_to(picture, (grid.frames, *picture.shape)))
+
+        def pictures() -> Tensor:
+            grey = np.full((grid.height, grid.width, 3), 127.5, np.float32)  # 0 in [-1, 1]
+            blank = [still(grey)] if any(x.video is None for x in media) else []
+            return torch.stack([blank[0] if x.video is None else still(x.video[0]) for x in media])
+
+        def silence() -> Tensor:
+            return torch.stack([self.encode("audio", np.zeros(grid.samples, np.float32))] * len(media))
+
+        return AV(pictures() if wanted.video else None, silence() if wanted.audio else None)
 
     def encode(self, stream: Stream, media: np.ndarray) -> Tensor:
         """(C, T, ...) latents of one clip's pictures or sound."""
@@ -128,7 +154,7 @@ def notes_of(rows: Sequence[Row], remark: str, known: Collection[str] | None) ->
         remark: on all of them.
         known: words that the model has learned, where it says so; others are noted.
     """
-    heard = ([note] if known and (note := unknown((row.prompt, row.negative), known)) else [] for row in rows)
+    heard = ([note] if known and (note := unknown(written(row), known)) else [] for row in rows)
     return [([remark] if remark else []) + words for words in heard]
 
 

@@ -20,6 +20,7 @@ import torch
 from ccl import __version__
 from ccl.files import LOCK, one_writer, sha256, sweep, write_whole
 from ccl.generation.pipeline import Pipeline
+from ccl.generation.prompts import written
 from ccl.guidance import Guidance
 from ccl.media import Clip
 from ccl.rows import Row, check_rows, file_names
@@ -84,7 +85,7 @@ def generate_files(
             own = list(in_batches(rows, batch_size))[rank::ranks]
             batches = [batch for some in own if (batch := unfinished(some))]
             paths = {row.id: paths[row.id] for some in own for row in some}
-        pipe.remember([text for batch in batches for row in batch for text in (row.prompt, row.negative)])
+        pipe.remember([text for batch in batches for row in batch for text in written(row)])
         per_batch = settings["steps"]
         for number, batch in enumerate(batches):
 
@@ -189,7 +190,7 @@ def describe(
     return {
         "weights": pipe.provenance.get("weights_sha256"),
         "config": pipe.provenance.get("config_sha256"),
-        "guidance": {"rule": type(rule).__name__, **{k: vars(v) for k, v in vars(rule).items()}},
+        "guidance": rule.record(),
         "solver": pipe.solver,
         "steps": pipe.steps if steps is None else steps,
         "shift": pipe.shift,
@@ -205,7 +206,8 @@ def describe_row(row: Row) -> dict[str, Any]:
         return None if media is None else str(media) if isinstance(media, str | Path) else "array"
 
     given = {"image": name(row.image), "audio": name(row.audio), "video": name(row.video)}
-    return {"id": row.id, "prompt": row.prompt, "negative": row.negative, "seed": row.seed or 0, **given}
+    texts = {"prompt": row.prompt, "negative": row.negative, "negative_audio": row.negative_audio}
+    return {"id": row.id, **texts, "seed": row.seed or 0, **given}
 
 
 def in_batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:

@@ -25,12 +25,13 @@ from ccl import arguments
 from ccl.codecs.base import Codec
 from ccl.generation.conditions import Conditions, frames, notes_of, read, sound, streams_of, to_length
 from ccl.generation.latents import decode, noise
+from ccl.generation.prompts import texts_of
 from ccl.grid import Grid
-from ccl.guidance import UCG2, Guidance, guided, named, remark
+from ccl.guidance import UCG2, Guidance, check_passes, guided, named, occurring, remark
 from ccl.image import ImageEncoder
 from ccl.media import Clip
 from ccl.rows import Row, check_rows
-from ccl.sampling import Progress, Sampling, solve, times
+from ccl.sampling import Progress, Sampling, evaluated, solve, times
 from ccl.tasks import generation_route
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
@@ -138,6 +139,7 @@ class Pipeline:
         audio: Any = None,
         video: Any = None,
         negative: str = "",
+        negative_audio: str | None = None,
         seed: int = 0,
         wanted: AV[bool] = AV(True, True),
         guidance: Guidance | str | None = None,
@@ -152,6 +154,7 @@ class Pipeline:
             audio: given sound (a2v), a path or (S,) float32 at the grid's sample rate.
             video: given pictures (v2a), a path or (T, H, W, 3) uint8 of any size, at the grid's rate.
             negative: prompt to lead away from.
+            negative_audio: the sound's own; None is `negative`.
             seed: of the noise; equal prompts with equal seeds give equal clips, in any batch.
             wanted: streams of the clip; one that is neither wanted nor given costs nothing.
             guidance: rule, in place of the pipeline's; by its name ("ucg3") it takes the strengths of the pipeline's.
@@ -164,7 +167,8 @@ class Pipeline:
         if not isinstance(prompt, str):
             arguments.texts("prompt", prompt)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        shared = {"negative": negative, "image": image, "audio": audio, "video": video, "seed": seed}
+        shared: dict[str, Any] = {"negative": negative, "negative_audio": negative_audio, "seed": seed}
+        shared |= {"image": image, "audio": audio, "video": video}
         rows = [Row(id=f"clip-{i:04d}", prompt=text, **shared) for i, text in enumerate(prompts)]
         clips = self.generate(rows, wanted=wanted, guidance=guidance, steps=steps, progress=progress)
         return clips[0] if isinstance(prompt, str) else clips
@@ -193,7 +197,11 @@ class Pipeline:
         given, generated = streams_of(rows, wanted)
         present = AV(generated.video or given == "video", generated.audio or given == "audio")
         route = generation_route(given, wanted)
-        said = remark(rule, route, self.net.closed)
+        schedule = times(self.steps if steps is None else steps, self.shift)
+        asked_at = evaluated(schedule, self.solver)
+        passes = occurring(rule, route, asked_at, generated)
+        check_passes(rule, passes, self.net)
+        said = remark(rule, route, self.net.closed, asked_at)
         asked = rule is not self.guidance  # of the model's own nothing is said
         notes = notes_of(rows, said if asked else "", self.provenance.get("words"))
         media = [read(row, self.grid, heard) for row, heard in zip(rows, notes, strict=True)]
@@ -204,27 +212,27 @@ class Pipeline:
         # A picture that is shown so is no latent frame of the clip's: those are all generated, or all given.
         kept = [AV(None, x.audio) if shown and row.image is not None else x for row, x in zip(rows, media, strict=True)]
         held = self.conditions.held(kept, drawn)
-        self.remember([text for row in rows for text in (row.prompt, row.negative)])
+        null: AV[bool] = AV(*(here and any(one.null[i] for one in passes) for i, here in enumerate(present)))
+        nulls = self.conditions.nulls(media, null)
+        prompts = texts_of(rows, passes)
+        self.remember([prompt for texts in prompts.values() for each in texts for prompt in each])
         if self.offload:
             self.codec.unload()
             self.net.to(self.device)
         with self.autocast():
-            texts = {
-                "positive": self.states([row.prompt for row in rows]),
-                "negative": self.states([row.negative for row in rows]),
-            }
+            texts = {text: self.states(each.video) if each.video == each.audio else each.map(self.states)
+                     for text, each in prompts.items()}  # fmt: skip
             # Sound alone needs no picture, but it cannot be prepared without.
             cached = not isinstance(self.net, FSDPModule) and not ("image" in self.net.needs and shown is None)
-            settings: dict[str, Any] = {"grid": self.grid, "generated": generated, "cached": cached}
+            settings: dict[str, Any] = {"grid": self.grid, "nulls": nulls, "generated": generated, "cached": cached}
             if shown is not None:
                 settings["extras"] = {"image": shown}
-            velocity = guided(self.net, texts, rule.weights(route), **settings)
+            velocity = guided(self.net, rule, route, texts, **settings)
 
-        def cast(x: AV[Any], t: AV[Any]) -> AV[Any]:
+        def cast(x: AV[Any], times: AV[Any], t: float) -> AV[Any]:
             with self.autocast():  # the network alone: the solver's arithmetic stays in float32
-                return velocity(x, t)
+                return velocity(x, times, t)
 
-        schedule = times(self.steps if steps is None else steps, self.shift)
         z = solve(cast, drawn, schedule, solver=self.solver, held=held, progress=progress)
         decoded = self.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
         clips = [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]

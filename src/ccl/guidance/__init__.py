@@ -1,19 +1,36 @@
 """Guidance rules and how a rule's passes become one velocity (CCL Sec. 4.3)."""
 
-from ccl.guidance.apply import guided
-from ccl.guidance.base import Guidance
-from ccl.guidance.named import RULES, named, remark
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ccl.guidance.base import Guidance, table
+from ccl.guidance.interval import Interval
+from ccl.guidance.named import named, rules
+from ccl.guidance.remarks import check_passes, occurring, remark
 from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
 
+if TYPE_CHECKING:
+    from ccl.guidance.apply import guided
+
 __all__ = [
-    "RULES",
     "UCG2",
     "UCG3",
     "Guidance",
+    "Interval",
     "MultiModalCFG",
     "NoGuidance",
     "TextCFG",
+    "check_passes",
     "guided",
     "named",
+    "occurring",
     "remark",
+    "rules",
+    "table",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "guided":  # which needs torch; the command line knows names of rules without
+        return import_module("ccl.guidance.apply").guided
+    raise AttributeError(f"module 'ccl.guidance' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""One guided velocity out of a rule's passes: a single batched forward, summed in float32 (CCL Sec. 4.3).
+"""One guided velocity out of a rule's passes, which run as one batch (CCL Sec. 4.3).
 
 B clips, P passes, L text states.
 """
@@ -9,74 +9,93 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from ccl.grid import Grid
-from ccl.types import AV, Pass
+from ccl.guidance.base import Guidance, used
+from ccl.types import AV, Pass, Route, Text
 
-#: (x, t) -> velocity, where t is (B,) or, with its own time for each latent frame, (B, T) in each stream.
-NetVelocity = Callable[[AV[Any], AV[Any]], AV[Any]]
+#: (x, times, t) -> velocity. t is the solver's; times are (B,) or, with its own for each latent frame, (B, T), in each
+#: stream: t where a frame is generated.
+NetVelocity = Callable[[AV[Any], AV[Any], float], AV[Any]]
 
 
 def guided(
     net: Any,
-    texts: Mapping[str, Tensor],
-    weights: Mapping[Pass, AV[float]],
+    rule: Guidance,
+    route: Route,
+    texts: Mapping[Text, Tensor | AV[Any]],
     *,
     grid: Grid,
+    nulls: AV[Any] = AV(None, None),
     generated: AV[bool] = AV(True, True),
     batched: bool = True,
     cached: bool = True,
     extras: dict[str, Any] | None = None,
 ) -> NetVelocity:
-    """The velocity (x, t) -> sum over passes of weight * net(x, t, text of the pass, view of the pass).
+    """The velocity that a rule makes of its passes' at each time.
 
     Args:
         net: a DualStreamTransformer.
-        texts: states (B, L, D) of the "positive" and the "negative" prompts.
-        weights: a guidance rule's table for the generation task's route.
+        rule: of guidance.
+        route: of the generation task.
+        texts: states (B, L, D) of what the rule's passes read, for both streams or, as AV, for each.
         grid: lengths of the clips.
+        nulls: latents (B, C, T, ...) of a clean null of each stream, where a pass asks for one.
         generated: the streams whose velocity is wanted. A pass that weighs nothing in them is not run, and the velocity
             of the others is 0.
-        batched: all passes in one forward of P*B clips; else one after another, which needs less memory.
-        cached: compute keys and values of text and context tokens once, here, not at every step. Needs the network's
-            own parameters at hand, so not under FSDP.
+        batched: all passes of a step in one forward of P*B clips; else one after another, which needs less memory.
+        cached: compute keys and values of each text, and of context tokens, once and not at every step: where it is
+            first read. Needs the network's own parameters at hand, so not under FSDP.
         extras: what the network reads beside latents and text in every pass, of B clips.
     """
-    used = {key: w for key, w in weights.items() if any(g and abs(x) > 1e-9 for g, x in zip(generated, w, strict=True))}
-    groups = [list(used)] if batched else [[key] for key in used]
-    states: list[Any] = [read(texts, group) for group in groups]
-    brought = [tiled(extras or {}, len(group)) for group in groups]
-    if cached:
-        states = [net.prepare(text, extras=more) for text, more in zip(states, brought, strict=True)]
+    prepared: dict[Text, Any] = {}
 
-    def velocity(x: AV[Any], t: AV[Any]) -> AV[Any]:
-        total = x.map(lambda z: torch.zeros_like(z, dtype=torch.float32))
-        for group, text, more in zip(groups, states, brought, strict=True):
-            views = [key.view for key in group]
-            v = net(tiled(x, len(group)), tiled(t, len(group)), text, grid=grid, view=views, extras=more).velocity
-            scales = AV(*([used[key][i] if generated[i] else 0.0 for key in group] for i in range(2)))
-            total = AV.zip(lambda a, b: a + b, total, AV.zip(weighted, v, scales))
-        return total
+    def read(text: Text) -> Any:
+        if not cached:
+            return texts[text]
+        if text not in prepared:
+            prepared[text] = net.prepare(texts[text], extras=extras or {})
+        return prepared[text]
+
+    def run(passes: Sequence[Pass], x: AV[Any], times: AV[Any]) -> dict[Pass, AV[Any]]:
+        seen = [(nulled(x, one.null, nulls), nulled(times, one.null, times.map(torch.zeros_like))) for one in passes]
+        text = [read(v) if v == a else AV(read(v), read(a)) for v, a in (one.text for one in passes)]
+        views, brought = [one.view for one in passes], tiled(extras or {}, len(passes))
+        xs, ts = (stacked([each[i] for each in seen]) for i in range(2))
+        v = net(xs, ts, text, grid=grid, view=views, extras=brought).velocity
+        parts = zip(*(z.chunk(len(passes)) if z is not None else [None] * len(passes) for z in v), strict=True)
+        return {one: AV(*part) for one, part in zip(passes, parts, strict=True)}
+
+    def velocity(x: AV[Any], times: AV[Any], t: float) -> AV[Any]:
+        weights = used(rule.passes(route, t), generated)
+        v: dict[Pass, AV[Any]] = {}
+        for group in [list(weights)] if batched else [[one] for one in weights]:
+            v |= run(group, x, times)
+        wanted = {one: only(each, generated) for one, each in v.items()}
+        combined = rule.combine(wanted, weights, only(x, generated), t, times)
+        zeros = x.map(lambda z: torch.zeros_like(z, dtype=torch.float32))
+        return AV.zip(lambda zero, z: zero if z is None else z, zeros, combined)
 
     return velocity
 
 
-def read(texts: Mapping[str, Tensor], passes: Sequence[Pass]) -> Tensor | AV[Any]:
-    """States of all passes, one after another; for each stream where one pass's streams read different texts."""
-    each = AV(*(torch.cat([texts[one.text[i]] for one in passes]) for i in range(2)))
-    return each.video if all(one.text.video == one.text.audio for one in passes) else each
+def nulled(x: AV[Any], null: AV[bool], nulls: AV[Any]) -> AV[Any]:
+    """x with the streams replaced that are null in a pass; one that takes no part stays None."""
+    return AV.zip(lambda z, is_null, clean: clean if is_null else z, x, null, nulls)
+
+
+def stacked(each: Sequence[AV[Any]]) -> AV[Any]:
+    """A batch of one pass after another."""
+    return AV(*(None if z[0] is None else torch.cat(z) for z in zip(*each, strict=True)))
+
+
+def only(x: AV[Any], generated: AV[bool]) -> AV[Any]:
+    """x without the streams that are not generated."""
+    return AV(*(z if is_wanted else None for z, is_wanted in zip(x, generated, strict=True)))
 
 
 def tiled(tree: Any, count: int) -> Any:
     """The batch `count` times over, one copy a pass."""
     return tree_map_only(Tensor, lambda z: torch.cat([z] * count), tree)
-
-
-def weighted(v: Float[Tensor, "pb ..."], scales: list[float]) -> Float[Tensor, "b ..."]:
-    """Sum of the P predictions that a batched forward stacked, in float32: differences of passes lose bits in bf16."""
-    passes = rearrange(v.float(), "(p b) ... -> p b ...", p=len(scales))
-    return sum(scale * one for scale, one in zip(scales, passes, strict=True))

@@ -26,7 +26,9 @@ def _strength(name: str, given: Scale | None, usual: Scale) -> Scale:
 class NoGuidance(Guidance):
     """The conditional prediction alone: one forward a step."""
 
-    def weights(self, route: Route) -> dict[Pass, AV[float]]:
+    name = "none"
+
+    def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
         return table((Pass(POSITIVE, View(route)), AV(1.0, 1.0)))
 
 
@@ -37,10 +39,12 @@ class TextCFG(Guidance):
         scale: strength for each stream.
     """
 
+    name = "text_cfg"
+
     def __init__(self, scale: Scale | None = None) -> None:
         self.scale = _strength("scale", scale, Scale())
 
-    def weights(self, route: Route) -> dict[Pass, AV[float]]:
+    def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
         s = _av(self.scale)
         return table((Pass(POSITIVE, View(route)), s), (Pass(NEGATIVE, View(route)), s.map(lambda x: 1 - x)))
 
@@ -52,10 +56,12 @@ class UCG2(Guidance):
         scale: strength for each stream.
     """
 
+    name = "ucg2"
+
     def __init__(self, scale: Scale | None = None) -> None:
         self.scale = _strength("scale", scale, Scale())
 
-    def weights(self, route: Route) -> dict[Pass, AV[float]]:
+    def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
         s = _av(self.scale)
         return table((Pass(POSITIVE, View(route)), s), (Pass(NEGATIVE, ALONE), s.map(lambda x: 1 - x)))
 
@@ -71,11 +77,14 @@ class UCG3(Guidance):
         modal: strength of the other stream, for each stream.
     """
 
+    name = "ucg3"
+    conditional_at_one = False
+
     def __init__(self, text: Scale | None = None, modal: Scale | None = None) -> None:
         self.text = _strength("text", text, Scale())
         self.modal = _strength("modal", modal, Scale(2.0, 2.0))
 
-    def weights(self, route: Route) -> dict[Pass, AV[float]]:
+    def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
         s_text, s_m = _av(self.text), _av(self.modal)
         return table(
             (Pass(NEGATIVE, ALONE), AV.zip(lambda a, b: 1 - a - b, s_text, s_m)),
@@ -91,3 +100,5 @@ class MultiModalCFG(UCG3):
         text: strength of the text, for each stream.
         modal: strength of the other stream, for each stream.
     """
+
+    name = "multimodal_cfg"

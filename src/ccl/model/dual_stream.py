@@ -23,7 +23,7 @@ from ccl.interaction.none import NoInteraction
 from ccl.model.block import BlockCache, Common, DualBlock, Here, Rows, summed
 from ccl.model.chunks import chosen, put
 from ccl.model.inputs import check_inputs
-from ccl.model.prepared import Prepared
+from ccl.model.prepared import Prepared, together
 from ccl.model.stream import WanStream
 from ccl.nn.attention import Backend
 from ccl.nn.layers import initialise
@@ -150,7 +150,7 @@ class DualStreamTransformer(nn.Module):
         self,
         x: AV[Any],
         t: AV[Any],
-        text: Float[Tensor, "b l n"] | AV[Any] | Prepared,
+        text: Float[Tensor, "b l n"] | AV[Any] | Prepared | list[Any],
         *,
         grid: Grid,
         view: View | Sequence[View] | None = None,
@@ -163,7 +163,7 @@ class DualStreamTransformer(nn.Module):
                 in t and in the result; the other stream's route to it must be closed.
             t: times in [0, 1], (B,), or (B, T) where every latent frame has its own.
             text: states of the prompts (B, L, text_dim), zeros where padded, for both streams or, as AV, for each; or
-                what `prepare` made of them.
+                what `prepare` made of them. A list gives one to each of as many equal, consecutive chunks of the batch.
             grid: the clip's lengths, which x must have.
             view: who sees whom, and what is left out; a sequence gives one view to each of as many equal, consecutive
                 chunks of the batch. None is open where both streams are there.
@@ -176,6 +176,7 @@ class DualStreamTransformer(nn.Module):
         if view is None:
             view = ALONE if isinstance(x, AV) and any(z is None for z in x) else View()
         views = (view,) if isinstance(view, View) else view
+        text = together(text) if isinstance(text, list) else text
         extras = text.extras if isinstance(text, Prepared) else {} if extras is None else extras
         check_inputs(self, x, t, text, grid, views, extras)
         some = x.audio if x.video is None else x.video

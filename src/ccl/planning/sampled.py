@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
 
 from ccl.grid import Grid
-from ccl.guidance.base import Guidance
+from ccl.guidance import Guidance, guided
+from ccl.guidance.base import used
 from ccl.planning.follow import Live, Make, counting, extras, faked, inputs, open_route
 from ccl.planning.memory import Bytes
-from ccl.types import View
+from ccl.types import AV, Text, View
 
 
 @dataclass(frozen=True)
@@ -21,19 +24,19 @@ class Clip:
         weights: bytes of the network in bfloat16.
         rest: bytes of keys and values of the text and of what else lives at the worst moment.
         flops: of all steps.
-        passes: of the guidance rule.
+        passes: of the guidance rule, the mean over all evaluations.
         evaluations: of the network, each of all passes.
     """
 
     weights: Bytes
     rest: Bytes
     flops: int | float
-    passes: int
+    passes: float
     evaluations: int
 
 
 def clip(
-    make: Make, layers: int, size: int, grid: Grid, guidance: Guidance, *, steps: int, solver: str, text: int = 512
+    make: Make, layers: int, size: int, grid: Grid, guidance: Guidance, times: Sequence[float], *, text: int = 512
 ) -> Clip:
     """The cost of one clip of both streams, or of the one that the network has.
 
@@ -42,24 +45,36 @@ def clip(
         layers: it has.
         size: its parameters.
         grid: of the clip.
-        guidance: the rule; its passes run as one batch.
-        steps: of the solver.
-        solver: Heun's evaluates twice a step, but for the last.
+        guidance: the rule; its passes of a time run as one batch.
+        times: at which the solver asks for a velocity, as `ccl.sampling.evaluated` says.
         text: states of a prompt.
     """
-    views: list[View] = []
+    sees: dict[tuple[View, ...], list[float]] = {}  # a rule may have other passes at other times
+    with faked(make, 1, grid) as net:
+        route, generated = open_route(net), AV(*(ends is not None for ends in net.ends))
+    for t in times:
+        sees.setdefault(tuple(one.view for one in used(guidance.passes(route, t), generated)), []).append(t)
 
-    def run(count: int) -> tuple[int, int]:
+    def run(count: int, t: float) -> tuple[int, int]:
         with faked(make, count, grid) as net, torch.no_grad():
-            views[:] = [each.view for each in guidance.weights(open_route(net))]
-            x, t, states = inputs(net, grid, len(views), text)
+            x, told, states = inputs(net, grid, 1, text)
+            given: dict[str, Any] = {
+                "nulls": x.map(torch.empty_like),
+                "generated": generated,
+                "extras": extras(net, grid, 1),
+            }
+            texts = dict.fromkeys(get_args(Text), states)
+            velocity = guided(net, guidance, route, texts, grid=grid, **given)
             with Live(net.parameters()) as live, counting() as counter:
-                prepared = net.prepare(states, extras=extras(net, grid, len(views)))
+                velocity(x, told, t)
                 once = counter.get_total_flops()
-                net(x, t, prepared, grid=grid, view=views)
+                velocity(x, told, t)  # keys and values of the text are there now
             return live.peak, counter.get_total_flops() - once
 
-    (low, one), (high, two) = run(1), run(2)
-    evaluations = 2 * steps - 1 if solver == "heun" else steps
-    flops = (one + (layers - 1) * (two - one)) * evaluations
-    return Clip(2.0 * size, low + (layers - 1) * (high - low), flops, len(views), evaluations)
+    flops = rest = passes = 0
+    for views, at in sees.items():
+        (low, one), (high, two) = run(1, at[0]), run(2, at[0])
+        flops += (one + (layers - 1) * (two - one)) * len(at)
+        rest = max(rest, low + (layers - 1) * (high - low))
+        passes += len(views) * len(at)
+    return Clip(2.0 * size, rest, flops, passes / len(times), len(times))

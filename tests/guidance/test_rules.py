@@ -1,0 +1,177 @@
+"""Every rule of configs/guidance, and rules of other kinds, through one contract; then what is particular to each."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ccl.cli.parts import build
+from ccl.guidance import UCG2, UCG3, Guidance, Interval, MultiModalCFG, NoGuidance, TextCFG, guided
+from ccl.tasks import generation_route
+from ccl.types import ALONE, AV, CLOSED, NEGATIVE, OPEN, POSITIVE, Pass, Route, Scale, View
+from helpers import ROOT
+from helpers.guiding import GRID, Apart, FakeNet, Rescaled, Still, inputs
+
+FILES = sorted((ROOT / "configs" / "guidance").glob("*.yaml"))
+ROUTES = [OPEN, CLOSED, Route(a2v=True, v2a=False), Route(a2v=False, v2a=True)]
+TIMES = (1.0, 0.7, 0.5, 0.3, 0.02)
+
+
+def read(file: Path) -> Guidance:
+    return build(Guidance, yaml.safe_load(file.read_text()), file.name)
+
+
+SHIPPED = {file.stem: read(file) for file in FILES}
+OTHERS = {"rescaled": Rescaled(), "still": Still(), "apart": Apart()}
+PARTLY = {f"{name} for a while": Interval(rule, NoGuidance(), 0.3, 0.5) for name, rule in (SHIPPED | OTHERS).items()}
+RULES = SHIPPED | OTHERS | PARTLY
+every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+every_shipped_rule = pytest.mark.parametrize("rule", SHIPPED.values(), ids=SHIPPED)
+
+
+@every_rule
+def test_weights_sum_to_one_in_each_stream(rule):
+    for route in ROUTES:
+        for t in TIMES:
+            weights = rule.passes(route, t)
+            assert [sum(w[i] for w in weights.values()) for i in range(2)] == pytest.approx([1, 1])
+            assert all(w == 0 for one, pair in weights.items() for null, w in zip(one.null, pair, strict=True) if null)
+
+
+@every_rule
+def test_equal_predictions_come_out_as_they_went_in(rule):
+    x, times, _ = inputs()
+    v = x.map(torch.randn_like)
+    for t in TIMES:
+        told = times.map(lambda told, t=t: torch.where(told > 0, t, 0.0))
+        weights = rule.passes(OPEN, t)
+        out = rule.combine(dict.fromkeys(weights, v), weights, x, t, told)
+        torch.testing.assert_close(out, v, rtol=1e-4, atol=1e-4)
+        alone = rule.combine(dict.fromkeys(weights, AV(None, v.audio)), weights, AV(None, x.audio), t, told)
+        assert alone.video is None
+        torch.testing.assert_close(alone.audio, v.audio, rtol=1e-4, atol=1e-4)
+
+
+@every_shipped_rule
+def test_strengths_of_one_are_the_conditional_alone_where_a_rule_says_so(rule):
+    ones = {name: Scale(1.0, 1.0) for name, value in vars(rule).items() if isinstance(value, Scale)}
+    for route in ROUTES[:1] + ROUTES[2:]:
+        conditional = {Pass(POSITIVE, View(route)): AV(1.0, 1.0)}
+        assert (type(rule)(**ones).passes(route, 0.5) == conditional) == rule.conditional_at_one
+
+
+@every_rule
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("t", [0.4, 0.9])
+def test_passes_of_one_batch_are_what_single_forwards_give(rule, cached, t):
+    x, times, texts = inputs()
+    nulls = x.map(lambda z: torch.full_like(z, 0.25))
+    net, weights, v = FakeNet(), rule.passes(OPEN, t), {}
+    for one in weights:
+        seen = [AV(*(b if null else a for a, b, null in zip(*pair, one.null, strict=True)))
+                for pair in ((x, nulls), (times, times.map(torch.zeros_like)))]  # fmt: skip
+        v[one] = net(*seen, [AV(*(texts[text] for text in one.text))], grid=GRID, view=[one.view]).velocity
+    expected = rule.combine(v, weights, x, t, times)
+    for batched in (True, False):
+        own = FakeNet()
+        out = guided(own, rule, OPEN, texts, grid=GRID, nulls=nulls, batched=batched, cached=cached)(x, times, t)
+        torch.testing.assert_close(out, expected)
+        assert own.forwards == (1 if batched else len(weights))
+        assert len(own.prepared) == (len({text for one in weights for text in one.text}) if cached else 0)
+
+
+@every_rule
+def test_a_rule_says_what_it_is_in_values_that_a_record_holds(rule):
+    said = rule.record()
+    assert json.loads(json.dumps(said)) == said and said["rule"] == type(rule).__name__
+
+
+@pytest.mark.parametrize("given", [None, "audio", "video"])
+@every_shipped_rule
+def test_only_routes_that_were_trained_are_sampled(rule, given):
+    route = generation_route(given, AV(True, True))
+    assert {key.view for key in rule.passes(route, 0.5)} <= {View(route), ALONE}
+
+
+def test_three_passes_equal_the_multi_modal_rule_on_equal_passes():
+    scales = Scale(5.0, 2.5), Scale(1.5, 3.0)
+    assert UCG3(*scales).passes(OPEN, 0.5) == MultiModalCFG(*scales).passes(OPEN, 0.5)
+    assert UCG3(*scales).passes(OPEN, 0.5) == {
+        Pass(NEGATIVE, ALONE): AV(1 - 5.0 - 1.5, 1 - 2.5 - 3.0),
+        Pass(POSITIVE, ALONE): AV(5.0, 2.5),
+        Pass(NEGATIVE, View(OPEN)): AV(1.5, 3.0),
+    }
+
+
+def test_three_passes_at_scale_one_are_text_plus_modal_minus_neither():
+    weights = UCG3(Scale(1.0, 1.0), Scale(1.0, 1.0)).passes(OPEN, 0.5)
+    assert weights[Pass(NEGATIVE, ALONE)] == AV(-1, -1) and Pass(POSITIVE, View(OPEN)) not in weights
+
+
+def test_three_passes_become_two_where_the_task_is_closed_already():
+    three = UCG3(Scale(4.0, 3.0), Scale(2.0, 2.0)).passes(CLOSED, 0.5)
+    assert three == TextCFG(Scale(4.0, 3.0)).passes(CLOSED, 0.5)
+
+
+def test_an_interval_takes_one_rule_from_low_to_high_and_another_outside():
+    rule = Interval(UCG3(), TextCFG(), low=0.25, high=0.75)
+    inside, outside = UCG3().passes(OPEN, 0.5), TextCFG().passes(OPEN, 0.5)
+    for t, passes in {1.0: outside, 0.76: outside, 0.75: inside, 0.5: inside, 0.25: inside, 0.24: outside}.items():
+        assert rule.passes(OPEN, t) == passes
+    assert Interval(UCG3()).passes(OPEN, 0.5) == inside and Interval(UCG3()).outside.record() == {"rule": "NoGuidance"}
+
+
+def test_an_interval_combines_as_the_rule_of_that_time():
+    x, times, texts = inputs()
+    rule = Interval(Rescaled(), UCG2(), low=0.5)
+    for t, own in ((0.6, Rescaled()), (0.4, UCG2())):
+        outs = [guided(FakeNet(), each, OPEN, texts, grid=GRID)(x, times, t) for each in (rule, own)]
+        torch.testing.assert_close(*outs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"low": 0.6, "high": 0.5}, "high is 0.5; it must be a number from 0.6 to 1"),
+        ({"low": -1.0}, "low is -1.0; it must be a number from 0 to 1"),
+    ],
+)
+def test_an_interval_that_is_none_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Interval(UCG2(), **wrong)
+
+
+def test_a_rule_on_predictions_of_the_clean_clip_keeps_their_spread():
+    """LTX-2's, written out on x0 = x - t v with no table and no pass in sight."""
+    x, times, texts = inputs()
+    times = times.map(lambda told: torch.full_like(told, 0.4))
+    net, rule = FakeNet(), Rescaled(s=3.0, stg=1.0, m=2.0, phi=0.7)
+    out = guided(net, rule, OPEN, texts, grid=GRID)(x, times, 0.4)
+
+    def clean(text, view):
+        v = net(x, times, [texts[text]], grid=GRID, view=[view]).velocity
+        return AV.zip(lambda z, v: z - 0.4 * v, x, v)
+
+    perturbed = next(one.view for one in rule.passes(OPEN, 0.4) if one.view.skip)
+    c, text, stg, closed = (
+        clean("positive", View()), clean("empty", View()), clean("positive", perturbed), clean("positive", ALONE)
+    )  # fmt: skip
+    for i in range(2):
+        p = c[i] + 2.0 * (c[i] - text[i]) + 1.0 * (c[i] - stg[i]) + 1.0 * (c[i] - closed[i])
+        p = p * (0.7 * c[i].std() / p.std() + 0.3)
+        torch.testing.assert_close(x[i] - 0.4 * out[i], p)
+
+
+def test_what_a_record_cannot_hold_is_told():
+    class Odd(UCG2):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.net = frozenset({3, 1}), FakeNet()
+
+    with pytest.raises(ValueError, match="Odd keeps a FakeNet as `net`, which no record of a clip can hold"):
+        Odd().record()
+    odd = Odd()
+    del odd.net
+    assert odd.record() == {"rule": "Odd", "scale": {"video": 4.0, "audio": 3.0}, "layers": [1, 3]}

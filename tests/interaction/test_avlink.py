@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ccl import cli
 from ccl.grid import Grid
 from ccl.interaction import AVLink, Seen, Site, Update
 from ccl.interaction.avlink import Times, places
@@ -18,6 +21,7 @@ from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import WanStream
 from ccl.nn.layers import EPS
 from ccl.types import ALONE, AV, CLOSED, OPEN, Route, View
+from helpers import ROOT
 
 GRID = Grid(frames=9, height=16, width=32)  # t_v 3, 1 x 2 tokens; t_a 11
 WIDTH = AV(24, 16)
@@ -211,6 +215,17 @@ def test_a_network_starts_as_its_two_streams_and_a_stream_alone_is_its_backbone(
     assert torch.equal(fresh.video, apart.video) and torch.equal(fresh.audio, apart.audio)
 
 
+def test_what_returns_to_the_given_stream_is_learned_where_it_is_read_with_its_gradients() -> None:
+    """V2A: the video's own loss does not count, so its updates learn from what later blocks read of them."""
+    model, (z, t, text) = awake(net(2)), inputs()
+    back = model.blocks[0].interaction.fusion.video.back
+    for detach, learned in ((AV(False, False), True), (AV(True, False), False)):
+        model.zero_grad()
+        v = model(z, t, text, grid=GRID, view=View(OPEN, detach)).velocity
+        (v.audio.square().sum() + 0 * v.video.sum()).backward()
+        assert bool(back.weight.grad.any()) == learned
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("layers, expected", [([1], [1]), (2, [0, 2])])
 def test_several_blocks_meet_by_the_definition_and_the_others_are_the_streams(layers, expected, monkeypatch) -> None:
@@ -254,3 +269,55 @@ def test_bfloat16_autocast_stays_near_float32() -> None:
         near = link("before", one).add
     for a, b in zip(near, exact, strict=True):
         assert (a.float() - b).norm() / b.norm() < 0.02
+
+
+# Trained as its configs say
+
+TINY = """\
+model:
+  net: {init_args: {video: {width: 64, ffn: 64}, audio: {width: 32, ffn: 32}, layers: 3}}
+  optimizer: {schedule: constant, warmup_steps: 1}
+data: {init_args: {root: WORLD, clips: 2, batch_size: 2, makers: 0}}
+sampling: {steps: 2}
+trainer:
+  max_steps: 2
+  enable_progress_bar: false
+  enable_model_summary: false
+  callbacks:
+    - class_path: ccl.callbacks.TaskRouter
+    - class_path: ccl.callbacks.LossLog
+    - class_path: ccl.callbacks.SaveCheckpoint
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs: streams that are trained side by side, and the fusion blocks that are then trained between them."""
+    folder, configs = tmp_path_factory.mktemp("avlink"), ROOT / "configs"
+    (folder / "tiny.yaml").write_text(TINY.replace("WORLD", str(folder / "world")))
+
+    def fit(name: str, *overlays: Path, **settings: Any) -> None:
+        files = [f"--config={file}" for file in (configs / "joint.yaml", *overlays, folder / "tiny.yaml")]
+        settings = {f"model.net.init_args.interaction{settings.pop('key', '')}": settings.pop("value"), **settings}
+        more = [f"--{key}={value}" for key, value in settings.items()]
+        assert cli.main(["fit", *files, f"--runs_dir={folder}", f"--name={name}", *more]) == 0
+
+    fit("apart", value=configs / "interaction" / "none.yaml")
+    pretrained = {"model.pretrained": folder / "apart"}
+    fit("link", configs / "trainer" / "avlink.yaml", key=".init_args.layers", value=[0, 2], **pretrained)
+    return folder
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_training_moves_the_fusion_blocks_alone_and_counts_what_is_generated(folder: Path) -> None:
+    before, after = weights(folder / "apart"), weights(folder / "link")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    new = {name: tensor for name, tensor in after.items() if name not in before}
+    assert all(".interaction.fusion." in name or name.startswith("net.trunk.") for name in new)
+    assert {name.split(".")[2] for name in new if ".interaction." in name} == {"0", "2"}
+    assert all(tensor.any() for name, tensor in new.items() if name.endswith(".back.weight"))
+    rows = [json.loads(line) for line in (folder / "link" / "losses.jsonl").read_text().splitlines()]
+    assert [(row["task"], {*row} & {"video", "audio"}) for row in rows] == [("v2a", {"audio"}), ("a2v", {"video"})]

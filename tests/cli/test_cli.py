@@ -272,6 +272,16 @@ def test_a_wrong_key_of_a_guidance_file_is_told_before_anything_large_is_importe
     assert str(caught.value) == f"there is no key '{key}' in {file}, line {line}"
 
 
+def test_a_strength_that_a_guidance_file_cannot_mean_is_told_with_the_file(tmp_path: Path) -> None:
+    from ccl.cli.parts import guidance_of
+
+    (file := tmp_path / "rule.yaml").write_text(
+        "{class_path: ccl.guidance.UCG2, init_args: {scale: {video: .nan, audio: 1.0}}}"
+    )
+    with pytest.raises(UsageError, match=rf"^{file}: the scale of video is nan"):
+        guidance_of(str(file), None, None)
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "guidance").glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_guidance_files_of_ours_pass(file: Path) -> None:
     check_guidance(str(file))

@@ -141,6 +141,13 @@ def test_context_tokens_alone_answer_on_a_closed_route_and_the_gate_adds_zero() 
     assert all(not u.any() for u in updates(randomised(GATES[0]), x, route=CLOSED))
 
 
+@pytest.mark.parametrize("count", [-1, 2**63])
+def test_numbers_of_context_tokens_that_cannot_be_are_told(count: int) -> None:
+    for name in ("num_context_audio", "num_context_video"):
+        with pytest.raises(ValueError, match=f"^{name} is {count}; it must be a whole number from 0 to 1,048,576"):
+            CCA(SITE, align=TARP(), **{name: count})
+
+
 def test_default_init_of_the_output_is_an_option() -> None:
     interaction = CCA(SITE, TARP(), init="default")
     assert interaction.a2v.o.weight.any() and updates(interaction, streams()).video.any()

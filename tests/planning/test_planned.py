@@ -213,6 +213,12 @@ def test_a_network_is_followed_once_for_all_numbers_of_gpus(quick: list[int]) ->
     assert len(quick) == 1  # for their own needs; that the states alone are too large, no step has to tell
 
 
+def test_sizes_that_no_network_has_are_told_by_their_part() -> None:
+    for part, said in (("net", "layers is 1000000000; it"), ("text", "text layers is 1000000000; it")):
+        with pytest.raises(UsageError, match=rf"^model\.{part}: {said} must be a whole number from 1 to 1,024$"):
+            Needs().sizes(planned_of([*SMALL, f"--model.{part}.init_args.layers", str(10**9)]))
+
+
 def test_text_states_that_the_network_does_not_read_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.text has a dim of 64 and model\.net a text_dim of 128; "):
         Needs().sizes(planned_of([*SMALL, "--model.text.init_args.dim", "64"]))

@@ -105,13 +105,12 @@ def protocol_of(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, type[M
         for key in settings:
             if key not in takes:
                 raise UsageError(f"{file}: metric {name} has no '{key}'{did_you_mean(str(key), takes)}")
+        place = f"{file}: metric {name}"
         try:
-            build(cls, {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": settings}, str(file))
+            build(cls, {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": settings}, place)
         except UsageError as error:
             key, _, what = str(error).rpartition('Parser key "')[2].partition('": ')
-            raise UsageError(
-                f"{file}: metric {name}, {key}: {what}" if what else f"{file}: metric {name}: {error}"
-            ) from error
+            raise UsageError(f"{place}, {key}: {what}" if what else str(error)) from error
         found[name] = settings
     return found, own
 

@@ -117,10 +117,14 @@ def share_of(device: str | None) -> tuple[tuple[int, int], str | None]:
 
 def build(base: Any, node: Any, where: str) -> Any:
     """An object of a class below `base` from class_path and init_args; of Callable[[...], base] what makes one; of a
-    type of plain values a value."""
+    type of plain values a value.
+
+    Raises:
+        UsageError: it cannot be made of these; `where`, a file or a key, stands before why.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--part", type=base)
     try:
         return parser.instantiate_classes(parser.parse_object({"part": deepcopy(node)})).part  # which it changes
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # the parser's, or the class's own
         raise UsageError(f"{where}: {plain_words(first_complaint(str(error), error)[0])}") from error

@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ccl import arguments
 from ccl.grid import Grid
 from ccl.interaction.align import Alignment, Directions, Groups
 from ccl.interaction.base import Interaction, Seen, Site, Update, Where
@@ -177,8 +178,8 @@ class CrossModal(Interaction):
         self.align, self.rotation, self.head_dim = align, rotate, site.head_dim
         kwargs: dict[str, Any] = {"own_projections": own_projections, "init": init, "backend": site.backend}
         a, v = num_context
-        if min(a, v) < 0:
-            raise ValueError(f"num_context is {a} for audio and {v} for video; neither can be negative")
+        for name, count in (("num_context_audio", a), ("num_context_video", v)):
+            arguments.number(name, count, 0, arguments.WIDEST, whole=True)
         self.a2v = CrossAttention(site.video, site.audio, site.head_dim, num_context=a, **kwargs)
         self.v2a = CrossAttention(site.audio, site.video, site.head_dim, num_context=v, **kwargs)
 

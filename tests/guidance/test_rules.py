@@ -1,6 +1,5 @@
-"""Every rule of configs/guidance, and rules of other kinds, through one contract; then what is particular to each."""
+"""Every rule of configs/guidance, and rules of other kinds, through the contract; then what is particular to each."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,15 +7,16 @@ import torch
 import yaml
 
 from ccl.cli.parts import build
+from ccl.contracts import Clause, outcomes
+from ccl.contracts.guidance import CLAUSES
 from ccl.guidance import UCG2, UCG3, Guidance, Interval, MultiModalCFG, NoGuidance, TextCFG, guided
 from ccl.tasks import generation_route
 from ccl.types import ALONE, AV, CLOSED, NEGATIVE, OPEN, POSITIVE, Pass, Route, Scale, View
-from helpers import ROOT
+from helpers import ROOT, contracts
 from helpers.guiding import GRID, Apart, FakeNet, Rescaled, Still, inputs
 
 FILES = sorted((ROOT / "configs" / "guidance").glob("*.yaml"))
 ROUTES = [OPEN, CLOSED, Route(a2v=True, v2a=False), Route(a2v=False, v2a=True)]
-TIMES = (1.0, 0.7, 0.5, 0.3, 0.02)
 
 
 def read(file: Path) -> Guidance:
@@ -31,27 +31,14 @@ every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 every_shipped_rule = pytest.mark.parametrize("rule", SHIPPED.values(), ids=SHIPPED)
 
 
-@every_rule
-def test_weights_sum_to_one_in_each_stream(rule):
-    for route in ROUTES:
-        for t in TIMES:
-            weights = rule.passes(route, t)
-            assert [sum(w[i] for w in weights.values()) for i in range(2)] == pytest.approx([1, 1])
-            assert all(w == 0 for one, pair in weights.items() for null, w in zip(one.null, pair, strict=True) if null)
+@contracts.every("guidance")
+def test_contract(part: Path, clause: Clause) -> None:
+    contracts.hold(part, clause)
 
 
-@every_rule
-def test_equal_predictions_come_out_as_they_went_in(rule):
-    x, times, _ = inputs()
-    v = x.map(torch.randn_like)
-    for t in TIMES:
-        told = times.map(lambda told, t=t: torch.where(told > 0, t, 0.0))
-        weights = rule.passes(OPEN, t)
-        out = rule.combine(dict.fromkeys(weights, v), weights, x, t, told)
-        torch.testing.assert_close(out, v, rtol=1e-4, atol=1e-4)
-        alone = rule.combine(dict.fromkeys(weights, AV(None, v.audio)), weights, AV(None, x.audio), t, told)
-        assert alone.video is None
-        torch.testing.assert_close(alone.audio, v.audio, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("rule", (OTHERS | PARTLY).values(), ids=OTHERS | PARTLY)
+def test_a_rule_of_another_kind_keeps_the_contract(rule) -> None:
+    assert [came for came in outcomes(CLAUSES, lambda: rule) if came.state != "ok"] == []
 
 
 @every_shipped_rule
@@ -80,12 +67,6 @@ def test_passes_of_one_batch_are_what_single_forwards_give(rule, cached, t):
         torch.testing.assert_close(out, expected)
         assert own.forwards == (1 if batched else len(weights))
         assert len(own.prepared) == (len({text for one in weights for text in one.text}) if cached else 0)
-
-
-@every_rule
-def test_a_rule_says_what_it_is_in_values_that_a_record_holds(rule):
-    said = rule.record()
-    assert json.loads(json.dumps(said)) == said and said["rule"] == type(rule).__name__
 
 
 @pytest.mark.parametrize("given", [None, "audio", "video"])

@@ -81,9 +81,11 @@ def check(node: dict[str, Any], text: str) -> int:
     assert kind is not None
     subject = kind.subject(build(kind.made, node, text))
     say(f"{text}: {node['class_path']}, {kind.name}")
-    broken = 0
+    broken, before = 0, ""
     for came in outcomes(kind.clauses, subject):
-        remark = f": {came.said}" if came.state == "FAILED" else f" ({came.said})" if came.said else ""
+        said = came.said if came.said != before else ""  # of what this machine lacks once is enough
+        remark = f": {came.said}" if came.state == "FAILED" else f" ({said})" if said else ""
+        before = came.said
         say(f"  {came.state:<7} {came.clause}{remark}")
         broken += came.state == "FAILED"
         sys.stdout.flush()

@@ -91,7 +91,7 @@ def place(error: BaseException) -> str:
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
 
 
-def require(holds: bool | torch.Tensor, seen: str) -> None:
+def require(holds: object, seen: str) -> None:
     """Broken, with what was seen, where it does not hold."""
     if not bool(holds):
         raise Broken(seen)

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ccl.contracts import interaction, network
+from ccl.codecs import AudioCodec, VideoCodec
+from ccl.contracts import alignment, codec, guidance, interaction, metric, network, text
 from ccl.contracts.base import Clause
 from ccl.contracts.sites import Sites
-from ccl.interaction import Interaction, Site
+from ccl.evaluation import Metric
+from ccl.guidance import Guidance
+from ccl.interaction import Alignment, Interaction, Site
+from ccl.text import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,19 @@ class Kind:
     clauses: tuple[Clause, ...]
 
 
+def made(make: Any) -> Any:
+    """Most kinds' clauses are put to what makes the part."""
+    return make
+
+
 KINDS: tuple[Kind, ...] = (
     Kind("interaction", Interaction, Callable[[Site], Interaction], Sites, interaction.CLAUSES + network.CLAUSES),
+    Kind("guidance rule", Guidance, Callable[[], Guidance], made, guidance.CLAUSES),
+    Kind("alignment", Alignment, Callable[[], Alignment], made, alignment.CLAUSES),
+    Kind("video codec", VideoCodec, Callable[[], VideoCodec], made, codec.VIDEO),
+    Kind("audio codec", AudioCodec, Callable[[], AudioCodec], made, codec.AUDIO),
+    Kind("text encoder", TextEncoder, Callable[[], TextEncoder], made, text.CLAUSES),
+    Kind("metric", Metric, Callable[[], Metric], made, metric.CLAUSES),
 )
 
 

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ccl.contracts.base import Broken, Clause, apart, one_line, require
+from ccl.contracts.guidance import sampled
 from ccl.contracts.interaction import size
 from ccl.contracts.sites import CLIPS, GRID, Sites, built, inputs
+from ccl.guidance import rules
 from ccl.interaction import Interaction, NoInteraction, Site
 from ccl.model import DualStreamTransformer, Output
 from ccl.planning.count import by_part
@@ -89,6 +91,19 @@ def gives_the_same_with_text_prepared_as_without(part: Sites) -> None:
     net = part.network().eval()
     for views in ([View(OPEN)], [ALONE], [View(OPEN), ALONE]):
         same(run(net, views=views, prepared=True), run(net, views=views), "prepared, it is")
+
+
+def is_sampled_with_every_rule_or_refuses_it_in_a_sentence(part: Sites) -> str | None:
+    net, refused = part.network().eval(), []
+    for name, rule in rules().items():
+        try:
+            velocity = sampled(net, rule())
+        except ValueError as error:
+            require(str(error).strip(), f"it refuses {name} and does not say why")
+            refused.append(name)
+            continue
+        require(all(v.isfinite().all() for v in velocity), f"with {name} it makes what is no number")
+    return f"it refuses {', '.join(refused)}" if refused else None
 
 
 def refuses_to_train_without_what_it_needs_and_samples_without(part: Sites) -> str | None:
@@ -189,6 +204,7 @@ CLAUSES: tuple[Clause, ...] = (
     is_left_out_with_a_block_that_is_skipped,
     has_the_same_gradients_with_checkpointing_as_without,
     gives_the_same_with_text_prepared_as_without,
+    is_sampled_with_every_rule_or_refuses_it_in_a_sentence,
     refuses_to_train_without_what_it_needs_and_samples_without,
     comes_back_from_its_state_dict,
     is_counted_by_plan_as_the_interaction,

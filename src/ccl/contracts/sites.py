@@ -49,16 +49,23 @@ class Streams(NamedTuple):
 
 @dataclass(frozen=True)
 class Sites:
-    """A maker of interactions, as a network takes it, in the smallest network in which one of them is active."""
+    """A maker of interactions, as a network takes it, in the smallest network in which one of them is active.
+
+    Args:
+        make: of them.
+        least: blocks of that network, if it has more than it needs.
+    """
 
     make: Callable[[Site], Interaction]
+    least: int = 0
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:
         """Those of all blocks."""
         trouble: Exception | None = None
         inert: tuple[Site, ...] = ()
-        for layers, width in product(DEPTHS, WIDTHS):
+        depths = sorted({*DEPTHS, self.least})
+        for layers, width in product([n for n in depths if n >= max(self.least, DEPTHS[0])], WIDTHS):
             sites = tuple(Site(*width, HEAD, i, layers) for i in range(layers))
             try:
                 with torch.device("meta"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
+from ccl import planning
 from ccl.model import DualStreamTransformer
 from ccl.model.adapter import LoRA, freeze_backbones
 from helpers import ROOT
@@ -24,3 +27,9 @@ def tiny(layers: int = LAYERS, *, lora: bool = False, checkpointing: bool = Fals
         freeze_backbones(LoRA(rank=2).adapt(net), torch.nn.Module())
     net.checkpointing = checkpointing
     return net
+
+
+def short(make: Callable[[], DualStreamTransformer] = tiny) -> planning.Short:
+    """A network in short, as a plan reads it."""
+    with torch.device("meta"):
+        return planning.shorten(make())

@@ -34,6 +34,7 @@ from ccl.tasks import PAPER_TASKS, Given, Task, Term
 from ccl.training.module import JointDiffusion, TrainingError
 from ccl.types import AV, CLOSED, OPEN, Batch, Scale
 from helpers.fakes import CHANNELS, GRID, interaction, make_batch, make_codec, make_text
+from helpers.plans import short
 from helpers.tiny import awake, tiny_config
 from helpers.wan_streams import ours, wan
 
@@ -355,5 +356,5 @@ def test_a_plan_counts_what_the_picture_costs() -> None:
             part.backend = "naive"
     with FlopCounterMode(display=False) as counter:
         net(*follow.inputs(net, GRID, 2, 6), grid=GRID, extras=follow.extras(net, GRID, 2))
-    planned = planning.total(planning.forward_flops(network, 2, GRID, OPEN, text=6, batch=2))
+    planned = planning.total(planning.forward_flops(short(lambda: network(layers=2)), GRID, text=6, batch=2))
     assert planned == pytest.approx(counter.get_total_flops(), rel=1e-3)

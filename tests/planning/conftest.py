@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from ccl import planning
 from ccl.cli.fit import resolve
-from ccl.cli.planned import Planned
+from ccl.cli.planned import Model, Needs, Planned
 from ccl.grid import Grid
-from ccl.types import OPEN
 from helpers.plans import PAPER, argv
 
 
@@ -20,11 +18,15 @@ def paper() -> Planned:
 
 
 @pytest.fixture(scope="session")
-def sizes(paper: Planned) -> dict[str, planning.Size]:
-    with torch.device("meta"):
-        return planning.parameters(paper.make(paper.layers), paper.text())
+def model(paper: Planned) -> Model:
+    return Needs().model(paper)
 
 
 @pytest.fixture(scope="session")
-def forward(paper: Planned) -> planning.Table:
-    return planning.forward_flops(paper.make, paper.layers, paper.grid, OPEN)
+def sizes(model: Model) -> dict[str, planning.Size]:
+    return model.sizes
+
+
+@pytest.fixture(scope="session")
+def forward(paper: Planned, model: Model) -> planning.Table:
+    return planning.forward_flops(model.short, paper.grid)

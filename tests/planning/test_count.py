@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ccl import planning
 from ccl.cli.fit import resolve
-from ccl.cli.planned import Planned
+from ccl.cli.planned import Model, Needs, Planned
 from ccl.grid import Grid
 from ccl.model import DualStreamTransformer
 from ccl.planning.follow import inputs
 from ccl.tasks import PAPER_TASKS
-from ccl.types import CLOSED, OPEN, Route
+from ccl.types import ALONE, OPEN, Route, View
 from helpers.fakes import GRID
-from helpers.plans import GB, LAYERS, T, argv, tiny
+from helpers.plans import GB, T, argv, short, tiny
 
 
 def test_parameters_are_the_methods(sizes: dict[str, planning.Size]) -> None:
@@ -51,12 +50,14 @@ def test_the_final_run_takes_about_9000_hours(sizes: dict[str, planning.Size], f
     assert 320 * 12_000 * step / (0.4 * 989e12) / 3600 == pytest.approx(9000, rel=5e-3)
 
 
-def test_closed_directions_are_cheaper_and_the_mean_lies_between(paper: Planned, forward: planning.Table) -> None:
-    closed = planning.total(planning.forward_flops(paper.make, paper.layers, paper.grid, CLOSED))
+def test_closed_directions_are_cheaper_and_the_mean_lies_between(
+    paper: Planned, model: Model, forward: planning.Table
+) -> None:
+    closed = planning.total(planning.forward_flops(model.short, paper.grid, ALONE))
     tables = {OPEN: forward}
 
     def of(route: Route) -> planning.Table:
-        return tables[route] if route in tables else planning.forward_flops(paper.make, paper.layers, paper.grid, route)
+        return tables[route] if route in tables else planning.forward_flops(model.short, paper.grid, View(route))
 
     mean = planning.total(planning.mean_flops(of, PAPER_TASKS))
     assert closed < mean < planning.total(forward)
@@ -66,11 +67,11 @@ def test_closed_directions_are_cheaper_and_the_mean_lies_between(paper: Planned,
 def test_a_network_of_one_stream_has_a_plan() -> None:
     config = resolve(argv("model/wan14b.yaml", "data/shards.yaml", "audio.yaml"))
     planned = Planned(config, Grid(**config["grid"]))
-    table = planning.forward_flops(planned.make, planned.layers, planned.grid, CLOSED)
+    model = Needs().model(planned)
+    table = planning.forward_flops(model.short, planned.grid, ALONE)
     assert {part.split()[0] for part in table} == {"ends", "audio"}
     assert planning.total(table) / T == pytest.approx(0.75, abs=0.05)
-    with torch.device("meta"):
-        assert set(planning.parameters(planned.make(40))) == {"audio"}
+    assert {part for part, size in model.sizes.items() if size.all} == {"audio"}
 
 
 def measured(net: DualStreamTransformer, *, backward: bool) -> int:
@@ -86,18 +87,15 @@ def measured(net: DualStreamTransformer, *, backward: bool) -> int:
 
 
 def test_forward_flops_are_what_torch_counts_on_real_tensors() -> None:
-    planned = planning.total(planning.forward_flops(tiny, LAYERS, GRID, OPEN, text=6, batch=2))
+    planned = planning.total(planning.forward_flops(short(), GRID, text=6, batch=2))
     assert planned == pytest.approx(measured(tiny(), backward=False), rel=1e-3)
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
 def test_training_flops_are_what_torch_counts_on_real_tensors(lora: bool, checkpointing: bool) -> None:
-    def make(layers: int) -> DualStreamTransformer:
-        return tiny(layers, lora=lora)
-
-    forward = planning.forward_flops(make, 6, GRID, OPEN, text=6, batch=2)
-    found = planning.training_flops(forward, planning.parameters(make(6)), checkpointing=checkpointing)
+    forward = planning.forward_flops(short(lambda: tiny(6, lora=lora)), GRID, text=6, batch=2)
+    found = planning.training_flops(forward, planning.parameters(tiny(6, lora=lora)), checkpointing=checkpointing)
     real = measured(tiny(6, lora=lora, checkpointing=checkpointing), backward=True)
     # At toy size the first layer's inputs, which need no gradient, and the adapters' own weights show.
     assert found == pytest.approx(real, rel=0.1 if lora else 0.02)

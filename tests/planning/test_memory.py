@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ccl import planning
-from ccl.cli.planned import Planned
+from ccl.cli.planned import Model, Planned
 from ccl.planning.follow import Live, inputs
 from ccl.training.optimizer import OptimizerConfig
 from helpers.fakes import GRID, make_text
-from helpers.plans import GB, LAYERS, tiny
+from helpers.plans import GB, short, tiny
 
 
 @pytest.mark.parametrize(("gpus", "own", "shared"), [(8, 44.0, 39.4), (32, 11.0, 9.9), (64, 5.5, 4.9)])
@@ -19,13 +21,18 @@ def test_states_of_a_gpu_are_the_methods(
 ) -> None:
     for left_out, expected in (((), own), (("context projections",), shared)):
         parts = {part: size for part, size in sizes.items() if part not in left_out}
-        memory = planning.sharded(planning.states(parts, ema=True), parts, gpus=gpus, layers=40, ends=0, bf16=True)
+        each = sum(size.all for size in parts.values()) // 40
+        states = planning.states(parts, ema=True)
+        memory = planning.sharded(states, gpus=gpus, blocks=[each] * 40, ends=0, bf16=True)
         assert (memory.weights + memory.gradients + memory.optimizer) / GB == pytest.approx(expected, abs=0.06)
         assert memory.average == memory.weights
 
 
-def test_checkpointed_blocks_keep_their_tokens_alone(paper: Planned) -> None:
-    one, two = (planning.activations(paper.make, n, paper.grid, batch=1, checkpointing=True) for n in (1, 2))
+def test_checkpointed_blocks_keep_their_tokens_alone(paper: Planned, model: Model) -> None:
+    one, two = (
+        planning.activations(replace(model.short, kinds=(0,) * n), paper.grid, batch=1, checkpointing=True)
+        for n in (1, 2)
+    )
     assert two - one == 2 * (18_480 * 5120 + 158 * 1536)  # 7.6 GB over 40 blocks
 
 
@@ -61,5 +68,5 @@ def test_a_followed_step_lives_as_a_real_one_does() -> None:
             torch.autograd.backward([v.video.square().mean() + v.audio.square().mean()])
         return live.peak
 
-    planned = planning.activations(tiny, LAYERS, GRID, batch=2, text=6, bf16=False, checkpointing=False)
+    planned = planning.activations(short(), GRID, batch=2, text=6, bf16=False, checkpointing=False)
     assert planned == pytest.approx(real(), rel=0.05)

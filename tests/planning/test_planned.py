@@ -221,7 +221,7 @@ def test_sizes_that_no_network_has_are_told_by_their_part() -> None:
 
 def test_text_states_that_the_network_does_not_read_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.text has a dim of 64 and model\.net a text_dim of 128; "):
-        Needs().sizes(planned_of([*SMALL, "--model.text.init_args.dim", "64"]))
+        Needs().model(planned_of([*SMALL, "--model.text.init_args.dim", "64"]))
 
 
 def test_the_disk_is_that_of_latents_as_they_are_encoded() -> None:
@@ -231,4 +231,5 @@ def test_the_disk_is_that_of_latents_as_they_are_encoded() -> None:
     grid = planned.grid
     video = EmbeddedVideo().encode(torch.zeros(1, 3, grid.frames, grid.height, grid.width))
     audio = EmbeddedAudio().encode(torch.zeros(1, grid.samples), grid.t_a)
-    assert planned.stored_bytes()[0] == video.bfloat16().nbytes + audio.bfloat16().nbytes
+    model = Needs().model(planned)
+    assert planned.stored_bytes(model.short.net, model.text)[0] == video.bfloat16().nbytes + audio.bfloat16().nbytes

@@ -9,11 +9,11 @@ from typing import Any
 
 from ccl import planning
 from ccl.cli.parts import build
-from ccl.cli.planned import Needs, Planned
+from ccl.cli.planned import Model, Needs, Planned
 from ccl.cli.remedies import verdict
 from ccl.guidance import UCG2, Guidance
 from ccl.sampling import evaluated, times
-from ccl.types import CLOSED, OPEN, Route
+from ccl.types import CLOSED, OPEN, Route, View
 
 UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outside the module tree
 GB, TERA = 1e9, 1e12
@@ -21,13 +21,13 @@ GB, TERA = 1e9, 1e12
 
 def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list[str]:
     """The lines of a plan of training; `argv` is what it was read from."""
-    sizes, _, text = needs.sizes(planned)
-    grid, layers, length = planned.grid, planned.layers, text.length
+    model, grid = needs.model(planned), planned.grid
+    sizes = model.sizes
     joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
 
     @cache
     def forward_of(route: Route) -> planning.Table:
-        return planning.forward_flops(planned.make, layers, grid, route, text=length)
+        return planning.forward_flops(model.short, grid, View(route), text=model.text.length)
 
     needs.tell("FLOPs")
     forward = forward_of(OPEN if joint else CLOSED)
@@ -54,7 +54,7 @@ def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list
     lines.append(f"  mean over tasks       {flops_of(average)}; trained {step / average:.2f} times that")
 
     rows = table(planned, needs, args, step)
-    return [*lines, "", *rows, *disk(planned, sizes), *verdict(planned, needs, args.gpus, args.memory, argv)]
+    return [*lines, "", *rows, *disk(planned, model), *verdict(planned, needs, args.gpus, args.memory, argv)]
 
 
 def trains(size: planning.Size) -> str:
@@ -114,16 +114,16 @@ def table(planned: Planned, needs: Needs, args: Any, step: float) -> list[str]:
             f"adapters take few clips a step, and {planned.accumulated} are accumulated on each of {planned.processes} "
             f"processes: --trainer.accumulate_grad_batches {fewer} makes {planned.batch * planned.processes * fewer}"
         )
-    sizes, _, text = needs.sizes(planned)
-    if text.dim == 4096 and not sizes.get("text"):
+    model = needs.model(planned)
+    if model.text.dim == 4096 and not model.sizes.get("text"):
         lines.append(f"umT5-xxl adds {2 * UMT5_XXL / GB:.1f} GB to a GPU where prompts are not encoded beforehand")
     return lines
 
 
-def disk(planned: Planned, sizes: dict[str, planning.Size]) -> list[str]:
+def disk(planned: Planned, model: Model) -> list[str]:
     """What the checkpoints of a run take, and encoded clips."""
     each = planned.bytes_each
-    states = planning.states(sizes, ema=planned.ema, bytes_each=each)
+    states = planning.states(model.sizes, ema=planned.ema, bytes_each=each)
     one = states.weights + states.optimizer + states.average
     lines = []
     for callback in planned.config["trainer"]["callbacks"] or []:
@@ -134,7 +134,7 @@ def disk(planned: Planned, sizes: dict[str, planning.Size]) -> list[str]:
             kept = math.ceil(steps / given["every"]) if given["keep"] is None else given["keep"]
             total = one * (kept + count) / GB
             lines.append(f"Disk: {one / GB:.1f} GB a checkpoint, {kept} kept and {count} for good: {total:,.1f} GB")
-    latents, text = planned.stored_bytes()
+    latents, text = planned.stored_bytes(model.short.net, model.text)
     lines.append(
         f"Disk: {latents / 1e6:.2f} MB a clip of latents in bfloat16, at most {text / 1e6:.2f} MB of text states"
     )
@@ -143,14 +143,14 @@ def disk(planned: Planned, sizes: dict[str, planning.Size]) -> list[str]:
 
 def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
     """The lines of a plan of sampling."""
-    sizes, _, text = needs.sizes(planned)
+    sizes, _, short, text = needs.model(planned)
     needs.tell("a clip")
     sampling = planned.config["sampling"]
     node = sampling["guidance"]
     rule = UCG2() if node is None else build(Guidance, node, "sampling.guidance")
     size = sum(x.all for part, x in sizes.items() if part != "text")
     cost = planning.clip(
-        planned.make, planned.layers, size, planned.grid, rule,
+        short, size, planned.grid, rule,
         evaluated(times(sampling["steps"], sampling["shift"]), sampling["solver"]), text=text.length,
     )  # fmt: skip
     seconds = cost.flops / (args.mfu * args.tflops * TERA)

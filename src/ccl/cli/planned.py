@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -40,10 +40,6 @@ class Planned:
 
     config: dict[str, Any]
     grid: Grid
-
-    @property
-    def layers(self) -> int:
-        return int(self.config["model"]["net"]["init_args"]["layers"])
 
     @property
     def lora(self) -> LoRA | None:
@@ -114,20 +110,16 @@ class Planned:
                 "--trainer.strategy.init_args.tensor_parallel_size 1"
             )
 
-    def stored_bytes(self) -> tuple[int, int]:
+    def stored_bytes(self, net: DualStreamTransformer, text: TextEncoder) -> tuple[int, int]:
         """Bytes in bfloat16 of a clip's latents, and of its text states at full length; none where they train."""
         grid = self.grid
-        with torch.device("meta"):
-            net, text = self.make(1), self.text()
         video = 0 if net.ends.video is None else net.channels.video * grid.t_v * grid.latent_height * grid.latent_width
         audio = 0 if net.ends.audio is None else net.channels.audio * grid.t_a
         return 2 * (video + audio), 2 * text.length * text.dim * (not list(text.parameters()))
 
-    def make(self, layers: int) -> DualStreamTransformer:
-        """The network, of a number of layers, frozen and adapted as it trains."""
-        node = self.config["model"]["net"]
-        node = {**node, "init_args": {**node["init_args"], "layers": layers}}
-        net = build(DualStreamTransformer, node, "model.net")
+    def make(self) -> DualStreamTransformer:
+        """The network, frozen and adapted as it trains."""
+        net = build(DualStreamTransformer, self.config["model"]["net"], "model.net")
         if self.lora is not None:
             self.lora.adapt(net)
         if self.lora is not None or self.config["model"].get("freeze"):
@@ -151,6 +143,22 @@ def planned_of(argv: list[str]) -> Planned:
     return planned
 
 
+class Model(NamedTuple):
+    """What a plan reads of a model that is built without storage.
+
+    Args:
+        sizes: parameters by part.
+        ends: parameters outside the blocks.
+        short: the network.
+        text: the text encoder.
+    """
+
+    sizes: dict[str, planning.Size]
+    ends: int
+    short: planning.Short
+    text: TextEncoder
+
+
 class Needs:
     """What trainings hold on a GPU, each network followed once however many plans share it.
 
@@ -160,7 +168,7 @@ class Needs:
 
     def __init__(self, told: Callable[[int, int, str], None] = lambda done, of, now: None) -> None:
         self._told, self._done = told, 0
-        self._sizes: dict[str, tuple[dict[str, planning.Size], int, TextEncoder]] = {}
+        self._models: dict[str, Model] = {}
         self._peaks: dict[str, int] = {}
 
     def tell(self, now: str) -> None:
@@ -168,23 +176,25 @@ class Needs:
         self._told(self._done, self._done + 1, now)
         self._done += 1
 
-    def sizes(self, planned: Planned) -> tuple[dict[str, planning.Size], int, TextEncoder]:
-        """Parameters by part, those outside the blocks, and the text encoder; nothing is allocated."""
+    def model(self, planned: Planned) -> Model:
+        """The model; nothing is allocated."""
         key = json.dumps(planned.config["model"], default=str)
-        if key not in self._sizes:
+        if key not in self._models:
             self.tell("parameters")
             with torch.device("meta"):
-                net, text = planned.make(planned.layers), planned.text()
+                net, text = planned.make(), planned.text()
             check_width(text, net.text_dim)
-            self._sizes[key] = planning.parameters(net, text), planning.ends_of(net), text
-        return self._sizes[key]
+            sizes, ends = planning.parameters(net, text), planning.ends_of(net)
+            self._models[key] = Model(sizes, ends, planning.shorten(net), text)
+        return self._models[key]
 
     def states(self, planned: Planned, gpus: int) -> planning.Memory:
         """What one of so many GPUs holds between two steps, and of what others hold in one."""
-        sizes, ends, _ = self.sizes(planned)
-        memory = planning.states(sizes, ema=planned.ema, bytes_each=planned.bytes_each)
+        model = self.model(planned)
+        memory = planning.states(model.sizes, ema=planned.ema, bytes_each=planned.bytes_each)
         if planned.sharded:
-            return planning.sharded(memory, sizes, gpus=gpus, layers=planned.layers, ends=ends, bf16=planned.bf16)
+            blocks = model.short.block_sizes
+            return planning.sharded(memory, gpus=gpus, blocks=blocks, ends=model.ends, bf16=planned.bf16)
         if planned.bf16 and planned.bytes_each == 4:  # every GPU holds all of it, and autocast's copies
             return replace(memory, gathered=memory.weights / 2)
         return memory
@@ -192,12 +202,12 @@ class Needs:
     def memory(self, planned: Planned, gpus: int, *, checkpointing: bool | None = None) -> planning.Memory:
         """What one of so many GPUs holds at the worst moment, checkpointed as it is planned or as it is said."""
         again = planned.checkpointing if checkpointing is None else checkpointing
-        _, _, text = self.sizes(planned)
+        model = self.model(planned)
         key = json.dumps([planned.config["model"], planned.batch, planned.bf16, again], default=str)
         if key not in self._peaks:
             self.tell(f"a step of {planned.batch} clips, {'checkpointed' if again else 'activations kept'}")
             self._peaks[key] = planning.activations(
-                planned.make, planned.layers, planned.grid,
-                batch=planned.batch, text=text.length, bf16=planned.bf16, checkpointing=again,
+                model.short, planned.grid,
+                batch=planned.batch, text=model.text.length, bf16=planned.bf16, checkpointing=again,
             )  # fmt: skip
         return replace(self.states(planned, gpus), activations=self._peaks[key])

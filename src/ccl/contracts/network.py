@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from ccl import planning
 from ccl.contracts.base import Broken, Clause, apart, one_line, require
 from ccl.contracts.guidance import sampled
 from ccl.contracts.interaction import size
@@ -19,9 +20,6 @@ from ccl.contracts.sites import CLIPS, GRID, Sites, built, inputs
 from ccl.guidance import rules
 from ccl.interaction import Interaction, NoInteraction, Site
 from ccl.model import DualStreamTransformer, Output
-from ccl.planning.count import by_part
-from ccl.planning.follow import counting, faked
-from ccl.planning.follow import inputs as followed
 from ccl.types import ALONE, AV, OPEN, STREAMS, Route, Skip, View
 
 VIEWS = (View(OPEN), ALONE, View(Route(True, False)), View(OPEN, detach=AV(True, False)))
@@ -131,11 +129,8 @@ def is_counted_by_plan_as_the_interaction(part: Sites) -> str | None:
     """Products outside of its forward, or of the modules that it calls, would be taken for the streams'."""
     own, rest = counts(part.site, part.sites, part.make), without_any(part.site, part.sites)
     counted = sum(flops for key, flops in own.items() if key.startswith("interaction"))
-    trunk = part.made[part.site.layer].trunk() is not None  # whose products are counted among the ends
     for key, flops in rest.items():
-        require(
-            own[key] == flops or (trunk and key == "ends"), f"{own[key] - flops:.3g} FLOPs of it are counted as '{key}'"
-        )
+        require(own[key] == flops, f"{own[key] - flops:.3g} FLOPs of it are counted as '{key}'")
     if not part.made[part.site.layer].active:
         return None
     require(counted > 0, "it is active and no FLOP of it is counted")
@@ -155,14 +150,11 @@ def runs_in_bfloat16(part: Sites) -> None:
 def counts(site: Site, sites: tuple[Site, ...], make: Callable[[Site], Interaction]) -> dict[str, float]:
     """FLOPs of a forward through the block of one site, by part."""
 
-    def one(_: int) -> DualStreamTransformer:
+    with torch.device("meta"):
         net = built(sites, make)
-        net.blocks = nn.ModuleList([net.blocks[site.layer]])
-        return net
-
-    with faked(one, 1, GRID) as net, torch.no_grad(), counting() as counter:
-        net(*followed(net, GRID, CLIPS, 5), grid=GRID, extras=net.interaction.example(GRID, CLIPS))
-    return {key: flops.total for key, flops in by_part(counter).items()}
+    net.blocks = nn.ModuleList([net.blocks[site.layer]])
+    table = planning.forward_flops(planning.shorten(net), GRID, text=5, batch=CLIPS)
+    return {key: flops.total for key, flops in table.items()}
 
 
 @cache

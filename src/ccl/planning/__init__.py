@@ -1,8 +1,8 @@
 """What a training or a clip costs, before anything is bought: parameters, FLOPs, memory, time.
 
 Nothing is computed and nothing is estimated by formula where it can be followed: the network itself runs a step on
-tensors without storage, along the path that a GPU takes, and every product is counted and every byte that lives. Two
-networks of one and of two layers are enough, as all layers are alike.
+tensors without storage, along the path that a GPU takes, and every product is counted and every byte that lives. One
+block of each kind is enough, and two for memory, as blocks that are made alike cost the same.
 """
 
 from ccl.planning.count import (
@@ -17,6 +17,7 @@ from ccl.planning.count import (
     total,
     training_flops,
 )
+from ccl.planning.kinds import Short, shorten
 from ccl.planning.memory import Memory, activations, sharded, states
 from ccl.planning.sampled import Clip, clip
 
@@ -24,6 +25,7 @@ __all__ = [
     "Clip",
     "Flops",
     "Memory",
+    "Short",
     "Size",
     "Table",
     "activations",
@@ -34,6 +36,7 @@ __all__ = [
     "mean_flops",
     "parameters",
     "sharded",
+    "shorten",
     "states",
     "total",
     "training_flops",

@@ -1,25 +1,24 @@
 """Parameters and FLOPs, by the part of the method that they belong to.
 
-Every product of a followed forward is counted (ccl.planning.follow). One layer is enough, as all layers are alike.
+Every product of a followed forward is counted (ccl.planning.follow). One block of each kind is enough (.kinds).
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ccl.grid import Grid
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.planning.follow import Make, counting, extras, faked, inputs
+from ccl.planning.follow import Counting, extras, faked, inputs
+from ccl.planning.kinds import Short
 from ccl.tasks import Task
-from ccl.types import STREAMS, Route, View
+from ccl.types import STREAMS, WHOLE, Route, View
 
 # A parameter's name -> the part it belongs to; the first that matches.
 PARTS: tuple[tuple[str, str], ...] = (
@@ -27,7 +26,7 @@ PARTS: tuple[tuple[str, str], ...] = (
     (r"^blocks\.\d+\.interaction\.\w+\.context\.", "context tokens"),
     (r"^blocks\.\d+\.interaction\.a2v\.", "A2V"),
     (r"^blocks\.\d+\.interaction\.v2a\.", "V2A"),
-    (r"^blocks\.\d+\.interaction\.", "interaction"),
+    (r"^(?:blocks\.\d+\.interaction|trunk)\.", "interaction"),
     (r"lora_[ab]$", "adapters"),
     (r"^(?:blocks\.\d+\.)?video\.", "video"),
     (r"^(?:blocks\.\d+\.)?audio\.", "audio"),
@@ -47,7 +46,7 @@ class Size:
 
 
 def parameters(net: nn.Module, text: nn.Module | None = None) -> dict[str, Size]:
-    """Parameters by part: video, audio, A2V, V2A, context tokens, context projections, adapters, text."""
+    """Parameters by part: video, audio, A2V, V2A, context tokens and projections, interaction, adapters, text."""
     found: dict[str, Size] = {}
     for prefix, module in (("", net), ("text.", text)):
         for name, p in () if module is None else module.named_parameters():
@@ -80,56 +79,45 @@ class Flops:
         return self.linear + self.core
 
 
-# A module's name in a count -> the part that its FLOPs belong to. What a block calls of a module's own modules, without
-# calling it whole, is counted by those: queries, and keys and values of the text.
+# The module that computes something -> the part that its FLOPs belong to; the first that matches. An interaction's own
+# modules may have any names but those of its two directions.
 COUNTED: tuple[tuple[str, str], ...] = (
-    (r"\.blocks\.\d+\.(video|audio)\.(self_attn|cross_attn|ffn)$", r"\1 \2"),
-    (r"\.blocks\.\d+\.(video|audio)\.cross_attn\.(?!o$)\w+$", r"\1 cross_attn"),
-    (r"\.blocks\.\d+\.interaction\.(\w+)$", r"interaction \1"),
+    (r"\.blocks\.\d+\.(video|audio)\.(self_attn|cross_attn|ffn)\b", r"\1 \2"),
+    (r"\.blocks\.\d+\.interaction\.(a2v|v2a)\b", r"interaction \1"),
+    (r"\.(?:blocks\.\d+\.interaction|trunk)\b", "interaction"),
 )
 
 Table = dict[str, Flops]
-"""FLOPs by part: "video self_attn", "audio ffn", "interaction a2v", "ends", ..."""
+"""FLOPs by part: "video self_attn", "audio ffn", "interaction a2v", "interaction", "ends", ..."""
 
 
-def forward_flops(make: Make, layers: int, grid: Grid, route: Route, *, text: int = 512, batch: int = 1) -> Table:
-    """FLOPs of one forward of `batch` clips on a route, by part.
+def forward_flops(short: Short, grid: Grid, view: View = WHOLE, *, text: int = 512, batch: int = 1) -> Table:
+    """FLOPs of one forward of `batch` clips, by part.
 
     Args:
-        make: the network.
-        layers: it has.
+        short: the network.
         grid: of the clips.
-        route: who sees whom; a closed direction does not project the other stream's tokens.
+        view: who sees whom, and what is left out; a closed direction does not project the other stream's tokens.
         text: states of a prompt.
         batch: clips.
     """
-    with faked(make, 1, grid) as net, torch.no_grad(), counting() as counter:
-        net(*inputs(net, grid, batch, text), grid=grid, view=View(route), extras=extras(net, grid, batch))
-    return grown(by_part(counter), layers)
+    alike = short.alike([view])
+    layers = sorted(set(alike))
+    with faked(short, layers, grid) as net, torch.no_grad(), Counting() as counter:
+        net(*inputs(net, grid, batch, text), grid=grid, view=[view], extras=extras(net, grid, batch))
+    return by_part(counter, [alike.count(layer) for layer in layers])
 
 
-def by_part(counter: FlopCounterMode) -> Table:
-    """A count of one forward as FLOPs by part; "ends" are what the blocks leave over."""
-    counts = {name: _flops(ops) for name, ops in counter.flop_counts.items()}
-    table: Table = {"ends": counts["Global"]}
-    for name, flops in counts.items():
-        for pattern, key in COUNTED:
-            if found := re.search(pattern, name):
-                part = found.expand(key)
-                table[part] = table.get(part, Flops()) + flops
-                table["ends"] = table["ends"] + flops * -1.0
-                break
+def by_part(counter: Counting, counts: Sequence[int]) -> Table:
+    """A count of one forward as FLOPs by part; each block stands for so many. "ends" are what no part computes."""
+    table: Table = {"ends": Flops()}
+    for (name, op), flops in counter.places.items():
+        part = next((found.expand(key) for pattern, key in COUNTED if (found := re.search(pattern, name))), "ends")
+        block = re.search(r"\.blocks\.(\d+)\b", name)
+        flops *= 1 if block is None else counts[int(block[1])]
+        one = Flops(core=float(flops)) if "attention" in str(op) else Flops(linear=float(flops))
+        table[part] = table.get(part, Flops()) + one
     return table
-
-
-def _flops(counts: Mapping[Any, int]) -> Flops:
-    core = sum(n for op, n in counts.items() if "attention" in str(op))
-    return Flops(float(sum(counts.values()) - core), float(core))
-
-
-def grown(table: Table, layers: int) -> Table:
-    """The count of one layer as that of many."""
-    return {part: flops if part == "ends" else flops * layers for part, flops in table.items()}
 
 
 def training_flops(forward: Table, sizes: Mapping[str, Size], *, checkpointing: bool) -> float:

@@ -1,14 +1,17 @@
 """A network followed on tensors without storage, along the path that a GPU takes: what is called and what lives.
 
-`faked` is the world in which it runs, `inputs` and `picture` are what it is given, `counting` and `Live` watch it.
+`faked` is the world in which it runs, `inputs` and `extras` are what it is given, `Counting` and `Live` watch it.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,17 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_iter, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from ccl.grid import Grid
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import ImageEnds, Shown, with_mask
 from ccl.nn.layers import _RMS
-from ccl.types import AV, Route
-
-Make = Callable[[int], DualStreamTransformer]
-"""Makes the network with a number of layers."""
+from ccl.planning.kinds import Short, moved
+from ccl.types import AV, Route, View
 
 
 class Live(TorchDispatchMode):
@@ -78,12 +79,33 @@ class OnGPU(TorchFunctionMode):
         return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, mask, True)[0]
 
 
+class Counting(FlopCounterMode):
+    """FLOPs of each operation where they are computed: in the innermost module that runs.
+
+    Attributes:
+        places: FLOPs by the name of that module and by operation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+        self.places: Counter[tuple[str, Any]] = Counter()
+
+    def _count_flops(self, op: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        if op in self.flop_registry:
+            inner = max(self.mod_tracker.parents, key=lambda name: name.count("."))
+            self.places[inner, op] += self.flop_registry[op](*args, **kwargs, out_val=out)
+        return super()._count_flops(op, out, args, kwargs)
+
+
 @contextmanager
-def faked(make: Make, layers: int, grid: Grid, *, bf16: bool = True) -> Iterator[DualStreamTransformer]:
-    """A network of tensors without storage, in bfloat16 as a GPU gathers it, and the world in which it runs."""
+def faked(short: Short, layers: Sequence[int], grid: Grid, *, bf16: bool = True) -> Iterator[DualStreamTransformer]:
+    """The network with the blocks of these layers alone, in bfloat16 as a GPU gathers it, and the world where it runs.
+
+    It has no storage. Views name layers of the whole network.
+    """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        net = make(layers)
+        net = copy.deepcopy(short.net)
         for module in net.modules():
             if hasattr(module, "backend"):
                 module.backend = "sdpa"  # type: ignore[assignment]  # what is called where flash-attn is not installed, and holds the same
@@ -93,9 +115,15 @@ def faked(make: Make, layers: int, grid: Grid, *, bf16: bool = True) -> Iterator
                     module._parameters[name] = nn.Parameter(half, p.requires_grad)
         with torch.device("cpu"):
             net.layout(grid, torch.device("meta"))  # windows are lists that someone has to read
-        for block in net.blocks:
-            block.forward = _within(OnGPU, block.forward)  # also where checkpointing calls it again
+        net.blocks = short.blocks(layers, net)
+        net.forward = partial(_seeing, net.forward, layers)  # type: ignore[method-assign]
+        for part in (*net.blocks, *([] if net.trunk is None else [net.trunk])):
+            part.forward = _within(OnGPU, part.forward)  # also where checkpointing calls it again
         yield net
+
+
+def _seeing(forward: Callable[..., Any], layers: Sequence[int], *args: Any, view: Sequence[View], **kwargs: Any) -> Any:
+    return forward(*args, view=moved(view, layers), **kwargs)
 
 
 def _within(mode: type[TorchFunctionMode], call: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,10 +132,6 @@ def _within(mode: type[TorchFunctionMode], call: Callable[..., Any]) -> Callable
             return call(*args, **kwargs)
 
     return forward
-
-
-def counting() -> FlopCounterMode:
-    return FlopCounterMode(display=False, depth=99)
 
 
 def inputs(net: DualStreamTransformer, grid: Grid, batch: int, text: int) -> tuple[AV[Any], AV[Any], Tensor]:
@@ -119,12 +143,14 @@ def inputs(net: DualStreamTransformer, grid: Grid, batch: int, text: int) -> tup
 
 
 def extras(net: DualStreamTransformer, grid: Grid, batch: int) -> dict[str, Any]:
-    """What a batch must bring: the first pictures, for a network that is shown them."""
-    ends = net.video
-    if not isinstance(ends, ImageEnds):
-        return {}
-    latents = torch.empty(batch, net.channels.video, grid.t_v, grid.latent_height, grid.latent_width)
-    return {"image": Shown(with_mask(latents), torch.empty(batch, ends.image_tokens, ends.image_dim))}
+    """What a batch must bring: what the interaction needs, and first pictures for a network that is shown them."""
+    with torch.device("cpu"):
+        example = net.interaction.example(grid, batch)
+    found: dict[str, Any] = tree_map_only(Tensor, lambda x: x.to(next(net.parameters()).device), example)
+    if isinstance(net.video, ImageEnds):
+        latents = torch.empty(batch, net.channels.video, grid.t_v, grid.latent_height, grid.latent_width)
+        found["image"] = Shown(with_mask(latents), torch.empty(batch, net.video.image_tokens, net.video.image_dim))
+    return found
 
 
 def open_route(net: DualStreamTransformer) -> Route:

@@ -1,20 +1,23 @@
 """The memory that a training takes on a GPU: what it keeps of parameters, and what a step holds at its worst moment.
 
-The former follows from sizes alone. The latter is what a followed step of one layer and of two holds
-(ccl.planning.follow): as all layers are alike, it grows by the same for each.
+The former follows from sizes alone. The latter is followed (ccl.planning.follow) for a block of each kind, alone and
+before another: what it holds while it works, and what it leaves behind until its backward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor
 
 from ccl.grid import Grid
 from ccl.planning.count import Size
-from ccl.planning.follow import Live, Make, extras, faked, inputs, open_route
-from ccl.types import View
+from ccl.planning.follow import Live, extras, faked, inputs, open_route
+from ccl.planning.kinds import Short
+from ccl.types import AV, View
 
 Bytes = int | float
 
@@ -59,31 +62,81 @@ def states(sizes: Mapping[str, Size], *, ema: bool, bytes_each: int = 4) -> Memo
     )
 
 
-def sharded(whole: Memory, sizes: Mapping[str, Size], *, gpus: int, layers: int, ends: int, bf16: bool) -> Memory:
-    """One GPU's part under FSDP2, where parameters, gradients, moments and average are spread over all."""
-    each = (sum(sizes.values(), Size()).all - sizes.get("text", Size()).all - ends) / layers
+def sharded(whole: Memory, *, gpus: int, blocks: Sequence[int], ends: int, bf16: bool) -> Memory:
+    """One GPU's part under FSDP2, where parameters, gradients, moments and average are spread over all.
+
+    Args:
+        whole: unsharded.
+        gpus: over how many.
+        blocks: parameters of each.
+        ends: parameters outside the blocks.
+        bf16: whether blocks are gathered in bfloat16.
+    """
     cast = 2 if bf16 else 4
+    two = max(a + b for a, b in pairwise(blocks)) if len(blocks) > 1 else blocks[0]
     parts = {name: getattr(whole, name) / gpus for name in ("weights", "gradients", "optimizer", "average")}
-    return replace(whole, **parts, gathered=cast * (2 * each + ends) + 4 * each)
+    return replace(whole, **parts, gathered=cast * (two + ends) + 4 * max(blocks))
+
+
+class Step(NamedTuple):
+    """A followed step.
+
+    Args:
+        peak: the most bytes that live at once.
+        before: whether gradients reach the tokens of each stream where they enter the first block.
+        after: and where they leave the last.
+    """
+
+    peak: int
+    before: AV[bool]
+    after: AV[bool]
 
 
 def activations(
-    make: Make, layers: int, grid: Grid, *, batch: int, text: int = 512, bf16: bool = True, checkpointing: bool
+    short: Short, grid: Grid, *, batch: int, text: int = 512, bf16: bool = True, checkpointing: bool
 ) -> int:
-    """Bytes that a training step of `batch` clips holds at its worst moment, weights and their gradients apart."""
+    """Bytes that a training step of `batch` clips holds at its worst moment, weights and their gradients apart.
 
-    def peak(count: int) -> int:
-        with faked(make, count, grid, bf16=bf16) as net:
+    The worst moment is a block's backward pass, beside what all blocks before it keep for theirs.
+    """
+    views = [View(open_route(short.net))]
+    steps: dict[tuple[tuple[int, ...], AV[bool]], Step] = {}
+
+    def step(layers: tuple[int, ...], reached: AV[bool]) -> Step:
+        """Of the blocks of these layers alone, behind others that train where gradients reach the tokens."""
+        if (layers, reached) not in steps:
+            found = followed(layers, reached)
+            steps[layers, reached] = steps[layers, found.before] = found
+        return steps[layers, reached]
+
+    def followed(layers: tuple[int, ...], reached: AV[bool]) -> Step:
+        before, after = [reached], [reached]
+        with faked(short, layers, grid, bf16=bf16) as net:
             net.checkpointing = checkpointing
             for p in net.parameters():  # as sharding does: a block's gradients leave when they are there
                 if p.requires_grad:
                     p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-            args = inputs(net, grid, batch, text)
+            net.blocks[0].register_forward_pre_hook(lambda block, given: before.append(graded(given[0])))
+            net.blocks[-1].register_forward_hook(lambda block, given, out: after.append(graded(out[0])))
+            x, t, states = inputs(net, grid, batch, text)
+            x = AV.zip(lambda z, yes: z.requires_grad_(yes), x, reached)
             with Live(net.parameters()) as live:
-                v, losses = net(*args, grid=grid, view=View(open_route(net)), extras=extras(net, grid, batch))
-                parts = [x.square().mean() for x in v if x is not None] + [x.mean() for x in losses.values()]
-                torch.autograd.backward([sum(parts)])
-            return live.peak
+                v, losses = net(x, t, states, grid=grid, view=views, extras=extras(net, grid, batch))
+                loss: Any = sum([z.square().mean() for z in v if z is not None] + [z.mean() for z in losses.values()])
+                if loss.requires_grad:
+                    loss.backward()
+            return Step(live.peak, *(seen[min(1, len(seen) - 1)] for seen in (before, after)))  # later is once more
 
-    one = peak(1)
-    return one if layers == 1 else one + (layers - 1) * (peak(2) - one)
+    alike = short.alike(views)
+    worst = kept = 0
+    reached = step((alike[0],), AV(False, False)).before
+    for layer in alike:
+        alone = step((layer,), reached)
+        worst = max(worst, kept + alone.peak)
+        kept += step((layer, layer), reached).peak - step((layer,), alone.after).peak
+        reached = alone.after
+    return worst
+
+
+def graded(x: AV[Any]) -> AV[bool]:
+    return AV(*(isinstance(z, Tensor) and z.requires_grad for z in x))

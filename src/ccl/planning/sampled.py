@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from functools import partial
+from typing import Any, NamedTuple, get_args
 
 import torch
 
 from ccl.grid import Grid
 from ccl.guidance import Guidance, guided
 from ccl.guidance.base import used
-from ccl.planning.follow import Live, Make, counting, extras, faked, inputs, open_route
+from ccl.planning.follow import Counting, Live, extras, faked, inputs, open_route
+from ccl.planning.kinds import Short
 from ccl.planning.memory import Bytes
 from ccl.types import AV, Text, View
 
@@ -35,28 +37,24 @@ class Clip:
     evaluations: int
 
 
-def clip(
-    make: Make, layers: int, size: int, grid: Grid, guidance: Guidance, times: Sequence[float], *, text: int = 512
-) -> Clip:
+def clip(short: Short, size: int, grid: Grid, guidance: Guidance, times: Sequence[float], *, text: int = 512) -> Clip:
     """The cost of one clip of both streams, or of the one that the network has.
 
     Args:
-        make: the network.
-        layers: it has.
+        short: the network.
         size: its parameters.
         grid: of the clip.
         guidance: the rule; its passes of a time run as one batch.
         times: at which the solver asks for a velocity, as `ccl.sampling.evaluated` says.
         text: states of a prompt.
     """
+    route, generated = open_route(short.net), AV(*(ends is not None for ends in short.net.ends))
     sees: dict[tuple[View, ...], list[float]] = {}  # a rule may have other passes at other times
-    with faked(make, 1, grid) as net:
-        route, generated = open_route(net), AV(*(ends is not None for ends in net.ends))
     for t in times:
         sees.setdefault(tuple(one.view for one in used(guidance.passes(route, t), generated)), []).append(t)
 
-    def run(count: int, t: float) -> tuple[int, int]:
-        with faked(make, count, grid) as net, torch.no_grad():
+    def run(t: float, *layers: int) -> Run:
+        with faked(short, layers, grid) as net, torch.no_grad():
             x, told, states = inputs(net, grid, 1, text)
             given: dict[str, Any] = {
                 "nulls": x.map(torch.empty_like),
@@ -65,16 +63,34 @@ def clip(
             }
             texts = dict.fromkeys(get_args(Text), states)
             velocity = guided(net, guidance, route, texts, grid=grid, **given)
-            with Live(net.parameters()) as live, counting() as counter:
+            with Live(net.parameters()) as live, Counting() as counter:
                 velocity(x, told, t)
                 once = counter.get_total_flops()
                 velocity(x, told, t)  # keys and values of the text are there now
-            return live.peak, counter.get_total_flops() - once
+            return Run(live.peak, counter.get_total_flops() - once)
 
     flops = rest = passes = 0
     for views, at in sees.items():
-        (low, one), (high, two) = run(1, at[0]), run(2, at[0])
-        flops += (one + (layers - 1) * (two - one)) * len(at)
-        rest = max(rest, low + (layers - 1) * (high - low))
+        whole = together(partial(run, at[0]), short.alike(views))
+        flops += whole.flops * len(at)
+        rest = max(rest, whole.peak)
         passes += len(views) * len(at)
     return Clip(2.0 * size, rest, flops, passes / len(times), len(times))
+
+
+class Run(NamedTuple):
+    """An evaluation: the most bytes that live at once, and its FLOPs."""
+
+    peak: int
+    flops: int
+
+
+def together(run: Callable[..., Run], alike: Sequence[int]) -> Run:
+    """An evaluation of the whole network from those of one block and of two of each kind.
+
+    What each block keeps (keys and values of the text) lies there while any of them works.
+    """
+    one = {layer: run(layer) for layer in set(alike)}
+    more = {layer: Run(*(b - a for a, b in zip(one[layer], run(layer, layer), strict=True))) for layer in one}
+    ends = max(one[layer].peak - more[layer].peak for layer in one), one[alike[0]].flops - more[alike[0]].flops
+    return Run(*(end + sum(more[layer][i] for layer in alike) for i, end in enumerate(ends)))

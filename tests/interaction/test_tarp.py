@@ -123,3 +123,6 @@ def test_audio_positions_share_the_frames_axis() -> None:
     torch.testing.assert_close(audio_positions(grid), j * 31 / 157)
     torch.testing.assert_close(audio_positions(grid, "duration"), j * 0.19676, rtol=1e-4, atol=0)  # Ovi's factor
     torch.testing.assert_close(audio_positions(grid, "none"), j)
+    for align in (TARP, Global):
+        with pytest.raises((ValueError, TypeError), match="rescale"):  # the types of the tests refuse it, too
+            align(rescale="idnex")

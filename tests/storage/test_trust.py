@@ -23,7 +23,7 @@ from ccl.codecs import EmbeddedAudio
 from ccl.files import FileError
 from ccl.files.yamltext import read_yaml
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, Site
+from ccl.interaction import CCA, TARP, Global, Site
 from ccl.model import DualStreamTransformer
 from ccl.model.stream import WanStream
 from ccl.storage.model_folder import export, load_model, save_model
@@ -399,6 +399,8 @@ SIZES = {"head_dim": 12, "text_dim": 16, "layers": 1}
         (DualStreamTransformer, {**SIZES, "patch": -2}, "patch is -2"),
         (DualStreamTransformer, {**SIZES, "freq_dim": -2}, "freq_dim is -2"),
         (DualStreamTransformer, {**SIZES, "rescale": float("nan")}, "rescale is nan"),
+        (TARP, {"rescale": float("inf")}, "rescale is inf"),
+        (Global, {"rescale": 0.0}, "rescale is 0.0"),
         (CCA, {"num_context_audio": -1}, "num_context is -1 for audio"),
     ],
 )

@@ -11,13 +11,16 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from math import inf
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ccl import arguments
 from ccl.grid import Grid
+from ccl.nn.rope import temporal_angles, video_angles
 from ccl.types import AV
 
 Centre = Literal["paper", "proportional", "true"]
@@ -65,6 +68,15 @@ class Directions(NamedTuple):
     v2a: Groups
 
 
+def check_rescale(rescale: Rescale | float) -> None:
+    """ValueError where it is neither one of the words nor a positive factor."""
+    if isinstance(rescale, str):
+        if rescale not in get_args(Rescale):
+            raise ValueError(f"rescale is {rescale!r}; it must be {', '.join(get_args(Rescale))} or a positive number")
+    elif not isinstance(rescale, float | int) or isinstance(rescale, bool) or not 0 < rescale < inf:
+        raise ValueError(f"rescale is {arguments.told(rescale)}; a factor must be a positive number")
+
+
 def audio_positions(grid: Grid, rescale: Rescale | float = "index") -> Float[Tensor, " l"]:
     """Times of the audio tokens in units of latent frames (decision 1).
 
@@ -72,7 +84,7 @@ def audio_positions(grid: Grid, rescale: Rescale | float = "index") -> Float[Ten
     a number is the factor itself.
     """
     j = torch.arange(grid.t_a, dtype=torch.float64)
-    if isinstance(rescale, float):
+    if not isinstance(rescale, str):
         return j * rescale
     if rescale == "none":
         return j
@@ -81,6 +93,17 @@ def audio_positions(grid: Grid, rescale: Rescale | float = "index") -> Float[Ten
 
 def video_positions(grid: Grid) -> Float[Tensor, " l"]:
     return torch.arange(grid.t_v, dtype=torch.float64)
+
+
+def own_angles(positions: AV[Tensor], grid: Grid, head_dim: int) -> AV[Tensor]:
+    """How self-attention turns each stream: video by time, height and width, audio by time on that share of its heads.
+
+    Args:
+        positions: times of the latent frames and of the audio tokens.
+        grid: of the clip.
+        head_dim: of a head, both streams'.
+    """
+    return AV(video_angles(positions.video, grid.h, grid.w, head_dim), temporal_angles(positions.audio, head_dim))
 
 
 class Alignment(ABC):
@@ -106,7 +129,8 @@ class Global(Alignment):
         rescale: of the audio positions; "none" is standard RoPE on both streams, as before TARP.
     """
 
-    def __init__(self, rescale: Rescale = "none") -> None:
+    def __init__(self, rescale: Rescale | float = "none") -> None:
+        check_rescale(rescale)
         self.rescale = rescale
 
     def groups(self, grid: Grid) -> Directions:
@@ -143,10 +167,11 @@ class TARP(Alignment):
         rescale: of the audio positions; see `audio_positions`.
     """
 
-    def __init__(self, centre: Centre = "paper", edges: Edges = "mask", rescale: Rescale = "index") -> None:
+    def __init__(self, centre: Centre = "paper", edges: Edges = "mask", rescale: Rescale | float = "index") -> None:
+        check_rescale(rescale)
         self.centre: Centre = centre
         self.edges: Edges = edges
-        self.rescale: Rescale = rescale
+        self.rescale = rescale
 
     def positions(self, grid: Grid) -> AV[Tensor]:
         return AV(video_positions(grid), audio_positions(grid, self.rescale))

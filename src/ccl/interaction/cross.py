@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.interaction.align import Alignment, Directions, Groups
+from ccl.interaction.align import Alignment, Directions, Groups, own_angles
 from ccl.interaction.base import Interaction, Seen, Site, Update, Where
 from ccl.interaction.context import ContextTokens
 from ccl.nn.attention import Backend, attention, heads
 from ccl.nn.grouped import grouped_attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
-from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles, video_angles
+from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles
 from ccl.types import AV
 
 Rotation = Literal["share", "temporal", "full"]
@@ -205,7 +205,7 @@ class CrossModal(Interaction):
         frames, tokens = self.align.positions(grid)
         d = self.head_dim
         if self.rotation == "share":
-            table = AV(video_angles(frames, grid.h, grid.w, d), temporal_angles(tokens, d))
+            table = own_angles(AV(frames, tokens), grid, d)
         else:
             turn = temporal_angles if self.rotation == "temporal" else angles
             table = AV(turn(frames, d).repeat_interleave(grid.h * grid.w, 0), turn(tokens, d))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.interaction.align import Rescale, audio_positions, video_positions
+from ccl.interaction.align import Rescale, audio_positions, check_rescale, own_angles, video_positions
 from ccl.interaction.base import Interaction, Site
 from ccl.interaction.none import NoInteraction
 from ccl.model.block import BlockCache, Common, DualBlock, Here, Rows, summed
@@ -27,7 +26,7 @@ from ccl.model.prepared import Prepared, together
 from ccl.model.stream import WanStream
 from ccl.nn.attention import Backend
 from ccl.nn.layers import initialise
-from ccl.nn.rope import Rotary, rotary, temporal_angles, video_angles
+from ccl.nn.rope import Rotary, rotary
 from ccl.types import ALONE, AV, STREAMS, Closed, View
 
 
@@ -89,8 +88,7 @@ class DualStreamTransformer(nn.Module):
             arguments.number(name, size, 1, arguments.WIDEST, whole=True)
         for name, size in {"layers": layers, "patch": patch}.items():
             arguments.number(name, size, 1, arguments.DEEPEST, whole=True)
-        if isinstance(rescale, float) and not 0 < rescale < inf:
-            raise ValueError(f"rescale is {rescale}; a factor must be a positive number")
+        check_rescale(rescale)
         streams: AV[Any] = AV(video, audio)
         for name, stream in streams._asdict().items():
             if stream is None:
@@ -287,11 +285,8 @@ class DualStreamTransformer(nn.Module):
             if len(self._layouts) >= 8:
                 self._layouts.clear()
             with torch.inference_mode(False), torch.no_grad():
-                d = self.head_dim
-                angle = AV(
-                    video_angles(video_positions(grid), grid.h, grid.w, d),
-                    temporal_angles(audio_positions(grid, self.rescale), d),
-                )
+                positions = AV(video_positions(grid), audio_positions(grid, self.rescale))
+                angle = own_angles(positions, grid, self.head_dim)
                 rope: AV[Rotary] = angle.map(lambda a: rotary(a, self.dtype).to(device))
                 self._layouts[key] = Common(rope, self.interaction.layout(grid, device))
         return self._layouts[key]

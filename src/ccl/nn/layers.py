@@ -32,6 +32,7 @@ class Linear(nn.Linear):
         out_features: width of the output.
         init: "xavier" as Wan's linears, "normal" N(0, 0.02) as its text and time embeddings, "zero" for the last
             projection of a new path, so that step 0 is what was there before; "default" is torch's own.
+        gain: what "xavier" is multiplied by.
     """
 
     def __init__(
@@ -40,15 +41,16 @@ class Linear(nn.Linear):
         out_features: int,
         *,
         init: Literal["xavier", "normal", "zero", "default"] = "xavier",
+        gain: float = 1.0,
     ) -> None:
-        self.init = init  # torch's constructor calls reset_parameters
+        self.init, self.gain = init, gain  # torch's constructor calls reset_parameters
         super().__init__(in_features, out_features)
 
     def reset_parameters(self) -> None:
         if self.init == "default":
             return super().reset_parameters()
         if self.init == "xavier":
-            nn.init.xavier_uniform_(self.weight)
+            nn.init.xavier_uniform_(self.weight, self.gain)
         elif self.init == "normal":
             nn.init.normal_(self.weight, std=0.02)
         else:

@@ -74,7 +74,7 @@ def check_rescale(rescale: Rescale | float) -> None:
         if rescale not in get_args(Rescale):
             raise ValueError(f"rescale is {rescale!r}; it must be {', '.join(get_args(Rescale))} or a positive number")
     elif not isinstance(rescale, float | int) or isinstance(rescale, bool) or not 0 < rescale < inf:
-        raise ValueError(f"rescale is {arguments.told(rescale)}; a factor must be a positive number")
+        raise ValueError(f"rescale is {arguments.described(rescale)}; a factor must be a positive number")
 
 
 def audio_positions(grid: Grid, rescale: Rescale | float = "index") -> Float[Tensor, " l"]:

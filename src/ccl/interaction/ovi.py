@@ -1,0 +1,103 @@
+"""Ovi's fusion: each stream reads the other by the queries with which it reads the text (arXiv 2510.01284).
+
+X += o(A(q, text) + A(R q, R norm(k(LN Y)))), with v(LN Y) as values: q and o are those of the stream's own text
+attention, R turns by each stream's own positions, and Y is the other stream after its self-attention. Nothing is
+windowed, gated or modulated by time. b batch, l query tokens, m source tokens, h heads, p head width.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ccl.grid import Grid
+from ccl.interaction.align import Rescale, audio_positions, check_rescale, own_angles, video_positions
+from ccl.interaction.base import Interaction, Seen, Site, Update, Where
+from ccl.nn.attention import Backend, attention, heads
+from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
+from ccl.nn.rope import Rotary, rotary, rotate
+from ccl.types import AV
+
+NAMES = "k_fusion|v_fusion|pre_attn_norm_fusion|norm_k_fusion"
+
+
+class FusionAttention(nn.Module):
+    """One direction: what the queries of one stream read of the other, before the output projection. Names are Ovi's.
+
+    Args:
+        width: of the query stream.
+        source: width of the other stream; Ovi's are equal.
+        head_dim: of a head.
+        gain: of the linears' first weights.
+        backend: which attention kernel.
+    """
+
+    def __init__(self, width: int, source: int, head_dim: int, *, gain: float, backend: Backend) -> None:
+        super().__init__()
+        self.head_dim, self.backend = head_dim, backend
+        self.pre_attn_norm_fusion = LayerNorm(source)
+        self.k_fusion = Linear(source, width, gain=gain)
+        self.v_fusion = Linear(source, width, gain=gain)
+        self.norm_k_fusion = RMSNorm(width)
+
+    def forward(
+        self,
+        q: Float[Tensor, "b l h p"],
+        source: Float[Tensor, "b m w"] | None,
+        rope: tuple[Float[Tensor, "l n 2"], Float[Tensor, "m n 2"]],
+    ) -> Float[Tensor, "b l h p"] | Float[Tensor, ""] | None:
+        """What is added to what the heads read of the text; on a closed route (no source) nothing.
+
+        Args:
+            q: of text attention, without positions.
+            source: the other stream.
+            rope: tables of the query stream and of the source.
+        """
+        if source is None:
+            used = self.training and torch.is_grad_enabled()
+            return keep_in_use(q.new_zeros(()), self.parameters()) if used else None
+        y = self.pre_attn_norm_fusion(source)
+        v = heads(self.v_fusion(y), self.head_dim)
+        k = rotate(heads(self.norm_k_fusion(self.k_fusion(y)), self.head_dim), rope[1]).to(v.dtype)
+        return attention(rotate(q, rope[0]).to(v.dtype), k, v, backend=self.backend)
+
+
+class OviFusion(Interaction):
+    """Both directions, inside text attention. The video stream's own linears start ten times smaller, as Ovi's do.
+
+    Args:
+        site: where it stands, given by the network.
+        rescale: of the audio positions, as the network's own; Ovi's is 0.19676, of 31 latent frames and 121 / 24 s at
+            31.25 latents/s.
+    """
+
+    at: ClassVar[tuple[Where, ...]] = ("text",)
+    starts_at_zero: ClassVar[bool] = False
+    upstream: ClassVar[tuple[tuple[str, str], ...]] = (
+        (rf"\.video\.cross_attn\.({NAMES})\.", r".interaction.a2v.\1."),
+        (rf"\.audio\.cross_attn\.({NAMES})\.", r".interaction.v2a.\1."),
+    )
+
+    def __init__(self, site: Site, *, rescale: Rescale | float = 0.19676) -> None:
+        super().__init__()
+        check_rescale(rescale)
+        self.rescale, self.head_dim = rescale, site.head_dim
+        # fusion.py divides the fusion's weights by 10 in video_model alone, after drawing those of both.
+        self.a2v = FusionAttention(site.video, site.audio, site.head_dim, gain=0.1, backend=site.backend)
+        self.v2a = FusionAttention(site.audio, site.video, site.head_dim, gain=1.0, backend=site.backend)
+
+    def forward(self, where: Where, seen: Seen) -> Update:
+        (q, source, route, rope), video, audio = (seen.q, seen.source, seen.route, seen.layout), None, None
+        if q.video is not None:
+            video = self.a2v(q.video, source.audio if route.a2v else None, (rope.video, rope.audio))
+        if q.audio is not None:
+            audio = self.v2a(q.audio, source.video if route.v2a else None, (rope.audio, rope.video))
+        return Update(AV(video, audio))
+
+    def layout(self, grid: Grid, device: torch.device) -> AV[Rotary]:
+        dtype = next(self.parameters()).dtype
+        angles = own_angles(AV(video_positions(grid), audio_positions(grid, self.rescale)), grid, self.head_dim)
+        return angles.map(lambda angle: rotary(angle, dtype).to(device))

@@ -20,6 +20,8 @@ from ccl.interaction.avlink import Times, places
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import WanStream
 from ccl.nn.layers import EPS
+from ccl.planning.count import forward_flops
+from ccl.planning.kinds import shorten
 from ccl.types import ALONE, AV, CLOSED, OPEN, Route, View
 from helpers import ROOT
 
@@ -269,6 +271,17 @@ def test_bfloat16_autocast_stays_near_float32() -> None:
         near = link("before", one).add
     for a, b in zip(near, exact, strict=True):
         assert (a.float() - b).norm() / b.norm() < 0.02
+
+
+@pytest.mark.parametrize("layers, active", [([1], 1), (2, 2)])
+def test_a_plan_counts_the_blocks_that_are_there(layers: Any, active: int) -> None:
+    with torch.device("meta"):
+        counted = forward_flops(shorten(net(3, layers=layers)), GRID)["interaction"].total
+    w, v, a = WIDTH.audio, GRID.s_v, GRID.t_a
+    products = WIDTH.video * v + WIDTH.audio * a  # in, and back
+    block = 4 * w * products + 2 * (4 + 8) * w * w * (v + a) + 4 * w * (v + a) ** 2
+    trunk = 2 * (256 * w + 7 * w * w) * (GRID.t_v + 1)  # each frame may have a time of its own
+    assert counted == active * block + trunk
 
 
 # Trained as its configs say

@@ -156,6 +156,8 @@ def solved(**changed: Any) -> Any:
         (lambda: solved(held=Held(AV(VIDEO[..., :1], None), AV(MASK, None))), "^held.clean.video is"),
         (lambda: solved(held=Held(AV(VIDEO, None), AV(MASK[:, :1], None))), "^held.mask.video is"),
         (lambda: solved(held=Held(AV(VIDEO, None), AV(MASK.float(), None))), "^held.mask.video is .* bool"),
+        (lambda: solved(held=Held(AV(VIDEO, None), AV(MASK, None), AV(0.1, 0.0))), "^held.time.video is 0.1, and"),
+        (lambda: solved(held=Held(AV(VIDEO, None), AV(MASK, None), AV(2.0, 0.0))), "^held.time.video is 2.0; it"),
         *((lambda k=k, v=v: Grid(**{k: v}), f"grid.{k} is") for k in ("frames", "height", "sample_rate", "patch",
           "latent_rate", "stride_time") for v in (0, -2)),
     ],

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": LEAVES | {"media", "rows", "weights"},  # knows nothing of what made the clips
     # Where the parts meet.
     "planning": VALUES | {"guidance", "model", "nn", "tasks"},
-    "storage": LEAVES | {"codecs", "image", "model", "sampling", "text", "weights"},
+    "storage": LEAVES | {"codecs", "image", "model", "sampling", "tasks", "text", "weights"},
     "training": LEAVES | {"codecs", "flow", "image", "model", "storage", "tasks", "text", "weights"},
     "generation": LEAVES
     | {"__version__", "codecs", "guidance", "image", "media", "model", "rows", "sampling", "storage", "tasks", "text"}

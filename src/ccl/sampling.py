@@ -1,7 +1,7 @@
 """Solvers of dx/dt = v(x, t) from noise (t = 1) to data (t = 0), as plain functions; the time convention is flow.py's.
 
 B clips, T latent frames. A solver moves an AV pair of latents through given times and knows nothing of networks,
-guidance or conditions; `solve` adds what is held clean: a whole given stream (a2v, v2a) or the first latent frame.
+guidance or conditions; `solve` adds what is held: a whole given stream (a2v, v2a) or the first latent frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ccl import arguments
-from ccl.flow import check_shift, expand, shift_time
+from ccl.flow import check_shift, expand, interpolate, shift_time
 from ccl.guidance import Guidance
 from ccl.types import AV, STREAMS
 
@@ -115,18 +115,31 @@ SOLVERS: dict[str, Callable[..., AV[Any]]] = {"euler": euler, "heun": heun, "uni
 
 
 class Held(NamedTuple):
-    """Latent frames that are given: they stay exactly as they are, and the network sees them at t = 0.
+    """Latent frames that are given: they come out exactly as they are, and the network sees them at one time alone.
 
     Args:
         clean: latents (B, C, T, ...) of each stream, None where nothing of it is given.
         mask: (B, T) bool, true where a latent frame is given; None with clean.
+        time: at which the network sees them, 0 clean (AV-Link: 0.04 and 0.2).
+        noise: that is then mixed into them, of clean's shape; needed where time is above 0.
     """
 
     clean: AV[Any] = AV(None, None)
     mask: AV[Any] = AV(None, None)
+    time: AV[float] = AV(0.0, 0.0)
+    noise: AV[Any] = AV(None, None)
+
+    @property
+    def seen(self) -> AV[Any]:
+        """The given frames as the network sees them."""
+
+        def one(clean: Tensor, noise: Tensor | None, time: float) -> Tensor:
+            return clean if noise is None or not time else interpolate(clean, noise, torch.tensor([time]).to(clean))
+
+        return AV.zip(one, self.clean, self.noise, self.time)
 
     def impose(self, x: AV[Any]) -> AV[Any]:
-        """x with the given frames in their place."""
+        """x with the given frames in their place, as clean latents."""
         return AV(*(impose(z, c, m) for z, c, m in zip(x, self.clean, self.mask, strict=True)))
 
     def still(self, v: AV[Any]) -> AV[Any]:
@@ -135,7 +148,8 @@ class Held(NamedTuple):
 
     def times(self, x: AV[Any], t: float) -> AV[Any]:
         """(B,) or (B, T) of each stream."""
-        return AV(*(None if z is None else frame_times(z, t, m) for z, m in zip(x, self.mask, strict=True)))
+        each = zip(x, self.mask, self.time, strict=True)
+        return AV(*(None if z is None else frame_times(z, t, m, own) for z, m, own in each))
 
 
 def solve(
@@ -165,22 +179,25 @@ def solve(
     check_solver(solver)
     check_conditions(noise, times, held)
 
-    def velocity(x: AV[Any], t: float) -> AV[Any]:
-        return held.still(net_velocity(held.impose(x), held.times(x, t), t))
+    seen = held._replace(clean=held.seen)
 
-    return held.impose(SOLVERS[solver](velocity, held.impose(noise), times, progress))
+    def velocity(x: AV[Any], t: float) -> AV[Any]:
+        return held.still(net_velocity(seen.impose(x), held.times(x, t), t))
+
+    return held.impose(SOLVERS[solver](velocity, seen.impose(noise), times, progress))
 
 
 def check_conditions(noise: Any, times: Any, held: Any) -> None:
     """ValueError where the arguments of `solve` do not fit each other; the times are looked at, and live on the CPU."""
-    arguments.instance("held", held, Held, "Held(clean, mask)")
-    clean, mask = held
-    for name, pair in (("noise", noise), ("held.clean", clean), ("held.mask", mask)):
+    arguments.instance("held", held, Held, "Held(clean, mask, time, noise)")
+    clean, mask, own, mixed = held
+    for name, pair in (("noise", noise), ("held.clean", clean), ("held.mask", mask), ("held.noise", mixed)):
         arguments.instance(name, pair, AV, "AV(video, audio), None for no stream")
     arguments.tensor("times", times, "n")
     if not bool((times[1:] < times[:-1]).all()) or times[0] > 1 or times[-1] < 0:
         raise ValueError(f"times are {times[0]:g} to {times[-1]:g}; they must fall from 1 (noise) to 0 (clean)")
-    for stream, z, c, m in zip(STREAMS, noise, clean, mask, strict=True):
+    for stream, z, c, m, at, e in zip(STREAMS, noise, clean, mask, own, mixed, strict=True):
+        arguments.number(f"held.time.{stream}", at, 0, 1)
         if z is not None:
             arguments.tensor(f"noise.{stream}", z, "B", "C", *"THW"[: max(1, getattr(z, "ndim", 3) - 2)])
         if (c is None) != (m is None):
@@ -190,6 +207,10 @@ def check_conditions(noise: Any, times: Any, held: Any) -> None:
             arguments.tensor(f"held.mask.{stream}", m, len(z), z.shape[2], floats=False)
             if m.dtype != torch.bool:
                 raise ValueError(f"held.mask.{stream} is {arguments.described(m)}; it must be of bool")
+            if e is not None:
+                arguments.tensor(f"held.noise.{stream}", e, *c.shape)
+            elif at:
+                raise ValueError(f"held.time.{stream} is {at:g}, and held.noise.{stream} is None; it is mixed of both")
 
 
 def impose(x: Tensor | None, clean: Tensor | None, mask: Bool[Tensor, "b t"] | None) -> Tensor | None:
@@ -197,13 +218,11 @@ def impose(x: Tensor | None, clean: Tensor | None, mask: Bool[Tensor, "b t"] | N
     return x if x is None or clean is None or mask is None else torch.where(expand(mask, x), clean, x)
 
 
-def frame_times(x: Tensor, t: float, mask: Bool[Tensor, "b t"] | None) -> Tensor:
-    """(B,) times or, where some frames are given, (B, T) with 0 there."""
-    if mask is None:
-        return torch.full((x.shape[0],), t, device=x.device)
-    if mask.all():
-        return torch.zeros(x.shape[0], device=x.device)
-    return torch.where(mask, 0.0, t)
+def frame_times(x: Tensor, t: float, mask: Bool[Tensor, "b t"] | None, own: float = 0.0) -> Tensor:
+    """(B,) times or, where some frames are given, (B, T) with their own there."""
+    if mask is None or mask.all():
+        return torch.full((x.shape[0],), t if mask is None else own, device=x.device)
+    return torch.where(mask, own, t)
 
 
 def _move(x: AV[Any], dt: float, v: AV[Any]) -> AV[Any]:

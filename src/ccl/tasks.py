@@ -13,7 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from ccl import arguments
 from ccl.rng import seed_of
-from ccl.types import AV, CLOSED, OPEN, STREAMS, Route, Stream, View
+from ccl.types import AV, CLOSED, OPEN, STREAMS, Route, View
 
 
 @dataclass(frozen=True)
@@ -194,16 +194,3 @@ def draw(tasks: Mapping[str, Task], seed: int, step: int) -> str:
         if u < 0:
             return name
     return list(tasks)[-1]
-
-
-def generation_route(given: Stream | None, wanted: AV[bool]) -> Route:
-    """The route a generation task samples on: one that training has seen.
-
-    Both directions open for joint; only towards the generated stream where the other is given; closed where only one
-    stream is wanted and none given.
-    """
-    if given == "audio":
-        return Route(a2v=True, v2a=False)
-    if given == "video":
-        return Route(a2v=False, v2a=True)
-    return OPEN if wanted.video and wanted.audio else CLOSED

@@ -114,6 +114,31 @@ def test_a_solver_asks_for_velocities_once_a_step_and_heuns_at_its_end_too():
     assert evaluated(times(4), "heun") == [1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
 
 
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_frames_held_at_a_time_are_seen_as_noisy_as_it_says_and_come_out_clean(name):
+    seen = []
+
+    def net(x: AV, t: AV) -> AV:
+        seen.append((x, t))
+        return x.map(lambda z: z * 0.3 + 1)
+
+    noise = AV(torch.randn(2, 3, 4, 1, 1), torch.randn(2, 3, 5))
+    clean = AV(torch.randn(2, 3, 4, 1, 1), torch.randn(2, 3, 5))
+    first = torch.zeros(2, 4, dtype=torch.bool)
+    first[:, 0] = True
+    mask = AV(first, torch.ones(2, 5, dtype=torch.bool))
+    out = solve(net, noise, times(4), solver=name, held=Held(clean, mask, AV(0.2, 0.04), noise))
+    assert torch.equal(out.video[:, :, 0], clean.video[:, :, 0]) and torch.equal(out.audio, clean.audio)
+    for x, t in seen:
+        torch.testing.assert_close(x.video[:, :, 0], 0.8 * clean.video[:, :, 0] + 0.2 * noise.video[:, :, 0])
+        torch.testing.assert_close(x.audio, 0.96 * clean.audio + 0.04 * noise.audio)
+        assert (
+            (t.video[:, 0] == 0.2).all()
+            and (t.video[:, 1:] != 0.2).all()
+            and torch.equal(t.audio, torch.full((2,), 0.04))
+        )
+
+
 def test_without_conditions_times_are_one_a_clip():
     def net(x: AV, times: AV, t: float) -> AV:
         assert times.video.shape == (1,) and times.audio.shape == (1,)

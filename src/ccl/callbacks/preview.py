@@ -21,7 +21,7 @@ from ccl import arguments
 from ccl.guidance.base import Guidance
 from ccl.media import Clip, MediaError
 from ccl.sampling import check_schedule, check_solver
-from ccl.types import Batch
+from ccl.types import AV, Batch
 
 
 class Preview(Callback):
@@ -59,8 +59,8 @@ class Preview(Callback):
         self._step = 0
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.prompts != [] and "image" in pl_module.net.needs:
-            rank_zero_warn("there are no previews: this network is shown a first picture, and a prompt has none")
+        if self.prompts != [] and (fault := unsampled(pl_module)):
+            rank_zero_warn(f"there are no previews: {fault}")
             self.prompts = []
         elif self.prompts is None:
             captions = getattr(getattr(trainer, "datamodule", None), "captions", None)
@@ -90,7 +90,7 @@ class Preview(Callback):
         kwargs: dict[str, Any] = {"steps": self.steps, "solver": self.solver, "shift": self.shift}
         if self.guidance is not None:
             kwargs["guidance"] = self.guidance
-        pipe = Pipeline(net, text, pl_module.codec, pl_module.grid, **kwargs)
+        pipe = Pipeline(net, text, pl_module.codec, pl_module.grid, tasks=pl_module.tasks, **kwargs)
         modes = [(module, module.training) for module in (net, text)]
         devices = [pl_module.device] if pl_module.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.no_grad(), trainer.precision_plugin.forward_context():
@@ -114,6 +114,19 @@ class Preview(Callback):
                 if isinstance(logger, TensorBoardLogger):
                     # Where the losses of this step are, which Lightning counts from 0.
                     log_clip(logger.experiment, f"preview/{i}", clip, path, step - 1)
+
+
+def unsampled(pl_module: Any) -> str:
+    """Why a prompt alone makes no clip of pictures and sound; "" where it does."""
+    from ccl.generation.terms import Asked, trained
+
+    if "image" in pl_module.net.needs:
+        return "this network is shown a first picture, and a prompt has none"
+    try:
+        trained(pl_module.tasks, pl_module.net.closed).find(Asked(None, AV(True, True)))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def sampled_from(pl_module: Any) -> tuple[nn.Module, nn.Module]:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ccl.files import FileError, yamltext
+from ccl.storage.moved import told
 
 CLASS = ("class_path", "init_args")  # the keys of a node that names a class
 
@@ -185,15 +186,32 @@ def locate(key: str, files: Iterable[Path], argv: Iterable[str]) -> tuple[str, s
     for flag, _ in flags:
         if flag == key or flag.endswith(f".{key}"):
             return flag, " on the command line"
+    for path, part, line, text in written(files, flags):
+        if path[-len(parts) :] == parts:
+            return ".".join(path), f" in {part}, line {line}"
+        if text and path == parts[: len(path)]:
+            return key, f" in {part}, line {line}"
+    return key, ""
+
+
+def written(files: Iterable[Path], flags: Iterable[tuple[str, str]]) -> Iterator[Key]:
+    """Every key of the files of a command line: of part files that its flags name, and then of the last file first."""
     given = [(tuple(flag.split(".")), Path(value)) for flag, value in flags if is_yaml(value) and is_file(Path(value))]
     whole = [((), file) for file in files]
     for above, file in (*((path, file) for path, file in given if path != ("config",)), *reversed(whole)):
-        for path, part, line, text in nodes(compose(file), file, above):
-            if path[-len(parts) :] == parts:
-                return ".".join(path), f" in {part}, line {line}"
-            if text and path == parts[: len(path)]:
-                return key, f" in {part}, line {line}"
-    return key, ""
+        yield from nodes(compose(file), file, above)
+
+
+def of_older_version(files: Iterable[Path], argv: Iterable[str]) -> str:
+    """What is said of a key or class that an older version had; "" where there is none."""
+    flags = flags_of(argv)
+    for flag, value in flags:
+        if said := told(flag, value):
+            return f"{said} (on the command line)"
+    for path, part, line, text in written(files, flags):
+        if said := told(".".join(path), text):
+            return f"{said} (in {part}, line {line})"
+    return ""
 
 
 def explain(message: str, options: Iterable[str], files: Iterable[Path], argv: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from ccl import arguments
 from ccl.callbacks import Board, StepProgress, StopOnSignal, Words
 from ccl.callbacks.board import writer_told
-from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options, locate
+from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options, locate, of_older_version
 from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.cli.parser import folder_to_write
@@ -62,7 +62,9 @@ class FitParser(LightningArgumentParser):
         message, ex = first_complaint(message, ex)
         options = innermost_options(ex) or [action.dest for action in self._actions]
         with chdir(self.start or Path.cwd()):
-            raise UsageError(explain(message, options, config_files(self.argv), self.argv)) from ex
+            files = config_files(self.argv)
+            said = of_older_version(files, self.argv) or explain(message, options, files, self.argv)
+            raise UsageError(said) from ex
 
 
 class FitCLI(LightningCLI):

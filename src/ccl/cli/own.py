@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ccl.cli.errors import UsageError, compose, did_you_mean, flags_of, is_file, is_yaml, nodes
+from ccl.storage.moved import told
 
 
 @contextmanager
@@ -65,6 +66,8 @@ def check(name: str, file: Path | None, place: str) -> None:
     module, _, attribute = name.rpartition(".")
     if not all(word.isidentifier() for word in name.split(".")):
         raise UsageError(f"{place}: '{name}' is no name of a class, as package.module.Class")
+    if said := told("class_path", name):
+        raise UsageError(f"{place}: {said}")
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:

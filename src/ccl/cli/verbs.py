@@ -149,6 +149,7 @@ def generate(argv: list[str]) -> int:
         help="for --prompts: give these of the rows' media alone, `text` none of them (all that a row names)",
     )
     parser.add_argument("--only", choices=("audio", "video"), help="make this stream alone")
+    parser.add_argument("--task", type=text_of, help="one that the model was trained on, by its name (what suits)")
     parser.add_argument("--negative", type=any_text, default="", help="prompt to lead away from")
     parser.add_argument("--negative-audio", type=any_text, help="the sound's own such prompt (that of --negative)")
     parser.add_argument(
@@ -211,6 +212,7 @@ def generate(argv: list[str]) -> int:
     pipe = Pipeline.load(args.ckpt, device=device, dtype=args.dtype, offload=args.offload, trust=args.trust)
     wanted = AV(args.only != "audio", args.only != "video")
     settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "steps": args.steps}
+    settings["task"] = args.task
     notes: Counter[str] = Counter()
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
     with bar("generating") if share[0] == 0 else nullcontext() as progress:

@@ -28,6 +28,7 @@ from ccl.media import MediaError, first_picture, fit_image, is_sound, read_audio
 from ccl.model.image import Shown
 from ccl.rows import Row
 from ccl.sampling import Held
+from ccl.tasks import Term
 from ccl.text.vocabulary import unknown
 from ccl.types import AV, STREAMS, Stream
 
@@ -50,17 +51,19 @@ class Conditions:
     device: torch.device
     image: ImageEncoder | None = None
 
-    def held(self, media: Sequence[AV[Any]], like: AV[Any]) -> Held:
-        """Latents of the given media, where they hold; None where a stream has none.
+    def held(self, media: Sequence[AV[Any]], like: AV[Any], term: Term) -> Held:
+        """Latents of the given media, where they hold, at the times that the term gives them, or None.
 
         A first picture is a video of one frame, so it holds the first latent frame; rows of a batch may differ.
 
         Args:
             media: of each row, as `read` gives them.
             like: noise (B, C, T, ...) of each stream that takes part.
+            term: that the clips are sampled on; of a range of times the least is taken.
         """
         clean, mask = zip(*(self._held(stream, media, x) for stream, x in zip(STREAMS, like, strict=True)), strict=True)
-        return Held(AV(*clean), AV(*mask))
+        time: AV[float] = AV(*(0.0 if part is None else part.times[0] for part in term.parts))
+        return Held(AV(*clean), AV(*mask), time, AV(*(z if t else None for z, t in zip(like, time, strict=True))))
 
     def _held(
         self, stream: Stream, media: Sequence[AV[Any]], like: Tensor | None

@@ -36,6 +36,7 @@ def generate_files(
     *,
     batch_size: int = 8,
     wanted: AV[bool] = AV(True, True),
+    task: str | None = None,
     guidance: Guidance | str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -52,6 +53,7 @@ def generate_files(
         out: folder of the files.
         batch_size: clips a forward.
         wanted: streams of the clips.
+        task: name of the trained term to sample on; None is that which suits what is given and wanted.
         guidance: rule, in place of the pipeline's.
         steps: of the solver, in place of the pipeline's.
         seed: rows without a seed of their own take one from this and their id.
@@ -71,7 +73,7 @@ def generate_files(
     rows, out = [row.seeded(seed) for row in rows], Path(out)
     suffix = ".mp4" if wanted.video else ".wav"
     paths = {row.id: out / f"{name}{suffix}" for row, name in zip(rows, file_names(rows), strict=True)}
-    settings = describe(pipe, wanted, guidance, steps)
+    settings = describe(pipe, wanted, guidance, steps, task)
     records = {row.id: {**describe_row(row), **settings} for row in rows}
 
     def unfinished(some: Sequence[Row]) -> list[Row]:
@@ -93,7 +95,7 @@ def generate_files(
                 if progress is not None:
                     progress(number * per_batch + done, len(batches) * per_batch, last)
 
-            for clip in pipe.generate(batch, wanted=wanted, guidance=guidance, steps=steps, progress=step):
+            for clip in pipe.generate(batch, wanted=wanted, task=task, guidance=guidance, steps=steps, progress=step):
                 write(clip, paths[clip.id], records[clip.id])
                 made(clip)
     return list(paths.values())
@@ -183,7 +185,11 @@ def reconstruct_files(pipe: Pipeline, rows: Sequence[Row], out: str | Path) -> l
 
 
 def describe(
-    pipe: Pipeline, wanted: AV[bool] = AV(True, True), guidance: Guidance | str | None = None, steps: int | None = None
+    pipe: Pipeline,
+    wanted: AV[bool] = AV(True, True),
+    guidance: Guidance | str | None = None,
+    steps: int | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
     """What all clips of a run follow from."""
     rule = pipe.rule(guidance)
@@ -194,6 +200,7 @@ def describe(
         "solver": pipe.solver,
         "steps": pipe.steps if steps is None else steps,
         "shift": pipe.shift,
+        "task": task,
         "wanted": [stream for stream, is_wanted in wanted._asdict().items() if is_wanted],
         "grid": vars(pipe.grid),
     }

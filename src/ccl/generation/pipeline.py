@@ -1,7 +1,8 @@
 """From prompts to clips: read conditions, draw noise, solve, decode (CCL Sec. 4.3; the tasks of Sec. 4.2).
 
-One route for every generation task: joint from text, from text and a first picture, a2v (sound given), v2a (pictures
-given), video or sound alone. A clip depends on its own row and seed, not on its batch. B clips, T latent frames.
+One way for every generation task: joint from text, from text and a first picture, a2v (sound given), v2a (pictures
+given), video or sound alone, each on a term that was trained. A clip depends on its own row and seed, not on its batch.
+B clips, T latent frames.
 
 Text encoder, network and codecs work one after the other. With `offload` the network waits on the CPU until prompts are
 encoded, and then stays; the others are on the device only while they work. States of prompts are kept, so that the text
@@ -10,7 +11,7 @@ encoder comes once for a whole list of rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,17 @@ from ccl.codecs.base import Codec
 from ccl.generation.conditions import Conditions, frames, notes_of, read, sound, streams_of, to_length
 from ccl.generation.latents import decode, noise
 from ccl.generation.prompts import texts_of
+from ccl.generation.terms import Asked, Trained, trained
 from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance, check_passes, guided, named, occurring, remark
 from ccl.image import ImageEncoder
 from ccl.media import Clip
 from ccl.rows import Row, check_rows
 from ccl.sampling import Progress, Sampling, evaluated, solve, times
-from ccl.tasks import generation_route
+from ccl.tasks import Task
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
-from ccl.types import AV, STREAMS
+from ccl.types import AV, CLOSED, STREAMS
 from ccl.weights.frozen import Precision
 
 
@@ -57,6 +59,7 @@ class Pipeline:
         offload: text encoder and codecs are on the device only while they work, the first before the network is;
             decode clip by clip, in pieces along time.
         image: encoder of the first picture, of a network that is shown one.
+        tasks: that the network was trained on, so that it is sampled on no other; None is the paper's.
 
     Raises:
         ValueError: an argument is of another kind, or no times can be made of steps and shift.
@@ -78,6 +81,7 @@ class Pipeline:
         half: bool = False,
         offload: bool = False,
         image: ImageEncoder | None = None,
+        tasks: Mapping[str, Task] | None = None,
     ) -> None:
         for name, part, kind in (("text", text, TextEncoder), ("codec", codec, Codec), ("grid", grid, Grid)):
             arguments.instance(name, part, kind, f"a {kind.__name__}")
@@ -90,6 +94,8 @@ class Pipeline:
         self.guidance: Guidance = UCG2() if guidance is None else guidance
         self.steps, self.solver, self.shift = steps, solver, shift
         self.provenance = provenance or {}
+        self.tasks = tasks
+        trained(tasks, "nothing")  # which looks at them
 
     @classmethod
     def load(
@@ -129,7 +135,8 @@ class Pipeline:
                 part.to(device)
             part.eval().requires_grad_(False)
         settings = {**vars(model.sampling), "device": device, "half": half, "offload": offload, "image": model.image}
-        return cls(model.net, model.text, model.codec, model.grid, **settings, provenance=model.provenance)
+        parts = (model.net, model.text, model.codec, model.grid)
+        return cls(*parts, **settings, provenance=model.provenance, tasks=model.tasks)
 
     def __call__(
         self,
@@ -142,6 +149,7 @@ class Pipeline:
         negative_audio: str | None = None,
         seed: int = 0,
         wanted: AV[bool] = AV(True, True),
+        task: str | None = None,
         guidance: Guidance | str | None = None,
         steps: int | None = None,
         progress: Progress | None = None,
@@ -157,6 +165,7 @@ class Pipeline:
             negative_audio: the sound's own; None is `negative`.
             seed: of the noise; equal prompts with equal seeds give equal clips, in any batch.
             wanted: streams of the clip; one that is neither wanted nor given costs nothing.
+            task: name of the trained term to sample on; None is that which suits what is given and wanted.
             guidance: rule, in place of the pipeline's; by its name ("ucg3") it takes the strengths of the pipeline's.
             steps: of the solver, in place of the pipeline's.
             progress: called with (steps done, steps).
@@ -170,7 +179,7 @@ class Pipeline:
         shared: dict[str, Any] = {"negative": negative, "negative_audio": negative_audio, "seed": seed}
         shared |= {"image": image, "audio": audio, "video": video}
         rows = [Row(id=f"clip-{i:04d}", prompt=text, **shared) for i, text in enumerate(prompts)]
-        clips = self.generate(rows, wanted=wanted, guidance=guidance, steps=steps, progress=progress)
+        clips = self.generate(rows, wanted=wanted, task=task, guidance=guidance, steps=steps, progress=progress)
         return clips[0] if isinstance(prompt, str) else clips
 
     @torch.no_grad()
@@ -179,6 +188,7 @@ class Pipeline:
         rows: Sequence[Row],
         *,
         wanted: AV[bool] = AV(True, True),
+        task: str | None = None,
         guidance: Guidance | str | None = None,
         steps: int | None = None,
         progress: Progress | None = None,
@@ -189,29 +199,32 @@ class Pipeline:
         given media, where a guidance rule is another one on this model, and words that the model has not learned.
 
         Raises:
-            ValueError: in words, for what is no row or setting, or does not fit the model.
+            ValueError: in words, for what is no row or setting, or does not fit the model or what it was trained on.
         """
         check_rows(rows, to_read=True)
         arguments.instance("wanted", wanted, AV, "AV(video, audio), of bool")
         rule = self.rule(guidance)
         given, generated = streams_of(rows, wanted)
         present = AV(generated.video or given == "video", generated.audio or given == "audio")
-        route = generation_route(given, wanted)
+        # A picture that is shown so is no latent frame of the clip's: those are all generated, or all given.
+        shows = "image" in self.net.needs and present.video
+        asked = Asked(given, generated, [row.image is not None and not shows for row in rows])
+        term = self.trained.find(asked, task)
+        route = term.route if all(present) else CLOSED
         schedule = times(self.steps if steps is None else steps, self.shift)
         asked_at = evaluated(schedule, self.solver)
         passes = occurring(rule, route, asked_at, generated)
         check_passes(rule, passes, self.net)
         said = remark(rule, route, self.net.closed, asked_at)
-        asked = rule is not self.guidance  # of the model's own nothing is said
-        notes = notes_of(rows, said if asked else "", self.provenance.get("words"))
+        own = rule is self.guidance  # of the model's own nothing is said
+        notes = notes_of(rows, "" if own else said, self.provenance.get("words"))
         media = [read(row, self.grid, heard) for row, heard in zip(rows, notes, strict=True)]
         drawn = noise([row.seed or 0 for row in rows], present, self.codec, self.grid, self.device)
-        shown = self.conditions.shown(rows, media) if "image" in self.net.needs and present.video else None
+        shown = self.conditions.shown(rows, media) if shows else None
         if self.offload and self.image is not None:
             self.image.unload()
-        # A picture that is shown so is no latent frame of the clip's: those are all generated, or all given.
         kept = [AV(None, x.audio) if shown and row.image is not None else x for row, x in zip(rows, media, strict=True)]
-        held = self.conditions.held(kept, drawn)
+        held = self.conditions.held(kept, drawn, term)
         null: AV[bool] = AV(*(here and any(one.null[i] for one in passes) for i, here in enumerate(present)))
         nulls = self.conditions.nulls(media, null)
         prompts = texts_of(rows, passes)
@@ -301,6 +314,11 @@ class Pipeline:
             prompt=row.prompt,
             id=row.id,
         )
+
+    @property
+    def trained(self) -> Trained:
+        """What the network was trained on."""
+        return trained(self.tasks, self.net.closed)
 
     @property
     def conditions(self) -> Conditions:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ccl.model.save import replacing_tensors
 from ccl.sampling import Sampling
 from ccl.storage.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source
 from ccl.storage.trust import Trust, trusted_modules
+from ccl.tasks import Task
 from ccl.text.base import TextEncoder
 from ccl.weights.fill import check_shapes, fill, shapes_of
 from ccl.weights.find import missing
@@ -55,6 +57,7 @@ PARTS: dict[str, Any] = {
     "grid": Grid,
     "sampling": Sampling,
     "image": ImageEncoder,
+    "tasks": dict[str, Task],
 }
 
 
@@ -69,6 +72,7 @@ class Model:
     sampling: Sampling
     provenance: dict[str, Any]
     image: ImageEncoder | None = None
+    tasks: dict[str, Task] | None = None
 
 
 def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
@@ -79,7 +83,7 @@ def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tens
 
     Args:
         folder: to write.
-        config: net, text, codec, grid, sampling, provenance, as YAML would hold them.
+        config: net, text, codec, grid, sampling, tasks, provenance, as YAML would hold them.
         state: weights, named net.* and text.*.
 
     Raises:
@@ -264,15 +268,17 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False, trust: Tr
         one = nets if key == "net" else parser
         if key in ("grid", "sampling"):
             one.add_class_arguments(kind, key)
+        elif key == "tasks":
+            one.add_argument("--tasks", type=kind)
         else:  # a class of a user's own need not say its types, as in `ccl fit`
             one.add_subclass_arguments(kind, key, required=False, fail_untyped=False)
     given = {key: config.get(key) for key in ("net", "text", "codec", "grid")}
     if lacking := [key for key, value in given.items() if value is None]:
         raise ValueError(f"{source}: its {CONFIG} has no {lacking[0]}")
-    given |= {key: config[key] for key in ("sampling", "image") if config.get(key)}
+    given |= {key: config[key] for key in ("sampling", "image", "tasks") if config.get(key)}
     try:
         node = nets.parse_object({"net": given.pop("net")})
-        parts = parser.instantiate_classes(parser.parse_object(given))
+        parts = parser.instantiate_classes(parser.parse_object(deepcopy(given)))  # which it changes
         with torch.device("meta" if empty else "cpu"):
             net = nets.instantiate_classes(node).net
         parts.codec.check(parts.grid, net.channels)
@@ -285,7 +291,7 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False, trust: Tr
     identity = provenance.get("codec")
     if identity and None not in parts.codec.known and identity != parts.codec.identity:
         raise ValueError(f"{source} was trained with the codec {identity}, but its config gives {parts.codec.identity}")
-    return Model(net, parts.text, parts.codec, parts.grid, parts.sampling, provenance, parts.image)
+    return Model(net, parts.text, parts.codec, parts.grid, parts.sampling, provenance, parts.image, parts.tasks)
 
 
 def of_folder(folder: Path) -> str:

@@ -23,6 +23,7 @@ import yaml
 from ccl.files import LOCK, MARK, one_writer, reading, sweep, write_whole
 from ccl.files.yamltext import read_yaml
 from ccl.storage.checkpoint import CheckpointError, last_checkpoint, point_last, sweep_checkpoints, verify
+from ccl.storage.moved import first_told
 
 # What may differ when a run goes on. Nothing here changes a loss: what does (data, batch size, workers, devices,
 # precision, tasks, rates, EMA) must be as it was, or the rest would not be the same run.
@@ -195,6 +196,9 @@ class RunFolder:
 
     def _refuse_changed(self, config: dict[str, Any], start: Path | None) -> None:
         saved = read_yaml(self.config)
+        if said := first_told(saved):
+            on = f"go on from it as another run: --name OTHER --ckpt_path {start}" if start else "choose another --name"
+            raise RunError(f"run {self.name} was made by an older version: {said} (in {self.config}); {on}")
         if changed := list(changes(saved, plain(config))):
             shown = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in changed[:5])
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""

@@ -20,12 +20,13 @@ from torch import Tensor
 from ccl.files import FileError, reading, sha256
 from ccl.files.yamltext import read_yaml
 from ccl.model.adapter import LoRA, merge
+from ccl.storage.moved import is_old, refuse_old
 from ccl.text.vocabulary import MOST, read_words
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 # The config of weights that are about to be put in place; see ccl.storage.model_folder.save_model.
 NEXT = ".next-config.yaml"
-NEEDED, OTHERS = ("net", "text", "codec", "grid"), ("sampling", "image", "provenance")
+NEEDED, OTHERS = ("net", "text", "codec", "grid"), ("sampling", "image", "tasks", "provenance")
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def checked(config: dict[str, Any], file: Path) -> dict[str, Any]:
     """
     if lacking := [key for key in NEEDED if config.get(key) is None]:
         raise FileError(f"{file}: its config has no {lacking[0]}")
+    refuse_old(config, file)
     if unknown := [key for key in config if key not in (*NEEDED, *OTHERS)]:
         raise FileError(f"{file} has the key {str(unknown[0])[:80]!r}, which no model has")
     provenance = typed(config.get("provenance") or {}, dict, file, "provenance")
@@ -186,11 +188,17 @@ def from_run(config: dict[str, Any], file: Path = Path(CONFIG)) -> dict[str, Any
         "net": model["net"],
         "text": model["text"],
         **({"image": model["image"]} if model.get("image") else {}),
+        **({"tasks": tasks} if known_tasks(tasks := model.get("tasks")) else {}),
         "codec": codec if "class_path" in codec else {"class_path": "ccl.codecs.Codec", "init_args": codec},
         "grid": config["grid"],
         "sampling": config.get("sampling") or model.get("sampling") or {},
         "provenance": {"run": config.get("name"), "seed": config.get("seed_everything")},
     }
+
+
+def known_tasks(tasks: Any) -> bool:
+    """Whether there are tasks, in today's form; without, a model is sampled as one that learned the paper's."""
+    return isinstance(tasks, dict) and bool(tasks) and not any(is_old(task) for task in tasks.values())
 
 
 def started(path: Path) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_a_solver_asks_for_velocities_once_a_step_and_heuns_at_its_end_too():
 def test_frames_held_at_a_time_are_seen_as_noisy_as_it_says_and_come_out_clean(name):
     seen = []
 
-    def net(x: AV, t: AV) -> AV:
+    def net(x: AV, t: AV, _: float) -> AV:
         seen.append((x, t))
         return x.map(lambda z: z * 0.3 + 1)
 

@@ -1,4 +1,4 @@
-"""The dual-stream transformer: what routes, references, caches and absent streams may and may not change."""
+"""The dual-stream transformer: what routes, given streams, caches and absent streams may and may not change."""
 
 from __future__ import annotations
 
@@ -98,18 +98,18 @@ def test_an_absent_stream_changes_nothing_in_the_other(interaction) -> None:
     assert torch.equal(video.video, both.video) and torch.equal(audio.audio, both.audio)
 
 
-@pytest.mark.parametrize("reference", [AV(True, False), AV(False, True)])
-def test_reference_stream_gets_no_gradient(reference: AV) -> None:
+@pytest.mark.parametrize("detached", [AV(True, False), AV(False, True)])
+def test_a_given_stream_gets_no_gradient(detached: AV) -> None:
     net, (x, t, text) = randomised(), inputs()
-    out = net(x, t, text, grid=GRID, view=View(OPEN, detach=reference)).velocity
-    kept, given = (out.audio, "video") if reference.video else (out.video, "audio")
+    out = net(x, t, text, grid=GRID, view=View(OPEN, detach=detached)).velocity
+    kept, given = (out.audio, "video") if detached.video else (out.video, "audio")
     kept.square().mean().backward()
     assert all(
         p.grad is None for name, p in net.named_parameters() if f"{given}." in name and "interaction" not in name
     )
 
 
-def test_without_a_reference_both_streams_get_gradients_from_one() -> None:
+def test_without_a_given_stream_both_streams_get_gradients_from_one() -> None:
     net, (x, t, text) = randomised(), inputs()
     net(x, t, text, grid=GRID).velocity.video.square().mean().backward()
     # The last block's audio feed-forward reaches only the audio output.

@@ -1,7 +1,7 @@
 """Where a model comes from: a model folder, a run folder, or a checkpoint of a run.
 
-A model folder holds config.yaml (net, text, codec, grid, sampling, provenance, and the encoder of a first picture as
-image) and model.safetensors, with weights named net.* and text.*. A run's config and checkpoint are brought into that
+A model folder holds config.yaml (net, text, codec, grid, sampling, the tasks that were trained, provenance, and the
+encoder of a first picture as image) and model.safetensors, with weights named net.* and text.*. A run's config and checkpoint are brought into that
 form, its averaged weights first. All of it may be somebody else's: nothing is unpickled but tensors, and nothing that
 a config names is imported here.
 """
@@ -34,7 +34,7 @@ class Source:
     """A model that was found, its weights not read yet.
 
     Args:
-        config: net, text, codec, grid, sampling, image, provenance, as YAML holds them.
+        config: net, text, codec, grid, sampling, image, tasks, provenance, as YAML holds them.
         file: that the config stands in.
         weights: a file, or the folder of a sharded checkpoint.
         read: reads the weights, named net.* and text.*, and what is known with them of where they come from.

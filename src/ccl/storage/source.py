@@ -1,9 +1,9 @@
 """Where a model comes from: a model folder, a run folder, or a checkpoint of a run.
 
 A model folder holds config.yaml (net, text, codec, grid, sampling, the tasks that were trained, provenance, and the
-encoder of a first picture as image) and model.safetensors, with weights named net.* and text.*. A run's config and checkpoint are brought into that
-form, its averaged weights first. All of it may be somebody else's: nothing is unpickled but tensors, and nothing that
-a config names is imported here.
+encoder of a first picture as image) and model.safetensors, with weights named net.* and text.*. A run's config and
+checkpoint are brought into that form, its averaged weights first. All of it may be somebody else's: nothing is
+unpickled but tensors, and nothing that a config names is imported here.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import torch
 from ccl import planning
 from ccl.cli.planned import Model, Planned
 from ccl.planning.follow import Live, inputs
+from ccl.tasks import PAPER_TASKS, Given, Task, Term
 from ccl.training.optimizer import OptimizerConfig
+from ccl.types import OPEN, Route, View
 from helpers.fakes import GRID, make_text
 from helpers.plans import GB, short, tiny
 
@@ -70,3 +72,21 @@ def test_a_followed_step_lives_as_a_real_one_does() -> None:
 
     planned = planning.activations(short(), GRID, batch=2, text=6, bf16=False, checkpointing=False)
     assert planned == pytest.approx(real(), rel=0.05)
+
+
+def test_a_step_is_as_large_as_the_task_that_holds_most() -> None:
+    joint, heard = Term(OPEN), Term(Route(True, False), {"audio": Given("all")}, name="heard")
+    tasks = {"joint": Task(0.6, (joint,)), "heard": Task(0.3, (heard,)), "never": Task(0.0, (joint,) * 9)}
+    assert planning.largest(tasks) == [(joint.view,)] == planning.largest(PAPER_TASKS)
+    both = Task(0.1, (joint, heard))
+    (views,) = planning.largest({**tasks, "both": both})
+    assert sorted(map(repr, views)) == sorted(map(repr, (joint.view, heard.view)))
+    apart = {"a": Task(0.5, (heard,)), "v": Task(0.5, (Term(Route(False, True), {"video": Given("all")}),))}
+    assert len(planning.largest(apart)) == 2
+
+
+def test_each_term_of_a_step_holds_its_clips() -> None:
+    def held(*views: View, batch: int) -> int:
+        return planning.activations(short(), GRID, views, batch=batch, text=6, bf16=False, checkpointing=True)
+
+    assert held(View(), View(), batch=2) == held(View(), batch=4)

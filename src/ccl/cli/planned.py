@@ -206,8 +206,9 @@ class Needs:
         key = json.dumps([planned.config["model"], planned.batch, planned.bf16, again], default=str)
         if key not in self._peaks:
             self.tell(f"a step of {planned.batch} clips, {'checkpointed' if again else 'activations kept'}")
-            self._peaks[key] = planning.activations(
-                model.short, planned.grid,
-                batch=planned.batch, text=model.text.length, bf16=planned.bf16, checkpointing=again,
-            )  # fmt: skip
+            given: dict[str, Any] = {"batch": planned.batch, "text": model.text.length, "bf16": planned.bf16}
+            self._peaks[key] = max(
+                planning.activations(model.short, planned.grid, views, checkpointing=again, **given)
+                for views in planning.largest(planned.tasks)
+            )
         return replace(self.states(planned, gpus), activations=self._peaks[key])

@@ -18,7 +18,7 @@ from ccl.planning.count import (
     training_flops,
 )
 from ccl.planning.kinds import Short, shorten
-from ccl.planning.memory import Memory, activations, sharded, states
+from ccl.planning.memory import Memory, activations, largest, sharded, states
 from ccl.planning.sampled import Clip, clip
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "ends_of",
     "forward_flops",
     "gathered_rows",
+    "largest",
     "mean_flops",
     "parameters",
     "sharded",

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ccl.grid import Grid
 from ccl.planning.count import Size
-from ccl.planning.follow import Live, extras, faked, inputs, open_route
+from ccl.planning.follow import Live, extras, faked, inputs
 from ccl.planning.kinds import Short
+from ccl.tasks import Task
 from ccl.types import AV, View
 
 Bytes = int | float
@@ -92,14 +93,39 @@ class Step(NamedTuple):
     after: AV[bool]
 
 
+def largest(tasks: Mapping[str, Task]) -> list[tuple[View, ...]]:
+    """What the terms of a step see, of each task that no other one holds as much as."""
+
+    def views(task: Task) -> tuple[View, ...]:
+        return tuple(sorted((term.view for term in task.terms), key=lambda view: (view.route.a2v, view.route.v2a)))
+
+    steps = list(dict.fromkeys(views(task) for task in tasks.values() if task.prob))
+    return [one for one in steps if not any(one != other and within(one, other) for other in steps)]
+
+
 def activations(
-    short: Short, grid: Grid, *, batch: int, text: int = 512, bf16: bool = True, checkpointing: bool
+    short: Short,
+    grid: Grid,
+    views: Sequence[View] = (View(),),
+    *,
+    batch: int,
+    text: int = 512,
+    bf16: bool = True,
+    checkpointing: bool,
 ) -> int:
     """Bytes that a training step of `batch` clips holds at its worst moment, weights and their gradients apart.
 
     The worst moment is a block's backward pass, beside what all blocks before it keep for theirs.
+
+    Args:
+        short: the network.
+        grid: of the clips.
+        views: of the step's terms, each of which has all clips.
+        batch: clips.
+        text: states of a prompt.
+        bf16: whether the network computes in bfloat16.
+        checkpointing: whether blocks are computed again in the backward pass.
     """
-    views = [View(open_route(short.net))]
     steps: dict[tuple[tuple[int, ...], AV[bool]], Step] = {}
 
     def step(layers: tuple[int, ...], reached: AV[bool]) -> Step:
@@ -118,10 +144,11 @@ def activations(
                     p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
             net.blocks[0].register_forward_pre_hook(lambda block, given: before.append(graded(given[0])))
             net.blocks[-1].register_forward_hook(lambda block, given, out: after.append(graded(out[0])))
-            x, t, states = inputs(net, grid, batch, text)
+            rows = batch * len(views)
+            x, t, states = inputs(net, grid, rows, text)
             x = AV.zip(lambda z, yes: z.requires_grad_(yes), x, reached)
             with Live(net.parameters()) as live:
-                v, losses = net(x, t, states, grid=grid, view=views, extras=extras(net, grid, batch))
+                v, losses = net(x, t, states, grid=grid, view=views, extras=extras(net, grid, rows))
                 loss: Any = sum([z.square().mean() for z in v if z is not None] + [z.mean() for z in losses.values()])
                 if loss.requires_grad:
                     loss.backward()
@@ -136,6 +163,17 @@ def activations(
         kept += step((layer, layer), reached).peak - step((layer,), alone.after).peak
         reached = alone.after
     return worst
+
+
+def within(some: Sequence[View], more: Sequence[View]) -> bool:
+    """Whether each view sees no more than the one at its place, and leaves gradients to no more."""
+    return len(some) <= len(more) and all(
+        a.route.a2v <= b.route.a2v
+        and a.route.v2a <= b.route.v2a
+        and all(x >= y for x, y in zip(a.detach, b.detach, strict=True))
+        and a.skip >= b.skip
+        for a, b in zip(reversed(some), reversed(more), strict=False)
+    )
 
 
 def graded(x: AV[Any]) -> AV[bool]:

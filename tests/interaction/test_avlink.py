@@ -9,11 +9,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ccl import cli
+from ccl.generation import Pipeline
 from ccl.grid import Grid
 from ccl.interaction import AVLink, Seen, Site, Update
 from ccl.interaction.avlink import Times, places
@@ -334,3 +336,43 @@ def test_a_training_moves_the_fusion_blocks_alone_and_counts_what_is_generated(f
     assert all(tensor.any() for name, tensor in new.items() if name.endswith(".back.weight"))
     rows = [json.loads(line) for line in (folder / "link" / "losses.jsonl").read_text().splitlines()]
     assert [(row["task"], {*row} & {"video", "audio"}) for row in rows] == [("v2a", {"audio"}), ("a2v", {"video"})]
+
+
+PICTURES = np.random.default_rng(0).integers(0, 255, (77, 48, 48, 3), dtype=np.uint8)
+SOUND = np.sin(np.arange(49_280) / 20).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def pipe(folder: Path) -> Pipeline:
+    """The model that `ccl export` makes of the run."""
+    assert cli.main(["export", str(folder / "link"), "-o", str(folder / "model")]) == 0
+    return Pipeline.load(folder / "model", device="cpu")
+
+
+@pytest.mark.parametrize("given, media, time", [("video", PICTURES, 0.04), ("audio", SOUND, 0.2)])
+def test_an_exported_model_samples_as_it_was_trained(pipe, given, media, time, monkeypatch) -> None:
+    """Both ways open, and the given stream held at its time, with its noise, while the other one is generated."""
+    seen: list[tuple[Any, ...]] = []
+    forward = pipe.net.forward
+    monkeypatch.setattr(
+        pipe.net,
+        "forward",
+        lambda x, t, text, **kwargs: (seen.append((x, t, kwargs)), forward(x, t, text, **kwargs))[1],
+    )
+    clip = pipe('A woman says "we like fresh bread"', **{given: media})
+    assert np.array_equal(getattr(clip, given), media) and clip.video.shape == PICTURES.shape and len(clip.audio)
+    assert len(seen) == 2  # steps; each of two passes at once
+    first, last = (getattr(x, given) for x, _, _ in seen)
+    assert torch.equal(first, last)
+    for _, t, kwargs in seen:
+        assert (getattr(t, given) == time).all() and kwargs["view"] == [View(OPEN), View(OPEN)]
+    clean = pipe.conditions.encode(given, media)
+    noise = (first[0] - (1 - time) * clean) / time
+    assert torch.equal(first[0], first[1]) and noise.std().item() == pytest.approx(1, abs=0.05)
+    other = "audio" if given == "video" else "video"
+    assert [float(getattr(t, other)[0]) for _, t, _ in seen] == pytest.approx([1.0, 0.5])
+
+
+def test_a_task_that_was_not_trained_is_refused(pipe: Pipeline) -> None:
+    with pytest.raises(ValueError, match=r"not trained for pictures and sound; it knows: v2a .*; a2v "):
+        pipe("A drum")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from ccl import planning
 from ccl.cli.planned import Model, Planned
-from ccl.guidance import UCG2, UCG3, Interval, NoGuidance
+from ccl.guidance import UCG2, UCG3, Interval, NoGuidance, guided
+from ccl.planning.follow import Live, faked, inputs
 from ccl.sampling import evaluated, times
+from ccl.types import OPEN
 from helpers.fakes import GRID
-from helpers.plans import short
+from helpers.plans import short, tiny
 
 
 def test_a_clip_takes_83_petaflops_in_two_passes_and_125_in_three(paper: Planned, model: Model) -> None:
@@ -36,3 +39,14 @@ def test_a_rule_that_is_taken_for_a_while_costs_its_passes_then_alone() -> None:
     assert (three.passes, one.passes, mixed.passes, mixed.evaluations) == (3, 1, 2, 4)
     assert mixed.flops == (three.flops + one.flops) / 2
     assert mixed.rest == three.rest > one.rest
+
+
+def test_the_memory_of_a_deeper_network_is_told_from_shorter_ones() -> None:
+    """Keys and values of a batch are put together for one layer at a time, so that all layers hold as much."""
+    net = short(lambda: tiny(4))
+    with faked(net, range(4), GRID) as whole, torch.no_grad():
+        x, told, states = inputs(whole, GRID, 1, 512)
+        velocity = guided(whole, UCG3(), OPEN, {"positive": states, "negative": states}, grid=GRID)
+        with Live(whole.parameters()) as live:
+            velocity(x, told, 0.5), velocity(x, told, 0.5)
+    assert planning.clip(net, 1, GRID, UCG3(), [0.5]).rest == pytest.approx(live.peak, rel=2e-3)

@@ -5,8 +5,7 @@ b batch, c channels, t latent frames or audio tokens, l text states. Times run f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -184,14 +183,14 @@ class DualStreamTransformer(nn.Module):
         e0 = times.map(lambda pair: pair[1])
         frames = t.map(lambda t: t[:, None] if t.ndim == 1 else t)
         rows = Rows(frames, None if self.trunk is None else self.trunk(frames), extras)
-        caches: Iterable[BlockCache]
+        caches: Sequence[BlockCache]
         if isinstance(text, Prepared):
             caches = text.blocks
         else:
-            caches = repeat(BlockCache(self._embedded(text, x, extras), None))
+            caches = [BlockCache(self._embedded(text, x, extras), None)] * len(self.blocks)
         losses: dict[str, Tensor] = {}
-        for i, (block, cache) in enumerate(zip(self.blocks, caches, strict=False)):
-            tokens, more = self._through(block, i, tokens, e0, cache, common, views, rows)
+        for i, block in enumerate(self.blocks):  # a cache may be made here, and ends with its block
+            tokens, more = self._through(block, i, tokens, e0, caches[i], common, views, rows)
             losses = summed(losses, more)
         velocity = AV.zip(lambda x, pair, ends: ends.out(x, pair[0], grid.h, grid.w), tokens, times, self.ends)
         return Output(velocity, losses)

@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ccl.grid import Grid
-from ccl.interaction import NoInteraction, Seen, Site
-from ccl.interaction.ovi import OviFusion
+from ccl.interaction import NoInteraction, OviFusion, Seen, Site
 from ccl.model import DualStreamTransformer, OviAudioStream, WanStream
 from ccl.model.load import load_stream, load_wan, match
 from ccl.nn.rope import rotate

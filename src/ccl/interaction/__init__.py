@@ -6,6 +6,7 @@ from ccl.interaction.base import Interaction, Seen, Site, Update
 from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
 from ccl.interaction.none import NoInteraction
+from ccl.interaction.ovi import OviFusion
 
 __all__ = [
     "CCA",
@@ -16,6 +17,7 @@ __all__ = [
     "Global",
     "Interaction",
     "NoInteraction",
+    "OviFusion",
     "Seen",
     "Site",
     "Update",

@@ -214,6 +214,19 @@ def test_resuming_with_another_config_names_what_differs(run: RunFolder) -> None
     assert yaml.safe_load(run.config.read_text()) == CONFIG
 
 
+def test_a_run_of_an_older_version_goes_on_as_another_and_its_old_key_is_told(run: RunFolder, tmp_path: Path) -> None:
+    old = changed(model__image_prob=0.5)
+    run.config.write_text(yaml.safe_dump(old))
+    sentence = (
+        r"made by an older version: the key model.image_prob is of .*--name OTHER --ckpt_path .*step=000005.ckpt$"
+    )
+    with pytest.raises(RunError, match=sentence):
+        run.open(CONFIG, "last")
+    assert yaml.safe_load(run.config.read_text()) == old
+    other = RunFolder("b", tmp_path)
+    assert other.open(CONFIG, str(run.checkpoints / "step=000005.ckpt")) is not None
+
+
 def test_a_resumed_run_may_be_longer_and_save_more_often(run: RunFolder) -> None:
     longer = changed(trainer__max_steps=20, trainer__callbacks__1__init_args={"every": 2})
     assert run.open(longer, "last") is not None

@@ -152,3 +152,17 @@ def test_a_group_of_keys_that_is_null_is_told_with_file_and_line(
     assert f"trainer in {tmp_path / 'cut.yaml'}, line 2 is null" in capsys.readouterr().err
     assert cli.main([verb, "--config", joint, "--config", str(tmp_path / "odd.yaml")]) == 2
     assert "sampling" in (said := capsys.readouterr().err) and "3" in said and "traceback" not in said
+    (tmp_path / "list.yaml").write_text("trainer: [[]]\n")
+    flag = ["--trainer.max_steps", "2"]  # which makes a group of it again
+    assert cli.main([verb, "--config", joint, "--config", str(tmp_path / "list.yaml"), *flag]) == 2
+    assert f"trainer in {tmp_path / 'list.yaml'}, line 1 is no group of keys; " in capsys.readouterr().err
+
+
+def test_a_callback_that_stands_twice_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "twice.yaml").write_text(
+        "trainer: {callbacks: [{class_path: ccl.callbacks.TaskRouter}, {class_path: ccl.callbacks.TaskRouter}]}\n"
+    )
+    argv = ["fit", "--config", JOINT, "--config", str(tmp_path / "twice.yaml"), "--runs_dir", str(tmp_path / "runs")]
+    assert cli.main(argv) == 2
+    assert "ccl: trainer.callbacks hold TaskRouter more than once" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

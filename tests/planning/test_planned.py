@@ -219,6 +219,11 @@ def test_sizes_that_no_network_has_are_told_by_their_part() -> None:
             Needs().sizes(planned_of([*SMALL, f"--model.{part}.init_args.layers", str(10**9)]))
 
 
+def test_a_plan_without_a_task_to_train_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.tasks has no task of a prob above 0"):
+        _ = planned_of([*SMALL, "--model.tasks", "{}"]).tasks
+
+
 def test_text_states_that_the_network_does_not_read_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.text has a dim of 64 and model\.net a text_dim of 128; "):
         Needs().model(planned_of([*SMALL, "--model.text.init_args.dim", "64"]))

@@ -12,17 +12,20 @@ import shlex
 import sys
 import warnings
 from argparse import ArgumentTypeError
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.distributed.checkpoint.api import CheckpointException
 
 from ccl import arguments
@@ -32,6 +35,7 @@ from ccl.cli.errors import UsageError, explain, first_complaint, innermost_optio
 from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.cli.parser import folder_to_write
+from ccl.cli.trainer import NOT_ZERO, NUMBERS
 from ccl.cli.trainer import check as check_trainer
 from ccl.codecs.base import Codec
 from ccl.data.datamodule import check_numbers
@@ -50,6 +54,8 @@ CALLBACKS = {
     "preview_every": ("Preview", "every"),
     "preview_prompts": ("Preview", "prompts"),
 }
+# Groups whose keys all have a value, given or not.
+WHOLE = {"trainer": {*NUMBERS, *NOT_ZERO}, "grid": {field.name for field in fields(Grid)}}
 
 
 class FitParser(LightningArgumentParser):
@@ -131,9 +137,15 @@ class FitCLI(LightningCLI):
         """UsageError, naming the key, where a value at hand could not be trained with, before anything is built."""
         config, data = self.config, self.config["data"]
         for key in ("trainer", "data", "model", "grid", "sampling"):
-            if not hasattr(config[key], "as_dict"):
-                _, place = locate(key, config_files(self.argv), self.argv)
-                raise UsageError(f"{key}{place} is {config[key] or 'null'}; leave it out, or give it keys")
+            group = config[key]
+            if not hasattr(group, "as_dict"):
+                what = group or "null"
+            elif key in WHOLE and not WHOLE[key] <= group.as_dict().keys():  # a list, of which a flag has made a group
+                what = "no group of keys"
+            else:
+                continue
+            _, place = locate(key, config_files(self.argv), [])
+            raise UsageError(f"{key}{place} is {what}; leave it out, or give it keys")
         check_trainer(config["trainer"].as_dict())
         try:
             if config["seed_everything"] is not None and not isinstance(config["seed_everything"], bool):
@@ -200,6 +212,9 @@ class FitCLI(LightningCLI):
         if self.config["trainer"]["logger"] in (None, True):
             kwargs["logger"] = TensorBoardLogger(self.run_folder.tensorboard, name="", version="")
         callbacks = self.config_init["trainer"]["callbacks"] or []
+        kept = Counter(callback.state_key for callback in callbacks if stateful(callback))
+        if twice := [key for key, count in kept.items() if count > 1]:
+            raise UsageError(f"trainer.callbacks hold {twice[0]} more than once, and one checkpoint keeps one's state")
         self.stop = StopOnSignal()
         own = any(isinstance(callback, ProgressBar) for callback in callbacks)
         shown = self.config["trainer"]["enable_progress_bar"] in (None, True) and not own
@@ -284,6 +299,11 @@ class FitCLI(LightningCLI):
             f"{self.run_folder.path}: {self.trainer.max_steps} steps, global batch {batch * world * accumulate} "
             f"({batch} x {world} processes x {accumulate} accumulated){rates}"
         )
+
+
+def stateful(callback: Callback) -> bool:
+    """Whether checkpoints keep something of a callback."""
+    return is_overridden("state_dict", callback, Callback)
 
 
 def used(config: dict[str, Any]) -> dict[str, Any]:

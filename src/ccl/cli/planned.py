@@ -17,7 +17,7 @@ from ccl.cli.trainer import named_devices
 from ccl.grid import Grid
 from ccl.model.adapter import LoRA, freeze_backbones
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.tasks import PAPER_TASKS, Task
+from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder, check_width
 
 
@@ -49,7 +49,9 @@ class Planned:
     @property
     def tasks(self) -> dict[str, Task]:
         rows = self.config["model"]["tasks"]
-        return PAPER_TASKS if rows is None else build(dict[str, Task], rows, "model.tasks")
+        tasks = PAPER_TASKS if rows is None else build(dict[str, Task], rows, "model.tasks")
+        check(tasks)
+        return tasks
 
     @property
     def checkpointing(self) -> bool:

@@ -29,6 +29,30 @@ def shards(tmp_path_factory) -> str:
     return str(out)
 
 
+@pytest.fixture(scope="module")
+def buckets(tmp_path_factory) -> str:
+    """5 clips of one shape and 9 of another."""
+    out = tmp_path_factory.mktemp("buckets") / "clips"
+    grids = [replace(TINY, width=32), replace(TINY, frames=13)]
+    few, many = tiny_sources(5, grids[0]), [replace(s, id=f"long-{s.id}") for s in tiny_sources(9, grids[1])]
+    write_shards([*few, *many], out, grids, shard_size=3)
+    return str(out)
+
+
+@pytest.fixture(scope="module")
+def folders(shards, buckets) -> dict[str, str]:
+    return {"shards": shards, "buckets": buckets}
+
+
+@pytest.fixture(scope="module")
+def made_again(tmp_path_factory) -> dict[int, str]:
+    """The clips of `shards` written a second time, and without the last."""
+    out = tmp_path_factory.mktemp("again")
+    for count in (14, 13):
+        write_shards(tiny_sources(count), out / str(count), TINY, shard_size=3)
+    return {count: str(out / str(count)) for count in (14, 13)}
+
+
 @pytest.fixture
 def small_world(monkeypatch):
     """WorldData over tiny clips, so that its books can be tested without speech."""
@@ -52,22 +76,24 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_resumed_loader_goes_on_bit_for_bit(shards, num_workers):
+@pytest.mark.parametrize("of", ["shards", "buckets"])
+def test_resumed_loader_goes_on_bit_for_bit(folders, of, num_workers):
     """Within an epoch, and over its border: an epoch is 14 clips, or 6 and 8 for two workers."""
 
     def loader():
-        return ShardData(shards, TINY, batch_size=2, num_workers=num_workers, shuffle=4).train_dataloader()
+        return ShardData(folders[of], TINY, batch_size=2, num_workers=num_workers, shuffle=4).train_dataloader()
 
-    whole = take(iter(loader()), 12)
-    for stop in (3, 9):
-        first = loader()
-        iterator = iter(first)
-        assert all(map(same, take(iterator, stop), whole))
-        state = first.state_dict()
-        del iterator, first
+    whole, states = take(iter(loader()), 10), {}
+    first = loader()
+    iterator = iter(first)
+    for begin, stop in ((0, 3), (3, 8)):
+        assert all(map(same, take(iterator, stop - begin), whole[begin:]))
+        states[stop] = first.state_dict()
+    del iterator, first
+    for stop, state in states.items():
         second = loader()
         second.load_state_dict(state)
-        assert all(map(same, take(iter(second), 12 - stop), whole[stop:]))
+        assert all(map(same, take(iter(second), 10 - stop), whole[stop:]))
 
 
 def test_state_survives_a_checkpoint(shards, tmp_path):
@@ -139,17 +165,17 @@ def test_latents_of_another_codec_are_refused(shards, tmp_path):
 @pytest.mark.parametrize("latents", [False, True])
 def test_world_is_made_once_and_found_again(small_world, tmp_path, monkeypatch, latents):
     def data(**options) -> WorldData:
-        options = {"clips": 20, "val_clips": 4, "latents": latents, "batch_size": 5, "makers": 0, **options}
+        options = {"clips": 6, "val_clips": 2, "latents": latents, "batch_size": 5, "makers": 0, **options}
         return WorldData(TINY, codec(), root=str(tmp_path), **options)
 
     data().prepare_data()
     made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")}
     batch = next(iter(data().train_dataloader()))
     assert (batch.latents is not None) == latents and len(batch.id) == 5
-    assert [batch.id for batch in data().val_dataloader()] == [["clip20", "clip21", "clip22", "clip23"]]
+    assert [batch.id for batch in data().val_dataloader()] == [["clip6", "clip7"]]
     data().prepare_data()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.tar")} == made
-    data(clips=21).prepare_data()
+    data(clips=7).prepare_data()
     assert len(list(Path(tmp_path).glob("train-*"))) == (4 if latents else 2)
 
 
@@ -159,33 +185,6 @@ def test_world_with_latents_needs_a_codec():
 
 
 # Buckets
-
-
-@pytest.fixture(scope="module")
-def buckets(tmp_path_factory) -> str:
-    """5 clips of one shape and 9 of another."""
-    out = tmp_path_factory.mktemp("buckets") / "clips"
-    grids = [replace(TINY, width=32), replace(TINY, frames=13)]
-    few, many = tiny_sources(5, grids[0]), [replace(s, id=f"long-{s.id}") for s in tiny_sources(9, grids[1])]
-    write_shards([*few, *many], out, grids, shard_size=3)
-    return str(out)
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_buckets_resume_bit_for_bit(buckets, num_workers):
-    def loader():
-        return ShardData(buckets, TINY, batch_size=2, num_workers=num_workers, shuffle=4).train_dataloader()
-
-    whole = take(iter(loader()), 14)
-    for stop in (3, 8):
-        first = loader()
-        iterator = iter(first)
-        assert all(map(same, take(iterator, stop), whole))
-        state = first.state_dict()
-        del iterator, first
-        second = loader()
-        second.load_state_dict(state)
-        assert all(map(same, take(iter(second), 14 - stop), whole[stop:]))
 
 
 def test_a_batch_is_of_one_bucket_and_knows_its_grid(buckets):
@@ -236,24 +235,22 @@ def test_losses_follow_the_grid_of_a_batch(buckets):
 # What the machine and the folder are like
 
 
-def test_a_place_in_other_shards_is_not_gone_on_from(shards, tmp_path):
+def test_a_place_in_other_shards_is_not_gone_on_from(shards, made_again):
     """Made again they are the same; with one clip less they are others, though the place would be there."""
     state = ShardData(shards, TINY, batch_size=2).train_dataloader().state_dict()
-    for count in (14, 13):
-        write_shards(tiny_sources(count), tmp_path / str(count), TINY, shard_size=3)
     whole = take(iter(ShardData(shards, TINY, batch_size=2).train_dataloader()), 1)
-    again = ShardData(str(tmp_path / "14"), TINY, batch_size=2).train_dataloader()
+    again = ShardData(made_again[14], TINY, batch_size=2).train_dataloader()
     again.load_state_dict(state)
     assert same(next(iter(again)), whole[0])
-    other = ShardData(str(tmp_path / "13"), TINY, batch_size=2).train_dataloader()
+    other = ShardData(made_again[13], TINY, batch_size=2).train_dataloader()
     other.load_state_dict(state)
-    with pytest.raises(ValueError, match=rf"place in the data is one in other shards than {tmp_path}/13 holds now"):
+    with pytest.raises(ValueError, match=rf"place in the data is one in other shards than {made_again[13]} holds now"):
         next(iter(other))
 
 
 @pytest.mark.parametrize("of", ["shards", "buckets"])
-def test_a_place_in_another_order_is_not_gone_on_from(shards, buckets, of):
-    folder = {"shards": shards, "buckets": buckets}[of]
+def test_a_place_in_another_order_is_not_gone_on_from(folders, of):
+    folder = folders[of]
     state = ShardData(folder, TINY, batch_size=2, shuffle=4).train_dataloader().state_dict()
     for name, was, value in (("seed", 0, 1), ("shuffle", 4, 5)):
         loader = ShardData(folder, TINY, batch_size=2, **{"shuffle": 4, name: value}).train_dataloader()
@@ -264,10 +261,8 @@ def test_a_place_in_another_order_is_not_gone_on_from(shards, buckets, of):
             next(iter(loader))
 
 
-def test_a_sum_of_clips_is_the_same_for_the_same_clips_alone(shards, buckets, tmp_path):
-    for count in (14, 13):
-        write_shards(tiny_sources(count), tmp_path / str(count), TINY, shard_size=3)
-    sums = [ShardData(f, TINY).sums[f] for f in (shards, str(tmp_path / "14"), str(tmp_path / "13"), buckets)]
+def test_a_sum_of_clips_is_the_same_for_the_same_clips_alone(shards, buckets, made_again, tmp_path):
+    sums = [ShardData(f, TINY).sums[f] for f in (shards, made_again[14], made_again[13], buckets)]
     assert sums[0] == sums[1] and len(set(sums)) == 3
     own = ShardData(shards, TINY, val_shards=str(tmp_path / "not made yet"))
     assert own.sums == {shards: sums[0]}

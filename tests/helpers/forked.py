@@ -23,7 +23,7 @@ from typing import Any
 from faults.process import MODULES
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([*MODULES, "ccl.generation.pipeline"])
+CONTEXT.set_forkserver_preload([*MODULES, "ccl.generation.pipeline", "omegaconf", "webdataset"])
 FROM_OUTSIDE = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
 
 

@@ -231,7 +231,8 @@ class FitCLI(LightningCLI):
 
     def resolved(self) -> dict[str, Any]:
         """The whole config as plain values: what the files and flags add up to."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        # Parsing has validated it: to do so once more takes a quarter of the time that resolving a config takes.
+        return yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_validation=True))
 
     def fit(self) -> int:
         """Open the run folder and train; the exit status."""

@@ -78,9 +78,9 @@ def test_the_network_has_the_published_files_names_and_shapes():
 
 @pytest.fixture(scope="module")
 def small():
-    """A network of the same form, 12 heads of 8."""
+    """A network of the same form, 12 heads of 4."""
     torch.manual_seed(0)
-    net = Synchformer(width=96, depth=1)
+    net = Synchformer(width=48, depth=1)
     for parameter in net.parameters():  # tokens and positions begin at zero
         parameter.data += 0.1 * torch.randn_like(parameter)
     net.transformer.off_head.weight.data *= 5
@@ -102,7 +102,7 @@ def test_segments_seen_together_are_seen_alone(small):
 
 def test_time_reads_only_its_place_and_space_only_its_time(small):
     """A patch's change reaches, in one attention, its own column (or picture) and the CLS token, nothing else."""
-    x = torch.randn(1, 1 + 8 * 6, 96, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 1 + 8 * 6, 48, generator=torch.Generator().manual_seed(0))
     changed = x.clone()
     changed[0, 1 + 3 * 6 + 2] += 1  # picture 3, place 2
     for attention, reached in (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 import yaml
 
 from ccl.generation import Pipeline
-from ccl.storage.model_folder import build
+from ccl.storage.model_folder import Model, build
 
 SMALL = """\
 model:
@@ -64,9 +66,16 @@ def awake(module: torch.nn.Module, seed: int = 0) -> None:
             parameter.copy_(torch.randn(parameter.shape, generator=g) * (0.3 if parameter.ndim > 1 else 0.1))
 
 
-def tiny_pipeline() -> Pipeline:
+@cache
+def tiny_model() -> Model:
+    """Built and filled once a process: nobody may change it."""
     model = build(tiny_config(), "tiny")
     awake(model.net), awake(model.text, 1)
+    return model
+
+
+def tiny_pipeline() -> Pipeline:
+    model = deepcopy(tiny_model())
     return Pipeline(model.net, model.text, model.codec, model.grid, **vars(model.sampling))
 
 
@@ -77,9 +86,7 @@ def close(a, b) -> bool:
 
 
 def tiny_state(scale: float = 1.0) -> dict[str, torch.Tensor]:
-    model = build(tiny_config(), "tiny")
-    awake(model.net), awake(model.text, 1)
-    parts = {"net": model.net, "text": model.text}
+    parts = {"net": tiny_model().net, "text": tiny_model().text}
     return {f"{name}.{k}": v * scale for name, part in parts.items() for k, v in part.state_dict().items()}
 
 

@@ -128,8 +128,9 @@ def test_figures_that_mean_nothing_are_refused(argv: list[str], capsys: pytest.C
     assert f"{argv[0]} " in capsys.readouterr().err.replace(":", " ")
 
 
-SMALL = ["--config", str(ROOT / "configs" / "joint.yaml"), "--data.init_args.batch_size", "4"]
-LORA = ["--config", str(ROOT / "configs" / "joint.yaml"), "--config", str(ROOT / "configs/trainer/lora.yaml")]
+FEW = ["--model.net.init_args.layers", "2"]
+SMALL = ["--config", str(ROOT / "configs" / "joint.yaml"), "--data.init_args.batch_size", "4", *FEW]
+LORA = ["--config", str(ROOT / "configs" / "joint.yaml"), "--config", str(ROOT / "configs/trainer/lora.yaml"), *FEW]
 
 
 @cache

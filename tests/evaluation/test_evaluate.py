@@ -44,15 +44,20 @@ def room(i: int = 0) -> Clip:
     return Clip(video, (0.1 * (i + 1) * np.sin(np.arange(3200) / 5)).astype(np.float32), prompt=PROMPT, id=f"c{i}")
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """c0 to c2 are fine, c3 has no sound, c4 is text, c5 is missing; rows.jsonl asks for all of them."""
-    folder = tmp_path / "clips"
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("rooms") / "clips"
     for i in range(4):
         (room(i) if i < 3 else replace(room(i), audio=None)).save(folder / f"c{i}.mp4")
     (folder / "c4.mp4").write_text("no film")
-    (tmp_path / "rows.jsonl").write_text(write_rows(ROWS))
     return folder
+
+
+@pytest.fixture
+def folder(rooms, tmp_path) -> Path:
+    """c0 to c2 are fine, c3 has no sound, c4 is text, c5 is missing; rows.jsonl asks for all of them."""
+    (tmp_path / "rows.jsonl").write_text(write_rows(ROWS))
+    return Path(shutil.copytree(rooms, tmp_path / "clips"))
 
 
 def told(capsys: pytest.CaptureFixture[str], *argv: object) -> str:

@@ -12,22 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.report import page
 from ccl.evaluation.tables import table, typeset
 from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.summary import Summary, summarise
 from ccl.rows import Row
+from helpers import scored
 
 A, B, C = "=cmd|a", "two\nlines *b*", "_c_ & <i>10%</i>"
 IDS = ("e1", "e2", "h1", "h2", "h3")
-COLUMNS = (
-    Column("cu", "CU"),
-    Column("wer", "WER", "lower", percent=True, over=("wer_errors", "wer_words")),
-    Column("wer_errors", "errors", shown=False),
-    Column("wer_words", "words", shown=False),
-    Column("sync_c", "Sync-C"),
-)
+COLUMNS = scored.COLUMNS[:5]  # CU, the word error rate with what it is made of, Sync-C
 PLANTED: dict[str, dict[str, list[float | None]]] = {
     "cu": {A: [2, 4, 6, None, 8], B: [2, 4, 6, 1, 8], C: [1, 3, 9, 9, None]},
     "sync_c": {A: [1, 3, None, None, None], B: [None, None, 5, 5, 5], C: [4, 4, 2, 2, 2]},

@@ -81,9 +81,9 @@ def interaction(site: Site, kind: str = "cca") -> Interaction:
     return Gate(site, align) if kind == "gate" else CCA(site, align, num_context_audio=2, num_context_video=3)
 
 
-def make_net(kind: str = "cca", layers: int = 2) -> DualStreamTransformer:
+def make_net(kind: str = "cca", layers: int = 2, video: WanStream | None = None) -> DualStreamTransformer:
     return DualStreamTransformer(
-        video=WanStream(width=16, ffn=32, channels=CHANNELS.video),
+        video=video or WanStream(width=16, ffn=32, channels=CHANNELS.video),
         audio=WanStream(width=8, ffn=16, channels=CHANNELS.audio),
         layers=layers,
         head_dim=8,

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from ccl.files import FileError, replacing, write_whole
+from ccl.files import FileError
 from ccl.storage.checkpoint import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -288,15 +288,6 @@ def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("RANK", raising=False)
     assert RunFolder("a", tmp_path).open(CONFIG) is None
     assert not (tmp_path / "a").exists()
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_whole(path, "old")
-    with pytest.raises(InterruptedError), replacing(path) as file:
-        file.write(b"half")
-        raise InterruptedError
-    assert path.read_text() == "old" and names(tmp_path) == ["file"]
 
 
 def test_a_half_written_checkpoint_is_swept_and_never_picked_up(run: RunFolder) -> None:

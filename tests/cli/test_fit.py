@@ -267,13 +267,13 @@ def test_a_demo_goes_on_from_what_is_trained_and_once_more_only_measures(
     folder: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stack = ["--config", JOINT, "--config", str(folder / "tiny.yaml"), "--runs-dir", str(folder), "--name", run.name]
-    argv = ["demo", *stack, "--steps", "2", "--clips", "2", "--solver-steps", "1"]
+    argv = ["demo", *stack, "--steps", "2", "--clips", "4", "--solver-steps", "1"]
     assert cli.main(argv) == 0
     said = capsys.readouterr().out
     assert "is trained already" in said
     assert "joint: pictures and sound from the prompt" in said and "a2v: pictures for a given sound" in said
     made = {path: path.stat().st_mtime_ns for path in run.rglob("*.mp4")}
-    assert len(made) == 2 * 4  # true, through the codec, joint, a2v
+    assert len(made) == 4 * 4  # true, through the codec, joint, a2v
     with (run / "scores" / "a2v" / "summary.csv").open() as file:
         assert {line["column"] for line in csv.DictReader(file)} == {"mouth", "colours"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import resource
 import shutil
@@ -22,7 +21,6 @@ from typing import Any
 
 import pytest
 
-from ccl.codecs.base import Codec
 from ccl.data import WorldData, datamodule
 from ccl.data.encode import encode_shards
 from ccl.data.index import INDEX, PARTIAL
@@ -30,10 +28,11 @@ from ccl.data.sources import Source
 from ccl.data.write import write_shards
 from ccl.files import LOCK, MARK, FileError, MachineError, one_writer
 from ccl.media import MediaError
+from helpers.encoded import contents, make_codec
 from helpers.fakes import GRID
 from helpers.forked import holding
 from helpers.tiny_clips import tiny_clip, tiny_sources
-from helpers.tiny_encoders import FrozenText, MeanAudio, MeanVideo
+from helpers.tiny_encoders import FrozenText
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -86,11 +85,6 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def contents(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != LOCK)
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def make(out: Path, workers: int = 0) -> Any:
     mute = Source("mute", lambda: replace(tiny_clip(0, GRID), audio=None))
     return write_shards([*tiny_sources(3, GRID), mute], out, GRID, shard_size=2, workers=workers)
@@ -103,7 +97,7 @@ def make_buckets(out: Path) -> Any:
 
 
 def encode(clips: Path, out: Path) -> Any:
-    return encode_shards(clips, out, Codec(MeanVideo(), MeanAudio()), GRID, text=FrozenText())
+    return encode_shards(clips, out, make_codec(), GRID, text=FrozenText())
 
 
 @pytest.mark.parametrize("kind", ["make", "make_buckets", "encode"])
@@ -127,7 +121,7 @@ def test_a_world_whose_making_was_killed_is_made_by_the_next_fit(
     death: Death, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datamodule, "world_sources", lambda grid, clips, start=0, seed=0: tiny_sources(clips, grid))
-    codec = Codec(MeanVideo(), MeanAudio())
+    codec = make_codec()
 
     def prepare(root: Path) -> None:
         WorldData(GRID, codec, str(root), clips=2, makers=0).prepare_data()

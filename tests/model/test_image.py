@@ -24,7 +24,7 @@ from ccl.grid import Grid
 from ccl.guidance import TextCFG, guided
 from ccl.image.clip import CLIPVision
 from ccl.image.first import show
-from ccl.model import DualStreamTransformer, Shown, WanImageStream, WanStream
+from ccl.model import DualStreamTransformer, Shown, WanImageStream
 from ccl.model.load import load_stream
 from ccl.planning import follow
 from ccl.rows import Row
@@ -33,7 +33,7 @@ from ccl.storage.model_folder import build, from_run, save_model
 from ccl.tasks import PAPER_TASKS, Given, Task, Term
 from ccl.training.module import JointDiffusion, TrainingError
 from ccl.types import AV, CLOSED, OPEN, Batch, Scale
-from helpers.fakes import CHANNELS, GRID, interaction, make_batch, make_codec, make_text
+from helpers.fakes import CHANNELS, GRID, make_batch, make_codec, make_net, make_text
 from helpers.plans import short
 from helpers.tiny import awake, tiny_config
 from helpers.wan_streams import ours, wan
@@ -286,15 +286,8 @@ def test_a_run_hands_its_encoder_to_the_model_that_is_exported(folder: Path) -> 
 
 
 def network(layers: int = 1) -> DualStreamTransformer:
-    return DualStreamTransformer(
-        video=WanImageStream(width=16, ffn=32, channels=CHANNELS.video, image_dim=DIM, image_tokens=TOKENS),
-        audio=WanStream(width=8, ffn=16, channels=CHANNELS.audio),
-        layers=layers,
-        head_dim=8,
-        text_dim=8,
-        interaction=interaction,
-        freq_dim=16,
-    )
+    shown = WanImageStream(width=16, ffn=32, channels=CHANNELS.video, image_dim=DIM, image_tokens=TOKENS)
+    return make_net(layers=layers, video=shown)
 
 
 def module(folder: Path | None, **more: Any) -> JointDiffusion:

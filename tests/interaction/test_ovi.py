@@ -227,14 +227,14 @@ def test_positions_are_those_of_self_attention_with_the_network_s_factor() -> No
 @torch.no_grad()
 def test_the_plan_counts_the_shared_queries_with_the_text() -> None:
     from ccl.planning.count import by_part
-    from ccl.planning.follow import counting
+    from ccl.planning.follow import Counting
 
     (x, text), t = clips(), times()
 
     def counted(interaction: Any) -> dict[str, Any]:
-        with counting() as counter:
+        with Counting() as counter:
             ovi_net(interaction=interaction)(x, t, text, grid=GRID)
-        return by_part(counter)
+        return by_part(counter, [1] * LAYERS)
 
     apart, fused = counted(NoInteraction), counted(OviFusion)
     assert {part: flops for part, flops in fused.items() if "interaction" not in part} == apart

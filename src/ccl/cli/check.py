@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,14 @@ def check(node: dict[str, Any], text: str) -> int:
     assert kind is not None
     subject = kind.subject(build(kind.made, node, text))
     say(f"{text}: {node['class_path']}, {kind.name}")
-    broken, before = 0, ""
+    untyped = [
+        name
+        for name, p in signature(class_of(node)).parameters.items()
+        if p.annotation is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    clause = "says the type of each argument"
+    say(f"  FAILED  {clause}: {untyped[0]} has none; no config is read without" if untyped else f"  ok      {clause}")
+    broken, before = len(untyped[:1]), ""
     for came in outcomes(kind.clauses, subject):
         said = came.said if came.said != before else ""  # of what this machine lacks once is enough
         remark = f": {came.said}" if came.state == "FAILED" else f" ({said})" if said else ""

@@ -89,7 +89,7 @@ FILES = {
     "rule.yaml": "class_path: mine.Rule\ninit_args: {by: 1.5}\n",
     "protocol.yaml": "loudness: {class_path: mine.Loudness}\n",
     "mine.yaml": """\
-grid: {frames: 9, height: 16, width: 16}
+grid: {frames: 77, height: 16, width: 16}
 codec: {video: {class_path: mine.Video, init_args: {}}}
 model:
   net:
@@ -118,6 +118,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(400)
 def test_parts_of_ones_own_go_the_whole_way(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def ccl(*argv: str) -> str:
         status = cli.main(list(argv))

@@ -16,7 +16,6 @@ from helpers.fakes import CHANNELS, GRID
 
 SKIPS = View(skip=frozenset({Skip("block", frozenset({1})), Skip("self_attention", frozenset({0}))}))
 VIEWS = {"open": [View()], "closed": [ALONE], "three passes": [View(), ALONE, SKIPS]}
-#: Blocks in which it acts are given as the fraction of the network that is the first of them.
 KINDS: dict[str, Callable[[int], Callable[[Site], Interaction]]] = {
     "cca": lambda layers: partial(CCA, align=TARP("proportional"), num_context_audio=2, num_context_video=3),
     "some blocks": lambda layers: partial(AVLink, layers=list(range(layers // 2))),

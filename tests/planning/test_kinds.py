@@ -154,12 +154,17 @@ def test_modules_of_an_interaction_are_its_own_whatever_they_are_called() -> Non
     assert set(sizes) == set(fused) == {"video", "audio", "interaction"}
 
 
-@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
-@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
-def test_a_step_of_the_whole_network_lives_as_planned(
-    make: Callable[..., Any], checkpointing: bool, frozen: bool
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "frozen", "checkpointing"),
+    [
+        ("at 2 of 5 layers", True, False),
+        ("at 2 of 5 layers", False, True),
+        ("streams of 4 and 3", False, False),
+        ("streams of 4 and 3", True, True),
+    ],
+)
+def test_a_step_of_the_whole_network_lives_as_planned(name: str, frozen: bool, checkpointing: bool) -> None:
+    make = NETWORKS[name]
     net = make(frozen=frozen, checkpointing=checkpointing)
     for p in net.parameters():
         if p.requires_grad:

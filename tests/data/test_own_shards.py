@@ -18,12 +18,14 @@ from ccl.data import ShardData
 from ccl.data.captions import captioned, write_clips
 from ccl.data.write import Source, write_shards
 from ccl.grid import Grid
+from ccl.tasks import PAPER_TASKS
 from helpers import ROOT
 from helpers.tiny import SMALL
 from helpers.tiny_clips import TINY, tiny_clip, tiny_folder
 
 GRID = Grid(frames=17, fps=25.0, height=48, width=48)
 SHAPE = ["--frames", "17", "--height", "48", "--width", "48", "--workers", "0"]
+MODEL = SimpleNamespace(net=SimpleNamespace(needs=(), closed="context"), tasks=PAPER_TASKS)  # as previews look at it
 
 
 @pytest.fixture
@@ -76,14 +78,12 @@ def test_previews_show_captions_of_what_is_held_out(shards, capsys):
     for name, numbers in (("shards", (0, 1)), ("val", (5, 6))):
         preview = Preview()
         trainer = SimpleNamespace(datamodule=data[name], is_global_zero=True)
-        preview.on_fit_start(trainer, SimpleNamespace(net=None))
+        preview.on_fit_start(trainer, MODEL)
         assert preview.prompts == [tiny_clip(number).prompt for number in numbers]
         assert f"previews show captions of data/{name}: 'clip number {numbers[0]}' and " in capsys.readouterr().out
     write_shards([Source("a", lambda: replace(tiny_clip(), prompt=" "))], "bare", TINY)
     preview = Preview()
-    preview.on_fit_start(
-        SimpleNamespace(datamodule=ShardData("bare", TINY), is_global_zero=True), SimpleNamespace(net=None)
-    )
+    preview.on_fit_start(SimpleNamespace(datamodule=ShardData("bare", TINY), is_global_zero=True), MODEL)
     assert preview.prompts == [] and "no clip has a caption to preview" in capsys.readouterr().out
 
 

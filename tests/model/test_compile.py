@@ -10,8 +10,9 @@ from helpers.forked import call
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-# Of training and of sampling; of blocks in which it acts and of the others.
-@pytest.mark.parametrize(("kind", "expected"), [("cca", 2), ("some blocks", 4)])
-def test_two_blocks_and_forty_are_the_same_graphs(kind: str, expected: int) -> None:
-    for layers in (2, 40):
+# Graphs of training and of sampling together. AV-Link stands in the first half: four blocks, as a second block with it
+# makes one graph more than the first, and a third none.
+@pytest.mark.parametrize(("kind", "few", "expected"), [("cca", 2, 2), ("some blocks", 4, 5)])
+def test_few_blocks_and_forty_are_the_same_graphs(kind: str, few: int, expected: int) -> None:
+    for layers in (few, 40):
         assert call(graphs, layers, kind, "open") == (expected, {}), layers

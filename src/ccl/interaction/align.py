@@ -29,15 +29,15 @@ Rescale = Literal["index", "duration", "none"]
 
 
 class Groups(NamedTuple):
-    """One direction's attention, cut into `num` groups of queries that share their keys.
+    """One direction's attention, cut into groups of queries that share their keys.
 
-    `queries` and `keys` are None where a group takes its num-th part of the tokens in order.
+    Where `queries` or `keys` is None, the tokens are cut in their order into `num` equal parts, one for each group.
 
     Args:
         num: groups of a clip.
-        queries: tokens of each group, short groups padded with any token.
-        back: where each query's answer lies in the flattened (g q).
-        keys: source tokens of each group.
+        queries: tokens of each group. A group that is short is padded with any token.
+        back: for each token, the place of its answer when the answers of all groups, (g q), stand in a row.
+        keys: tokens of the other stream that a group sees.
         mask: which of `keys` lie within the clip, or None where all do.
         whole: (first, end) of the longest run of groups whose keys all do, where there is a mask.
     """

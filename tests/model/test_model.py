@@ -261,7 +261,9 @@ init_args:
 """
     net = parser.instantiate(parser.parse_object({"net": yaml.safe_load(config)})).net()
     assert len(net.blocks) == 2
-    assert len(list(net.blocks[0].interaction.parameters())) == len(list(net.cross_modal_parameters())) / 2
+    shared = 0 if net.trunk is None else len(list(net.trunk.parameters()))
+    each = [len(list(block.interaction.parameters())) for block in net.blocks]
+    assert each[0] == each[1] and shared + sum(each) == len(list(net.cross_modal_parameters()))
 
 
 # What forward promises in words ---------------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ def test_modules_of_an_interaction_are_its_own_whatever_they_are_called() -> Non
     assert set(sizes) == set(fused) == {"video", "audio", "interaction"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "frozen", "checkpointing"),
     [

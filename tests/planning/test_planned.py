@@ -189,6 +189,7 @@ def test_the_verdict_names_flags_with_which_it_fits(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_verdict_names_flags_with_which_a_followed_step_fits() -> None:
     holds(SMALL, 0.99)
 
@@ -217,7 +218,7 @@ def test_a_network_is_followed_once_for_all_numbers_of_gpus(quick: list[int]) ->
 def test_sizes_that_no_network_has_are_told_by_their_part() -> None:
     for part, said in (("net", "layers is 1000000000; it"), ("text", "text layers is 1000000000; it")):
         with pytest.raises(UsageError, match=rf"^model\.{part}: {said} must be a whole number from 1 to 1,024$"):
-            Needs().sizes(planned_of([*SMALL, f"--model.{part}.init_args.layers", str(10**9)]))
+            Needs().model(planned_of([*SMALL, f"--model.{part}.init_args.layers", str(10**9)]))
 
 
 def test_a_plan_without_a_task_to_train_is_refused() -> None:

@@ -24,6 +24,7 @@ def test_a_clip_takes_83_petaflops_in_two_passes_and_125_in_three(paper: Planned
         assert cost.weights == 2 * size
 
 
+@pytest.mark.slow
 def test_heuns_solver_evaluates_twice_a_step_but_for_the_last() -> None:
     net = short()
     heun, once = (planning.clip(net, 1, GRID, UCG2(), evaluated(times(50), name)) for name in ("heun", "unipc"))
@@ -41,6 +42,7 @@ def test_a_rule_that_is_taken_for_a_while_costs_its_passes_then_alone() -> None:
     assert mixed.rest == three.rest > one.rest
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_deeper_network_is_told_from_shorter_ones() -> None:
     """Keys and values of a batch are put together for one layer at a time, so that all layers hold as much."""
     net = short(lambda: tiny(4))

@@ -401,7 +401,7 @@ SIZES = {"head_dim": 12, "text_dim": 16, "layers": 1}
         (DualStreamTransformer, {**SIZES, "rescale": float("nan")}, "rescale is nan"),
         (TARP, {"rescale": float("inf")}, "rescale is inf"),
         (Global, {"rescale": 0.0}, "rescale is 0.0"),
-        (CCA, {"num_context_audio": -1}, "num_context is -1 for audio"),
+        (CCA, {"num_context_audio": -1}, "num_context_audio is -1"),
     ],
 )
 def test_a_number_that_no_memory_holds_or_no_loop_ends_at_is_refused_by_its_name(

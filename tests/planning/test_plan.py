@@ -42,7 +42,6 @@ def test_every_plan_of_the_guide_is_a_stack_that_resolves() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_command_says_what_adapters_leave_to_train(said: Any) -> None:
     lines = said(*argv("trainer/lora.yaml"), "--gpus", "1")
     parts = {line[0]: " ".join(line[1:]) for line in lines[: lines.index([])]}

@@ -189,7 +189,6 @@ def test_the_verdict_names_flags_with_which_it_fits(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_verdict_names_flags_with_which_a_followed_step_fits() -> None:
     holds(SMALL, 0.99)
 

@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "callbacks": LEAVES | {"generation", "guidance", "media", "sampling", "storage", "tasks", "text", "training"},
 }
 # Where everything meets. Nothing may import these.
-TOP = {"__main__", "cli", "demo"}
+TOP = {"__main__", "ablation", "cli", "demo"}
 
 
 def part_of(module: str) -> str:

@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "nn": set(),
     "rng": set(),
     "types": {"arguments"},
-    "guidance": VALUES,
+    "guidance": VALUES | {"nn"},  # passes are chunks of a batch
     "interaction": VALUES | {"nn"},
     "media": LEAVES,
     "rows": LEAVES,
@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     # Where the parts meet.
     "planning": VALUES | {"guidance", "model", "nn", "tasks"},
     "storage": LEAVES | {"codecs", "image", "model", "sampling", "tasks", "text", "weights"},
-    "training": LEAVES | {"codecs", "flow", "image", "model", "storage", "tasks", "text", "weights"},
+    "training": LEAVES | {"codecs", "flow", "image", "model", "nn", "storage", "tasks", "text", "weights"},
     "generation": LEAVES
     | {"__version__", "codecs", "guidance", "image", "media", "model", "rows", "sampling", "storage", "tasks", "text"}
     | {"weights"},

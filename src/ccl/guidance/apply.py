@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from ccl.grid import Grid
 from ccl.guidance.base import Guidance, used
+from ccl.nn.chunks import repeated
 from ccl.types import AV, Pass, Route, Text
 
 #: (x, times, t) -> velocity. t is the solver's; times are (B,) or, with its own for each latent frame, (B, T), in each
@@ -62,9 +62,9 @@ def guided(
     def run(passes: Sequence[Pass], x: AV[Any], times: AV[Any]) -> dict[Pass, AV[Any]]:
         seen = [(nulled(x, one.null, nulls), nulled(times, one.null, times.map(torch.zeros_like))) for one in passes]
         text = [read(v) if v == a else AV(read(v), read(a)) for v, a in (one.text for one in passes)]
-        views, brought = [one.view for one in passes], tiled(extras or {}, len(passes))
         xs, ts = (stacked([each[i] for each in seen]) for i in range(2))
-        v = net(xs, ts, text, grid=grid, view=views, extras=brought).velocity
+        brought = None if cached else repeated(extras or {}, len(passes))  # what was prepared holds its own
+        v = net(xs, ts, text, grid=grid, view=[one.view for one in passes], extras=brought).velocity
         parts = zip(*(z.chunk(len(passes)) if z is not None else [None] * len(passes) for z in v), strict=True)
         return {one: AV(*part) for one, part in zip(passes, parts, strict=True)}
 
@@ -94,8 +94,3 @@ def stacked(each: Sequence[AV[Any]]) -> AV[Any]:
 def only(x: AV[Any], generated: AV[bool]) -> AV[Any]:
     """x without the streams that are not generated."""
     return AV(*(z if is_wanted else None for z, is_wanted in zip(x, generated, strict=True)))
-
-
-def tiled(tree: Any, count: int) -> Any:
-    """The batch `count` times over, one copy a pass."""
-    return tree_map_only(Tensor, lambda z: torch.cat([z] * count), tree)

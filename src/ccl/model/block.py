@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl.interaction.base import Interaction, Seen, Where
-from ccl.model.chunks import chosen, runs
 from ccl.nn.attention import Backend, attention, heads
+from ccl.nn.chunks import chosen, runs
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, modulate, wide
 from ccl.nn.rope import Rotary, rotate
 from ccl.types import AV, Route

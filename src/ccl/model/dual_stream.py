@@ -19,11 +19,11 @@ from ccl.interaction.align import Rescale, audio_positions, check_rescale, own_a
 from ccl.interaction.base import Interaction, Site
 from ccl.interaction.none import NoInteraction
 from ccl.model.block import BlockCache, Common, DualBlock, Here, Rows, summed
-from ccl.model.chunks import chosen, put
 from ccl.model.inputs import check_inputs
 from ccl.model.prepared import Prepared, together
 from ccl.model.stream import WanStream
 from ccl.nn.attention import Backend
+from ccl.nn.chunks import chosen, put
 from ccl.nn.layers import initialise
 from ccl.nn.rope import Rotary, rotary
 from ccl.types import ALONE, AV, STREAMS, Closed, View

@@ -1,4 +1,4 @@
-"""Leaf parts of the network: attention, layers and rotary positions. They know nothing of what is above them."""
+"""Leaf parts of the network: attention, layers, rotary positions, chunks. They know nothing of what is above them."""
 
 from ccl.nn.attention import Backend, attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, initialise, keep_in_use, modulate

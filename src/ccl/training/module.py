@@ -27,9 +27,9 @@ from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.image.first import show
 from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters
-from ccl.model.chunks import repeated
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
+from ccl.nn.chunks import repeated
 from ccl.rng import seed_of
 from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.storage.sharded_checkpoint import sharded_shapes

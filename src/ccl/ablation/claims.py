@@ -29,7 +29,7 @@ class Test:
     better: str
     worse: str
     measure: str
-    margin: float | None = None
+    margin: int | float | None = None
 
     def __post_init__(self) -> None:
         if self.better == self.worse:

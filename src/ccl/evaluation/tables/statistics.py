@@ -5,7 +5,14 @@ one code serves both. Intervals are percentile bootstrap (Efron 1979) with the s
 compared; p is by sign flips (Fisher 1935), exactly where there are few clips, and not corrected for the number of
 comparisons. Draws follow from names, so that the same scores give the same table.
 
-n clips, R resamples; a stratum is a subset's clips.
+Seeds of a training, where a method has several, are a level of their own. A value is the mean of the seeds' values.
+Clips are resampled in blocks, a clip with all its seeds, for what is hard in a prompt is hard at each; and so are two
+methods exchanged, so p is of these trained models. Seeds are too few to be resampled (three of them hold the truth in
+78 % of cases where they are what varies, docs/log.md): to each resample is added a draw of Student's t with as many
+degrees of freedom as seeds less one, times their standard error. The interval is then of other seeds too, and rather
+too wide.
+
+n clips, S seeds, R resamples; a stratum is a subset's clips.
 """
 
 from __future__ import annotations
@@ -17,6 +24,7 @@ from zlib import crc32
 
 import numpy as np
 from jaxtyping import Bool, Float64
+from scipy.special import stdtrit
 
 RESAMPLES, FLIPS, EXACT = 2_000, 10_000, 12  # at most 2**EXACT exchanges are all tried
 LEVEL = 0.95
@@ -25,39 +33,46 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Ratio:
-    """A column's clips of one subset, of which the value is sum(top) / sum(bottom); NaN is a clip without one."""
+    """A column's clips of one subset, of which the value is sum(top) / sum(bottom); NaN is a clip without one.
 
-    top: Float64[np.ndarray, " n"]
-    bottom: Float64[np.ndarray, " n"]
+    Of a method with several seeds the mean of their values; a clip is one that all of them have.
+    """
+
+    top: Float64[np.ndarray, "... n"]
+    bottom: Float64[np.ndarray, "... n"]
 
     @property
     def value(self) -> float:
-        bottom = self.bottom.sum()
-        return float(self.top.sum() / bottom) if bottom else NAN
+        return float(np.mean(self.seeds))
+
+    @property
+    def seeds(self) -> Float64[np.ndarray, " s"]:
+        """The value of each seed, of a method without any its own; NaN where nothing is divided by."""
+        return divide(*(np.atleast_1d(part.sum(-1)) for part in (self.top, self.bottom)))
 
     @property
     def there(self) -> Bool[np.ndarray, " n"]:
         """Which clips have a value."""
-        return ~np.isnan(self.top)
+        return ~np.isnan(self.top).any(tuple(range(self.top.ndim - 1)))
 
     def __len__(self) -> int:
-        return len(self.top)
+        return self.top.shape[-1]
 
     def __getitem__(self, clips: Bool[np.ndarray, " n"]) -> Ratio:
         """These clips alone."""
-        return Ratio(self.top[clips], self.bottom[clips])
+        return Ratio(self.top[..., clips], self.bottom[..., clips])
 
     def resampled(self, counts: Float64[np.ndarray, "r n"]) -> Float64[np.ndarray, " r"]:
         """The value with each clip taken as often as `counts` says."""
-        return divide(counts @ self.top, counts @ self.bottom)
+        return over_seeds(divide(counts @ self.top.T, counts @ self.bottom.T))
 
 
 def interval(strata: Sequence[Ratio], subset: str, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """95 % of the mean over strata of their values, clips resampled within each."""
+    """95 % of the mean over strata of their values, clips resampled within each, and seeds drawn."""
     if any(len(stratum) < 2 for stratum in strata):
         return NAN, NAN
     means = [s.resampled(draws(f"{subset} {i}", len(s), resamples)) for i, s in enumerate(strata)]
-    return percentiles(np.mean(means, axis=0))
+    return percentiles(np.mean(means, axis=0) + deviations(np.mean([s.seeds for s in strata], axis=0), resamples))
 
 
 def compare(
@@ -69,8 +84,13 @@ def compare(
     if all(len(a) > 1 for a, _ in strata):
         weights = [draws(f"{subset} {i}", len(a), resamples) for i, (a, _) in enumerate(strata)]
         differences = [a.resampled(w) - b.resampled(w) for (a, b), w in zip(strata, weights, strict=True)]
-        low, high = percentiles(np.mean(differences, axis=0))
+        low, high = percentiles(np.mean(differences, axis=0) + deviations(by_seed(strata), resamples))
     return difference, low, high, exchange_p(strata, subset, flips), sum(len(a) for a, _ in strata)
+
+
+def by_seed(strata: Sequence[tuple[Ratio, Ratio]]) -> Float64[np.ndarray, " s"]:
+    """The difference of two methods at each seed."""
+    return np.mean([a.seeds - b.seeds for a, b in strata], axis=0)
 
 
 def exchange_p(strata: Sequence[tuple[Ratio, Ratio]], name: str, flips: int = FLIPS) -> float:
@@ -81,12 +101,30 @@ def exchange_p(strata: Sequence[tuple[Ratio, Ratio]], name: str, flips: int = FL
     swaps = np.split(every(n) if exact else coins(name, -(-n // 64) * 64, flips)[:, :n], np.cumsum(sizes)[:-1], axis=1)
     differences = []
     for (a, b), swap in zip(strata, swaps, strict=True):
-        top, bottom = swap @ (b.top - a.top), swap @ (b.bottom - a.bottom)
-        one = divide(a.top.sum() + top, a.bottom.sum() + bottom)
-        differences.append(one - divide(b.top.sum() - top, b.bottom.sum() - bottom))
+        top, bottom = swap @ (b.top - a.top).T, swap @ (b.bottom - a.bottom).T
+        one = divide(a.top.sum(-1) + top, a.bottom.sum(-1) + bottom)
+        differences.append(over_seeds(one - divide(b.top.sum(-1) - top, b.bottom.sum(-1) - bottom)))
     seen = abs(np.mean([a.value - b.value for a, b in strata]))
     as_large = int((np.abs(np.mean(differences, axis=0)) >= seen * (1 - 1e-9) - 1e-12).sum())
     return as_large / len(swaps[0]) if exact else (as_large + 1) / (flips + 1)
+
+
+def over_seeds(values: Float64[np.ndarray, "r ..."]) -> Float64[np.ndarray, " r"]:
+    """The mean of the seeds, where there are any."""
+    return values.reshape(len(values), -1).mean(1)
+
+
+def deviation(seeds: Float64[np.ndarray, " s"]) -> float:
+    """Standard deviation over seeds; NaN of one alone."""
+    return float(np.std(seeds, ddof=1)) if len(seeds) > 1 else NAN
+
+
+def deviations(seeds: Float64[np.ndarray, " s"], resamples: int) -> Float64[np.ndarray, " r"] | float:
+    """How far the mean of as many seeds may lie from the truth, a draw for each resample; 0 of one seed, of which
+    nothing is known.
+    """
+    count = len(seeds)
+    return deviation(seeds) / count**0.5 * students(count - 1, resamples) if count > 1 else 0.0
 
 
 def percentiles(values: Float64[np.ndarray, " r"]) -> tuple[float, float]:
@@ -108,6 +146,13 @@ def draws(name: str, n: int, resamples: int) -> Float64[np.ndarray, "r n"]:
     rng = np.random.default_rng(crc32(f"resamples of {n} clips, {name}".encode()))
     taken = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(taken.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
+
+
+@lru_cache(maxsize=8)
+def students(freedom: int, resamples: int) -> Float64[np.ndarray, " r"]:
+    """Student's t at evenly spaced probabilities, in an order drawn once: its tails come out alike for any R."""
+    order = np.random.default_rng(crc32(f"seeds, {freedom}".encode())).permutation(resamples)
+    return stdtrit(freedom, (order + 0.5) / resamples)
 
 
 @lru_cache(maxsize=8)

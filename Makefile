@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest slow evaluate smoke fit checkpoint lint types bench media gate faults faults-smoke
+.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types bench media gate faults faults-smoke
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,12 @@ fit: .venv/.installed ## train a config; make fit CONFIG=configs/joint.yaml
 SHIPPED := --config configs/joint.yaml --config configs/trainer/checkpoint.yaml
 checkpoint: .venv/.installed ## train the model that ships with the package, hours; goes on where it was stopped
 	$(BIN)/ccl fit $(SHIPPED) --ckpt_path last && $(BIN)/ccl export runs/embedded -o src/ccl/checkpoints/embedded
+
+STREAMS := $(BIN)/ccl fit --config configs/joint.yaml --ckpt_path last
+streams: .venv/.installed ## train the streams that stage 2 begins with, each alone, hours; goes on where it was stopped
+	$(STREAMS) --config configs/world/audio.yaml && $(STREAMS) --config configs/world/video.yaml
+	$(BIN)/ccl export runs/world-audio -o src/ccl/checkpoints/streams/audio
+	$(BIN)/ccl export runs/world-video -o src/ccl/checkpoints/streams/video
 
 CKPT ?=
 evaluate: .venv/.installed ## score a checkpoint on its 200-sample test set; make evaluate CKPT=runs/joint (what ships)

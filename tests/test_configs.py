@@ -30,7 +30,9 @@ ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 GOLDEN = Path(__file__).parent / "golden" / "stage2.yaml"
 STAGE2 = ("joint.yaml", "model/wan14b.yaml", "data/shards.yaml", "trainer/stage2.yaml", "trainer/fsdp.yaml")
-OVERLAYS = sorted(f"{kind}/{p.name}" for kind in ("model", "data", "trainer") for p in (CONFIGS / kind).iterdir())
+OVERLAYS = sorted(
+    f"{kind}/{p.name}" for kind in ("model", "data", "trainer", "world") for p in (CONFIGS / kind).iterdir()
+)
 
 # Leaves of the paper's stack that are the embedded default's own value, and are meant to be. Whatever else survives
 # from joint.yaml into the stack is an override that was forgotten.

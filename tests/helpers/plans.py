@@ -8,7 +8,7 @@ import torch
 
 from ccl import planning
 from ccl.model import DualStreamTransformer
-from ccl.model.adapter import LoRA, freeze_backbones
+from ccl.model.adapter import LoRA, freeze
 from helpers import ROOT
 from helpers.fakes import make_net
 
@@ -24,7 +24,7 @@ def argv(*files: str) -> list[str]:
 def tiny(layers: int = LAYERS, *, lora: bool = False, checkpointing: bool = False) -> DualStreamTransformer:
     net = make_net(layers=layers)
     if lora:
-        freeze_backbones(LoRA(rank=2).adapt(net), torch.nn.Module())
+        freeze("backbones", LoRA(rank=2).adapt(net), torch.nn.Module())
     net.checkpointing = checkpointing
     return net
 

@@ -77,6 +77,17 @@ def test_only_cross_modal_parameters_and_adapters_learn(kwargs: dict[str, Any]) 
         assert p.grad is None or p.grad.abs().sum() > 0
 
 
+def test_text_alone_can_be_left_as_it_is() -> None:
+    module = make_module(freeze="text")
+    module.keeps_average = True
+    net, text = module.built
+    assert all(p.requires_grad for p in net.parameters())
+    assert not any(p.requires_grad for p in text.parameters())
+    assert "text" not in module.ema
+    backward(module)
+    assert names(module, lambda name, p: name.startswith("text.") and p.grad is not None) == set()
+
+
 @pytest.mark.parametrize("task", ["single", "a2v", "v2a", "joint"])
 def test_every_task_gives_every_trained_parameter_a_gradient(task: str) -> None:
     """Else DDP would wait for ever."""

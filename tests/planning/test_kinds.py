@@ -15,7 +15,7 @@ from ccl.grid import Grid
 from ccl.interaction import NoInteraction
 from ccl.interaction.base import Interaction, Seen, Site, Update, Where
 from ccl.model import DualStreamTransformer
-from ccl.model.adapter import freeze_backbones
+from ccl.model.adapter import freeze
 from ccl.model.stream import WanStream
 from ccl.nn.attention import attention, heads
 from ccl.planning.follow import Live, inputs
@@ -89,7 +89,7 @@ def network(
         checkpointing=checkpointing,
     )
     if frozen:
-        freeze_backbones(net, nn.Module())
+        freeze("backbones", net, nn.Module())
     return net
 
 

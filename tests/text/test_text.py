@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ccl.text import EmbeddedText
-from ccl.text.embedded import CLOSE_QUOTE, END, OPEN_QUOTE, pieces, tokenize
+from ccl.text.embedded import CLOSE_QUOTE, END, OPEN_QUOTE, letter_pieces, pieces, spelled, tokenize
 
 PROMPT = 'A woman with red hair says "the dog likes tea" in a blue room.'
 
@@ -44,6 +44,29 @@ def test_words_in_quotes_know_their_letters_before_and_after():
     assert [token.after for token in spoken] == [11, 8, 3, 0]
 
 
+def test_spoken_words_are_spelled_letter_by_letter_and_others_are_not():
+    tokens = spelled(tokenize('A dog says "go in"'))
+    assert [t.text for t in tokens if not t.spoken] == ["a", "dog", "says", OPEN_QUOTE, CLOSE_QUOTE, END]
+    said = [t for t in tokens if t.spoken]
+    assert [(t.text, t.letter) for t in said] == [("go", 0), ("go", 1), ("in", 0), ("in", 1)]
+    assert [(t.before, t.after) for t in said] == [(0, 3), (1, 2), (2, 1), (3, 0)]
+
+
+def test_a_letter_is_known_by_its_word_and_its_neighbours():
+    first, second = (letter_pieces("good", i, 2**40) for i in (1, 2))
+    assert first[0] == second[0] == pieces("good", 2**40)[0]  # the word
+    assert first[1] == second[1] == letter_pieces("too", 1, 2**40)[1]  # an o, wherever it stands
+    assert len({*first[2:], *second[2:]}) == 6  # g-o and o-o before, o-o and o-d after, and both
+    assert letter_pieces("dog", 2, 2**40)[2] != letter_pieces("gods", 0, 2**40)[2]  # it ends there, it begins here
+
+
+def test_with_letters_there_are_as_many_states_as_letters():
+    torch.manual_seed(0)
+    text = EmbeddedText(dim=16, length=12, buckets=64, letters=True)
+    used = (text(['dog "go in"', '"go"']).abs().sum(-1) > 0).sum(1)
+    assert used.tolist() == [1 + 2 + 4 + 1, 2 + 2 + 1]
+
+
 def test_quotation_marks_are_directed_and_curly_ones_count():
     texts = [token.text for token in tokenize("He says “go” now")]
     assert texts == ["he", "says", OPEN_QUOTE, "go", CLOSE_QUOTE, "now", END]
@@ -66,7 +89,7 @@ def test_same_word_spoken_and_seen_differs(text):
 def test_unseen_word_lies_nearer_to_its_look_alike():
     torch.manual_seed(0)
     text = EmbeddedText()
-    like, unlike, word = text._words(["flowers", "bicycle", "flower"])
+    like, unlike, word = text._words([("flowers", None), ("bicycle", None), ("flower", None)])
     similar = torch.cosine_similarity(word, like, dim=0)
     assert similar > torch.cosine_similarity(word, unlike, dim=0) + 0.1
 

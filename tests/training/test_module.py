@@ -26,6 +26,7 @@ from ccl.training.draws import placed
 from ccl.training.module import JointDiffusion, TrainingError, loss_by_clip
 from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, Batch
+from ccl.weights import find
 from helpers.fakes import CHANNELS, GRID, FakeData, fit, make_batch, make_codec, make_module, make_net, model_config
 
 JOINT, SINGLE, A2V, V2A = (PAPER_TASKS[name] for name in ("joint", "single", "a2v", "v2a"))
@@ -335,6 +336,26 @@ def test_training_may_start_from_a_runs_averaged_weights(tmp_path: Path) -> None
         path.unlink()
     with pytest.raises(TrainingError, match=r"model\.pretrained: there is no checkpoint in"):
         make_module(pretrained=str(run)).configure_model()
+
+
+def test_the_text_encoder_alone_may_come_from_another_model(tmp_path: Path) -> None:
+    other, fresh = make_module(seed=9), make_module()
+    other.configure_model(), fresh.configure_model()
+    save_file(other.state_dict(), tmp_path / "model.safetensors")
+    started = make_module(pretrained={"text": str(tmp_path)})
+    started.configure_model()
+    wanted = {**fresh.state_dict(), **{k: v for k, v in other.state_dict().items() if k.startswith("text.")}}
+    assert all(torch.equal(value, wanted[name]) for name, value in started.state_dict().items())
+    save_file({k: v for k, v in wanted.items() if k.startswith("net.")}, tmp_path / "model.safetensors")
+    with pytest.raises(TrainingError, match=r"model\.pretrained: .*lacks \d+ keys"):
+        make_module(pretrained={"text": str(tmp_path)}).configure_model()
+
+
+def test_what_ships_is_found_by_its_name_wherever_the_package_lies() -> None:
+    assert find.installed("ccl/checkpoints/embedded") == Path(find.__file__).parents[1] / "checkpoints/embedded"
+    assert find.installed("ccl/other") == Path("ccl/other") and find.installed("a/ccl/checkpoints") == Path(
+        "a/ccl/checkpoints"
+    )
 
 
 @pytest.mark.parametrize("kept", [("video", "audio"), ("audio",)])

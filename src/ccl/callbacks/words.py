@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,13 @@ class Words(Callback):
             write_words(self.folder, gather(prompts(), {word for words in known for word in words}))
 
 
-def sources(pretrained: str | dict[str, str] | None, start: Path | None) -> Iterator[str | Path]:
+def sources(pretrained: str | Mapping[Any, str | None] | None, start: Path | None) -> Iterator[str | Path]:
     """Whose weights a training begins with."""
     if start is not None:
         yield start
     elif pretrained is not None:
-        yield from pretrained.values() if isinstance(pretrained, dict) else (pretrained,)
+        given = (pretrained,) if isinstance(pretrained, str) else dict.fromkeys(pretrained.values())
+        yield from (source for source in given if source is not None)
 
 
 def known_to(source: str | Path) -> list[str] | None:

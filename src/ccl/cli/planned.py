@@ -15,7 +15,7 @@ from ccl.cli.fit import resolve
 from ccl.cli.parts import build
 from ccl.cli.trainer import named_devices
 from ccl.grid import Grid
-from ccl.model.adapter import LoRA, freeze_backbones
+from ccl.model.adapter import Freeze, LoRA, freeze
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder, check_width
@@ -45,6 +45,11 @@ class Planned:
     def lora(self) -> LoRA | None:
         given = self.config["model"].get("lora")
         return LoRA(given["rank"], given["alpha"], tuple(given["parts"])) if given else None
+
+    @property
+    def freeze(self) -> Freeze | None:
+        """What does not train; adapters train in the place of the backbones."""
+        return self.config["model"].get("freeze") if self.lora is None else "backbones"
 
     @property
     def tasks(self) -> dict[str, Task]:
@@ -124,13 +129,12 @@ class Planned:
         net = build(DualStreamTransformer, self.config["model"]["net"], "model.net")
         if self.lora is not None:
             self.lora.adapt(net)
-        if self.lora is not None or self.config["model"].get("freeze"):
-            freeze_backbones(net, torch.nn.Module())
+        freeze(self.freeze, net, torch.nn.Module())
         return net
 
     def text(self) -> TextEncoder:
         text = build(TextEncoder, self.config["model"]["text"], "model.text")
-        return text.requires_grad_(self.lora is None and not self.config["model"].get("freeze"))
+        return text.requires_grad_(False) if self.freeze else text
 
 
 def planned_of(argv: list[str]) -> Planned:

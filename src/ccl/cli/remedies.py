@@ -95,7 +95,7 @@ def remedies(planned: Planned, gpus: int) -> list[Settings]:
         later.append({"model.net.init_args.interaction.init_args.own_projections": False})
     if planned.bytes_each == 4:
         later.append({"trainer.precision": "bf16-true"})
-    if planned.lora is None and not model.get("freeze"):
+    if planned.freeze != "backbones":
         later.append({"model.freeze": "backbones"})
     return [*harmless(planned, gpus), *later]
 

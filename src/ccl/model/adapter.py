@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from ccl.nn.layers import Linear
 
 DOWN, UP = "lora_a", "lora_b"
 PARTS = ("self_attn", "cross_attn", "ffn")
+Freeze = Literal["backbones", "text"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,13 @@ def initialise_adapters(net: nn.Module) -> None:
             layer.reset_adapter()
 
 
-def freeze_backbones(net: Any, text: nn.Module) -> None:
-    """Leave only the cross-modal parameters, and adapters where there are some, to training (as in AV-Link)."""
+def freeze(what: Freeze | None, net: Any, text: nn.Module) -> None:
+    """Leave the text encoder as it is; with "backbones" all but cross-modal parameters and adapters (AV-Link)."""
+    if what is None:
+        return
     text.requires_grad_(False)
+    if what == "text":
+        return
     for parameter in net.stream_parameters():
         parameter.requires_grad_(False)
     for name, parameter in net.named_parameters():

@@ -22,6 +22,7 @@ from ccl.files.yamltext import read_yaml
 from ccl.model.adapter import LoRA, merge
 from ccl.storage.moved import is_old, refuse_old
 from ccl.text.vocabulary import MOST, read_words
+from ccl.weights.find import installed
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 # The config of weights that are about to be put in place; see ccl.storage.model_folder.save_model.
@@ -58,12 +59,13 @@ def find_source(path: str | Path) -> Source:
     """The model that a path stands for.
 
     Args:
-        path: a model folder, a run folder, for its last checkpoint, or a .ckpt in one.
+        path: a model folder, a run folder, for its last checkpoint, or a .ckpt in one; ccl/checkpoints/... is a model
+            folder that ships with the package.
 
     Raises:
         ValueError: one sentence that names the file, and the key where a value is wrong.
     """
-    path = Path(path)
+    path = installed(path)
     if not path.exists():
         raise ValueError(f"there is no checkpoint {path}")
     if path.is_dir() and (path / WEIGHTS).is_file():

@@ -1,10 +1,10 @@
 """A small text encoder trained with the model: hashed words, where each stands in the speech, and a transformer.
 
-One state a word. Words outside quotes say how things look; words inside double quotes are spoken, and carry how many
-letters are said before, in and after them. We keep spoken words whole instead of splitting them into letters: with a
-small vocabulary the audio stream then has five or six keys to choose from, not thirty, and the letter counts tell it
-about when each word falls (speech takes roughly constant time a letter); a letter-wise alignment is what
-text-to-speech models need long training for. Character n-grams give an unseen word a vector near its look-alikes.
+Words outside quotes say how things look, one state each. Words inside double quotes are spoken: one state a letter, or
+a word, which carries how many letters are said before and after it. Speech takes roughly constant time a letter, so
+the counts tell the audio stream about when each is heard; with letters it need not learn where in a word it is. The
+vector of a letter is its word's and that of its neighbourhood. Character n-grams give an unseen word a vector near its
+look-alikes.
 
 B prompts, L states, D width, U distinct words of a batch, K pieces of a word.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -43,12 +44,14 @@ class Token(NamedTuple):
         spoken: stands inside double quotes.
         before: letters spoken before it, in its own quotation.
         after: letters spoken after it.
+        letter: which of the word's letters it is; None is all of them.
     """
 
     text: str
     spoken: bool = False
     before: int = 0
     after: int = 0
+    letter: int | None = None
 
 
 def tokenize(prompt: str) -> list[Token]:
@@ -83,6 +86,17 @@ def tokenize(prompt: str) -> list[Token]:
     return [*tokens, Token(END)]
 
 
+def spelled(tokens: Iterable[Token]) -> list[Token]:
+    """The same with a token for each letter of a spoken word."""
+    return [letter for token in tokens for letter in (_letters(token) if token.spoken else [token])]
+
+
+def _letters(word: Token) -> Iterator[Token]:
+    size = len(word.text)
+    for i in range(size):
+        yield Token(word.text, True, word.before + i, word.after + size - 1 - i, i)
+
+
 def words_of(prompt: str) -> list[str]:
     """The words of a prompt, spoken or not, each once and where it first comes; marks and punctuation are none."""
     found = (token.text for token in tokenize(prompt) if token.text not in _MARKS)
@@ -101,6 +115,14 @@ def pieces(word: str, buckets: int) -> tuple[int, ...]:
         marked = f"<{word}>"
         grams = [marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1) if n < len(marked)]
     return tuple(seed_of(kind, s) % buckets for kind, s in [("word", word), *(("gram", g) for g in grams)])
+
+
+@lru_cache(maxsize=65_536)
+def letter_pieces(word: str, letter: int, buckets: int) -> tuple[int, ...]:
+    """Buckets of a letter in its word: the word first, then the letter alone, with each neighbour and with both."""
+    around = f"<{word}>"[letter : letter + 3]
+    heard = [("letter", around[1]), ("left", around[:2]), ("right", around[1:]), ("both", around)]
+    return tuple(seed_of(kind, s) % buckets for kind, s in [("word", word[:_LONGEST_WORD]), *heard])
 
 
 class _Block(nn.Module):
@@ -129,7 +151,8 @@ class EmbeddedText(TextEncoder):
         layers: transformer layers.
         heads: attention heads.
         buckets: rows of the hashed table that words and their n-grams share.
-        frequencies: sine and cosine pairs for each letter count of a spoken word.
+        frequencies: sine and cosine pairs for each letter count of what is spoken.
+        letters: a state for each letter of a spoken word; otherwise one for the word.
 
     Raises:
         ValueError: where `dim` is not a multiple of `heads`, or a prompt cannot hold a word and the end token.
@@ -143,6 +166,7 @@ class EmbeddedText(TextEncoder):
         heads: int = 4,
         buckets: int = 4096,
         frequencies: int = 8,
+        letters: bool = False,
     ) -> None:
         super().__init__()
         arguments.number("text layers", layers, 1, arguments.DEEPEST, whole=True)
@@ -153,6 +177,7 @@ class EmbeddedText(TextEncoder):
             raise ValueError(f"text dim is {dim}; it must be a multiple of the {heads} heads")
         check_length(length)
         self.dim, self.length, self.buckets, self.frequencies = dim, length, buckets, frequencies
+        self.letters = letters
         self.table = nn.Parameter(torch.empty(buckets, dim))
         self.position = nn.Parameter(torch.empty(length, dim))
         self.spoken = nn.Parameter(torch.empty(dim))
@@ -180,7 +205,7 @@ class EmbeddedText(TextEncoder):
 
     def forward(self, prompts: list[str]) -> Float[Tensor, "b l d"]:
         arguments.texts("prompts", prompts)
-        tokens = [self._cut(tokenize(prompt)) for prompt in prompts]
+        tokens = [self._cut(self._tokens(prompt)) for prompt in prompts]
         device = self.table.device
         longest = max(map(len, tokens))  # the zeros after it need no computing
         valid = torch.zeros(len(prompts), longest, dtype=torch.bool)
@@ -191,7 +216,7 @@ class EmbeddedText(TextEncoder):
         spoken = torch.tensor([t.spoken for t in flat], device=device)
 
         place = self.spoken + self.place(self._waves(counts).to(self.place.weight.dtype))
-        words = self._words([t.text for t in flat]) + spoken[:, None] * place
+        words = self._words([(t.text, t.letter) for t in flat]) + spoken[:, None] * place
         valid = valid.to(device)
         x = words.new_zeros(len(prompts), longest, self.dim)
         x[valid] = words
@@ -202,18 +227,24 @@ class EmbeddedText(TextEncoder):
             x = block(x, mask)
         return F.pad(self.norm(x) * valid[..., None], (0, 0, 0, self.length - longest))
 
+    def _tokens(self, prompt: str) -> list[Token]:
+        return spelled(tokenize(prompt)) if self.letters else tokenize(prompt)
+
     def _cut(self, tokens: list[Token]) -> list[Token]:
         return tokens if len(tokens) <= self.length else [*tokens[: self.length - 1], tokens[-1]]
 
-    def _words(self, words: list[str]) -> Float[Tensor, "n d"]:
-        """The whole word's row plus the scaled sum of its n-grams' rows; each distinct word is embedded once."""
-        distinct = {word: i for i, word in enumerate(dict.fromkeys(words))}
-        ids = [pieces(word, self.buckets) for word in distinct]
+    def _words(self, words: list[tuple[str, int | None]]) -> Float[Tensor, "n d"]:
+        """Vectors of words, or of one letter of each: the word's row plus the scaled sum of its other pieces' rows."""
+        distinct = {word: i for i, word in enumerate(dict.fromkeys(words))}  # each is embedded once
+        ids = [
+            pieces(word, self.buckets) if letter is None else letter_pieces(word, letter, self.buckets)
+            for word, letter in distinct
+        ]
         widest = max(map(len, ids))
         index = torch.tensor([[*row, *[0] * (widest - len(row))] for row in ids])
         weight = torch.zeros(index.shape)
         for i, row in enumerate(ids):
-            weight[i, : len(row)] = max(len(row) - 1, 1) ** -0.5  # so that n-grams weigh as much as the word itself
+            weight[i, : len(row)] = max(len(row) - 1, 1) ** -0.5  # so that they weigh as much as the word itself
         weight[:, 0] = 1
         rows = F.embedding(index.to(self.table.device), self.table)
         vectors = (rows * weight.to(rows)[..., None]).sum(1)  # (U, K, D) -> (U, D)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning import LightningModule
@@ -26,7 +26,7 @@ from ccl.flow import LogitNormal, TimeDistribution
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.image.first import show
-from ccl.model.adapter import LoRA, freeze_backbones, initialise_adapters
+from ccl.model.adapter import Freeze, LoRA, freeze, initialise_adapters
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
 from ccl.nn.chunks import repeated
@@ -38,8 +38,8 @@ from ccl.text.base import TextEncoder, check_width
 from ccl.training.draws import Draws, draw, placed
 from ccl.training.fsdp import WholeDraws, gathered, shard
 from ccl.training.optimizer import OptimizerConfig
-from ccl.training.start import copy_values, load_pretrained
-from ccl.types import AV, STREAMS, Batch, Stream
+from ccl.training.start import PARTS, Part, copy_values, load_pretrained
+from ccl.types import AV, STREAMS, Batch
 from ccl.weights.fill import check_shapes, shapes_of
 
 
@@ -75,10 +75,11 @@ class JointDiffusion(LightningModule):
         seed: of the weights at step 0, of tasks, times and noise.
         pretrained: whose weights training starts from: a model folder; or a run folder, for its last checkpoint, or
             a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two with their fusion (a file, a
-            folder, or a repository of the hub that was fetched); or a source for each stream by its name. What no
-            source has, be it a stream, the interaction or the text encoder, is new, and is told.
-        freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link).
-        lora: adapters that train in the place of the streams' own weights; implies `freeze`.
+            folder, or a repository of the hub that was fetched); or a source for each of video, audio and text. What
+            no source has, be it a stream, the interaction or the text encoder, is new, and is told.
+        freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link);
+            "text" leaves the text encoder alone, as umT5 is left.
+        lora: adapters that train in the place of the streams' own weights; implies "backbones".
         image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so no
             first frame is given as a latent, and all latent frames are generated and count.
         compile: compile each block of the network; changes the last bits, so keep it as it is when resuming.
@@ -102,8 +103,8 @@ class JointDiffusion(LightningModule):
         text_dropout: float = 0.1,
         loss_weights: dict[str, float] | None = None,
         seed: int = 0,
-        pretrained: str | dict[Stream, str] | None = None,
-        freeze: Literal["backbones"] | None = None,
+        pretrained: str | dict[Part, str | None] | None = None,
+        freeze: Freeze | None = None,
         lora: LoRA | None = None,
         image: ImageEncoder | None = None,
         compile: bool = False,
@@ -115,9 +116,9 @@ class JointDiffusion(LightningModule):
             arguments.number(f"model.loss_weights.{name}", weight, 0)
         arguments.number("model.seed", seed, 0, 2**63 - 1, whole=True)
         self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
-        self.frozen = freeze is not None or lora is not None
-        if isinstance(pretrained, dict) and (unknown := pretrained.keys() - set(STREAMS)):
-            raise ValueError(f"model.pretrained has {min(unknown)}; it takes a source for {' and '.join(STREAMS)}")
+        self.frozen: Freeze | None = freeze if lora is None else "backbones"
+        if isinstance(pretrained, dict) and (unknown := pretrained.keys() - set(PARTS)):
+            raise ValueError(f"model.pretrained has {min(unknown)}; it takes a source for {', '.join(PARTS)}")
         # Held in a tuple, so that a codec is neither saved, averaged, sharded nor handed to the optimizer.
         self._codec = (codec.eval().requires_grad_(False),)
         self._image = (image,)
@@ -181,8 +182,7 @@ class JointDiffusion(LightningModule):
             except ValueError as error:
                 raise TrainingError(str(error)) from error
             self.net, self.text = net, text
-            if self.frozen:
-                freeze_backbones(net, text)
+            freeze(self.frozen, net, text)
             if self.keeps_average:
                 self.ema = nn.ModuleDict({"net": copy.deepcopy(net)})
                 if any(parameter.requires_grad for parameter in text.parameters()):
@@ -201,9 +201,11 @@ class JointDiffusion(LightningModule):
                 initialise_adapters(net)
         if self.pretrained is not None:
             sources = self.pretrained if isinstance(self.pretrained, dict) else {None: self.pretrained}
-            for stream, source in sources.items():
+            for part, source in sources.items():
+                if source is None:  # an overlay has taken it back
+                    continue
                 try:
-                    report = load_pretrained(net, text, source, stream)
+                    report = load_pretrained(net, text, source, part)
                 except ValueError as error:
                     raise TrainingError(f"model.pretrained: {error}") from error
                 if report is not None and self.global_rank == 0:

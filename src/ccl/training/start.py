@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,20 +17,23 @@ from ccl.model.keys import part_of
 from ccl.model.load import LoadReport, load_stream, load_wan, stream_state
 from ccl.storage.source import CONFIG, WEIGHTS, read_source
 from ccl.text.base import TextEncoder
-from ccl.types import STREAMS, Stream
+from ccl.types import STREAMS
 from ccl.weights.fill import fill, spread
+from ccl.weights.find import installed
+
+#: What training can begin with of another model.
+Part = Literal["video", "audio", "text"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
-def load_pretrained(
-    net: DualStreamTransformer, text: TextEncoder, source: str, stream: Stream | None
-) -> LoadReport | None:
-    """Weights of a source into one stream, or into whatever it has.
+def load_pretrained(net: DualStreamTransformer, text: TextEncoder, source: str, part: Part | None) -> LoadReport | None:
+    """Weights of a source into one stream, the text encoder, or whatever it has.
 
     Args:
         net: to fill, sharded or not.
         text: its text encoder, filled where the source has one.
         source: a model folder, a run folder, a .ckpt in one, or published weights.
-        stream: to fill alone; None is all that the source has.
+        part: to fill; a stream of ours brings its text encoder with it. None is all that the source has.
 
     Raises:
         ValueError: naming the source, and what does not fit.
@@ -40,22 +44,28 @@ def load_pretrained(
 
     state = None
     try:
-        state = own_weights(Path(source))
+        state = own_weights(installed(source))
         if state is None:
-            return load_wan(net, source, stream or "video", place=place)
+            if part == "text":
+                raise ValueError(f"{source} is no model with a text encoder of its own")
+            return load_wan(net, source, part or "video", place=place)
+        words = {k[5:]: v for k, v in state.items() if k.startswith("text.")}
+        if part == "text":
+            fill(text, words, source)
+            return None
         weights = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
-        if stream is None:
+        if part is None:
             report = load_parts(net, weights, source)
         else:
-            report = load_stream(net, stream_state(weights, stream), stream, source=source, place=place)
-        if words := {k[5:]: v for k, v in state.items() if k.startswith("text.")}:
+            report = load_stream(net, stream_state(weights, part), part, source=source, place=place)
+        if words:
             fill(text, words, source)
         elif any(True for _ in text.parameters()):
             report = replace(report, new=(*report.new, *(f"text.{name}" for name, _ in text.named_parameters())))
         return report
     except (ValueError, SafetensorError) as error:
         alone = " ".join(f"--model.pretrained.{name} {source}" for name in STREAMS)
-        other = state is not None and stream is None and ".interaction." in str(error)
+        other = state is not None and part is None and ".interaction." in str(error)
         how = f" (its interaction is another; `{alone}` takes its streams without it)" if other else ""
         raise ValueError(f"{error}{how}") from error
 

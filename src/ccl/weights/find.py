@@ -12,11 +12,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).parents[1]
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 class Absent(ValueError):  # noqa: N818 - a fact more than an error
     """Weights that a config names are not on this machine; the message is one sentence."""
+
+
+def installed(path: str | Path) -> Path:
+    """A path; one that begins with ccl/checkpoints/ lies in this installation of the package, wherever that is."""
+    parts = Path(path).parts
+    return PACKAGE.joinpath(*parts[1:]) if parts[:2] == ("ccl", "checkpoints") else Path(path)
 
 
 def find(path: str | Path, what: str) -> Path:
@@ -40,7 +47,7 @@ def find(path: str | Path, what: str) -> Path:
 
 def search(path: str | Path) -> Path | None:
     """As `find`; None where there is none."""
-    given = Path(path).expanduser()
+    given = installed(path).expanduser()
     if given.exists():
         return given
     from ccl.weights.catalogue import cache
@@ -66,7 +73,7 @@ def missing(config: Any) -> str:
 
     Args:
         config: plain values. A class says in its attribute `sources` which of its arguments name weights, and a key
-            `pretrained` names some or, in an object, one for each stream.
+            `pretrained` names some or, in an object, one for each stream and the text encoder.
     """
     lacking: dict[str, list[str]] = {}
     for key, path in _sources(config):

@@ -132,6 +132,11 @@ class Scale:
         for stream in STREAMS:
             arguments.number(f"the scale of {stream}", getattr(self, stream))
 
+    @property
+    def pair(self) -> AV[float]:
+        """Both, to reckon with."""
+        return AV(self.video, self.audio)
+
 
 @dataclass
 class Batch:

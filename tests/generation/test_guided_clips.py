@@ -15,12 +15,12 @@ from ccl import cli
 from ccl.generation import Pipeline
 from ccl.generation import pipeline as pipeline_module
 from ccl.generation.generate import describe, generate_files
-from ccl.guidance import UCG2, Guidance, Interval, NoGuidance
+from ccl.guidance import UCG2, Guidance, Interval, NoGuidance, SyncCFG
 from ccl.guidance.base import table
 from ccl.rows import Row, read_rows
 from ccl.storage.model_folder import save_model
 from ccl.types import ALONE, AV, EMPTY, POSITIVE, Pass, Route, Scale, View
-from helpers.guiding import Apart, Rescaled, Still
+from helpers.guiding import Apart, Rescaled
 from helpers.tiny import PROMPTS, tiny_config, tiny_pipeline, tiny_state
 
 MINE = """
@@ -99,13 +99,13 @@ def test_a_null_stream_is_silence_or_the_first_picture_held_still_or_grey(
     still = torch.tensor(picture).permute(2, 0, 1)[None, :, None].float() / 127.5 - 1
     still = codec.video.encode(still.repeat(1, 1, grid.frames, 1, 1))
     rows = [Row("a", "a", seed=1), Row("b", "b", seed=2, image=picture)]
-    pipe.generate(rows, guidance=Still(), steps=1)
+    pipe.generate(rows, guidance=SyncCFG(), steps=1)
     torch.testing.assert_close(given["nulls"].video, torch.cat([grey, still]))
     silence = codec.audio.encode(torch.zeros(1, grid.samples), grid.t_a)
     torch.testing.assert_close(given["nulls"].audio, silence.repeat(2, 1, 1))
     pipe("a", guidance=UCG2(), steps=1)
     assert given["nulls"] == AV(None, None)
-    clip = pipe("a", guidance=Still(), steps=1, wanted=AV(True, False))
+    clip = pipe("a", guidance=SyncCFG(), steps=1, wanted=AV(True, False))
     assert given["nulls"].audio is None and clip.audio is None  # no sound takes part, so none is silent either
 
 
@@ -115,13 +115,27 @@ def test_each_stream_is_null_clean_and_at_time_zero_in_its_pass_alone(
     seen = []
     forward = pipe.net.forward
     monkeypatch.setattr(pipe.net, "forward", lambda x, t, *a, **k: seen.append((x, t)) or forward(x, t, *a, **k))
-    pipe("a", guidance=Still(), steps=1)
+    pipe("a", guidance=SyncCFG(), steps=1)
     ((x, t),) = seen
     assert t.video.tolist() == [1, 1, 0] and t.audio.tolist() == [1, 0, 1]
     assert torch.equal(x.video[0], x.video[1]) and torch.equal(x.audio[0], x.audio[2])
 
 
-@pytest.mark.parametrize("rule", [Still(), Apart(), Rescaled(), Interval(Rescaled(), UCG2(), 0.6)])
+def test_away_from_a_static_partner_is_away_from_the_task_that_is_given_it(pipe: Pipeline) -> None:
+    """At a strength of 0 each stream is what the task makes that is given real silence, or a real still."""
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    static = pipe("a", image=picture, guidance=SyncCFG(Scale(0.0, 0.0)), seed=3, steps=3)
+    silence = np.zeros(pipe.grid.samples, np.float32)
+    beside_silence = pipe("a", image=picture, audio=silence, guidance="none", seed=3, steps=3)
+    assert np.abs(static.video.astype(int) - beside_silence.video).max() <= 1  # a level, where a batch rounds otherwise
+    still = np.repeat(picture[None], pipe.grid.frames, 0)
+    beside_a_still = pipe("a", video=still, guidance="none", seed=3, steps=3)
+    np.testing.assert_allclose(static.audio, beside_a_still.audio, atol=1e-3)
+    plain = pipe("a", image=picture, guidance="none", seed=3, steps=3)
+    assert np.abs(static.video.astype(int) - plain.video).max() > 1
+
+
+@pytest.mark.parametrize("rule", [SyncCFG(), Apart(), Rescaled(), Interval(Rescaled(), UCG2(), 0.6)])
 @pytest.mark.parametrize("wanted", [AV(True, True), AV(False, True)])
 def test_rules_of_every_kind_make_clips(pipe: Pipeline, rule: Guidance, wanted: AV[bool]) -> None:
     clip = pipe("a", guidance=rule, steps=3, wanted=wanted)

@@ -15,7 +15,9 @@ from ccl.guidance import (
     Interval,
     MultiModalCFG,
     NoGuidance,
+    SyncCFG,
     TextCFG,
+    UCGStatic,
     check_passes,
     named,
     occurring,
@@ -24,14 +26,14 @@ from ccl.guidance import (
     table,
 )
 from ccl.types import ALONE, AV, CLOSED, NEGATIVE, OPEN, POSITIVE, Pass, Route, Scale, Skip, View
-from helpers.guiding import Apart, Rescaled, Still
+from helpers.guiding import Apart, Rescaled
 
 OWN = UCG2(Scale(2.0, 1.5))
 BOTH = AV(True, True)
 
 
 def test_an_exported_rule_that_has_a_name_is_found_by_it(monkeypatch):
-    assert set(rules()) == {"none", "text_cfg", "ucg2", "ucg3", "multimodal_cfg"}
+    assert set(rules()) == {"none", "text_cfg", "ucg2", "ucg3", "ucg_static", "multimodal_cfg", "synccfg"}
     assert all(vars(rule)["name"] == name for name, rule in rules().items())
 
     class New(UCG2):
@@ -112,7 +114,14 @@ def test_a_rule_that_is_taken_for_a_while_is_refused_or_told_all_the_same():
 def test_what_skips_a_block_stands_for_silence_or_combines_otherwise_is_no_text_guidance():
     for rule in (Apart(), Rescaled()):
         assert remark(rule, OPEN, "same") == ""
-    assert remark(Still(), OPEN, "context") == ""
+    for closed in ("context", "own", "nothing"):
+        assert remark(SyncCFG(), OPEN, closed) == "" == remark(UCGStatic(), OPEN, closed)
+
+
+def test_what_leads_away_from_a_static_partner_is_another_rule_where_there_is_none():
+    for route, closed in ((CLOSED, "context"), (OPEN, "same")):
+        assert remark(UCGStatic(), route, closed).endswith("is text_cfg of that strength")
+        assert remark(SyncCFG(), route, closed) == "nothing is left out in any pass of synccfg here, so it is none"
 
 
 def test_passes_of_a_sampling_are_those_of_all_its_times_that_weigh_in_what_is_generated():
@@ -131,7 +140,7 @@ def test_a_stream_that_is_null_in_a_pass_may_weigh_nothing_there():
 
     with pytest.raises(ValueError, match="guidance Wrong gives audio the weight -1 in a pass in which audio is null"):
         occurring(Wrong(), OPEN, [0.5], BOTH)
-    assert len(occurring(Still(), OPEN, [0.5], BOTH)) == 3
+    assert len(occurring(SyncCFG(), OPEN, [0.5], BOTH)) == 3
 
 
 def test_a_pass_that_a_network_cannot_take_is_refused_in_a_sentence():

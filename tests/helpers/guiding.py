@@ -81,21 +81,6 @@ class Rescaled(Guidance):
         return AV.zip(rescaled, x, times, guided, conditional)
 
 
-class Still(Guidance):
-    """Harmony's SyncCFG: each stream led away from what it is beside a partner that says nothing."""
-
-    def __init__(self, scale: float = 2.0) -> None:
-        self.scale = scale
-
-    def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
-        s, view = self.scale, View(route)
-        return table(
-            (Pass(POSITIVE, view), AV(s, s)),
-            (Pass(POSITIVE, view, null=AV(False, True)), AV(1 - s, 0.0)),
-            (Pass(POSITIVE, view, null=AV(True, False)), AV(0.0, 1 - s)),
-        )
-
-
 class Apart(Guidance):
     """Ovi's: text alone, a negative of its own for each stream, the unconditional pass without one block."""
 

@@ -8,6 +8,7 @@ from ccl.guidance.interval import Interval
 from ccl.guidance.named import named, rules
 from ccl.guidance.remarks import check_passes, occurring, remark
 from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
+from ccl.guidance.static import SyncCFG, UCGStatic
 
 if TYPE_CHECKING:
     from ccl.guidance.apply import guided
@@ -19,7 +20,9 @@ __all__ = [
     "Interval",
     "MultiModalCFG",
     "NoGuidance",
+    "SyncCFG",
     "TextCFG",
+    "UCGStatic",
     "check_passes",
     "guided",
     "named",

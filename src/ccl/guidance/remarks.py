@@ -7,7 +7,7 @@ from typing import Any
 
 from ccl.guidance.base import Guidance, used
 from ccl.guidance.interval import Interval
-from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, TextCFG
+from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
 from ccl.types import ALONE, AV, NEGATIVE, POSITIVE, STREAMS, Closed, Pass, Route, View
 
 
@@ -79,15 +79,18 @@ def remark(rule: Guidance, route: Route, closed: Closed, times: Collection[float
             "multimodal_cfg (Eq. 2) is for gated models; a closed route of this one leaves context tokens, so that "
             "it would be ucg3 under another name: take ucg3"
         )
-    passes = {one for t in times for one in rule.passes(route, t)}
+    weighed = [(one, weight) for t in times for one, weight in rule.passes(route, t).items()]
+    passes = {one for one, _ in weighed}
     if closed == "same":  # neither stream reads the other, null or not
         passes = {Pass(one.text, View(ALONE.route, skip=one.view.skip)) for one in passes}
+    if passes == {Pass(POSITIVE, ALONE if closed == "same" else View(route))} and not isinstance(rule, NoGuidance):
+        return f"nothing is left out in any pass of {rule.called} here, so it is none"
     alike = len({(one.view, one.null) for one in passes}) == 1 and {one.text for one in passes} == {POSITIVE, NEGATIVE}
     summed = type(rule).combine is Guidance.combine
     if alike and summed and not isinstance(rule, TextCFG):
         kind = rule.called
         return f"nothing of the other stream is left out in any pass of {kind} here, so it is text_cfg of that strength"
-    if closed == "own" and len({one.view for one in passes}) > 1:
+    if closed == "own" and any(closes(one, weight, route) for one, weight in weighed):
         return (
             f"this model has no context tokens: where {rule.called} closes a route, a stream has its own tokens alone"
         )
@@ -96,3 +99,9 @@ def remark(rule: Guidance, route: Route, closed: Closed, times: Collection[float
     if closed == "nothing" and isinstance(rule, UCG2):
         return "this model has no context tokens: the unconditional pass of ucg2 closes its gates"
     return ""
+
+
+def closes(one: Pass, weight: AV[float], route: Route) -> bool:
+    """Whether a stream that weighs something in a pass does not see the other there, and does on the task's route."""
+    seen, usual = one.view.route, route
+    return bool((weight.video and usual.a2v > seen.a2v) or (weight.audio and usual.v2a > seen.v2a))

@@ -12,11 +12,7 @@ from ccl.guidance.base import Guidance, table
 from ccl.types import ALONE, AV, NEGATIVE, POSITIVE, Pass, Route, Scale, View
 
 
-def _av(scale: Scale) -> AV[float]:
-    return AV(scale.video, scale.audio)
-
-
-def _strength(name: str, given: Scale | None, usual: Scale) -> Scale:
+def strength(name: str, given: Scale | None, usual: Scale) -> Scale:
     """What is given, or the usual; ValueError where it is no Scale."""
     if given is not None:
         arguments.instance(name, given, Scale, "a ccl.types.Scale(video, audio)")
@@ -42,10 +38,10 @@ class TextCFG(Guidance):
     name = "text_cfg"
 
     def __init__(self, scale: Scale | None = None) -> None:
-        self.scale = _strength("scale", scale, Scale())
+        self.scale = strength("scale", scale, Scale())
 
     def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
-        s = _av(self.scale)
+        s = self.scale.pair
         return table((Pass(POSITIVE, View(route)), s), (Pass(NEGATIVE, View(route)), s.map(lambda x: 1 - x)))
 
 
@@ -59,10 +55,10 @@ class UCG2(Guidance):
     name = "ucg2"
 
     def __init__(self, scale: Scale | None = None) -> None:
-        self.scale = _strength("scale", scale, Scale())
+        self.scale = strength("scale", scale, Scale())
 
     def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
-        s = _av(self.scale)
+        s = self.scale.pair
         return table((Pass(POSITIVE, View(route)), s), (Pass(NEGATIVE, ALONE), s.map(lambda x: 1 - x)))
 
 
@@ -81,11 +77,11 @@ class UCG3(Guidance):
     conditional_at_one = False
 
     def __init__(self, text: Scale | None = None, modal: Scale | None = None) -> None:
-        self.text = _strength("text", text, Scale())
-        self.modal = _strength("modal", modal, Scale(2.0, 2.0))
+        self.text = strength("text", text, Scale())
+        self.modal = strength("modal", modal, Scale(2.0, 2.0))
 
     def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
-        s_text, s_m = _av(self.text), _av(self.modal)
+        s_text, s_m = self.text.pair, self.modal.pair
         return table(
             (Pass(NEGATIVE, ALONE), AV.zip(lambda a, b: 1 - a - b, s_text, s_m)),
             (Pass(POSITIVE, ALONE), s_text),

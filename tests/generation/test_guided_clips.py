@@ -15,12 +15,12 @@ from ccl import cli
 from ccl.generation import Pipeline
 from ccl.generation import pipeline as pipeline_module
 from ccl.generation.generate import describe, generate_files
-from ccl.guidance import UCG2, Guidance, Interval, NoGuidance, SyncCFG
+from ccl.guidance import UCG2, Guidance, Interval, NoGuidance, OviCFG, SyncCFG
 from ccl.guidance.base import table
 from ccl.rows import Row, read_rows
 from ccl.storage.model_folder import save_model
 from ccl.types import ALONE, AV, EMPTY, POSITIVE, Pass, Route, Scale, View
-from helpers.guiding import Apart, Rescaled
+from helpers.guiding import Rescaled
 from helpers.tiny import PROMPTS, tiny_config, tiny_pipeline, tiny_state
 
 MINE = """
@@ -135,7 +135,7 @@ def test_away_from_a_static_partner_is_away_from_the_task_that_is_given_it(pipe:
     assert np.abs(static.video.astype(int) - plain.video).max() > 1
 
 
-@pytest.mark.parametrize("rule", [SyncCFG(), Apart(), Rescaled(), Interval(Rescaled(), UCG2(), 0.6)])
+@pytest.mark.parametrize("rule", [SyncCFG(), OviCFG(layer=1), Rescaled(), Interval(Rescaled(), UCG2(), 0.6)])
 @pytest.mark.parametrize("wanted", [AV(True, True), AV(False, True)])
 def test_rules_of_every_kind_make_clips(pipe: Pipeline, rule: Guidance, wanted: AV[bool]) -> None:
     clip = pipe("a", guidance=rule, steps=3, wanted=wanted)
@@ -144,8 +144,8 @@ def test_rules_of_every_kind_make_clips(pipe: Pipeline, rule: Guidance, wanted: 
 
 def test_what_a_model_cannot_take_is_refused_before_it_runs(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe.net, "forward", None)
-    with pytest.raises(ValueError, match="guidance Apart skips layer 2; this network has 2, counted from 0"):
-        pipe("a", guidance=Apart(layer=2))
+    with pytest.raises(ValueError, match="guidance OviCFG skips layer 2; this network has 2, counted from 0"):
+        pipe("a", guidance=OviCFG(layer=2))
 
     def refuses(one: Pass) -> str:
         return "its routes cannot be closed" if one.view == ALONE else ""

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from ccl.guidance import UCG2, UCG3, Guidance, Interval, NoGuidance, SyncCFG, TextCFG, guided
+from ccl.guidance import UCG2, UCG3, Guidance, Interval, NoGuidance, OviCFG, SyncCFG, TextCFG, guided
 from ccl.guidance.base import table
 from ccl.model import DualStreamTransformer, Output
 from ccl.types import AV, CLOSED, OPEN, POSITIVE, Pass, Route, Scale, Skip, View
 from helpers.fakes import CHANNELS, make_net
 from helpers.fakes import GRID as TINY
-from helpers.guiding import GRID, Apart, FakeNet, inputs
+from helpers.guiding import GRID, FakeNet, inputs
 from helpers.tiny import awake
 
 
@@ -108,7 +108,7 @@ def skipping(what: Any, *layers: int) -> One:
 def test_passes_of_a_network_are_what_single_forwards_give(net: DualStreamTransformer, cached: bool):
     x, times, texts = real()
     nulls = x.map(lambda z: torch.ones_like(z))
-    for rule in (UCG2(), UCG3(), TextCFG(), SyncCFG(), Apart()):
+    for rule in (UCG2(), UCG3(), TextCFG(), SyncCFG(), OviCFG(layer=1)):
         together, single = (
             guided(net, rule, OPEN, texts, grid=TINY, nulls=nulls, cached=c, batched=b)(x, times, 0.4)
             for c, b in ((cached, True), (False, False))

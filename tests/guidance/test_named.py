@@ -15,6 +15,7 @@ from ccl.guidance import (
     Interval,
     MultiModalCFG,
     NoGuidance,
+    OviCFG,
     SyncCFG,
     TextCFG,
     UCGStatic,
@@ -26,7 +27,7 @@ from ccl.guidance import (
     table,
 )
 from ccl.types import ALONE, AV, CLOSED, NEGATIVE, OPEN, POSITIVE, Pass, Route, Scale, Skip, View
-from helpers.guiding import Apart, Rescaled
+from helpers.guiding import Rescaled
 
 OWN = UCG2(Scale(2.0, 1.5))
 BOTH = AV(True, True)
@@ -112,7 +113,7 @@ def test_a_rule_that_is_taken_for_a_while_is_refused_or_told_all_the_same():
 
 
 def test_what_skips_a_block_stands_for_silence_or_combines_otherwise_is_no_text_guidance():
-    for rule in (Apart(), Rescaled()):
+    for rule in (OviCFG(layer=1), Rescaled()):
         assert remark(rule, OPEN, "same") == ""
     for closed in ("context", "own", "nothing"):
         assert remark(SyncCFG(), OPEN, closed) == "" == remark(UCGStatic(), OPEN, closed)
@@ -152,6 +153,6 @@ def test_a_pass_that_a_network_cannot_take_is_refused_in_a_sentence():
     check(TextCFG(), list(TextCFG().passes(OPEN, 0.5)))
     with pytest.raises(ValueError, match="guidance ucg2: its gates cannot be closed"):
         check(UCG2(), list(UCG2().passes(OPEN, 0.5)))
-    check(Apart(layer=3), list(Apart(layer=3).passes(OPEN, 0.5)))
-    with pytest.raises(ValueError, match="guidance Apart skips layer 4; this network has 4, counted from 0"):
-        check(Apart(layer=4), [Pass(NEGATIVE, View(OPEN, skip=frozenset({Skip("block", frozenset({4}))})))])
+    check(OviCFG(layer=3), list(OviCFG(layer=3).passes(OPEN, 0.5)))
+    with pytest.raises(ValueError, match="guidance OviCFG skips layer 4; this network has 4, counted from 0"):
+        check(OviCFG(layer=4), [Pass(NEGATIVE, View(OPEN, skip=frozenset({Skip("block", frozenset({4}))})))])

@@ -9,11 +9,11 @@ import yaml
 from ccl.cli.parts import build
 from ccl.contracts import Clause, outcomes
 from ccl.contracts.guidance import CLAUSES
-from ccl.guidance import UCG2, UCG3, Guidance, Interval, MultiModalCFG, NoGuidance, TextCFG, guided
+from ccl.guidance import UCG2, UCG3, Guidance, Interval, MultiModalCFG, NoGuidance, OviCFG, TextCFG, guided
 from ccl.tasks import PAPER_TASKS, terms_of
-from ccl.types import ALONE, AV, CLOSED, NEGATIVE, OPEN, POSITIVE, Pass, Route, Scale, View
+from ccl.types import ALONE, AV, CLOSED, NEGATIVE, OPEN, POSITIVE, Pass, Route, Scale, Skip, View
 from helpers import ROOT, contracts
-from helpers.guiding import GRID, Apart, FakeNet, Rescaled, inputs
+from helpers.guiding import GRID, FakeNet, Rescaled, inputs
 
 FILES = sorted((ROOT / "configs" / "guidance").glob("*.yaml"))
 ROUTES = [OPEN, CLOSED, Route(a2v=True, v2a=False), Route(a2v=False, v2a=True)]
@@ -24,7 +24,7 @@ def read(file: Path) -> Guidance:
 
 
 SHIPPED = {file.stem: read(file) for file in FILES}
-OTHERS = {"rescaled": Rescaled(), "apart": Apart()}
+OTHERS = {"rescaled": Rescaled()}
 PARTLY = {f"{name} for a while": Interval(rule, NoGuidance(), 0.3, 0.5) for name, rule in (SHIPPED | OTHERS).items()}
 RULES = SHIPPED | OTHERS | PARTLY
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -75,8 +75,18 @@ def test_only_routes_that_were_trained_are_sampled(rule, route):
     driven = {
         Pass(POSITIVE, View(term.route), term.whole) for term in terms_of(PAPER_TASKS).values() if any(term.whole)
     }
-    seen = {Pass(POSITIVE, one.view, one.null) for one in rule.passes(route, 0.5)}
+    seen = {Pass(POSITIVE, View(one.view.route), one.null) for one in rule.passes(route, 0.5)}
     assert seen <= {Pass(POSITIVE, View(route)), Pass(POSITIVE, ALONE)} | driven
+
+
+def test_ovis_negative_pass_leaves_a_block_out():
+    without = View(OPEN, skip=frozenset({Skip("block", frozenset({11}))}))
+    assert SHIPPED["ovi"].passes(OPEN, 0.5) == {
+        Pass(POSITIVE, View(OPEN)): AV(4.0, 3.0),
+        Pass(NEGATIVE, without): AV(-3.0, -2.0),
+    }
+    with pytest.raises(ValueError, match="layer is -1; it must be a whole number"):
+        OviCFG(layer=-1)
 
 
 def test_three_passes_equal_the_multi_modal_rule_on_equal_passes():

@@ -13,7 +13,7 @@ from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.guidance.base import table
 from ccl.model import Output
-from ccl.types import ALONE, AV, EMPTY, NEGATIVE, POSITIVE, Pass, Route, Skip, View
+from ccl.types import ALONE, AV, EMPTY, POSITIVE, Pass, Route, Skip, View
 
 GRID = Grid(frames=9)
 
@@ -79,17 +79,6 @@ class Rescaled(Guidance):
             return torch.where(time > 0, (x - clean) / time.clamp(min=1e-9), c)
 
         return AV.zip(rescaled, x, times, guided, conditional)
-
-
-class Apart(Guidance):
-    """Ovi's: text alone, a negative of its own for each stream, the unconditional pass without one block."""
-
-    def __init__(self, scale: float = 4.0, layer: int = 1) -> None:
-        self.scale, self.layer = scale, layer
-
-    def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
-        s, without = self.scale, View(route, skip=frozenset({Skip("block", frozenset({self.layer}))}))
-        return table((Pass(POSITIVE, View(route)), AV(s, s)), (Pass(NEGATIVE, without), AV(1 - s, 1 - s)))
 
 
 def inputs(batch: int = 2) -> tuple[AV, AV, dict[str, Tensor]]:

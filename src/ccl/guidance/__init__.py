@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ccl.guidance.base import Guidance, table
 from ccl.guidance.interval import Interval
 from ccl.guidance.named import named, rules
+from ccl.guidance.ovi import OviCFG
 from ccl.guidance.remarks import check_passes, occurring, remark
 from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
 from ccl.guidance.static import SyncCFG, UCGStatic
@@ -20,6 +21,7 @@ __all__ = [
     "Interval",
     "MultiModalCFG",
     "NoGuidance",
+    "OviCFG",
     "SyncCFG",
     "TextCFG",
     "UCGStatic",

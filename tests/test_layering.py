@@ -45,7 +45,11 @@ ALLOWED: dict[str, set[str]] = {
     "contracts": LEAVES
     | {"codecs", "evaluation", "guidance", "interaction", "media", "model", "nn", "planning", "rows"}
     | {"text", "weights"},  # what each kind of part promises
-    "callbacks": LEAVES | {"generation", "guidance", "media", "sampling", "storage", "tasks", "text", "training"},
+    "inspection": LEAVES
+    | {"codecs", "data", "evaluation", "flow", "generation", "guidance", "interaction", "media", "model", "nn"}
+    | {"tasks", "text"},  # looks into what the others have made
+    "callbacks": LEAVES
+    | {"generation", "inspection", "guidance", "media", "sampling", "storage", "tasks", "text", "training"},
 }
 # Where everything meets. Nothing may import these.
 TOP = {"__main__", "ablation", "cli", "demo"}

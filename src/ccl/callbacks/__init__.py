@@ -5,6 +5,7 @@ from ccl.callbacks.ema import EMA
 from ccl.callbacks.losslog import LossLog
 from ccl.callbacks.monitor import Monitor
 from ccl.callbacks.preview import Preview
+from ccl.callbacks.probe import Probe
 from ccl.callbacks.progress import StepProgress
 from ccl.callbacks.router import TaskRouter
 from ccl.callbacks.save import SaveCheckpoint
@@ -18,6 +19,7 @@ __all__ = [
     "LossLog",
     "Monitor",
     "Preview",
+    "Probe",
     "SaveCheckpoint",
     "StepProgress",
     "StopOnSignal",

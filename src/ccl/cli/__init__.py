@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "plan": ("what a config costs: parameters, FLOPs, memory a GPU, time", "ccl.cli.plan", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
     "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),
+    "inspect words": ("how much a model listens to what it is told to say", "ccl.cli.inspect", "words"),
     "export": ("turn a checkpoint of a run into a model folder", "ccl.cli.verbs", "export"),
     "shards make": ("write shards from a folder of own videos", "ccl.cli.shards", "make"),
     "shards world": ("write shards of the embedded talking world", "ccl.cli.shards", "world"),

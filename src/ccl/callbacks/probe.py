@@ -66,10 +66,10 @@ class Probe(Callback):
         path = Path(trainer.default_root_dir) / self.name
         if path.exists():
             with reading(path, "what words were worth"):
-                lines = path.read_text().splitlines()
-                kept = [
-                    line for line in lines if line.endswith("}") and json.loads(line)["step"] <= trainer.global_step
-                ]
+                lines = [
+                    line for line in path.read_text().splitlines() if line.endswith("}")
+                ]  # a kill leaves half a one
+                kept = [line for line in lines if json.loads(line)["step"] <= trainer.global_step]
             write_whole(path, "".join(f"{line}\n" for line in kept))
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:

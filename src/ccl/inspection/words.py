@@ -1,8 +1,8 @@
 """What words are worth: how much better a model knows a sound when it is told what is said in it.
 
 The flow-matching loss of the sound with the right prompt, against that with the same prompt and another clip's sentence
-in its quotes; same clip, same time, same noise. 0 is a model that does not listen. At t = 0.8 sounds are still noise and
-their words are being decided; a word error rate tells nothing before the words come right, this does long before.
+in its quotes; same clip, same time, same noise. 0 is a model that does not listen. At t = 0.8 a sound is still noise
+and its words are being decided. A word error rate tells nothing before words come right; this does long before.
 B clips, T audio latents.
 """
 

@@ -86,18 +86,16 @@ def with_other_words(prompts: Sequence[str]) -> list[str]:
     Raises:
         ValueError: one says nothing, or all say the same.
     """
-    said = []
-    for prompt in prompts:
-        found = QUOTED.search(prompt)
-        if found is None:
-            raise ValueError(f"nothing is said in the prompt {prompt!r}; spoken words stand in double quotes")
-        said.append(found[1])
+    found = [QUOTED.search(prompt) for prompt in prompts]
     others = []
-    for i, prompt in enumerate(prompts):
-        other = next((w for w in (*said[i + 1 :], *said[:i]) if w.casefold() != said[i].casefold()), None)
+    for i, (prompt, own) in enumerate(zip(prompts, found, strict=True)):
+        if own is None:
+            raise ValueError(f"nothing is said in the prompt {prompt!r}; spoken words stand in double quotes")
+        following = (one[1] for one in (*found[i + 1 :], *found[:i]) if one is not None)
+        other = next((words for words in following if words.casefold() != own[1].casefold()), None)
         if other is None:
             raise ValueError("all prompts say the same; to compare words, clips that say different things are needed")
-        others.append(QUOTED.sub(lambda _, words=other: f'"{words}"', prompt, count=1))
+        others.append(f"{prompt[: own.start(1)]}{other}{prompt[own.end(1) :]}")
     return others
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 import subprocess
 import sys
+from importlib.resources import files
 
 import numpy as np
 import pytest
 
+from ccl.data import make
+from ccl.data.make import world_version
 from ccl.data.world import World
 from ccl.data.world import voice as voices
 from ccl.data.world.lips import lips, shape
@@ -225,6 +229,19 @@ def test_the_test_split_has_two_hundred_clips_and_training_no_end():
 def test_a_clip_too_short_for_speech_says_so():
     with pytest.raises(ValueError, match=r"no sentence of the world fits in a clip of 0.36 s"):
         World(grid=Grid(frames=9), split="test").clip(0)
+
+
+def test_worlds_that_are_drawn_or_coded_otherwise_are_other_worlds(tmp_path, monkeypatch):
+    sources = {name: tmp_path / name for name in ("ccl.data.world", "ccl.media")}
+    for name, copy in sources.items():
+        shutil.copytree(files(name), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    versions = {world_version()}
+    monkeypatch.setattr(make, "files", sources.__getitem__)
+    assert {world_version()} == versions
+    for changed in ("ccl.data.world/lips.py", "ccl.media/write.py"):
+        (tmp_path / changed).write_text("# other")
+        versions.add(world_version())
+    assert len(versions) == 3
 
 
 def test_missing_espeak_is_one_sentence_that_names_the_extra(monkeypatch):

@@ -50,7 +50,7 @@ def shards_world(
 def world_sources(
     grid: Grid, clips: int, *, start: int = 0, seed: int = 0, split: Literal["train", "test"] = "train"
 ) -> list[Source]:
-    """Clips of the world as sources whose fingerprint is the world's code: shards of an older world are not reused."""
+    """Clips of the world as sources whose fingerprint is the world's code: shards of an older one are not reused."""
     from ccl.data.world import World
 
     version = world_version()
@@ -58,11 +58,11 @@ def world_sources(
 
 
 def world_version() -> str:
-    """A hash of the code that draws the world."""
+    """A hash of the code that draws the world, and of that which codes its clips."""
     digest = hashlib.sha256()
-    for file in sorted(files("ccl.data.world").iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".py"):
-            digest.update(file.read_bytes())
+    code = [file for file in files("ccl.data.world").iterdir() if file.name.endswith(".py")]
+    for file in (*sorted(code, key=lambda file: file.name), files("ccl.media") / "write.py"):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -1,8 +1,8 @@
 """Clips to WebDataset shards: `<id>.mp4` + `<id>.json` in tar files, by as many processes as are wanted.
 
-The same sources give the same bytes on every machine. A shard appears whole or not at all; a run that was stopped goes
-on after the last shard it finished. What cannot be used, or a filter removes, is listed with its reason. With several
-grids, each has a folder of shards of its own (buckets.py).
+The same sources give the same bytes, on every x86 machine that has AVX. A shard appears whole or not at all; a run that
+was stopped goes on after the last shard it finished. What cannot be used, or a filter removes, is listed with its
+reason. With several grids, each has a folder of shards of its own (buckets.py).
 """
 
 from __future__ import annotations

@@ -182,18 +182,22 @@ def about(testset: str, device: str) -> dict[str, str]:
     return {"test set": testset, "ccl": ccl.__version__, "device": f"{device}{name}", "date": today}
 
 
-def published() -> dict:
-    """The paper's numbers: method -> column -> subset -> value (Table 1).
+def published(*tables: str) -> dict:
+    """The paper's numbers: method -> column -> subset -> value.
+
+    Args:
+        tables: of evaluation/paper.yaml, table_1 without any.
 
     Raises:
         FileError: the file holds none.
     """
     path = benchmark() / "paper.yaml"
     with reading(path, "the paper's numbers"):
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))["table_1"]
+        paper = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {
             str(method): {str(name): {str(s): float(v) for s, v in by.items()} for name, by in columns.items()}
-            for method, columns in table.items()
+            for table in tables or ("table_1",)
+            for method, columns in paper[table].items()
         }
 
 

@@ -71,7 +71,7 @@ class Store:
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, *(out / "features").glob("*/*")):
             sweep(folder)
-        old, found = self._state(), list(self._read())
+        old, found = read_state(self.state_file), list(read(self.file))
         if old is None or None in found:
             self._put_aside()
         if old is None:  # rows of which nothing says what they follow from are no scores any more
@@ -192,22 +192,6 @@ class Store:
     def _write_state(self) -> None:
         write_whole(self.state_file, json.dumps(self.state, indent=1, ensure_ascii=False))
 
-    def _state(self) -> dict[str, Any] | None:
-        """What the rows follow from; None where nothing says so."""
-        try:
-            state = json.loads(self.state_file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError, RecursionError):
-            return None
-        if not isinstance(state, dict):
-            return None
-        state.setdefault("lacking", {})
-        inner = {"metrics": dict, "clips": dict, "lacking": str}
-        for key, kind in inner.items():
-            part = state.get(key)
-            if not isinstance(part, dict) or not all(isinstance(value, kind) for value in part.values()):
-                return None
-        return state
-
     def _put_aside(self) -> None:
         """Keep a copy of the rows as they are, for they took time; none that was kept before is replaced."""
         if not self.file.is_file() or not self.file.stat().st_size:
@@ -215,20 +199,38 @@ class Store:
         names = (f"scores.old{f'-{number}' if number > 1 else ''}.jsonl" for number in count(1))
         write_whole(next(path for name in names if not (path := self.out / name).exists()), self.file.read_bytes())
 
-    def _read(self) -> Iterator[dict[str, Any] | None]:
-        """Whole rows, None for a line that is none; what a kill left of a last line is passed over in silence."""
-        if not self.file.is_file():
-            return
-        with self.file.open("rb") as lines:
-            for line in lines:
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    row = None
-                if is_row(row):
-                    yield row
-                elif line.endswith(b"\n"):
-                    yield None
+
+def read(file: Path) -> Iterator[dict[str, Any] | None]:
+    """Whole rows of a scores.jsonl, None for a line that is none; what a kill left of a last line is passed over."""
+    if not file.is_file():
+        return
+    with file.open("rb") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if is_row(row):
+                yield row
+            elif line.endswith(b"\n"):
+                yield None
+
+
+def read_state(file: Path) -> dict[str, Any] | None:
+    """What the rows beside a state.json follow from; None where nothing says so."""
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return None
+    if not isinstance(state, dict):
+        return None
+    state.setdefault("lacking", {})
+    inner = {"metrics": dict, "clips": dict, "lacking": str}
+    for key, kind in inner.items():
+        part = state.get(key)
+        if not isinstance(part, dict) or not all(isinstance(value, kind) for value in part.values()):
+            return None
+    return state
 
 
 def packed(feature: np.ndarray) -> bytes:

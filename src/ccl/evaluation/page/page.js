@@ -32,8 +32,10 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
   columns.forEach((c) => option(tools.sort, c.name, c.title));
   const valued = columns.find((c) => samples.some((s) => s.clips.some((k) => k.values[c.name] !== undefined)));
   if (valued) tools.sort.value = valued.name;
+  tools.order.value = data.order;
   option(tools.of, "", "any method");
   methods.forEach((m, i) => option(tools.of, i, m.name));
+  data.pairs.forEach(([a, b]) => option(tools.of, `${a},${b}`, `${methods[a].name} minus ${methods[b].name}`));
   option(tools.subset, "", "all");
   data.subsets.forEach((s) => option(tools.subset, s, s));
   if (data.subsets.length < 2) tools.subset.parentNode.hidden = true;
@@ -51,23 +53,34 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
     return values.length ? values.reduce((a, b) => (worse(c, a, b) <= 0 ? a : b)) : undefined;
   };
 
+  const gain = (sample, c, [a, b]) => {
+    const [x, y] = [a, b].map((i) => sample.clips[i].values[c.name]);
+    return x === undefined || y === undefined ? undefined : x - y;
+  };
+  const apart = (sample, c, which) => {
+    const values = which.map((i) => sample.clips[i].values[c.name]).filter((v) => v !== undefined);
+    return values.length > 1 ? Math.max(...values) - Math.min(...values) : undefined;
+  };
+
   function choose() {
     const which = on(), c = column[tools.sort.value], order = tools.order.value;
-    const of = tools.of.value === "" ? which : [+tools.of.value];
+    const of = tools.of.value === "" ? which : tools.of.value.split(",").map(Number);
+    const two = tools.of.value.includes(","), rank = order === "apart" ? apart : two ? gain : key;
     const find = tools.find.value.trim().toLowerCase();
     chosen = samples.filter((s) =>
       (!tools.subset.value || s.subset === tools.subset.value) &&
       (tools.only.value !== "failed" || which.some((i) => Object.keys(s.clips[i].why).length)) &&
       (!find || [s.id, s.prompt, s.speech].some((t) => t.toLowerCase().includes(find))));
     if (order !== "id" && c) {
-      const keys = new Map(chosen.map((s) => [s, key(s, c, of)]));
+      const keys = new Map(chosen.map((s) => [s, rank(s, c, of)]));
       chosen.sort((a, b) => {
         const x = keys.get(a), y = keys.get(b);
         if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
-        return (order === "worst" ? 1 : -1) * worse(c, x, y);
+        return order === "apart" ? y - x : (order === "worst" ? 1 : -1) * worse(c, x, y);
       });
     }
-    const worst = order !== "id" && c ? `, ${order} ${c.title} first` : "";
+    const whose = two ? ` of ${tools.of.selectedOptions[0].text}` : "";
+    const worst = order !== "id" && c ? `, ${order === "apart" ? "furthest apart in" : order} ${c.title}${whose} first` : "";
     document.getElementById("count").textContent = `${chosen.length} of ${samples.length} samples${worst}`;
     list.replaceChildren();
     shown = 0;

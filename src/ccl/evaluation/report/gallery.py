@@ -6,9 +6,9 @@ import base64
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from PIL import Image
@@ -18,6 +18,7 @@ from ccl.files import machine_trouble
 from ccl.media import MediaError, first_picture
 
 POSTER = 320  # pixels of the longer side of a clip's first picture, which the page shows until the clip is played
+Order = Literal["worst", "best", "apart", "id"]  # of samples
 TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska",
     ".avi": "video/x-msvideo", ".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg", ".m4a": "audio/mp4",
@@ -37,9 +38,15 @@ def names_of(results: Results) -> dict[tuple[str, str], str]:
 
 
 def data(
-    results: Results, found: Mapping[tuple[str, str], Path], folder: Path, embedded: bool, colours: Mapping[str, int]
+    results: Results,
+    found: Mapping[tuple[str, str], Path],
+    folder: Path,
+    embedded: bool,
+    colours: Mapping[str, int],
+    pairs: Sequence[tuple[str, str]] = (),
+    order: Order = "worst",
 ) -> dict[str, Any]:
-    """What the samples are made from."""
+    """What the samples are made from; they can be sorted by the differences of `pairs`, and at first are by `order`."""
     names, reasons = names_of(results), dict[str, int]()
     columns = results.shown
     text = {(row["method"], row["id"]): row["text"] for row in results.rows if row.get("text") is not None}
@@ -86,6 +93,8 @@ def data(
             for c in columns
             if any((m, c.name) in results.values for m in results.methods)
         ],
+        "pairs": [[results.methods.index(name) for name in two] for two in pairs],
+        "order": order,
         "subsets": list(results.subsets),
         "reasons": list(reasons),
         "samples": samples,

@@ -10,12 +10,13 @@ import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from ccl.evaluation.report import charts
-from ccl.evaluation.report.gallery import as_json, data, names_of
+from ccl.evaluation.report.gallery import Order, as_json, data, names_of
 from ccl.evaluation.tables import layout
 from ccl.evaluation.tables.layout import Line, Place, Published, number, titled
 from ccl.evaluation.tables.notes import notes
@@ -24,6 +25,7 @@ from ccl.evaluation.tables.summary import Pair, Summary, summarise
 from ccl.files import replacing
 
 COLOURS = 8  # of methods, in page.css
+PAIRED = 4  # systems of which every pair is offered to sort by
 
 
 def write(
@@ -37,28 +39,56 @@ def write(
         limit_mb: how much the clips may weigh together to lie in the page.
         published: numbers printed elsewhere, to stand beside.
     """
-    path = Path(path)
-    names = names_of(results)
-    found = {key: clip for key, clip in results.clips.items() if key in names and clip.is_file()}
-    weight = sum(clip.stat().st_size for clip in found.values())
-    embedded = weight <= limit_mb * 1e6
-    colours = {method: place % COLOURS for place, method in enumerate(results.methods)}
+    colours = colours_of(results)
     summary = summarise(results)
     sections = {
         "Results": tables(results, summary, colours, published),
         "Comparison": comparison(results, summary, colours),
         "Spread": spread(results, colours),
-        "Notes": noted(results, summary, published),
+        "Notes": noted(notes(results, summary, published)),
     }
+    title = f"Evaluation of {', '.join(results.systems) or 'clips'}"
+    pairs = list(combinations(results.systems, 2)) if len(results.systems) <= PAIRED else []
+    compose(path, title, lede(results), sections, results, pairs=pairs, limit_mb=limit_mb)
+
+
+def compose(
+    path: str | Path,
+    title: str,
+    lede: str,
+    sections: Mapping[str, str],
+    results: Results,
+    *,
+    pairs: Sequence[tuple[str, str]] = (),
+    order: Order = "worst",
+    limit_mb: int | float = 100,
+) -> None:
+    """Write a page of sections above the samples, whole.
+
+    Args:
+        path: of the page.
+        title: its heading, as text.
+        lede: a sentence below it, as text.
+        sections: markup by heading; those without any are left out.
+        results: whose samples stand below.
+        pairs: of methods, by whose differences samples can be sorted.
+        order: of the samples, until another is chosen.
+        limit_mb: how much the clips may weigh together to lie in the page.
+    """
+    path = Path(path)
+    names = names_of(results)
+    found = {key: clip for key, clip in results.clips.items() if key in names and clip.is_file()}
+    weight = sum(clip.stat().st_size for clip in found.values())
+    embedded = weight <= limit_mb * 1e6
     sections = {heading: text for heading, text in sections.items() if text}
     head = Template(asset("page.html")).substitute(
-        title=f"Evaluation of {escape(', '.join(results.systems) or 'clips')}",
-        lede=escape(lede(results)),
+        title=escape(title),
+        lede=escape(lede),
         css=asset("page.css"),
         nav="".join(f'<a href="#{name.lower()}">{name}</a>' for name in [*sections, "Samples"]),
         sections="\n".join(f'<section id="{k.lower()}"><h2>{k}</h2>{v}</section>' for k, v in sections.items()),
         hint=hint(embedded, weight, bool(found)),
-        data=as_json(data(results, found, path.parent, embedded, colours)),
+        data=as_json(data(results, found, path.parent, embedded, colours_of(results), pairs, order)),
     )
     with replacing(path) as file:
         file.write(head.encode(errors="replace"))  # half a surrogate pair may come from JSON
@@ -67,6 +97,11 @@ def write(
                 file.write(f'<script type="text/plain" id="{names[key]}">'.encode())
                 file.write(base64.b64encode(clip.read_bytes()) + b"</script>\n")
         file.write(f"<script>{asset('page.js')}</script>\n</body>\n</html>\n".encode())
+
+
+def colours_of(results: Results) -> dict[str, int]:
+    """A colour of page.css for each method."""
+    return {method: place % COLOURS for place, method in enumerate(results.methods)}
 
 
 def asset(name: str) -> str:
@@ -204,9 +239,10 @@ def spread(results: Results, colours: dict[str, int]) -> str:
     return f'<p class="hint">{text}</p><div class="charts">{"".join(figures)}</div>' if figures else ""
 
 
-def noted(results: Results, summary: Summary, published: Published | None) -> str:
+def noted(found: Mapping[str, Sequence[str]]) -> str:
+    """Sentences by heading."""
     made = [
         f"<h3>{escape(heading)}</h3><ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>"
-        for heading, sentences in notes(results, summary, published).items()
+        for heading, sentences in found.items()
     ]
-    return f'<div class="notes">{"".join(made)}</div>'
+    return f'<div class="notes">{"".join(made)}</div>' if made else ""

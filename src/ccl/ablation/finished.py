@@ -1,0 +1,204 @@
+"""What of a matrix is there: scores of rows, losses of runs, and a sentence for whatever is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ccl.evaluation.metrics import METRICS
+from ccl.evaluation.metrics.base import Column
+from ccl.evaluation.score import find
+from ccl.evaluation.store import read, read_state
+from ccl.evaluation.tables.results import CEILING, Results
+from ccl.files import reading
+from ccl.rows import Row, read_rows
+
+JOINT = "joint"  # the task whose loss curves show, as the paper's Fig. 5
+VALIDATION = "val.jsonl"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The losses of a run at one seed, a number a step.
+
+    Args:
+        run: its name.
+        seed: of the training.
+        steps: of the joint task, ascending; of a training without it all steps.
+        losses: of each step, by "loss" and, for each stream there is, "video" and "audio".
+        last: step of the run, of whatever task.
+    """
+
+    run: str
+    seed: int
+    steps: np.ndarray
+    losses: dict[str, np.ndarray]
+    last: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Everything that tables, curves and page are made of.
+
+    Args:
+        results: rows of the matrix as methods, each clip once a seed: the test set of the first seed, then the next.
+        test: the test set.
+        seeds: of the matrix, in the order in which `results` has them.
+        rows: the seeds at which a row is sampled and scored whole, by its name.
+        curves: by (run, seed).
+        validation: the same of the validation loss of the averaged weights.
+        missing: a sentence for each run and row that is not there or not whole.
+    """
+
+    results: Results
+    test: Sequence[Row]
+    seeds: Sequence[int]
+    rows: dict[str, list[int]]
+    curves: dict[tuple[str, int], Curve]
+    validation: dict[tuple[str, int], Curve]
+    missing: Sequence[str]
+
+
+class Missing:
+    """What is not there, gathered: seeds of which the same is to be said share a sentence."""
+
+    def __init__(self) -> None:
+        self._seeds: dict[tuple[str, str], list[int]] = {}
+
+    def add(self, what: str, seed: int, why: str) -> None:
+        """Say of a run or row at a seed why it is not there."""
+        self._seeds.setdefault((what, why), []).append(seed)
+
+    @property
+    def sentences(self) -> list[str]:
+        """Runs before rows, as these follow from them."""
+        ordered = sorted(self._seeds.items(), key=lambda one: one[0][0].startswith("row "))
+        return [
+            f"{what}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {why}"
+            for (what, why), seeds in ordered
+        ]
+
+
+def gather(matrix: Any, folder: Path) -> Finished:
+    """Read what is finished in a matrix's folder.
+
+    Raises:
+        FileError: a file that is there is none of its kind.
+        ValueError: the test set's file is none.
+    """
+    test = read_rows(folder / "test.jsonl", give=()) if (folder / "test.jsonl").is_file() else []
+    missing = Missing()
+    scores: list[dict[str, Any]] = []
+    protocol: dict[str, dict[str, Any]] = {}
+    clips: dict[tuple[str, str], Path] = {}
+    seeds: dict[str, list[int]] = {row.name: [] for row in matrix.rows}
+    for row in matrix.rows:
+        for seed in matrix.seeds:
+            place = folder / "rows" / f"{row.name}-s{seed}"
+            found = [one for one in read(place / "scores.jsonl") if one and one["method"] != CEILING]
+            if lacks := unscored(found, test, columns_of(matrix.scores)):
+                missing.add(f"row {row.name}", seed, lacks)
+                continue
+            seeds[row.name].append(seed)
+            scores += [one | {"method": row.name, "id": at_seed(one["id"], seed)} for one in found]
+            said = protocol_of(place)
+            if any(protocol.get(name, how) != how for name, how in said.items()):
+                missing.add(f"row {row.name}", seed, "was scored by another protocol than the rows before it")
+            protocol = said | protocol
+            if (place / "clips").is_dir():
+                there = find(row.name, place / "clips", test)
+                clips |= {(row.name, at_seed(i.row.id, seed)): i.path for i in there if i.path is not None}
+    curves = curves_of(matrix, folder, missing)
+    every = [replace(row, id=at_seed(row.id, seed)) for seed in matrix.seeds for row in test]
+    results = Results(scores, every, columns_there(matrix.scores, scores), protocol=protocol, clips=clips)
+    validation = {
+        (run.name, seed): curve
+        for run in matrix.runs
+        for seed in matrix.seeds
+        if (curve := curve_of(run.name, seed, folder, VALIDATION)) is not None
+    }
+    return Finished(results, test, list(matrix.seeds), seeds, curves, validation, missing.sentences)
+
+
+def at_seed(id: str, seed: int) -> str:
+    """The name of a clip at one seed."""
+    return f"{id}, seed {seed}"
+
+
+def unscored(rows: Sequence[dict[str, Any]], test: Sequence[Row], columns: Sequence[Column]) -> str:
+    """What a row's scores lack to be whole; "" where they are."""
+    if not rows:
+        return "not sampled and scored"
+    names = [column.name for column in columns if not column.pooled] or list(dict.fromkeys(r["metric"] for r in rows))
+    have = {name: {row["id"] for row in rows if row["metric"] == name} for name in names}
+    name, ids = min(have.items(), key=lambda one: len(one[1] & {row.id for row in test}))
+    count = len(ids & {row.id for row in test})
+    return "" if count == len(test) else f"{count} of {len(test)} clips are scored ({name})"
+
+
+def protocol_of(place: Path) -> dict[str, dict[str, Any]]:
+    """By metric what its scores follow from, or why there are none."""
+    state = read_state(place / "state.json") or {"metrics": {}, "lacking": {}}
+    return {**state["metrics"], **{name: {"missing": reason} for name, reason in state["lacking"].items()}}
+
+
+def columns_of(scores: Sequence[str]) -> list[Column]:
+    """The columns of metrics by their names, of the class or on the command line; of one's own none are known."""
+    wanted = {name.lower() for name in scores}
+    return [c for name, m in METRICS.items() if wanted & {name, m.__name__.lower()} for c in m.columns]
+
+
+def columns_there(scores: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Column]:
+    """The columns asked for, then those of one's own metrics as the rows name them."""
+    known = columns_of(scores)
+    own = dict.fromkeys(row["metric"] for row in rows)
+    return [*known, *(Column(name, name, "") for name in own if name not in {column.name for column in known})]
+
+
+# Losses --------------------------------------------------------------------------------------------------------------
+
+
+def curves_of(matrix: Any, folder: Path, missing: Missing) -> dict[tuple[str, int], Curve]:
+    """Losses of every run that has begun; those that have not, or are behind the others, are told as missing."""
+    curves = {}
+    for run in matrix.runs:
+        for seed in matrix.seeds:
+            curve = curve_of(run.name, seed, folder, "losses.jsonl")
+            if curve is None:
+                missing.add(f"run {run.name}", seed, "not trained")
+            else:
+                curves[run.name, seed] = curve
+    most = max((curve.last for curve in curves.values()), default=0)
+    for curve in curves.values():
+        if curve.last < most:
+            missing.add(f"run {curve.run}", curve.seed, f"at step {curve.last} of {most}")
+    return curves
+
+
+def curve_of(run: str, seed: int, folder: Path, name: str) -> Curve | None:
+    """The joint task's losses in a file of a run; None where there is none yet."""
+    path = folder / "runs" / f"{run}-s{seed}" / name
+    if not path.is_file():
+        return None
+    with reading(path, "the losses of a run"):
+        lines = list(whole_lines(path.read_text(encoding="utf-8")))
+        joint = [line for line in lines if line.get("task", JOINT) == JOINT] or lines
+        by_step: dict[int, list[dict[str, float]]] = {}
+        for line in joint:
+            by_step.setdefault(int(line["step"]), []).append(line)
+        steps = np.array(sorted(by_step), dtype=np.int64)
+        names = [key for key in ("loss", "video", "audio") if joint and all(key in line for line in joint)]
+        # Batches that are accumulated share a step.
+        losses = {key: np.array([np.mean([x[key] for x in by_step[step]]) for step in steps]) for key in names}
+        return Curve(run, seed, steps, losses, max(int(line["step"]) for line in lines)) if lines else None
+
+
+def whole_lines(text: str) -> Iterator[dict[str, Any]]:
+    """Objects a line, of a log that may still be written: what a kill left of a last line is passed over."""
+    for line in text.split("\n")[:-1]:
+        yield json.loads(line)

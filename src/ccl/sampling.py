@@ -196,8 +196,8 @@ def check_conditions(noise: Any, times: Any, held: Any) -> None:
     arguments.tensor("times", times, "n")
     if not bool((times[1:] < times[:-1]).all()) or times[0] > 1 or times[-1] < 0:
         raise ValueError(f"times are {times[0]:g} to {times[-1]:g}; they must fall from 1 (noise) to 0 (clean)")
-    for stream, z, c, m, at, e in zip(STREAMS, noise, clean, mask, own, mixed, strict=True):
-        arguments.number(f"held.time.{stream}", at, 0, 1)
+    for stream, z, c, m, time, e in zip(STREAMS, noise, clean, mask, own, mixed, strict=True):
+        arguments.number(f"held.time.{stream}", time, 0, 1)
         if z is not None:
             arguments.tensor(f"noise.{stream}", z, "B", "C", *"THW"[: max(1, getattr(z, "ndim", 3) - 2)])
         if (c is None) != (m is None):
@@ -209,8 +209,8 @@ def check_conditions(noise: Any, times: Any, held: Any) -> None:
                 raise ValueError(f"held.mask.{stream} is {arguments.described(m)}; it must be of bool")
             if e is not None:
                 arguments.tensor(f"held.noise.{stream}", e, *c.shape)
-            elif at:
-                raise ValueError(f"held.time.{stream} is {at:g}, and held.noise.{stream} is None; it is mixed of both")
+            elif time:
+                raise ValueError(f"held.time.{stream} is {time:g}, and held.noise.{stream} is None; both are needed")
 
 
 def impose(x: Tensor | None, clean: Tensor | None, mask: Bool[Tensor, "b t"] | None) -> Tensor | None:

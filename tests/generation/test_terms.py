@@ -13,6 +13,7 @@ import yaml
 from ccl import cli
 from ccl.generation import Pipeline
 from ccl.generation.terms import Asked, trained
+from ccl.guidance import UCG2, SyncCFG
 from ccl.rows import Row
 from ccl.storage.model_folder import export, load_model, save_model
 from ccl.tasks import PAPER_TASKS, Given, Task, Term
@@ -66,6 +67,20 @@ def test_what_was_not_trained_is_refused_and_what_was_is_told(
 def test_where_a_closed_route_leaves_the_same_routes_have_no_say() -> None:
     tasks = {"joint": Task(1.0, (Term(OPEN),))}
     assert trained(tasks, "same").find(Asked(None, AV(False, True))) is tasks["joint"].terms[0]
+
+
+def test_a_pass_beside_a_null_that_no_term_was_given_is_told() -> None:
+    driven = [one for rule in (UCG2(), SyncCFG()) for one in rule.passes(OPEN, 0.5)]
+    assert trained(None, "context").unseen("synccfg", driven) == ""
+    joint = {"joint": Task(1.0, (Term(OPEN),))}
+    said = "this model was not trained on given sound, which a pass of synccfg gives it"
+    assert trained(joint, "nothing").unseen("synccfg", driven) == said
+    assert (
+        trained({**joint, "a2v": Task(1.0, (A2V,))}, "own")
+        .unseen("x", driven)
+        .startswith("this model was not trained on given pictures,")
+    )
+    assert trained(joint, "nothing").unseen("ucg2", driven[:2]) == "" == trained(joint, "same").unseen("x", driven)
 
 
 def test_a_task_that_is_never_drawn_was_not_trained() -> None:

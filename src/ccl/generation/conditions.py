@@ -149,16 +149,16 @@ def streams_of(rows: Sequence[Row], wanted: AV[bool]) -> tuple[Stream | None, AV
     return shared, generated
 
 
-def notes_of(rows: Sequence[Row], remark: str, known: Collection[str] | None) -> list[list[str]]:
+def notes_of(rows: Sequence[Row], remarks: Sequence[str], known: Collection[str] | None) -> list[list[str]]:
     """The notes of each row before its media are read.
 
     Args:
         rows: whose clips are to be made.
-        remark: on all of them.
+        remarks: on all of them.
         known: words that the model has learned, where it says so; others are noted.
     """
-    heard = ([note] if known and (note := unknown(written(row), known)) else [] for row in rows)
-    return [([remark] if remark else []) + words for words in heard]
+    words = ([note] if known and (note := unknown(written(row), known)) else [] for row in rows)
+    return [[*remarks, *of_row] for of_row in words]
 
 
 def read(row: Row, grid: Grid, notes: list[str]) -> AV[Any]:

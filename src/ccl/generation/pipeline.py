@@ -86,7 +86,7 @@ class Pipeline:
         for name, part, kind in (("text", text, TextEncoder), ("codec", codec, Codec), ("grid", grid, Grid)):
             arguments.instance(name, part, kind, f"a {kind.__name__}")
         arguments.instance("net", net, torch.nn.Module, "a DualStreamTransformer")
-        Sampling(guidance, steps, solver, shift)  # type: ignore[arg-type]  # which looks at them
+        Sampling(guidance, steps, solver, shift)  # type: ignore[arg-type]  # raises what does not fit
         self.net, self.text, self.codec, self.grid = net, text, codec, grid
         self._device = None if device is None else place(device)
         self.half, self.offload, self.image = half, offload, image
@@ -95,7 +95,7 @@ class Pipeline:
         self.steps, self.solver, self.shift = steps, solver, shift
         self.provenance = provenance or {}
         self.tasks = tasks
-        trained(tasks, "nothing")  # which looks at them
+        trained(tasks, "nothing")  # raises what does not fit
 
     @classmethod
     def load(
@@ -215,10 +215,10 @@ class Pipeline:
         asked_at = evaluated(schedule, self.solver)
         passes = occurring(rule, route, asked_at, generated)
         check_passes(rule, passes, self.net)
-        said = remark(rule, route, self.net.closed, asked_at)
-        own = rule is self.guidance  # of the model's own nothing is said
-        notes = notes_of(rows, "" if own else said, self.provenance.get("words"))
-        media = [read(row, self.grid, heard) for row, heard in zip(rows, notes, strict=True)]
+        remarks = [remark(rule, route, self.net.closed, asked_at), self.trained.unseen(rule.called, passes)]
+        own = rule is self.guidance  # a model's own rule needs no remark
+        notes = notes_of(rows, [] if own else [*filter(None, remarks)], self.provenance.get("words"))
+        media = [read(row, self.grid, of_row) for row, of_row in zip(rows, notes, strict=True)]
         drawn = noise([row.seed or 0 for row in rows], present, self.codec, self.grid, self.device)
         shown = self.conditions.shown(rows, media) if shows else None
         if self.offload and self.image is not None:
@@ -249,9 +249,8 @@ class Pipeline:
         z = solve(cast, drawn, schedule, solver=self.solver, held=held, progress=progress)
         decoded = self.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
         clips = [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
-        return [
-            replace(clip, meta={"notes": heard}) if heard else clip for clip, heard in zip(clips, notes, strict=True)
-        ]
+        noted = zip(clips, notes, strict=True)
+        return [replace(clip, meta={"notes": of_row}) if of_row else clip for clip, of_row in noted]
 
     def rule(self, guidance: Guidance | str | None) -> Guidance:
         """A guidance rule, or that of a name with the pipeline's strengths; None is the pipeline's own.

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ccl.tasks import PAPER_TASKS, Task, Term, check, terms_of
-from ccl.types import AV, STREAMS, Closed, Stream
+from ccl.types import AV, STREAMS, Closed, Pass, Stream
 
 WORDS = AV("pictures", "sound")
 
@@ -56,7 +56,7 @@ class Trained:
             raise ValueError(f"this model knows no task {name!r}; {self}")
         found = [term for key, term in self.terms.items() if name in (None, key) and self.suits(term, asked)]
         if not found and name is not None:
-            raise ValueError(f"the task {name} is for {told(self.terms[name])}; asked for: {asked}; {self}")
+            raise ValueError(f"the task {name} is for {in_words(self.terms[name])}; asked for: {asked}; {self}")
         if not found:
             raise ValueError(f"this model was not trained for {asked}; {self}")
         return max(found, key=lambda term: term.route.a2v + term.route.v2a)
@@ -77,8 +77,21 @@ class Trained:
         always = [part.part for part in term.parts if part and part.part != "all" and part.prob == 1]
         return "prefix" not in always and not ("first_frame" in always and not all(asked.images))
 
+    def unseen(self, rule: str, passes: Collection[Pass]) -> str:
+        """In a sentence, what a rule's passes give the network whole and no term does; "" where each was trained.
+
+        Args:
+            rule: its name.
+            passes: of it.
+        """
+        whole = {term.whole for term in self.terms.values()}
+        strange = [one.null for one in passes if any(one.null) and one.null not in whole]
+        if not strange or self.closed == "same":
+            return ""
+        return f"this model was not trained on given {listed(strange[0])}, which a pass of {rule} gives it"
+
     def __str__(self) -> str:
-        return f"it knows: {'; '.join(f'{name} ({told(term)})' for name, term in self.terms.items())}"
+        return f"it knows: {'; '.join(f'{name} ({in_words(term)})' for name, term in self.terms.items())}"
 
 
 def trained(tasks: Mapping[str, Task] | None, closed: Closed) -> Trained:
@@ -92,7 +105,7 @@ def trained(tasks: Mapping[str, Task] | None, closed: Closed) -> Trained:
     return Trained(terms_of({name: task for name, task in tasks.items() if task.prob}), closed)
 
 
-def told(term: Term) -> str:
+def in_words(term: Term) -> str:
     """A term in words."""
     made = AV(*map(bool, term.weights))
     apart = ", apart" if all(made) and not (term.route.a2v or term.route.v2a) else ""

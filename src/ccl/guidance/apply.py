@@ -60,13 +60,14 @@ def guided(
         return prepared[text]
 
     def run(passes: Sequence[Pass], x: AV[Any], times: AV[Any]) -> dict[Pass, AV[Any]]:
-        seen = [(nulled(x, one.null, nulls), nulled(times, one.null, times.map(torch.zeros_like))) for one in passes]
+        clean = times.map(torch.zeros_like)
+        xs = stacked([nulled(x, one.null, nulls) for one in passes])
+        ts = stacked([nulled(times, one.null, clean) for one in passes])
         text = [read(v) if v == a else AV(read(v), read(a)) for v, a in (one.text for one in passes)]
-        xs, ts = (stacked([each[i] for each in seen]) for i in range(2))
         brought = None if cached else repeated(extras or {}, len(passes))  # what was prepared holds its own
         v = net(xs, ts, text, grid=grid, view=[one.view for one in passes], extras=brought).velocity
-        parts = zip(*(z.chunk(len(passes)) if z is not None else [None] * len(passes) for z in v), strict=True)
-        return {one: AV(*part) for one, part in zip(passes, parts, strict=True)}
+        each = zip(*([None] * len(passes) if z is None else z.chunk(len(passes)) for z in v), strict=True)
+        return {one: AV(*pair) for one, pair in zip(passes, each, strict=True)}
 
     def velocity(x: AV[Any], times: AV[Any], t: float) -> AV[Any]:
         weights = used(rule.passes(route, t), generated)

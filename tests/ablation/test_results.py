@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +17,20 @@ from ccl.ablation import results, tables
 from ccl.ablation.claims import Claim, Test
 from ccl.ablation.curves import smooth
 from ccl.ablation.finished import gather
+from ccl.ablation.matrix import Matrix, Row, Run
 from ccl.ablation.numbers import Numbers, numbers
 from ccl.ablation.tables import Told
 from ccl.media import write_clip
-from helpers.matrices import Fake, FakeRow, FakeRun, Values, write_matrix
+from helpers.matrices import Values, fake, write_matrix
 from helpers.tiny_clips import tiny_clip
 
-ROWS = (FakeRow("base", "gate", "baseline"), FakeRow("tarp", "gate_tarp", "TARP"), FakeRow("ucg", "gate_tarp"))
-RUNS = (FakeRun("gate"), FakeRun("gate_tarp"))
+ROWS = (Row("base", "gate", paper="baseline"), Row("tarp", "gate_tarp", paper="TARP"), Row("ucg", "gate_tarp"))
+RUNS = ("gate", "gate_tarp")
 NOISE = np.random.default_rng(0).normal(0, 0.05, (20, 3, 40))
 
 
-def three(**more) -> Fake:
-    return Fake(runs=RUNS, rows=ROWS, **more)
+def three(**more) -> Matrix:
+    return fake(RUNS, ROWS, **more)
 
 
 def steady(row: int, seed: int, clip: int) -> Values:
@@ -36,7 +38,7 @@ def steady(row: int, seed: int, clip: int) -> Values:
     return Values(0.4 + 0.1 * row + 0.01 * seed + NOISE[0, 0, clip], 2.0 - row, 4.0)
 
 
-def found(folder: Path, matrix: Fake) -> Numbers:
+def found(folder: Path, matrix: Matrix) -> Numbers:
     return numbers(matrix, gather(matrix, folder))
 
 
@@ -53,18 +55,18 @@ def test_rows_are_means_over_seeds_with_their_deviation(tmp_path):
     assert one.seeds == pytest.approx({0: 0.5 + mean, 1: 0.51 + mean, 2: 0.52 + mean})
 
 
-def test_each_row_is_compared_with_the_one_above_it_or_as_the_matrix_says(tmp_path):
+def test_rows_are_compared_as_the_matrix_says(tmp_path):
     write_matrix(tmp_path, three(), steady)
     told = found(tmp_path, three())
     assert {(d.row, d.versus) for d in told.differences} == {("tarp", "base"), ("ucg", "tarp")}
-    told = found(tmp_path, three(compare=(("base", "ucg"),)))
+    told = found(tmp_path, three(compare=(("ucg", "base"),)))
     assert {(d.row, d.versus) for d in told.differences} == {("ucg", "base")}
     assert difference(told, "ucg", "mouth").value == pytest.approx(0.2)
 
 
 def test_a_rate_differs_by_sums_not_by_clips(tmp_path):
     """Two clips of easy, of 2 and 8 words: 1 and 1 wrong against 0 and 4."""
-    matrix = Fake(runs=RUNS, rows=ROWS[:2], seeds=(0,))
+    matrix = fake(RUNS, ROWS[:2], seeds=(0,))
     words = {0: (1.0, 2.0), 1: (0.0, 1.0), 2: (1.0, 8.0), 3: (0.0, 1.0)}
     other = {**words, 0: (0.0, 2.0), 2: (4.0, 8.0)}
     write_matrix(tmp_path, matrix, lambda r, s, c: Values(0.5, *(other if r else words)[c]), clips=4)
@@ -78,7 +80,7 @@ def test_a_star_needs_seeds_that_agree(tmp_path):
         gain = {1: 0.1, 2: (0.5, 0.0, -0.2)[seed]}.get(row, 0.0)
         return Values(0.3 + gain + NOISE[row, seed, clip] + NOISE[3, 0, clip], 1.0, 4.0)
 
-    matrix = three(compare=(("base", "tarp"), ("base", "ucg")))
+    matrix = three(compare=(("tarp", "base"), ("ucg", "base")))
     write_matrix(tmp_path, matrix, values, clips=40)
     told = found(tmp_path, matrix)
     same, apart = difference(told, "tarp", "mouth"), difference(told, "ucg", "mouth")
@@ -120,14 +122,19 @@ def test_half_a_matrix_names_what_is_missing(tmp_path):
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:12]) + '{"batch": 12, "st')  # as a kill leaves it
     scores = tmp_path / "rows" / "base-s0" / "scores.jsonl"
     scores.write_text("".join(scores.read_text().splitlines(keepends=True)[:-6]))
+    (tmp_path / "rows" / "base-s2.json").write_text('{"whole": false}')
+    (tmp_path / "rows" / "base-s1.json").write_text('{"whole": true}')
+    (tmp_path / "runs" / "gate-s1.json").write_text('{"whole": false}')
     results.write(matrix, tmp_path)
     text = (tmp_path / "table.md").read_text()
     for told in (
-        "Not finished: 6 of 9 rows at their seeds are there.",
+        "Not finished: 5 of 9 rows at their seeds are there.",
         "- row ucg, seeds 1, 2: not sampled and scored",
         "- row base, seed 0: 9 of 10 clips are scored",
         "- run gate_tarp, seed 2: not trained",
         "- run gate, seed 0: at step 12 of 20",
+        "- run gate, seed 1: at step 20, not whole yet",
+        "- row base, seed 2: not whole yet",
         "| ucg | 1 of 3 |",
         "| undecided | UCG helps |",  # of one seed
     ):
@@ -197,8 +204,17 @@ def test_the_table_as_numbers(tmp_path):
     assert float(unmeasured["paper"]) == 5.05 and unmeasured["missing"] == "not measured here"
 
 
+def test_a_model_that_was_there_is_not_missed_as_a_run(tmp_path):
+    matrix = replace(three(), runs=(Run("gate", ckpt=""), Run("gate_tarp")))
+    write_matrix(tmp_path, matrix, steady)
+    shutil.rmtree(tmp_path / "runs")
+    told = tables.markdown(Told(matrix, gather(matrix, tmp_path), found(tmp_path, matrix), {}))
+    assert "run gate_tarp, seeds 0, 1, 2: not trained" in told and "run gate," not in told
+    assert "Rows of gate are of one model each" in told
+
+
 def test_a_row_of_another_paper_is_told(tmp_path):
-    matrix = Fake(runs=RUNS, rows=(FakeRow("a", "gate", "no such row"),))
+    matrix = fake(RUNS, [Row("a", "gate", paper="no such row")])
     with pytest.raises(ValueError, match="row a is the paper's 'no such row'"):
         results.write(matrix, tmp_path)
 
@@ -208,7 +224,7 @@ def test_the_page_holds_the_clips_that_differ_most_of_the_same_prompt_and_seed(t
         special = {(1, 0, 7): 0.9, (1, 2, 8): -0.9}.get((row, seed, clip))
         return Values(0.5 + 0.001 * clip if special is None else special)
 
-    matrix = Fake(runs=RUNS, rows=ROWS[:2], claims=(Claim("<b>TARP</b> helps", (Test("tarp", "base", "mouth"),)),))
+    matrix = fake(RUNS, ROWS[:2], claims=(Claim("<b>TARP</b> helps", (Test("tarp", "base", "mouth"),)),))
     write_matrix(tmp_path, matrix, values, clips=30, steps=20)
     write_clip(tiny_clip(1), tmp_path / "rows" / "tarp-s0" / "clips" / "c7.mp4")
     results.write(matrix, tmp_path)
@@ -224,8 +240,8 @@ def test_the_page_holds_the_clips_that_differ_most_of_the_same_prompt_and_seed(t
 
 
 def test_twenty_rows_of_three_seeds_are_told_in_seconds(tmp_path):
-    rows = tuple(FakeRow(f"row {i}", f"run {i % 4}") for i in range(20))
-    matrix = Fake(runs=tuple(FakeRun(f"run {i}") for i in range(4)), rows=rows)
+    rows = [Row(f"row {i}", f"run {i % 4}") for i in range(20)]
+    matrix = fake([f"run {i}" for i in range(4)], rows)
 
     def values(row: int, seed: int, clip: int) -> Values:
         return Values(0.4 + 0.01 * row + NOISE[row, seed, clip % 40], float(clip % 4), 5.0)

@@ -5,39 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ccl.ablation.claims import Claim
-from ccl.rows import Row, write_rows
+from ccl.ablation.matrix import Matrix, Row, Run
+from ccl.rows import Row as Clip
+from ccl.rows import write_rows
 
 
-@dataclass
-class Fake:
-    """What the results ask of a matrix."""
-
-    name: str = "fake"
-    about: str = "Rows that were never trained."
-    seeds: Sequence[int] = (0, 1, 2)
-    runs: Sequence[Any] = ()
-    rows: Sequence[Any] = ()
-    scores: Sequence[str] = ("Mouth", "WER")
-    compare: Sequence[tuple[str, str]] = ()
-    claims: Sequence[Claim] = ()
-
-
-@dataclass
-class FakeRun:
-    name: str
-
-
-@dataclass
-class FakeRow:
-    name: str
-    run: str
-    paper: str | None = None
+def fake(runs: Sequence[str], rows: Sequence[Row], **more: Any) -> Matrix:
+    """A matrix of these runs and rows; `more` are other fields of it."""
+    head: dict[str, Any] = {"name": "fake", "about": "Rows that were never trained.", "seeds": (0, 1, 2), "config": ()}
+    head |= {"scores": {"mouth": {}, "wer": {}}, "compare": tuple((b.name, a.name) for a, b in pairwise(rows))}
+    return Matrix(**{**head, **more}, runs=tuple(map(Run, runs)), rows=tuple(rows))
 
 
 @dataclass
@@ -52,13 +35,13 @@ class Values:
 
 def write_matrix(
     folder: Path,
-    matrix: Fake,
+    matrix: Matrix,
     values: Callable[[int, int, int], Values],
     *,
     clips: int = 10,
     steps: int = 0,
     loss: Callable[[int, int, int], float] = lambda run, seed, step: 1.0,
-) -> list[Row]:
+) -> None:
     """Scores and losses of every row, run and seed.
 
     Args:
@@ -70,7 +53,7 @@ def write_matrix(
         loss: of (run, seed, step).
     """
     test = [
-        Row(f"c{i}", prompt=f'She says "hello there" {i}', speech="hello there", subset="hard" if i % 2 else "easy")
+        Clip(f"c{i}", prompt=f'She says "hello there" {i}', speech="hello there", subset="hard" if i % 2 else "easy")
         for i in range(clips)
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +70,6 @@ def write_matrix(
             out = folder / "runs" / f"{run.name}-s{seed}"
             out.mkdir(parents=True)
             (out / "losses.jsonl").write_text("".join(losses(steps, seed, lambda s: loss(place, number, s))))  # noqa: B023
-    return test
 
 
 def scored(method: str, id: str, values: Values) -> list[dict[str, Any]]:

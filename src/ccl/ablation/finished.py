@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ccl.ablation.matrix import ROWS, RUNS, Matrix, numbered
 from ccl.evaluation.metrics import METRICS
 from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.score import find
@@ -84,7 +85,7 @@ class Missing:
         ]
 
 
-def gather(matrix: Any, folder: Path) -> Finished:
+def gather(matrix: Matrix, folder: Path) -> Finished:
     """Read what is finished in a matrix's folder.
 
     Raises:
@@ -99,9 +100,9 @@ def gather(matrix: Any, folder: Path) -> Finished:
     seeds: dict[str, list[int]] = {row.name: [] for row in matrix.rows}
     for row in matrix.rows:
         for seed in matrix.seeds:
-            place = folder / "rows" / f"{row.name}-s{seed}"
+            place = folder / ROWS / numbered(row.name, seed)
             found = [one for one in read(place / "scores.jsonl") if one and one["method"] != CEILING]
-            if lacks := unscored(found, test, columns_of(matrix.scores)):
+            if lacks := unscored(found, test, columns_of(matrix.scores)) or "not whole yet" * under_way(place):
                 missing.add(f"row {row.name}", seed, lacks)
                 continue
             seeds[row.name].append(seed)
@@ -130,6 +131,15 @@ def at_seed(id: str, seed: int) -> str:
     return f"{id}, seed {seed}"
 
 
+def under_way(place: Path) -> bool:
+    """Whether the file beside a run's or row's folder says that it is not whole."""
+    state = place.with_name(f"{place.name}.json")
+    if not state.is_file():
+        return False
+    with reading(state, "the state of a job"):
+        return not json.loads(state.read_text(encoding="utf-8")).get("whole")
+
+
 def unscored(rows: Sequence[dict[str, Any]], test: Sequence[Row], columns: Sequence[Column]) -> str:
     """What a row's scores lack to be whole; "" where they are."""
     if not rows:
@@ -147,13 +157,13 @@ def protocol_of(place: Path) -> dict[str, dict[str, Any]]:
     return {**state["metrics"], **{name: {"missing": reason} for name, reason in state["lacking"].items()}}
 
 
-def columns_of(scores: Sequence[str]) -> list[Column]:
+def columns_of(scores: Collection[str]) -> list[Column]:
     """The columns of metrics by their names, of the class or on the command line; of one's own none are known."""
     wanted = {name.lower() for name in scores}
     return [c for name, m in METRICS.items() if wanted & {name, m.__name__.lower()} for c in m.columns]
 
 
-def columns_there(scores: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[Column]:
+def columns_there(scores: Collection[str], rows: Sequence[dict[str, Any]]) -> list[Column]:
     """The columns asked for, then those of one's own metrics as the rows name them."""
     known = columns_of(scores)
     own = dict.fromkeys(row["metric"] for row in rows)
@@ -163,11 +173,11 @@ def columns_there(scores: Sequence[str], rows: Sequence[dict[str, Any]]) -> list
 # Losses --------------------------------------------------------------------------------------------------------------
 
 
-def curves_of(matrix: Any, folder: Path, missing: Missing) -> dict[tuple[str, int], Curve]:
+def curves_of(matrix: Matrix, folder: Path, missing: Missing) -> dict[tuple[str, int], Curve]:
     """Losses of every run that has begun; those that have not, or are behind the others, are told as missing."""
     curves = {}
     for run in matrix.runs:
-        for seed in matrix.seeds:
+        for seed in matrix.seeds if run.ckpt is None else ():
             curve = curve_of(run.name, seed, folder, "losses.jsonl")
             if curve is None:
                 missing.add(f"run {run.name}", seed, "not trained")
@@ -177,12 +187,14 @@ def curves_of(matrix: Any, folder: Path, missing: Missing) -> dict[tuple[str, in
     for curve in curves.values():
         if curve.last < most:
             missing.add(f"run {curve.run}", curve.seed, f"at step {curve.last} of {most}")
+        elif under_way(folder / RUNS / numbered(curve.run, curve.seed)):
+            missing.add(f"run {curve.run}", curve.seed, f"at step {curve.last}, not whole yet")
     return curves
 
 
 def curve_of(run: str, seed: int, folder: Path, name: str) -> Curve | None:
     """The joint task's losses in a file of a run; None where there is none yet."""
-    path = folder / "runs" / f"{run}-s{seed}" / name
+    path = folder / RUNS / numbered(run, seed) / name
     if not path.is_file():
         return None
     with reading(path, "the losses of a run"):

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ccl.ablation.claims import LOSS, Claim, Test, Verdict, verdict
 from ccl.ablation.finished import Curve, Finished
+from ccl.ablation.matrix import Matrix
 from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.tables.layout import whole
 from ccl.evaluation.tables.statistics import NAN, Ratio, by_seed, compare, deviation, interval
@@ -125,14 +125,11 @@ class Numbers:
     decided: Sequence[Decided]
 
 
-def numbers(matrix: Any, finished: Finished) -> Numbers:
+def numbers(matrix: Matrix, finished: Finished) -> Numbers:
     """Every number of a matrix, as far as it is finished."""
     columns = [column for column in finished.results.shown if not column.pooled]
-    pairs = compared(matrix)
-    differences = [versus(finished, column, a, b) for column in columns for a, b in pairs]
-    run_of = {row.name: row.run for row in matrix.rows}
-    trained = dict.fromkeys((run_of[a], run_of[b]) for a, b in pairs if run_of[a] != run_of[b])
-    differences += [losses_versus(finished, column, a, b) for column in LOSSES.values() for a, b in trained]
+    differences = [versus(finished, column, a, b) for column in columns for a, b in matrix.compare]
+    differences += [losses_versus(finished, c, a, b) for c in LOSSES.values() for a, b in trained_pairs(matrix)]
     return Numbers(
         columns,
         {(row.name, column.name): number_of(finished, column, row.name) for row in matrix.rows for column in columns},
@@ -141,12 +138,10 @@ def numbers(matrix: Any, finished: Finished) -> Numbers:
     )
 
 
-def compared(matrix: Any) -> list[tuple[str, str]]:
-    """Pairs of rows (row, the one it is compared with): those the matrix names, else each with the one above it."""
-    if matrix.compare:
-        return [(b, a) for a, b in matrix.compare]
-    names = [row.name for row in matrix.rows]
-    return list(zip(names[1:], names, strict=False))
+def trained_pairs(matrix: Matrix) -> list[tuple[str, str]]:
+    """The runs of compared rows, where both were trained and are not the same."""
+    pairs = dict.fromkeys((matrix.row(a).run, matrix.row(b).run) for a, b in matrix.compare)
+    return [(a, b) for a, b in pairs if a != b and matrix.run(a).ckpt is matrix.run(b).ckpt is None]
 
 
 def number_of(finished: Finished, column: Column, row: str) -> Number:
@@ -257,14 +252,13 @@ def at(curve: Curve, key: str, steps: np.ndarray) -> np.ndarray:
     return curve.losses[key][np.searchsorted(curve.steps, steps).clip(max=len(curve.steps) - 1)]
 
 
-def decide(claim: Claim, matrix: Any, finished: Finished) -> Decided:
+def decide(claim: Claim, matrix: Matrix, finished: Finished) -> Decided:
     """What the differences say of a claim."""
-    run_of = {row.name: row.run for row in matrix.rows}
     known = {column.name: column for column in finished.results.columns}
     made: list[tuple[Test, Verdict, Difference]] = []
     for test in claim.tests:
         if test.measure in LOSSES:
-            a, b = run_of[test.better], run_of[test.worse]
+            a, b = (matrix.row(name).run for name in (test.better, test.worse))
             difference = losses_versus(finished, LOSSES[test.measure], a, b)
         else:
             column = known.get(test.measure, Column(test.measure, test.measure, ""))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ccl.ablation import tables
-from ccl.ablation.numbers import Decided, Difference, compared
+from ccl.ablation.numbers import Decided, Difference
 from ccl.ablation.tables import Table, Told
 from ccl.evaluation.report import charts
 from ccl.evaluation.report.page import colours_of, compose, noted
@@ -27,7 +27,7 @@ BADGES = {"holds": "holds", "does not hold": "fails", "undecided": "open"}
 
 def write(told: Told, folder: Path) -> None:
     """Write the page, whole; curves.png is taken into it where it is there."""
-    pairs = [two for two in compared(told.matrix) if all(told.finished.rows[name] for name in two)]
+    pairs = [two for two in told.matrix.compare if all(told.finished.rows[name] for name in two)]
     shown, every = telling(told, pairs), len(told.finished.results.test)
     sections = {
         "Missing": noted({k: v for k, v in tables.notes(told).items() if k == "Missing"}),

@@ -6,17 +6,17 @@ Whatever is not finished is named; nothing is left blank. The folder can be hand
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ccl.ablation import curves, page, tables
 from ccl.ablation.finished import gather
-from ccl.ablation.numbers import compared, numbers
+from ccl.ablation.matrix import Matrix
+from ccl.ablation.numbers import numbers, trained_pairs
 from ccl.ablation.tables import Told, printed_for
 from ccl.cli.testsets import published
 from ccl.files import write_whole
 
 
-def write(matrix: Any, folder: Path) -> None:
+def write(matrix: Matrix, folder: Path) -> None:
     """Write tables, curves and page of what is finished.
 
     Args:
@@ -30,9 +30,7 @@ def write(matrix: Any, folder: Path) -> None:
     printed = printed_for(matrix, published("table_1", "table_2"))
     finished = gather(matrix, folder)
     told = Told(matrix, finished, numbers(matrix, finished), printed)
-    run_of = {row.name: row.run for row in matrix.rows}
-    pairs = dict.fromkeys((run_of[a], run_of[b]) for a, b in compared(matrix) if run_of[a] != run_of[b])
-    curves.draw(finished.curves, finished.validation, list(pairs), folder)
+    curves.draw(finished.curves, finished.validation, trained_pairs(matrix), folder)
     for suffix, text in (("md", tables.markdown(told)), ("csv", tables.csv(told)), ("tex", tables.tex(told))):
         write_whole(folder / f"table.{suffix}", text)
     page.write(told, folder)

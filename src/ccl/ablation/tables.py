@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ccl.ablation.finished import Finished
+from ccl.ablation.matrix import Matrix
 from ccl.ablation.numbers import LOSSES, RULE, Decided, Difference, Number, Numbers
 from ccl.evaluation.metrics import METRICS
 from ccl.evaluation.metrics.base import Column
@@ -50,13 +51,13 @@ class Told:
         printed: the paper's numbers by row, then column and subset.
     """
 
-    matrix: Any
+    matrix: Matrix
     finished: Finished
     numbers: Numbers
     printed: Published
 
 
-def printed_for(matrix: Any, published: Published) -> dict[str, Mapping[str, Mapping[str, float]]]:
+def printed_for(matrix: Matrix, published: Published) -> dict[str, Mapping[str, Mapping[str, float]]]:
     """The paper's numbers of each row that names its own there.
 
     Raises:
@@ -108,6 +109,8 @@ def rows_table(told: Told) -> Table:
     text = "Mean over seeds, each the mean of the subsets' values, ± standard deviation over seeds." + (
         f" {PRINTED} as printed in the paper, of its own clips and weights." * any(place.printed for place in shown)
     )
+    if ready := [run.name for run in told.matrix.runs if run.ckpt is not None]:
+        text += f" Rows of {', '.join(ready)} are of one model each, of which seeds are those of the noise alone."
     return Table("Results", head, rows, text)
 
 

@@ -108,7 +108,7 @@ class Pass:
     Args:
         text: which prompt each stream reads; "empty" is the encoded empty prompt.
         view: who sees whom, and what is left out.
-        null: the streams that are replaced by a clean null: silence, a still picture.
+        null: the streams that are given as a null instead: silence, a still picture.
     """
 
     text: AV[Text]

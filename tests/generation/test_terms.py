@@ -69,6 +69,19 @@ def test_where_a_closed_route_leaves_the_same_routes_have_no_say() -> None:
     assert trained(tasks, "same").find(Asked(None, AV(False, True))) is tasks["joint"].terms[0]
 
 
+def test_a_null_is_as_noisy_as_what_was_given_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny_pipeline()
+    pipe.tasks = {**PAPER_TASKS, "a2v": Task(1.0, (A2V,))}
+    assert pipe.trained.given_times == AV(0.0, 0.2)
+    seen, forward = [], pipe.net.forward
+    monkeypatch.setattr(pipe.net, "forward", lambda x, t, *a, **k: seen.append((x, t)) or forward(x, t, *a, **k))
+    pipe("a", guidance=SyncCFG(), steps=1)
+    ((x, t),) = seen
+    assert t.audio.tolist() == pytest.approx([1, 0.2, 1]) and t.video.tolist() == [1, 1, 0]
+    silence = pipe.codec.audio.encode(torch.zeros(1, pipe.grid.samples), pipe.grid.t_a)[0]
+    torch.testing.assert_close(x.audio[1], 0.8 * silence + 0.2 * x.audio[0])
+
+
 def test_a_pass_beside_a_null_that_no_term_was_given_is_told() -> None:
     driven = [one for rule in (UCG2(), SyncCFG()) for one in rule.passes(OPEN, 0.5)]
     assert trained(None, "context").unseen("synccfg", driven) == ""

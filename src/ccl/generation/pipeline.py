@@ -33,7 +33,7 @@ from ccl.guidance import UCG2, Guidance, check_passes, guided, named, occurring,
 from ccl.image import ImageEncoder
 from ccl.media import Clip
 from ccl.rows import Row, check_rows
-from ccl.sampling import Progress, Sampling, evaluated, solve, times
+from ccl.sampling import Held, Progress, Sampling, evaluated, solve, times
 from ccl.tasks import Task
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
@@ -226,7 +226,8 @@ class Pipeline:
         kept = [AV(None, x.audio) if shown and row.image is not None else x for row, x in zip(rows, media, strict=True)]
         held = self.conditions.held(kept, drawn, term)
         null: AV[bool] = AV(*(here and any(one.null[i] for one in passes) for i, here in enumerate(present)))
-        nulls = self.conditions.nulls(media, null)
+        null_times = self.trained.given_times
+        nulls = Held(self.conditions.nulls(media, null), time=null_times, noise=drawn).seen
         prompts = texts_of(rows, passes)
         self.remember([prompt for texts in prompts.values() for each in texts for prompt in each])
         if self.offload:
@@ -237,7 +238,8 @@ class Pipeline:
                      for text, each in prompts.items()}  # fmt: skip
             # Sound alone needs no picture, but it cannot be prepared without.
             cached = not isinstance(self.net, FSDPModule) and not ("image" in self.net.needs and shown is None)
-            settings: dict[str, Any] = {"grid": self.grid, "nulls": nulls, "generated": generated, "cached": cached}
+            settings: dict[str, Any] = {"grid": self.grid, "generated": generated, "cached": cached}
+            settings |= {"nulls": nulls, "null_times": null_times}
             if shown is not None:
                 settings["extras"] = {"image": shown}
             velocity = guided(self.net, rule, route, texts, **settings)

@@ -77,6 +77,12 @@ class Trained:
         always = [part.part for part in term.parts if part and part.part != "all" and part.prob == 1]
         return "prefix" not in always and not ("first_frame" in always and not all(asked.images))
 
+    @property
+    def given_times(self) -> AV[float]:
+        """At which time each stream is given whole: 0, clean, unless its training says otherwise (AV-Link)."""
+        parts = [AV(*(p if p and p.part == "all" else None for p in term.parts)) for term in self.terms.values()]
+        return AV(*(next((part.times[0] for part in of_stream if part), 0.0) for of_stream in zip(*parts, strict=True)))
+
     def unseen(self, rule: str, passes: Collection[Pass]) -> str:
         """In a sentence, what a rule's passes give the network whole and no term does; "" where each was trained.
 

@@ -29,6 +29,7 @@ def guided(
     *,
     grid: Grid,
     nulls: AV[Any] = AV(None, None),
+    null_times: AV[float] = AV(0.0, 0.0),
     generated: AV[bool] = AV(True, True),
     batched: bool = True,
     cached: bool = True,
@@ -42,7 +43,8 @@ def guided(
         route: of the generation task.
         texts: states (B, L, D) of what the rule's passes read, for both streams or, as AV, for each.
         grid: lengths of the clips.
-        nulls: latents (B, C, T, ...) of a clean null of each stream, where a pass asks for one.
+        nulls: latents (B, C, T, ...) of a null of each stream, where a pass asks for one.
+        null_times: that the network is told of them: 0, clean, or as noisy as they are.
         generated: the streams whose velocity is wanted. A pass that weighs nothing in them is not run, and the velocity
             of the others is 0.
         batched: all passes of a step in one forward of P*B clips; else one after another, which needs less memory.
@@ -60,9 +62,9 @@ def guided(
         return prepared[text]
 
     def run(passes: Sequence[Pass], x: AV[Any], times: AV[Any]) -> dict[Pass, AV[Any]]:
-        clean = times.map(torch.zeros_like)
+        own_times = AV.zip(torch.full_like, times, null_times)
         xs = stacked([nulled(x, one.null, nulls) for one in passes])
-        ts = stacked([nulled(times, one.null, clean) for one in passes])
+        ts = stacked([nulled(times, one.null, own_times) for one in passes])
         text = [read(v) if v == a else AV(read(v), read(a)) for v, a in (one.text for one in passes)]
         brought = None if cached else repeated(extras or {}, len(passes))  # what was prepared holds its own
         v = net(xs, ts, text, grid=grid, view=[one.view for one in passes], extras=brought).velocity
@@ -84,7 +86,7 @@ def guided(
 
 def nulled(x: AV[Any], null: AV[bool], nulls: AV[Any]) -> AV[Any]:
     """x with the streams replaced that are null in a pass; one that takes no part stays None."""
-    return AV.zip(lambda z, is_null, clean: clean if is_null else z, x, null, nulls)
+    return AV.zip(lambda z, is_null, other: other if is_null else z, x, null, nulls)
 
 
 def stacked(each: Sequence[AV[Any]]) -> AV[Any]:

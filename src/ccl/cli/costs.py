@@ -13,7 +13,7 @@ from ccl.cli.planned import Model, Needs, Planned
 from ccl.cli.remedies import verdict
 from ccl.guidance import UCG2, Guidance
 from ccl.sampling import evaluated, times
-from ccl.types import CLOSED, OPEN, Route, View
+from ccl.types import ALONE, WHOLE, View
 
 UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outside the module tree
 GB, TERA = 1e9, 1e12
@@ -26,13 +26,13 @@ def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list
     joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
 
     @cache
-    def forward_of(route: Route) -> planning.Table:
-        return planning.forward_flops(model.short, grid, View(route), text=model.text.length)
+    def forward_of(view: View) -> planning.Table:
+        return planning.forward_flops(model.short, grid, view, text=model.text.length)
 
     needs.tell("FLOPs")
-    forward = forward_of(OPEN if joint else CLOSED)
+    forward = forward_of(WHOLE if joint else ALONE)
     mean = planning.mean_flops(forward_of, planned.tasks)
-    step = planning.training_flops(mean, sizes, checkpointing=planned.checkpointing)
+    step = planning.training_flops(mean, checkpointing=planned.checkpointing)
 
     lines = ["Parameters"]
     for part, size in sizes.items():

@@ -8,17 +8,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from ccl.grid import Grid
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.planning.follow import Counting, extras, faked, inputs
+from ccl.planning.follow import Counting, extras, faked, inputs, reach
 from ccl.planning.kinds import Short
 from ccl.tasks import Task
-from ccl.types import STREAMS, WHOLE, Route, View
+from ccl.types import AV, WHOLE, View
 
 # A parameter's name -> the part it belongs to; the first that matches.
 PARTS: tuple[tuple[str, str], ...] = (
@@ -63,19 +63,30 @@ def ends_of(net: DualStreamTransformer) -> int:
 
 @dataclass(frozen=True)
 class Flops:
-    """Of one forward: products with weights, and attention's own (which have none)."""
+    """Of one forward, and of the backward pass that autograd makes of it.
+
+    Args:
+        linear: of the forward, in products with weights.
+        core: and in attention's own products, which have none.
+        backward: of its backward pass: less than twice the forward where weights are frozen, nothing before the first
+            that train.
+        again: of the forward of the blocks that have a backward pass: what checkpointing computes again.
+    """
 
     linear: float = 0.0
     core: float = 0.0
+    backward: float = 0.0
+    again: float = 0.0
 
     def __add__(self, other: Flops) -> Flops:
-        return Flops(self.linear + other.linear, self.core + other.core)
+        return Flops(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, x: int | float) -> Flops:
-        return Flops(self.linear * x, self.core * x)
+        return Flops(*(x * each for each in astuple(self)))
 
     @property
     def total(self) -> float:
+        """Of the forward."""
         return self.linear + self.core
 
 
@@ -91,8 +102,22 @@ Table = dict[str, Flops]
 """FLOPs by part: "video self_attn", "audio ffn", "interaction a2v", "interaction", "ends", ..."""
 
 
+class Followed(NamedTuple):
+    """A forward of one block and of what is outside the blocks.
+
+    Args:
+        counter: what was counted.
+        before: whether gradients reach the tokens of each stream where they enter the block.
+        after: and where they leave it.
+    """
+
+    counter: Counting
+    before: AV[bool]
+    after: AV[bool]
+
+
 def forward_flops(short: Short, grid: Grid, view: View = WHOLE, *, text: int = 512, batch: int = 1) -> Table:
-    """FLOPs of one forward of `batch` clips, by part.
+    """FLOPs of one forward of `batch` clips, and of its backward pass, by part.
 
     Args:
         short: the network.
@@ -101,56 +126,87 @@ def forward_flops(short: Short, grid: Grid, view: View = WHOLE, *, text: int = 5
         text: states of a prompt.
         batch: clips.
     """
+
+    def followed(layer: int, reached: AV[bool]) -> Followed:
+        with faked(short, [layer], grid) as net, Counting() as counter:
+            net.checkpointing = False
+            before, after = reach(net)
+            x, t, states = inputs(net, grid, batch, text)
+            x = AV.zip(lambda z, yes: z.requires_grad_(yes), x, reached)
+            net(x, t, states, grid=grid, view=[view], extras=extras(net, grid, batch))
+        return Followed(counter, *((*seen, reached)[0] for seen in (before, after)))
+
     alike = short.alike([view])
-    layers = sorted(set(alike))
-    with faked(short, layers, grid) as net, torch.no_grad(), Counting() as counter:
-        net(*inputs(net, grid, batch, text), grid=grid, view=[view], extras=extras(net, grid, batch))
-    return by_part(counter, [alike.count(layer) for layer in layers])
-
-
-def by_part(counter: Counting, counts: Sequence[int]) -> Table:
-    """A count of one forward as FLOPs by part; each block stands for so many. "ends" are what no part computes."""
-    table: Table = {"ends": Flops()}
-    for (name, op), flops in counter.places.items():
-        part = next((found.expand(key) for pattern, key in COUNTED if (found := re.search(pattern, name))), "ends")
-        block = re.search(r"\.blocks\.(\d+)\b", name)
-        flops *= 1 if block is None else counts[int(block[1])]
-        one = Flops(core=float(flops)) if "attention" in str(op) else Flops(linear=float(flops))
-        table[part] = table.get(part, Flops()) + one
+    first = followed(alike[0], AV(False, False))
+    found = {(alike[0], first.before): first}
+    counts: Counter[tuple[int, AV[bool]]] = Counter()
+    reached = first.before
+    for layer in alike:  # a block's backward pass ends where nothing before it trains
+        if (layer, reached) not in found:
+            found[layer, reached] = followed(layer, reached)
+        counts[layer, reached] += 1
+        reached = found[layer, reached].after
+    table = by_part(first.counter, blocks=[0])
+    for key, count in counts.items():
+        add(table, by_part(found[key].counter, blocks=[count], ends=False))
     return table
 
 
-def training_flops(forward: Table, sizes: Mapping[str, Size], *, checkpointing: bool) -> float:
-    """FLOPs of a training step from those of its forward: three times, four where the blocks are computed again.
+def by_part(counter: Counting, blocks: Sequence[int], *, ends: bool = True) -> Table:
+    """A count of one forward as FLOPs by part.
 
-    A product's backward pass is two of its size, one for its input and one for its weight; a frozen weight saves the
-    latter.
+    Args:
+        counter: what was counted.
+        blocks: how many each block stands for.
+        ends: whether what is outside the blocks is told; "ends" are what no part computes.
     """
-    total = 0.0
-    for part, flops in forward.items():
-        words = part.split()
-        streams = [word for word in words if word in STREAMS] or ([] if words[0] == "interaction" else STREAMS)
-        frozen = bool(streams) and not any(sizes.get(stream, Size()).trained for stream in streams)
-        again = checkpointing and part != "ends"
-        total += flops.total * (2 + again) + flops.core + flops.linear * (not frozen)
-    return total
+    table: Table = {"ends": Flops()} if ends else {}
+    trains: Counter[str] = Counter()  # FLOPs of each block's backward pass
+    for (name, _), flops in counter.behind.items():
+        trains[block_of(name)] += flops
+    for (name, op), flops in counter.places.items():
+        block = block_of(name)
+        if not (block or ends):
+            continue
+        part = next((found.expand(key) for pattern, key in COUNTED if (found := re.search(pattern, name))), "ends")
+        core = flops if "attention" in str(op) else 0
+        counted = flops - core, core, counter.behind[name, op], flops * bool(block and trains[block])
+        add(table, {part: Flops(*map(float, counted)) * (blocks[int(block)] if block else 1)})
+    return table
 
 
-def mean_flops(forward: Callable[[Route], Table], tasks: Mapping[str, Task]) -> Table:
-    """Forward FLOPs of a clip, the mean over training tasks by their probabilities, from those of each route.
+def block_of(name: str) -> str:
+    """The number of the block that a module is part of; "" where it is of none."""
+    found = re.search(r"\.blocks\.(\d+)\b", name)
+    return found[1] if found else ""
+
+
+def add(table: Table, more: Table) -> None:
+    """Add to a table."""
+    for part, flops in more.items():
+        table[part] = table.get(part, Flops()) + flops
+
+
+def training_flops(forward: Table, *, checkpointing: bool) -> float:
+    """FLOPs of a training step from those of its forward and backward pass; where everything trains it is three times
+    the forward, four where the blocks are computed again."""
+    return sum(flops.total + flops.backward + flops.again * checkpointing for flops in forward.values())
+
+
+def mean_flops(forward: Callable[[View], Table], tasks: Mapping[str, Task]) -> Table:
+    """FLOPs of a clip, the mean over training tasks by their probabilities, from those of what each term sees.
 
     A task of several terms costs all of them.
     """
-    probs: Counter[Route] = Counter()  # terms on one route cost the same
+    probs: Counter[View] = Counter()  # terms that see alike cost the same
     for task in tasks.values():
         for term in task.terms:
-            probs[term.route] += task.prob  # type: ignore[assignment]
+            probs[term.view] += task.prob  # type: ignore[assignment]
     whole = sum(task.prob for task in tasks.values())
-    total: Table = {}
-    for route, prob in probs.items():
-        for part, flops in forward(route).items():
-            total[part] = total.get(part, Flops()) + flops * (prob / whole)
-    return total
+    mean: Table = {}
+    for view, prob in probs.items():
+        add(mean, {part: flops * (prob / whole) for part, flops in forward(view).items()})
+    return mean
 
 
 def total(table: Table) -> float:

@@ -84,16 +84,23 @@ class Counting(FlopCounterMode):
 
     Attributes:
         places: FLOPs by the name of that module and by operation.
+        behind: of the backward pass of the same, where gradients are wanted: a product makes one of its size for each
+            of its two factors that needs a gradient, attention two where any of its inputs does.
     """
 
     def __init__(self) -> None:
         super().__init__(display=False)
         self.places: Counter[tuple[str, Any]] = Counter()
+        self.behind: Counter[tuple[str, Any]] = Counter()
 
     def _count_flops(self, op: Any, out: Any, args: Any, kwargs: Any) -> Any:
         if op in self.flop_registry:
             inner = max(self.mod_tracker.parents, key=lambda name: name.count("."))
-            self.places[inner, op] += self.flop_registry[op](*args, **kwargs, out_val=out)
+            flops = self.flop_registry[op](*args, **kwargs, out_val=out)
+            asks = [x.requires_grad for x in args if isinstance(x, Tensor)]
+            self.places[inner, op] += flops
+            # Of an addmm the first tensor is what is added.
+            self.behind[inner, op] += flops * (2 * any(asks) if "attention" in str(op) else sum(asks[-2:]))
         return super()._count_flops(op, out, args, kwargs)
 
 
@@ -151,6 +158,20 @@ def extras(net: DualStreamTransformer, grid: Grid, batch: int) -> dict[str, Any]
         latents = torch.empty(batch, net.channels.video, grid.t_v, grid.latent_height, grid.latent_width)
         found["image"] = Shown(with_mask(latents), torch.empty(batch, net.video.image_tokens, net.video.image_dim))
     return found
+
+
+def reach(net: DualStreamTransformer) -> tuple[list[AV[bool]], list[AV[bool]]]:
+    """Two lists that hear, at each forward, whether gradients reach the tokens of each stream where they enter the
+    first block, and where they leave the last."""
+    before: list[AV[bool]] = []
+    after: list[AV[bool]] = []
+    net.blocks[0].register_forward_pre_hook(lambda block, given: before.append(graded(given[0])))
+    net.blocks[-1].register_forward_hook(lambda block, given, out: after.append(graded(out[0])))
+    return before, after
+
+
+def graded(x: AV[Any]) -> AV[bool]:
+    return AV(*(isinstance(z, Tensor) and z.requires_grad for z in x))
 
 
 def open_route(net: DualStreamTransformer) -> Route:

@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from ccl.grid import Grid
 from ccl.planning.count import Size
-from ccl.planning.follow import Live, extras, faked, inputs
+from ccl.planning.follow import Live, extras, faked, inputs, reach
 from ccl.planning.kinds import Short
 from ccl.tasks import Task
 from ccl.types import AV, View
@@ -136,14 +134,12 @@ def activations(
         return steps[layers, reached]
 
     def followed(layers: tuple[int, ...], reached: AV[bool]) -> Step:
-        before, after = [reached], [reached]
         with faked(short, layers, grid, bf16=bf16) as net:
             net.checkpointing = checkpointing
             for p in net.parameters():  # as sharding does: a block's gradients leave when they are there
                 if p.requires_grad:
                     p.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-            net.blocks[0].register_forward_pre_hook(lambda block, given: before.append(graded(given[0])))
-            net.blocks[-1].register_forward_hook(lambda block, given, out: after.append(graded(out[0])))
+            before, after = reach(net)
             rows = batch * len(views)
             x, t, states = inputs(net, grid, rows, text)
             x = AV.zip(lambda z, yes: z.requires_grad_(yes), x, reached)
@@ -152,7 +148,7 @@ def activations(
                 loss: Any = sum([z.square().mean() for z in v if z is not None] + [z.mean() for z in losses.values()])
                 if loss.requires_grad:
                     loss.backward()
-            return Step(live.peak, *(seen[min(1, len(seen) - 1)] for seen in (before, after)))  # later is once more
+            return Step(live.peak, *((*seen, reached)[0] for seen in (before, after)))  # later ones are once more
 
     alike = short.alike(views)
     worst = kept = 0
@@ -174,7 +170,3 @@ def within(some: Sequence[View], more: Sequence[View]) -> bool:
         and a.skip >= b.skip
         for a, b in zip(reversed(some), reversed(more), strict=False)
     )
-
-
-def graded(x: AV[Any]) -> AV[bool]:
-    return AV(*(isinstance(z, Tensor) and z.requires_grad for z in x))

@@ -11,11 +11,9 @@ from torch._dynamo.utils import counters
 
 from ccl.interaction import CCA, TARP, AVLink, Interaction, NoInteraction, Site
 from ccl.model import DualStreamTransformer, WanStream
-from ccl.types import ALONE, AV, Skip, View
+from ccl.types import AV
 from helpers.fakes import CHANNELS, GRID
 
-SKIPS = View(skip=frozenset({Skip("block", frozenset({1})), Skip("self_attention", frozenset({0}))}))
-VIEWS = {"open": [View()], "closed": [ALONE], "three passes": [View(), ALONE, SKIPS]}
 KINDS: dict[str, Callable[[int], Callable[[Site], Interaction]]] = {
     "cca": lambda layers: partial(CCA, align=TARP("proportional"), num_context_audio=2, num_context_video=3),
     "some blocks": lambda layers: partial(AVLink, layers=list(range(layers // 2))),
@@ -23,7 +21,7 @@ KINDS: dict[str, Callable[[int], Callable[[Site], Interaction]]] = {
 }
 
 
-def graphs(layers: int, kind: str, views: str) -> tuple[int, dict[str, int]]:
+def graphs(layers: int, kind: str) -> tuple[int, dict[str, int]]:
     """Graphs of a training forward and of one without gradients, and where a graph broke."""
     torch._dynamo.reset()
     counters.clear()
@@ -40,14 +38,13 @@ def graphs(layers: int, kind: str, views: str) -> tuple[int, dict[str, int]]:
     )
     for block in net.blocks:
         block.compile(backend=counter)
-    view = VIEWS[views]
-    clips = 2 * len(view)
+    clips = 2
     x = AV(
         torch.randn(clips, CHANNELS.video, GRID.t_v, GRID.latent_height, GRID.latent_width),
         torch.randn(clips, CHANNELS.audio, GRID.t_a),
     )
     t, text = AV(torch.rand(clips), torch.rand(clips)), torch.randn(clips, 4, 8)
-    net(x, t, text, grid=GRID, view=view)
+    net(x, t, text, grid=GRID)
     with torch.no_grad():
-        net.eval()(x, t, net.prepare(text), grid=GRID, view=view)
+        net.eval()(x, t, net.prepare(text), grid=GRID)
     return counter.frame_count, dict(counters["graph_break"])

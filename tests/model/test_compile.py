@@ -15,4 +15,4 @@ from helpers.forked import call
 @pytest.mark.parametrize(("kind", "few", "expected"), [("cca", 2, 2), ("some blocks", 4, 5)])
 def test_few_blocks_and_forty_are_the_same_graphs(kind: str, few: int, expected: int) -> None:
     for layers in (few, 40):
-        assert call(graphs, layers, kind, "open") == (expected, {}), layers
+        assert call(graphs, layers, kind) == (expected, {}), layers

@@ -27,6 +27,7 @@ from ccl.files import (
     write_whole,
 )
 from ccl.files.sums import check_sums, write_sums
+from ccl.files.yamltext import compose
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
@@ -164,6 +165,13 @@ def test_names_from_files_are_plain(name: object) -> None:
     with pytest.raises(FileError, match=r"^index\.json names .* not a plain file name$"):
         plain_name(name, "index.json")
     assert plain_name("000 ü.tar", "index.json") == "000 ü.tar"
+
+
+def test_a_tree_is_that_of_what_its_file_holds_now(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    for keys in (("a", "b"), ("b",), ("a", "b")):
+        file.write_text("".join(f"{key}: 1\n" for key in keys))
+        assert tuple(key.value for key, _ in compose(file).value) == keys
 
 
 def test_sums_follow_the_bytes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,24 +36,55 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     Raises:
         FileError: as `compose`; or a value is not what its tag says, or a key is no plain value.
     """
-    with composed(path) as (loader, tree):
-        return loader.construct_document(tree)
+    with told(path) as raw, loading(raw) as loader:
+        return loader.construct_document(checked(loader, path))
 
 
 def compose(path: Path) -> yaml.MappingNode:
-    """The tree of a YAML file, whose nodes know their lines.
+    """The tree of a YAML file, whose nodes know their lines; it is for reading alone.
 
     Raises:
         FileError: the file is absent, no YAML or no UTF-8, with the line; holds no keys, or what no text has; is larger
             than any config, or grows beyond that by its aliases.
     """
-    with composed(path) as (_, tree):
-        return tree
+    with told(path) as raw:
+        return tree_of(raw, path)
+
+
+@lru_cache(maxsize=32)
+def tree_of(raw: bytes, path: Path) -> yaml.MappingNode:
+    """A command asks for the tree of each of its files several times."""
+    with loading(raw) as loader:
+        return checked(loader, path)
 
 
 @contextmanager
-def composed(path: Path) -> Iterator[tuple[Loader, yaml.MappingNode]]:
-    """The tree of a YAML file and the loader that makes values of it; raises as `read_yaml` and `compose`."""
+def loading(raw: bytes) -> Iterator[Loader]:
+    loader = Loader(raw.decode())
+    try:
+        yield loader
+    finally:
+        loader.dispose()
+
+
+def checked(loader: Loader, path: Path) -> yaml.MappingNode:
+    """The tree that a loader finds, within bounds."""
+    tree = loader.get_single_node()
+    if not isinstance(tree, yaml.MappingNode):
+        raise FileError(f"{path} holds no keys")
+    values, depth = written_out(tree, VALUES)
+    if values > VALUES or depth > DEPTH:
+        raise FileError(
+            f"{path} holds more than any config, {VALUES:,} values or {DEPTH} levels, once its aliases are written out"
+        )
+    for line, fault in unreadable_in(tree):
+        raise FileError(f"{path}, line {line} {fault}")
+    return tree
+
+
+@contextmanager
+def told(path: Path) -> Iterator[bytes]:
+    """The bytes of a YAML file; what is wrong with them is told as by `read_yaml` and `compose`."""
     if not path.is_file():
         raise FileError(f"there is no {path}")
     with reading(path, "a config"):
@@ -60,22 +92,7 @@ def composed(path: Path) -> Iterator[tuple[Loader, yaml.MappingNode]]:
             raise FileError(f"{path} is larger than any config, {path.stat().st_size} bytes")
         raw = path.read_bytes()
         try:
-            loader = Loader(raw.decode())
-            try:
-                tree = loader.get_single_node()
-                if not isinstance(tree, yaml.MappingNode):
-                    raise FileError(f"{path} holds no keys")
-                values, depth = written_out(tree, VALUES)
-                if values > VALUES or depth > DEPTH:
-                    raise FileError(
-                        f"{path} holds more than any config, {VALUES:,} values or {DEPTH} levels, once its aliases are "
-                        "written out"
-                    )
-                for line, fault in unreadable_in(tree):
-                    raise FileError(f"{path}, line {line} {fault}")
-                yield loader, tree
-            finally:
-                loader.dispose()
+            yield raw
         except UnicodeDecodeError as error:
             line = raw[: error.start].count(b"\n") + 1
             raise FileError(f"{path}, line {line} is not UTF-8 text") from error

@@ -18,7 +18,6 @@ PANELS = {"loss": "video + audio", "video": "video", "audio": "audio"}
 
 def draw(
     curves: Mapping[tuple[str, int], Curve],
-    validation: Mapping[tuple[str, int], Curve],
     pairs: Sequence[tuple[str, str]],
     folder: Path,
 ) -> None:
@@ -26,7 +25,6 @@ def draw(
 
     Args:
         curves: the training's losses, by run and seed.
-        validation: those of the averaged weights on clips held out, where runs have them.
         pairs: (run, the one it is compared with), whose differences stand below.
         folder: of the pictures.
     """
@@ -37,7 +35,7 @@ def draw(
 
     keys = [key for key in PANELS if any(key in curve.losses for curve in curves.values())]
     pairs = [two for two in pairs if paired(curves, *two, keys[0])]
-    kinds = ["loss", *(["difference"] if pairs else []), *(["validation"] if validation else [])]
+    kinds = ["loss", *(["difference"] if pairs else [])]
     figure = Figure(figsize=(4.4 * len(keys), 2.9 * len(kinds)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(kinds), len(keys), squeeze=False, sharex=True)
@@ -51,13 +49,11 @@ def draw(
                 for one, other in pairs:
                     band(axis, paired(curves, one, other, key), colour[one], f"{one} - {other}")
             else:
-                some = validation if kind == "validation" else curves
                 for run in runs:
-                    lines = [curve for (name, _), curve in some.items() if name == run and key in curve.losses]
-                    shown = [(c.steps, c.losses[key]) for c in lines if len(c.steps)]
-                    band(axis, shown, colour[run], run, smoothing=kind == "loss")
+                    lines = [curve for (name, _), curve in curves.items() if name == run and key in curve.losses]
+                    band(axis, [(c.steps, c.losses[key]) for c in lines if len(c.steps)], colour[run], run)
             if column == 0:
-                axis.set_ylabel({"validation": "validation loss, averaged weights"}.get(kind, kind))
+                axis.set_ylabel(kind)
                 axis.legend(frameon=False, fontsize=8)
             axis.spines[["top", "right"]].set_visible(False)
         axes[0][column].set_title(PANELS[key], fontsize=10)
@@ -67,16 +63,14 @@ def draw(
             figure.savefig(path, dpi=110, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
 
 
-def band(
-    axis: Any, lines: Sequence[tuple[np.ndarray, np.ndarray]], colour: str, label: str, *, smoothing: bool = True
-) -> None:
+def band(axis: Any, lines: Sequence[tuple[np.ndarray, np.ndarray]], colour: str, label: str) -> None:
     """The mean over seeds of their moving averages, and from the least to the greatest, over steps that all have."""
     if not lines:
         return
     start, end = max(steps[0] for steps, _ in lines), min(steps[-1] for steps, _ in lines)
-    at = np.linspace(start, max(start, end), POINTS) if smoothing else np.unique(np.concatenate([x for x, _ in lines]))
-    values = np.array([np.interp(at, steps, smooth(y) if smoothing else y) for steps, y in lines])
-    axis.plot(at, values.mean(0), color=colour, lw=1.4, label=label, marker=None if smoothing else ".")
+    at = np.linspace(start, max(start, end), POINTS)
+    values = np.array([np.interp(at, steps, smooth(y)) for steps, y in lines])
+    axis.plot(at, values.mean(0), color=colour, lw=1.4, label=label)
     if len(lines) > 1:
         axis.fill_between(at, values.min(0), values.max(0), color=colour, alpha=0.18, lw=0)
 

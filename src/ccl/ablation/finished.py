@@ -19,8 +19,8 @@ from ccl.evaluation.tables.results import CEILING, Results
 from ccl.files import reading
 from ccl.rows import Row, read_rows
 
+LOG = "losses.jsonl"  # of a run
 JOINT = "joint"  # the task whose loss curves show, as the paper's Fig. 5
-VALIDATION = "val.jsonl"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ class Finished:
         seeds: of the matrix, in the order in which `results` has them.
         rows: the seeds at which a row is sampled and scored whole, by its name.
         curves: by (run, seed).
-        validation: the same of the validation loss of the averaged weights.
         missing: a sentence for each run and row that is not there or not whole.
     """
 
@@ -61,7 +60,6 @@ class Finished:
     seeds: Sequence[int]
     rows: dict[str, list[int]]
     curves: dict[tuple[str, int], Curve]
-    validation: dict[tuple[str, int], Curve]
     missing: Sequence[str]
 
 
@@ -117,13 +115,7 @@ def gather(matrix: Matrix, folder: Path) -> Finished:
     curves = curves_of(matrix, folder, missing)
     every = [replace(row, id=at_seed(row.id, seed)) for seed in matrix.seeds for row in test]
     results = Results(scores, every, columns_there(matrix.scores, scores), protocol=protocol, clips=clips)
-    validation = {
-        (run.name, seed): curve
-        for run in matrix.runs
-        for seed in matrix.seeds
-        if (curve := curve_of(run.name, seed, folder, VALIDATION)) is not None
-    }
-    return Finished(results, test, list(matrix.seeds), seeds, curves, validation, missing.sentences)
+    return Finished(results, test, list(matrix.seeds), seeds, curves, missing.sentences)
 
 
 def at_seed(id: str, seed: int) -> str:
@@ -178,7 +170,7 @@ def curves_of(matrix: Matrix, folder: Path, missing: Missing) -> dict[tuple[str,
     curves = {}
     for run in matrix.runs:
         for seed in matrix.seeds if run.ckpt is None else ():
-            curve = curve_of(run.name, seed, folder, "losses.jsonl")
+            curve = curve_of(run.name, seed, folder)
             if curve is None:
                 missing.add(f"run {run.name}", seed, "not trained")
             else:
@@ -192,9 +184,9 @@ def curves_of(matrix: Matrix, folder: Path, missing: Missing) -> dict[tuple[str,
     return curves
 
 
-def curve_of(run: str, seed: int, folder: Path, name: str) -> Curve | None:
-    """The joint task's losses in a file of a run; None where there is none yet."""
-    path = folder / RUNS / numbered(run, seed) / name
+def curve_of(run: str, seed: int, folder: Path) -> Curve | None:
+    """The joint task's losses of a run; None where there are none yet."""
+    path = folder / RUNS / numbered(run, seed) / LOG
     if not path.is_file():
         return None
     with reading(path, "the losses of a run"):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ccl.ablation import tables
 from ccl.ablation.numbers import Decided, Difference
-from ccl.ablation.tables import Table, Told
+from ccl.ablation.tables import MISSING, Table, Told
 from ccl.evaluation.report import charts
 from ccl.evaluation.report.page import colours_of, compose, noted
 from ccl.evaluation.tables.results import Results
@@ -28,14 +28,14 @@ BADGES = {"holds": "holds", "does not hold": "fails", "undecided": "open"}
 def write(told: Told, folder: Path) -> None:
     """Write the page, whole; curves.png is taken into it where it is there."""
     pairs = [two for two in told.matrix.compare if all(told.finished.rows[name] for name in two)]
-    shown, every = telling(told, pairs), len(told.finished.results.test)
+    shown, every, below = telling(told, pairs), len(told.finished.results.test), tables.notes(told)
     sections = {
-        "Missing": noted({k: v for k, v in tables.notes(told).items() if k == "Missing"}),
+        "Missing": noted({"Runs and rows": below[MISSING]}) if MISSING in below else "",
         "Verdict": verdicts(told),
         "Results": plain(tables.rows_table(told)),
         "Differences": differences(told),
         "Losses": curves(folder / "curves.png"),
-        "Notes": noted({k: v for k, v in tables.notes(told).items() if k != "Missing"}),
+        "Notes": noted({heading: lines for heading, lines in below.items() if heading != MISSING}),
     }
     said = (
         f" Below are {len(shown.test)} of {every} prompts and seeds, those in which compared rows differ most."
@@ -72,7 +72,7 @@ def decided_html(one: Decided) -> str:
         _, low, high = d.gain
         reach = max(abs(low), abs(high), 2 * (test.margin or 0)) if low == low else 0.0
         picture = charts.forest(low, high, d.gain[0], reach)
-        words = " ".join(filter(None, row[2:5])) + (f"; at each seed {row[5]}" if row[5] else "")
+        words = f"{row[2]}: {row[3]} {row[4]}".rstrip() + (f"; at each seed {row[5]}" if row[5] else "")
         tests.append(f'<li class="{BADGES[verdict]}">{picture}<span>{escape(words)}</span></li>')
     badge = f'<span class="badge {BADGES[one.verdict]}">{one.verdict}</span>'
     return f"<article><h3>{badge}{escape(one.claim.says)}</h3><ul>{''.join(tests)}</ul></article>"

@@ -30,7 +30,7 @@ def write(matrix: Matrix, folder: Path) -> None:
     printed = printed_for(matrix, published("table_1", "table_2"))
     finished = gather(matrix, folder)
     told = Told(matrix, finished, numbers(matrix, finished), printed)
-    curves.draw(finished.curves, finished.validation, trained_pairs(matrix), folder)
+    curves.draw(finished.curves, trained_pairs(matrix), folder)
     for suffix, text in (("md", tables.markdown(told)), ("csv", tables.csv(told)), ("tex", tables.tex(told))):
         write_whole(folder / f"table.{suffix}", text)
     page.write(told, folder)

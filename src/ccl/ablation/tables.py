@@ -17,6 +17,8 @@ from ccl.evaluation.tables.results import MEAN
 from ccl.evaluation.tables.table import csv_text
 from ccl.evaluation.tables.typeset import md_escape, md_table, tex_escape
 
+MISSING = "Missing"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -189,7 +191,7 @@ def notes(told: Told) -> dict[str, list[str]]:
         elif reasons := results.reasons.get((row, name)):
             every = len(told.finished.rows[row]) * len(told.finished.test)
             failed.append(f"row {row}, {column.title}: {len(reasons)} of {every}; no row is measured on these clips")
-    found = {"Missing": [*told.finished.missing, *gaps], "Not measured": lacking, "Clips without a value": failed}
+    found = {MISSING: [*told.finished.missing, *gaps], "Not measured": lacking, "Clips without a value": failed}
     return {heading: lines for heading, lines in found.items() if lines}
 
 

@@ -6,9 +6,22 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from ccl.cli.errors import UsageError, is_dir
-from ccl.cli.parser import SEED, Number, Parser, Whole, add_trust, path_of, text_of
+from ccl.cli.errors import UsageError, is_dir, is_file
+from ccl.cli.front import config_files
+from ccl.cli.parser import (
+    SEED,
+    Number,
+    Parser,
+    Whole,
+    add_trust,
+    any_text,
+    file_to_write,
+    folder_to_write,
+    path_of,
+    text_of,
+)
 from ccl.cli.progress import bar
+from ccl.cli.rules import check_guidance
 from ccl.cli.verbs import check_there, say
 
 
@@ -80,4 +93,151 @@ def words(argv: list[str]) -> int:
             with pipe.autocast():
                 found_worth = worth_of(pipe.net, pipe.text, pairs, pipe.grid, **settings)
             say(f"words at t = {args.time:g}, {name}: {found_worth}")
+    return 0
+
+
+def attention(argv: list[str]) -> int:
+    parser = Parser(
+        "inspect attention",
+        "What pictures and sound attend to of each other: maps of a clip, and over clips of the world the shares that "
+        "context tokens take of mouths, persons and background, of voice and silence, with 95 % intervals over clips.",
+        "ccl inspect attention --ckpt runs/joint -o inside",
+        "ccl inspect attention --ckpt runs/joint --index 103 --times 0.9 0.5 -o inside",
+        """ccl inspect attention --clip mine.mp4 --prompt 'A man says "good morning"' -o inside""",
+    )
+    add_model(parser)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--clip", type=path_of, help="one of your own, alone; without figures of mouth and background")
+    which.add_argument(
+        "--index", type=Whole(0, 199), default=0, help="test clip of the world that is drawn (%(default)s)"
+    )
+    parser.add_argument("--prompt", type=any_text, default="", help="of --clip")
+    parser.add_argument("--clips", type=Whole(2, 200), default=24, help="of the world that are measured (%(default)s)")
+    parser.add_argument(
+        "--times", type=Number(0, 1, above=True), nargs="+", default=[0.9, 0.5, 0.1], help="noise levels (0.9 0.5 0.1)"
+    )
+    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    parser.add_argument("-o", "--out", type=folder_to_write, required=True, help="folder of pictures and arrays")
+    args = parser.parse(argv)
+    if args.clip is not None and not is_file(args.clip):
+        raise UsageError(f"there is no --clip file {args.clip}")
+    pipe = pipeline_of(args)
+    from ccl.inspection.attention import look
+    from ccl.inspection.clips import batch_of, latents_of, own_clip, world_clips
+    from ccl.inspection.regions import regions_of
+    from ccl.inspection.report import told, write
+    from ccl.inspection.watch import untold
+    from ccl.types import AV
+
+    if fault := untold(pipe.net):
+        raise ValueError(fault)
+    with bar("looking") as progress:
+        if args.clip is not None:
+            clips = [own_clip(args.clip, args.prompt, pipe.grid)]
+        else:
+            clips = list(world_clips(pipe.grid, args.clips, figures=True, first=args.index))
+        regions = [regions_of(clip, pipe.grid) for clip in clips]
+        z = latents_of(batch_of(clips), pipe.codec, pipe.grid, AV(True, True), pipe.device)
+        looks = []
+        for done, time in enumerate(args.times):
+            progress(done, len(args.times), f"t = {time:g}")
+            with pipe.autocast():
+                prompts = [clip.prompt for clip in clips]
+                looks.append(look(pipe.net, pipe.text, z, prompts, pipe.grid, regions, time=time, seed=args.seed))
+    for line in told(looks, len(clips)):
+        say(line)
+    for path in write(looks, clips[0], pipe.grid, args.out):
+        say(path)
+    return 0
+
+
+def route(argv: list[str]) -> int:
+    parser = Parser(
+        "inspect route",
+        "Who sees whom: a row for each training task and each pass of the guidance rule on it; with -o, drawn in the "
+        "colours of the paper's Fig. 4. Of a model, or of a config and other options of `ccl fit`.",
+        "ccl inspect route",
+        "ccl inspect route --config configs/joint.yaml --guidance ucg3 -o route.svg",
+    )
+    add_model(parser)
+    parser.add_argument("--guidance", type=text_of, help="a rule's name, a class or a YAML file (the model's)")
+    parser.add_argument("-o", "--out", type=file_to_write, help="an .svg file")
+    args, rest = parser.parse_known(argv)
+    if args.out is not None and args.out.suffix != ".svg":
+        parser.error(f"-o is {args.out}; the drawing is an .svg")
+    if rest and not config_files(rest):
+        parser.error(f"there is no option {rest[0]}")
+    check_guidance(args.guidance)
+    from ccl.cli.parts import guidance_of
+    from ccl.files import write_whole
+    from ccl.inspection.route import rows_of, svg_of, table_lines
+
+    rule = guidance_of(args.guidance, None, None)
+    if config_files(rest):
+        tasks, own, closed = of_config(rest)
+    else:
+        pipe = pipeline_of(args)
+        tasks, own, closed = pipe.tasks, pipe.guidance, pipe.net.closed
+    chosen = rule(own)
+    rows = rows_of(tasks, chosen, closed)
+    for line in table_lines(rows):
+        say(line)
+    if args.out is not None:
+        write_whole(args.out, svg_of(rows, f"Who sees whom; passes of {chosen.called}"))
+        say(args.out)
+    return 0
+
+
+def of_config(argv: list[str]) -> tuple[Any, Any, Any]:
+    """Tasks, guidance rule and what a closed route leaves, of a config of `ccl fit`."""
+    import torch
+
+    from ccl.cli.own import reachable
+    from ccl.cli.parts import build
+    from ccl.cli.planned import planned_of
+    from ccl.guidance import Guidance
+
+    with reachable(config_files(argv), argv):
+        planned = planned_of(argv)
+        with torch.device("meta"):
+            closed = planned.make().closed
+        own = build(Guidance, planned.config["sampling"]["guidance"], "sampling.guidance")
+        return planned.tasks, own, closed
+
+
+def alignment(argv: list[str]) -> int:
+    parser = Parser(
+        "inspect alignment",
+        "What the windows between pictures and sound do to the clips of a config: by how much they are early or late, "
+        "which audio tokens no frame sees, and a drawing; for the paper's centres, proportional and true ones.",
+        "ccl inspect alignment --config configs/joint.yaml -o windows.png",
+        "ccl inspect alignment --config configs/joint.yaml --config configs/model/wan14b.yaml",
+    )
+    parser.add_argument("-o", "--out", type=file_to_write, help="a .png file")
+    args, rest = parser.parse_known(argv)
+    if not config_files(rest):
+        parser.error("it needs a config, as `ccl fit` does: --config configs/joint.yaml")
+    if args.out is not None and args.out.suffix != ".png":
+        parser.error(f"-o is {args.out}; the drawing is a .png")
+    from ccl.cli.own import reachable
+    from ccl.cli.planned import planned_of
+    from ccl.files import write_whole
+    from ccl.inspection.picture import pixels_of, png_of
+    from ccl.inspection.windows import windows_figure, windows_of
+
+    with reachable(config_files(rest), rest):
+        planned = planned_of(rest)
+    grid = planned.grid
+    align = planned.config["model"]["net"]["init_args"]["interaction"].get("init_args", {}).get("align") or {}
+    given = align.get("init_args") or {}
+    edges, own = given.get("edges", "mask"), given.get("centre", "")
+    found = windows_of(grid, edges)
+    say(f"t_v {grid.t_v} latent frames, t_a {grid.t_a} audio tokens, c {grid.c}: windows of {3 * grid.c} tokens")
+    for one in found:
+        say(f"{one}{' <- this config' if one.centre == own else ''}")
+    if not own:
+        say(f"this config has no windows: {align.get('class_path', 'its interaction has no alignment')}")
+    if args.out is not None:
+        write_whole(args.out, png_of(pixels_of(windows_figure(grid, found, own, edges))))
+        say(args.out)
     return 0

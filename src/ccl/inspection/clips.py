@@ -20,6 +20,7 @@ from ccl.data.shards import collate
 from ccl.data.world import World
 from ccl.data.world.script import Split
 from ccl.data.world.world import TEST_PAIRS
+from ccl.generation.conditions import film, sound
 from ccl.grid import Grid
 from ccl.media import Clip
 from ccl.text.states import TextStates
@@ -32,7 +33,7 @@ UNSEEN = 10**6
 
 
 def world_clips(
-    grid: Grid, count: int, *, split: Split = "test", seed: int = 0, figures: bool = False
+    grid: Grid, count: int, *, split: Split = "test", seed: int = 0, figures: bool = False, first: int = 0
 ) -> Iterator[Clip]:
     """Clips of the world in which somebody speaks and that nobody has trained on, one by one.
 
@@ -42,6 +43,7 @@ def world_clips(
         split: "test": other sentences, other looks; "train": those of training in new clips.
         seed: of the world.
         figures: of the test split, a portrait and a figure in turn; else a sentence comes once, while there are any.
+        first: clip of the test split that comes before the others.
 
     Raises:
         ValueError: there are fewer.
@@ -51,10 +53,20 @@ def world_clips(
     if split == "test":
         if count > len(world):
             raise ValueError(f"the world's test split has {len(world)} clips; {count} were asked for")
-        indices = (i // 2 + TEST_PAIRS * (i % 2) for i in range(count)) if figures else range(count)
+        order = [i // 2 + TEST_PAIRS * (i % 2) if figures else i for i in range(len(world))]
+        indices = [first, *(i for i in order if i != first)]
     else:
         indices = (i for i in range(UNSEEN, 2 * UNSEEN) if world.subset(i) != "event")
     return (world.clip(index) for index in islice(indices, count))
+
+
+def own_clip(path: Path, prompt: str, grid: Grid) -> Clip:
+    """A file's pictures and sound as a model of that grid takes them, and its prompt.
+
+    Raises:
+        ValueError: it cannot be read, or lacks pictures or sound.
+    """
+    return Clip(film(path, grid, []), sound(path, grid, []), grid.fps, grid.sample_rate, prompt, path.stem)
 
 
 def batch_of(clips: Iterable[Clip]) -> Batch:

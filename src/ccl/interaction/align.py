@@ -49,6 +49,17 @@ class Groups(NamedTuple):
     mask: Bool[Tensor, "g k"] | None = None
     whole: tuple[int, int] = (0, 0)
 
+    def seen(self, queries: int, keys: int) -> Float[Tensor, "l m"]:
+        """How often each of so many queries has each of so many keys before it; 0 where it may not see it."""
+        asked = torch.arange(queries) if self.queries is None else self.queries
+        asked = asked.reshape(self.num, -1)
+        index = (torch.arange(keys) if self.keys is None else self.keys.cpu()).reshape(self.num, -1)
+        inside = torch.ones_like(index) if self.mask is None else self.mask.cpu().long()
+        of_group = torch.zeros(self.num, keys, dtype=torch.long).scatter_add_(1, index, inside)
+        at = torch.arange(queries) if self.back is None else self.back.cpu()
+        device = next((x.device for x in (self.keys, self.queries) if x is not None), None)
+        return of_group[at // asked.shape[1]].float().to(device)
+
 
 def longest_run(fits: list[bool]) -> tuple[int, int]:
     """(first, end) of the longest run of true ones."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ccl import arguments
 from ccl.grid import Grid
 from ccl.interaction.align import Rescale, audio_positions, video_positions
-from ccl.interaction.base import Interaction, Seen, Site, Update, Where
-from ccl.nn.attention import Backend, attention, heads
+from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
+from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, keep_in_use, modulate, sinusoid, wide, widely
 from ccl.nn.rope import Rotary, angles, rotary, rotate
 from ccl.types import AV, Route
@@ -99,6 +99,27 @@ class FusionBlock(nn.Module):
             route: whether a stream attends to the other one's tokens beside its own.
             updated: which streams are.
         """
+        own, other, ends, m = self.both(x, source, e, rope, route, updated)
+        return AV.zip(self.update, own, other, ends, m, rope)
+
+    def weights(
+        self, x: AV[Any], source: AV[Any], e: AV[Any], rope: AV[Rotary], route: Route, updated: AV[bool]
+    ) -> AV[Any]:
+        """Whom each stream attends to in `forward`, of which the arguments are."""
+        own, other, _, _ = self.both(x, source, e, rope, route, updated)
+
+        def one(own: Tokens, other: Tokens | None, rope: Rotary) -> Attention:
+            q = rotate(heads(self.norm_q(self.q(own.h)), self.head_dim), rope)
+            k = own.k if other is None else torch.cat([own.k, other.k], 1)
+            mine, others = attention_weights(q, k).split([own.k.shape[1], k.shape[1] - own.k.shape[1]], -1)
+            return Attention(others, {"own": mine})
+
+        return AV.zip(one, own, other, rope)
+
+    def both(
+        self, x: AV[Any], source: AV[Any], e: AV[Any], rope: AV[Rotary], route: Route, updated: AV[bool]
+    ) -> tuple[AV[Any], AV[Any], AV[Any], AV[Any]]:
+        """Of each stream that is updated: its tokens, those that it sees of the other, its ends, its modulation."""
         ends = AV(self.video, self.audio)
         m = AV.zip(lambda _, ends, e: (wide(ends.modulation)[:, None] + wide(e)).unbind(2), x, ends, e)
         own = AV.zip(lambda x, ours, *of: self.tokens(x, *of) if ours else None, x, updated, ends, m, rope)
@@ -108,7 +129,7 @@ class FusionBlock(nn.Module):
             lambda s, x, own, *of: self.tokens(s, *of) if own is None or s is not x else own,
             *(heard, x, own, ends, m, rope),
         )
-        return AV.zip(self.update, own, AV(other.audio, other.video), ends, m, rope)
+        return own, AV(other.audio, other.video), ends, m
 
     def tokens(self, x: Float[Tensor, "b l d"], ends: Ends, m: tuple[Tensor, ...], rope: Rotary) -> Tokens:
         """A stream in the common width."""
@@ -193,6 +214,12 @@ class AVLink(Interaction):
             update = getattr(seen.x, name).new_zeros(()) if update is None else update
             add = add._replace(**{name: keep_in_use(update, self._unused(seen, updated))})
         return Update(add)
+
+    def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
+        updated = AV.zip(lambda _, opened: opened or self.closed == "own", seen.x, AV(seen.route.a2v, seen.route.v2a))
+        if not any(updated):
+            return AV(None, None)
+        return self.fusion.weights(seen.x, seen.source, seen.shared, seen.layout, seen.route, updated)
 
     def _unused(self, seen: Seen, updated: AV[bool]) -> Iterator[Tensor]:
         if not any(updated):

@@ -81,6 +81,18 @@ class Update(NamedTuple):
     losses: dict[str, Tensor] | None = None
 
 
+class Attention(NamedTuple):
+    """Whom the tokens of one stream attend to; a token's weights sum to 1 over all parts.
+
+    Args:
+        other: (b, h, l, m), on tokens of the other stream, 0 where they may not be seen; m is 0 on a closed route.
+        rest: (b, h, l, n) by name, on what is there besides: "context" tokens, the stream's "own" tokens.
+    """
+
+    other: Tensor
+    rest: dict[str, Tensor]
+
+
 NOTHING = Update(AV(None, None))
 
 
@@ -111,6 +123,11 @@ class Interaction(nn.Module, ABC):
     @abstractmethod
     def forward(self, where: Where, seen: Seen) -> Update:
         """Updates at one of the places that `at` names. Everything it computes must pass through here."""
+
+    def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
+        """Whom each stream's tokens attend to, for who looks inside (`ccl inspect attention`), who is given what
+        `forward` is; None of a stream for which there is nothing to tell. No step or clip calls it."""
+        return AV(None, None)
 
     def trunk(self) -> nn.Module | None:
         """What all blocks share: made once, by the first that is active, and owned by the network.

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ccl import arguments
 from ccl.grid import Grid
 from ccl.interaction.align import Alignment, Directions, Groups, own_angles
-from ccl.interaction.base import Interaction, Seen, Site, Update, Where
+from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.interaction.context import ContextTokens
-from ccl.nn.attention import Backend, attention, heads
+from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.grouped import grouped_attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
 from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles
@@ -120,6 +120,30 @@ class CrossAttention(nn.Module):
         out = self._over_groups(q.to(v.dtype), k, v, groups, context)
         return self.o(rearrange(out, "b l h d -> b l (h d)"))
 
+    def weights(
+        self,
+        x: Float[Tensor, "b l w"],
+        source: Float[Tensor, "b m w2"] | None,
+        groups: Groups,
+        rope: tuple[Float[Tensor, "l p 2"], Float[Tensor, "m p 2"]],
+        context: KV | None = None,
+    ) -> Attention | None:
+        """Whom x attends to in `forward`, of which the arguments are; None where it attends to nothing."""
+        context = self.context_kv() if context is None else context
+        if source is None and context is None:
+            return None
+        q = rotate(heads(self.norm_q(self.q(self.norm_query(x))), self.head_dim), rope[0])
+        k, bias = q[:, :0], q.new_zeros(q.shape[1], 0)
+        if source is not None:
+            k = rotate(heads(self.norm_k(self.k(self.norm_source(source))), self.head_dim), rope[1])
+            bias = groups.seen(x.shape[1], k.shape[1]).log()  # a key that repeats at an edge counts as often
+        own = 0 if context is None else len(context[0])
+        if context is not None:
+            k = torch.cat([k, context[0].to(k.dtype).expand(len(k), *context[0].shape)], 1)
+        weights = attention_weights(q, k, torch.nn.functional.pad(bias, (0, own)))
+        other, shared = weights.split([weights.shape[-1] - own, own], -1)
+        return Attention(other, {} if context is None else {"context": shared})
+
     def _over_context(self, q: Tensor, context: KV) -> Tensor:
         # Every query of the batch shares these keys: one long row of queries, keys never repeated.
         k, v = (x[None] for x in context)
@@ -196,6 +220,18 @@ class CrossModal(Interaction):
             shown = source.video if route.v2a else None
             audio = self.v2a(x.audio, shown, layout.groups.v2a, (rope.audio, rope.video), context.audio)
         return Update(AV(video, audio))
+
+    def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
+        x, source, rope, groups = seen.x, seen.source, seen.layout.rope, seen.layout.groups
+        context = AV(None, None) if seen.constants is None else seen.constants
+        video = audio = None
+        if x.video is not None:
+            heard = source.audio if seen.route.a2v else None
+            video = self.a2v.weights(x.video, heard, groups.a2v, (rope.video, rope.audio), context.video)
+        if x.audio is not None:
+            shown = source.video if seen.route.v2a else None
+            audio = self.v2a.weights(x.audio, shown, groups.v2a, (rope.audio, rope.video), context.audio)
+        return AV(video, audio)
 
     def constants(self) -> AV[KV | None]:
         return AV(self.a2v.context_kv(), self.v2a.context_kv())

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ccl.grid import Grid
 from ccl.interaction.align import Rescale, audio_positions, check_rescale, own_angles, video_positions
-from ccl.interaction.base import Interaction, Seen, Site, Update, Where
-from ccl.nn.attention import Backend, attention, heads
+from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
+from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
 from ccl.nn.rope import Rotary, rotary, rotate
 from ccl.types import AV
@@ -64,6 +64,16 @@ class FusionAttention(nn.Module):
         k = rotate(heads(self.norm_k_fusion(self.k_fusion(y)), self.head_dim), rope[1]).to(v.dtype)
         return attention(rotate(q, rope[0]).to(v.dtype), k, v, backend=self.backend)
 
+    def weights(
+        self,
+        q: Float[Tensor, "b l h p"],
+        source: Float[Tensor, "b m w"],
+        rope: tuple[Float[Tensor, "l n 2"], Float[Tensor, "m n 2"]],
+    ) -> Attention:
+        """Whom the queries attend to in `forward`, of which the arguments are."""
+        k = heads(self.norm_k_fusion(self.k_fusion(self.pre_attn_norm_fusion(source))), self.head_dim)
+        return Attention(attention_weights(rotate(q, rope[0]), rotate(k, rope[1])), {})
+
 
 class OviFusion(Interaction):
     """Both directions, inside text attention. The video stream's own linears start ten times smaller, as Ovi's do.
@@ -96,6 +106,15 @@ class OviFusion(Interaction):
         if q.audio is not None:
             audio = self.v2a(q.audio, source.video if route.v2a else None, (rope.audio, rope.video))
         return Update(AV(video, audio))
+
+    def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
+        q, source, route, rope = seen.q, seen.source, seen.route, seen.layout
+        video = audio = None
+        if q.video is not None and route.a2v:
+            video = self.a2v.weights(q.video, source.audio, (rope.video, rope.audio))
+        if q.audio is not None and route.v2a:
+            audio = self.v2a.weights(q.audio, source.video, (rope.audio, rope.video))
+        return AV(video, audio)
 
     def layout(self, grid: Grid, device: torch.device) -> AV[Rotary]:
         dtype = next(self.parameters()).dtype

@@ -69,6 +69,14 @@ def _naive(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), wide(v)).to(v.dtype)
 
 
+def attention_weights(
+    q: Float[Tensor, "b q h d"], k: Float[Tensor, "b k h d"], bias: Float[Tensor, "q k"] | None = None
+) -> Float[Tensor, "b h q k"]:
+    """softmax(q k^T / sqrt(d) + bias), in float32 at least: what `attention` never holds, for who looks inside."""
+    scores = torch.einsum("bqhd,bkhd->bhqk", wide(q), wide(k)) * q.shape[-1] ** -0.5
+    return (scores if bias is None else scores + bias).softmax(-1)
+
+
 def _flash_fits(q: Tensor) -> bool:
     return q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and _flash_installed()
 

@@ -24,7 +24,7 @@ from ccl.grid import Grid
 from ccl.inspection.watch import Seen, watched
 from ccl.rng import generator
 from ccl.text.base import TextEncoder
-from ccl.types import AV, View
+from ccl.types import AV, STREAMS, View
 
 Regions = Mapping[str, np.ndarray]
 """By name, which tokens of a stream, (l,) bool."""
@@ -37,8 +37,8 @@ class Look:
     Args:
         time: t.
         measures: by (direction, measure, region): of each layer and clip, (layers, n), NaN where a clip has no such
-            token. A measure is "context" or another name of what is attended to beside the other stream, "last", "on
-            mouth", "mouth of seen".
+            token. A measure is "other", the share of the other stream; "context" or another name of what there is
+            besides; "last"; "on mouth"; "mouth of seen".
         places: by (direction, region): attention by place in a window, (layers, s), 1 where all places have the same.
         maps: by direction: (layers, l, m), on the other stream, of the first clip.
         rest: by direction: (layers, l), what is attended to beside it, of the first clip.
@@ -70,7 +70,7 @@ class Look:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it, by names as `0.5/a2v/context/mouth`."""
-        named: dict[tuple[str, ...], np.ndarray] = dict(self.measures)
+        named: dict[tuple[str, ...], np.ndarray] = {(*key,): x for key, x in self.measures.items()}
         named |= {(direction, "places", region): x for (direction, region), x in self.places.items()}
         named |= {(direction, "map"): x for direction, x in self.maps.items()}
         named |= {(direction, "rest"): x for direction, x in self.rest.items()}
@@ -89,7 +89,7 @@ def look(
     z: AV[Tensor],
     prompts: Sequence[str],
     grid: Grid,
-    regions: Sequence[AV[Regions]],
+    regions: Sequence[AV[Any]],
     *,
     time: float,
     seed: int = 0,
@@ -103,7 +103,7 @@ def look(
         z: latents (B, C, T, ...) of the clips.
         prompts: of the clips.
         grid: of the clips.
-        regions: of each clip, which tokens of each stream are what; those named "mouth" are also looked for as keys.
+        regions: of each clip, which tokens of each stream are what (Regions); a "mouth" is also looked for as keys.
         time: from above 0 (clean) to 1.
         seed: of the noise.
         at_once: clips in a forward.
@@ -113,8 +113,8 @@ def look(
     places: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for start in range(0, len(prompts), at_once):
         rows = range(start, min(start + at_once, len(prompts)))
-        clean = z.map(lambda x, rows=rows: x[rows.start : rows.stop])
-        noise = AV.zip(lambda x, stream, rows=rows: drawn(stream, x, rows, seed), clean, AV("video", "audio"))
+        clean: AV[Any] = AV(*(x[rows.start : rows.stop] for x in z))
+        noise: AV[Any] = AV(*(drawn(stream, x, rows, seed) for stream, x in zip(STREAMS, clean, strict=True)))
         t = clean.map(lambda x: x.new_full((len(x),), time))
         with watched(net) as seen:
             net(AV.zip(flow.interpolate, clean, noise, t), t, text(list(prompts[rows.start : rows.stop])),
@@ -138,7 +138,7 @@ def look(
                 of = [one for one in seen if one.direction == direction]
                 found.maps[direction] = np.stack([one.other[0].numpy() for one in of])
                 if of[0].rest:
-                    found.rest[direction] = np.stack([sum(one.rest.values())[0].numpy() for one in of])
+                    found.rest[direction] = np.stack([sum(x[0].numpy() for x in one.rest.values()) for one in of])
     found.measures = {key: np.array(values).T for key, values in measures.items()}
     found.places = {key: mean_over(values) for key, values in places.items()}
     return found
@@ -154,7 +154,7 @@ def measured(seen: Seen, row: int, mouth: np.ndarray | None) -> dict[str, np.nda
     weights = seen.other[row].double().numpy()
     there, total = weights > 0, weights.sum(-1)
     count = there.sum(-1)
-    found = {name: x[row].double().numpy() for name, x in seen.rest.items()}
+    found = {name: x[row].double().numpy() for name, x in seen.rest.items()} | {"other": total}
     with np.errstate(divide="ignore", invalid="ignore"):
         if seen.direction == "a2v":
             found["last"] = np.where(there[:, -1], weights[:, -1] * count / total, np.nan)

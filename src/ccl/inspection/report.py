@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,9 @@ def told(looks: Sequence[Look], clips: int) -> Iterator[str]:
                 yield f"  {direction}: share of {CAUSE[name]}: {', '.join(parts)}"
                 above, below = PAIRS[direction]
                 if not np.isnan((ratio := look.ratio(direction, name, above, below))[0]):
-                    yield f"  {direction}: {above} to {below}, of that share: {number(*ratio)}"
+                    left = look.ratio(direction, "other", below, above)
+                    yield f"  {direction}: that share, {above} to {below}: {number(*ratio)}"
+                    yield f"  {direction}: what is left to the other stream, {below} to {above}: {number(*left)}"
             if direction == "a2v":
                 parts = [f"{region} {number(*look.mean(direction, 'last', region))}" for region in regions]
                 yield f"  a2v: on the last audio token, 1 as on any other that is seen: {', '.join(parts)}"
@@ -69,5 +72,6 @@ def write(looks: Sequence[Look], clip: Clip, grid: Grid, folder: Path) -> Iterat
             board.add_image(f"attention/{name.removesuffix('.png')}", pixels, dataformats="HWC")
             yield folder / name
     with replacing(folder / "attention.npz") as file:
-        np.savez_compressed(file, **{name: x for look in looks for name, x in look.arrays().items()})
+        arrays: dict[str, Any] = {name: x for look in looks for name, x in look.arrays().items()}
+        np.savez_compressed(file, **arrays)
     yield folder / "attention.npz"

@@ -49,7 +49,7 @@ checkpoint: .venv/.installed ## train the model that ships with the package, hou
 	$(BIN)/ccl fit $(SHIPPED) --ckpt_path last && $(BIN)/ccl export runs/embedded -o src/ccl/checkpoints/embedded
 
 STREAMS := $(BIN)/ccl fit --config configs/joint.yaml --ckpt_path last
-streams: .venv/.installed ## train the streams that stage 2 begins with, each alone, hours; goes on where it was stopped
+streams: .venv/.installed ## train the audio and the video stream each alone on the world, hours; goes on where it was stopped
 	$(STREAMS) --config configs/world/audio.yaml && $(STREAMS) --config configs/world/video.yaml
 	$(BIN)/ccl export runs/world-audio -o src/ccl/checkpoints/streams/audio
 	$(BIN)/ccl export runs/world-video -o src/ccl/checkpoints/streams/video

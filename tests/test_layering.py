@@ -89,6 +89,12 @@ def test_parts_import_only_what_lies_below_them() -> None:
     assert wrong == []
 
 
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """pytest, which knows them by it, would not run the second."""
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
 def test_nothing_imports_the_command_line() -> None:
     wrong = [
         f"{file}, line {line}" for file, name, line in imports() if part_of(name) in TOP and part_of(file) not in TOP

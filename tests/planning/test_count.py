@@ -15,7 +15,7 @@ from ccl.cli.planned import Model, Needs, Planned
 from ccl.grid import Grid
 from ccl.interaction import AVLink
 from ccl.model import DualStreamTransformer, WanStream
-from ccl.model.adapter import freeze_backbones
+from ccl.model.adapter import freeze
 from ccl.planning.follow import inputs
 from ccl.tasks import PAPER_TASKS
 from ccl.types import ALONE, WHOLE, View
@@ -109,7 +109,7 @@ def fused(checkpointing: bool) -> DualStreamTransformer:
         freq_dim=16,
         checkpointing=checkpointing,
     )
-    freeze_backbones(net, torch.nn.Module())
+    freeze("backbones", net, torch.nn.Module())
     return net
 
 

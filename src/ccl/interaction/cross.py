@@ -107,7 +107,7 @@ class CrossAttention(nn.Module):
             # Eq. 1 with g = 0. In training the parameters get the zero gradients of 0 * CA, without computing CA.
             return keep_in_use(x.new_zeros(()), self.parameters()) if self._training() else None
 
-        q = rotate(heads(self.norm_q(self.q(self.norm_query(x))), self.head_dim), rope[0])
+        q = self._queries(x, rope[0])
         if source is None:
             assert context is not None
             out = self._over_context(q.to(context[1].dtype), context)
@@ -116,7 +116,7 @@ class CrossAttention(nn.Module):
 
         source = self.norm_source(source)
         v = heads(self.v(source), self.head_dim)
-        k = rotate(heads(self.norm_k(self.k(source)), self.head_dim), rope[1]).to(v.dtype)
+        k = self._keys(source, rope[1]).to(v.dtype)
         out = self._over_groups(q.to(v.dtype), k, v, groups, context)
         return self.o(rearrange(out, "b l h d -> b l (h d)"))
 
@@ -132,10 +132,10 @@ class CrossAttention(nn.Module):
         context = self.context_kv() if context is None else context
         if source is None and context is None:
             return None
-        q = rotate(heads(self.norm_q(self.q(self.norm_query(x))), self.head_dim), rope[0])
+        q = self._queries(x, rope[0])
         k, bias = q[:, :0], q.new_zeros(q.shape[1], 0)
         if source is not None:
-            k = rotate(heads(self.norm_k(self.k(self.norm_source(source))), self.head_dim), rope[1])
+            k = self._keys(self.norm_source(source), rope[1])
             bias = groups.seen(x.shape[1], k.shape[1]).log()  # a key that repeats at an edge counts as often
         own = 0 if context is None else len(context[0])
         if context is not None:
@@ -143,6 +143,12 @@ class CrossAttention(nn.Module):
         weights = attention_weights(q, k, torch.nn.functional.pad(bias, (0, own)))
         other, shared = weights.split([weights.shape[-1] - own, own], -1)
         return Attention(other, {} if context is None else {"context": shared})
+
+    def _queries(self, x: Tensor, rope: Tensor) -> Float[Tensor, "b l h d"]:
+        return rotate(heads(self.norm_q(self.q(self.norm_query(x))), self.head_dim), rope)
+
+    def _keys(self, source: Tensor, rope: Tensor) -> Float[Tensor, "b m h d"]:
+        return rotate(heads(self.norm_k(self.k(source)), self.head_dim), rope)
 
     def _over_context(self, q: Tensor, context: KV) -> Tensor:
         # Every query of the batch shares these keys: one long row of queries, keys never repeated.

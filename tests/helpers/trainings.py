@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import time
-from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,24 @@ from helpers.driver import train
 from helpers.forked import start
 
 
-def train_all(folder: Path, runs: list[dict[str, Any]], timeout: float = 200) -> list[list[int | None]]:
-    """Make the runs, one after the other; the exit status of each of their processes."""
+def train_all(folder: Path, *processes: list[dict[str, Any]], timeout: float = 200) -> None:
+    """Make runs, one after the other, each list of them by processes of its own.
+
+    What one makes again need not be prepared again: a sharded run takes seconds to find how to shard each operation.
+    """
     log, end = folder / "trainings.log", time.monotonic() + timeout
-    statuses = [_train(options, log, end) for options in runs]
-    expected = [[-9 if "kill" in run else 0] * run.get("ranks", 1) for run in runs]
+    statuses = [_train(runs, log, end) for runs in processes]
+    expected = [[-9 if "kill" in runs[-1] else 0] * runs[-1].get("ranks", 1) for runs in processes]
     assert statuses == expected, f"{statuses}, not {expected}\n{log.read_text()[-5000:]}"
-    return statuses
 
 
-def _train(options: dict[str, Any], log: Path, end: float) -> list[int | None]:
-    """One run by all its processes; when one fails the others, which would wait for it for ever, are ended."""
-    count, port = options.get("ranks", 1), str(free_port())
+def _train(runs: list[dict[str, Any]], log: Path, end: float) -> list[int | None]:
+    """Runs by as many processes; when one fails the others, which would wait for it for ever, are ended."""
+    count, port = runs[-1].get("ranks", 1), str(free_port())
     # As Lightning's own launcher would set them.
     one = {"NODE_RANK": "0", "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     places = [one | {"LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"} for rank in range(count)]
-    processes = [start(partial(train, **options), log=log, **(place if count > 1 else {})) for place in places]
+    processes = [start(_one_after_the_other, runs, log=log, **(place if count > 1 else {})) for place in places]
     left = list(processes)
     try:
         while left and wait([process.sentinel for process in left], end - time.monotonic()):
@@ -49,6 +50,11 @@ def _train(options: dict[str, Any], log: Path, end: float) -> list[int | None]:
                 os.killpg(process.pid or 0, signal.SIGKILL)
             process.join()
     return [process.exitcode for process in processes]
+
+
+def _one_after_the_other(runs: list[dict[str, Any]]) -> None:
+    for options in runs:
+        train(**options)
 
 
 def free_port() -> int:

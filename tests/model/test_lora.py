@@ -230,7 +230,7 @@ def test_adapters_learn_the_same_on_two_processes_sharded_or_not(tmp_path: Path)
         two | {"folder": str(tmp_path / "ddp"), "strategy": "ddp"},
         two | {"folder": str(tmp_path / "fsdp"), "strategy": "fsdp", "preview": True},
     ]
-    train_all(tmp_path, runs)
+    train_all(tmp_path, *([run] for run in runs))
     for other in ("ddp", "fsdp"):
         assert_same_losses(tmp_path / other, tmp_path / "one")
     assert (tmp_path / "fsdp/previews/step_000004/0.mp4").is_file()  # sampled from gathered weights

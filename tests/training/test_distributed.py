@@ -24,14 +24,14 @@ from helpers.trainings import assert_same_losses, differences, losses, train_all
 def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_path: Path) -> None:
     # 4 clips on one process or 2 on each of two: each clip draws the same noise, whoever has it. DDP would raise where
     # a task leaves a parameter unused.
-    runs: list[dict[str, Any]] = []
+    alone: list[dict[str, Any]] = []
+    together: list[dict[str, Any]] = []
     for kind in ("cca", "gate"):
         common = {"interaction": kind, "steps": 8, "save": 100}
-        runs.append(common | {"folder": str(tmp_path / kind), "size": 4})
-        runs.append(common | {"folder": str(tmp_path / f"{kind}-ddp"), "size": 2, "ranks": 2, "strategy": "ddp"})
+        alone.append(common | {"folder": str(tmp_path / kind), "size": 4})
+        together.append(common | {"folder": str(tmp_path / f"{kind}-ddp"), "size": 2, "ranks": 2, "strategy": "ddp"})
     fsdp = {"folder": str(tmp_path / "cca-fsdp"), "interaction": "cca", "size": 2, "ranks": 2, "strategy": "fsdp"}
-    runs.append(common | fsdp | {"preview": True})
-    train_all(tmp_path, runs)
+    train_all(tmp_path, alone, together, [common | fsdp | {"preview": True}])
     assert {row["task"] for row in losses(tmp_path / "cca")} == {"single", "a2v", "v2a", "joint"}
     for kind in ("cca", "gate"):
         assert_same_losses(tmp_path / f"{kind}-ddp", tmp_path / kind)
@@ -43,10 +43,10 @@ def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_pa
 def test_a_sharded_run_resumes_to_the_last_bit_and_is_gathered_into_one_file_that_makes_clips(tmp_path: Path) -> None:
     common = {"shards": str(make_shards(tmp_path)), "ranks": 2, "strategy": "fsdp", "size": 2, "steps": 5, "layers": 1}
     killed = common | {"folder": str(tmp_path / "killed")}
-    runs = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 4}]
+    first = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 4}]
     # The second process alone is sent a signal, and both stop after that step, which is saved.
-    runs += [killed | {"stop": 4, "ckpt_path": "last"}, killed | {"ckpt_path": "last"}]
-    train_all(tmp_path, runs)
+    then = [killed | {"stop": 4, "ckpt_path": "last"}, killed | {"ckpt_path": "last"}]
+    train_all(tmp_path, first, then)
     starts = json.loads((tmp_path / "killed/run.json").read_text())["starts"]
     assert [start["from"] for start in starts] == [None, "step=000003.ckpt", "step=000004.ckpt"]
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")

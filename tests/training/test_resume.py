@@ -22,19 +22,19 @@ def started_from(run: Path) -> list[str | None]:
 @pytest.mark.timeout(300)
 def test_a_run_killed_at_any_step_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
     shards = make_shards(tmp_path)
-    runs, kills = [], {}
+    kills = {}
     for name, options in VARIANTS.items():
         options = {"shards": str(shards), "steps": 9, "size": 3, **options}  # type: ignore[dict-item]
         batches = options["steps"] * options.get("accumulate", 1)  # type: ignore[operator]
         kills[name] = random.randrange(3 * options.get("accumulate", 1) + 1, batches)  # type: ignore[operator]
         killed = options | {"folder": str(tmp_path / f"{name}, killed")}
-        runs += [
-            options | {"folder": str(tmp_path / name)},
-            killed | {"kill": kills[name], "ckpt_path": "last"},  # which begins it
-            killed | {"stop": kills[name], "ckpt_path": "last"},
-            killed | {"ckpt_path": "last"},
-        ]
-    train_all(tmp_path, runs)
+        train_all(
+            tmp_path,
+            [options | {"folder": str(tmp_path / name)}],
+            [killed | {"kill": kills[name], "ckpt_path": "last"}],  # which begins it
+            [killed | {"stop": kills[name], "ckpt_path": "last"}],
+            [killed | {"ckpt_path": "last"}],
+        )
     for name, options in VARIANTS.items():
         whole, killed = tmp_path / name, tmp_path / f"{name}, killed"
         step = -(-kills[name] // options.get("accumulate", 1))  # type: ignore[operator] # in which the signals came

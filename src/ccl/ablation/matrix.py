@@ -193,3 +193,31 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return yaml.safe_dump(value, default_flow_style=True, width=1_000_000).removesuffix("...\n").strip()
+
+
+def record(matrix: Matrix) -> dict[str, Any]:
+    """A matrix as plain values, its part files read in."""
+    from dataclasses import asdict
+
+    from ccl.ablation.reading import inlined
+    from ccl.storage.run import plain
+
+    return plain(inlined(asdict(matrix)))
+
+
+def smoked(matrix: Matrix) -> Matrix:
+    """The matrix at a tiny size, in a folder of its own: whether everything works, and no result.
+
+    It is for matrices of the talking world. Of the metrics, those that need no weights are kept.
+    """
+    tiny = {"trainer.max_steps": 4, "data.init_args.clips": 24, "data.init_args.batch_size": 4, "checkpoint_every": 2}
+    rows = tuple(replace(row, sampling=replace(row.sampling, steps=2)) for row in matrix.rows)
+    return replace(
+        matrix,
+        name=f"{matrix.name}-smoke",
+        seeds=matrix.seeds[:2],
+        train={**matrix.train, **tiny},
+        rows=rows,
+        test=replace(matrix.test, clips=2),
+        scores={name: node for name, node in matrix.scores.items() if name in ("mouth", "colours")},
+    )

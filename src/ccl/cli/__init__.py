@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "inspect attention": ("what pictures and sound attend to of each other", "ccl.cli.inspect", "attention"),
     "inspect route": ("who sees whom, in each task and each pass of guidance", "ccl.cli.inspect", "route"),
     "inspect alignment": ("what the windows between pictures and sound do", "ccl.cli.inspect", "alignment"),
+    "ablate": ("a matrix of trainings, samplings and scorings, with its cost first", "ccl.ablation.verb", "main"),
     "export": ("turn a checkpoint of a run into a model folder", "ccl.cli.verbs", "export"),
     "shards make": ("write shards from a folder of own videos", "ccl.cli.shards", "make"),
     "shards world": ("write shards of the embedded talking world", "ccl.cli.shards", "world"),

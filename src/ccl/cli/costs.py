@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccl import planning
 from ccl.cli.parts import build
@@ -25,14 +25,8 @@ def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list
     sizes = model.sizes
     joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
 
-    @cache
-    def forward_of(view: View) -> planning.Table:
-        return planning.forward_flops(model.short, grid, view, text=model.text.length)
-
-    needs.tell("FLOPs")
+    forward_of, mean, step = trained(planned, needs)
     forward = forward_of(WHOLE if joint else ALONE)
-    mean = planning.mean_flops(forward_of, planned.tasks)
-    step = planning.training_flops(mean, checkpointing=planned.checkpointing)
 
     lines = ["Parameters"]
     for part, size in sizes.items():
@@ -55,6 +49,33 @@ def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list
 
     rows = table(planned, needs, args, step)
     return [*lines, "", *rows, *disk(planned, model), *verdict(planned, needs, args.gpus, args.memory, argv)]
+
+
+class Trained(NamedTuple):
+    """What training does with a clip, in FLOPs.
+
+    Args:
+        forward: of a view, one forward by part.
+        mean: over tasks, by part.
+        step: forward and backward, all of it.
+    """
+
+    forward: Callable[[View], planning.Table]
+    mean: planning.Table
+    step: float
+
+
+def trained(planned: Planned, needs: Needs) -> Trained:
+    """FLOPs of a clip in training."""
+    model = needs.model(planned)
+
+    @cache
+    def forward_of(view: View) -> planning.Table:
+        return planning.forward_flops(model.short, planned.grid, view, text=model.text.length)
+
+    needs.tell("FLOPs")
+    mean = planning.mean_flops(forward_of, planned.tasks)
+    return Trained(forward_of, mean, planning.training_flops(mean, checkpointing=planned.checkpointing))
 
 
 def trains(size: planning.Size) -> str:
@@ -143,16 +164,8 @@ def disk(planned: Planned, model: Model) -> list[str]:
 
 def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
     """The lines of a plan of sampling."""
-    sizes, _, short, text = needs.model(planned)
-    needs.tell("a clip")
-    sampling = planned.config["sampling"]
-    node = sampling["guidance"]
-    rule = UCG2() if node is None else build(Guidance, node, "sampling.guidance")
-    size = sum(x.all for part, x in sizes.items() if part != "text")
-    cost = planning.clip(
-        short, size, planned.grid, rule,
-        evaluated(times(sampling["steps"], sampling["shift"]), sampling["solver"]), text=text.length,
-    )  # fmt: skip
+    rule, cost = sampled(planned, needs)
+    sampling, (sizes, _, _, text) = planned.config["sampling"], needs.model(planned)
     seconds = cost.flops / (args.mfu * args.tflops * TERA)
     lines = [
         f"A clip of {planned.grid.seconds:.2f} s, {planned.grid.height} x {planned.grid.width}: {type(rule).__name__}, "
@@ -167,6 +180,18 @@ def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
     if text.dim == 4096 and not sizes.get("text"):
         lines.append(f"umT5-xxl, {2 * UMT5_XXL / GB:.1f} GB, encodes the prompts before the network is there")
     return lines
+
+
+def sampled(planned: Planned, needs: Needs) -> tuple[Guidance, planning.Clip]:
+    """The guidance rule that clips are sampled with, and what one costs."""
+    sizes, _, short, text = needs.model(planned)
+    needs.tell("a clip")
+    sampling = planned.config["sampling"]
+    node = sampling["guidance"]
+    rule = UCG2() if node is None else build(Guidance, node, "sampling.guidance")
+    size = sum(x.all for part, x in sizes.items() if part != "text")
+    at = evaluated(times(sampling["steps"], sampling["shift"]), sampling["solver"])
+    return rule, planning.clip(short, size, planned.grid, rule, at, text=text.length)
 
 
 def fits(size: int | float, memory: float) -> str:

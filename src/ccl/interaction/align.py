@@ -176,13 +176,22 @@ class TARP(Alignment):
         edges: keys out of range are masked ("mask"), or the window is moved inside ("shift"), or they repeat the first
             or last token ("clamp").
         rescale: of the audio positions; see `audio_positions`.
+        span: tokens of a window, in c: s = 3c is the paper's.
     """
 
-    def __init__(self, centre: Centre = "paper", edges: Edges = "mask", rescale: Rescale | float = "index") -> None:
+    def __init__(
+        self,
+        centre: Centre = "paper",
+        edges: Edges = "mask",
+        rescale: Rescale | float = "index",
+        span: int = 3,
+    ) -> None:
         check_rescale(rescale)
+        arguments.number("span", span, 1, 1000, whole=True)
         self.centre: Centre = centre
         self.edges: Edges = edges
         self.rescale = rescale
+        self.span = span
 
     def positions(self, grid: Grid) -> AV[Tensor]:
         return AV(video_positions(grid), audio_positions(grid, self.rescale))
@@ -199,8 +208,8 @@ class TARP(Alignment):
         return [min(int(m / grid.fps * grid.latent_rate), t_a - 1) for m in middles]
 
     def windows(self, grid: Grid) -> tuple[Int[Tensor, "g k"], Bool[Tensor, "g k"]]:
-        """Audio tokens of every frame's window, s = 3c of them, and which of them lie within the clip."""
-        size, t_a = 3 * grid.c, grid.t_a
+        """Audio tokens of every frame's window, s of them, and which of them lie within the clip."""
+        size, t_a = self.span * grid.c, grid.t_a
         start = torch.tensor(self.centres(grid)) - size // 2
         if self.edges == "shift":
             start = start.clamp(0, max(t_a - size, 0))
@@ -231,7 +240,7 @@ class TARP(Alignment):
         middle = (grid.t_v - 0.5) * grid.seconds / grid.t_v
         return WindowReport(
             drift=(self.centres(grid)[-1] + 0.5) / grid.latent_rate - middle,
-            half_window=1.5 * grid.c / grid.latent_rate,
+            half_window=self.span / 2 * grid.c / grid.latent_rate,
             unattended=tuple(j for j in range(grid.t_a) if j not in seen),
         )
 

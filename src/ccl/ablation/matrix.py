@@ -119,7 +119,7 @@ class Matrix:
         seeds: of which each gives every run the same beginning, clips, tasks, times and noise.
         config: YAML files of `ccl fit` that every run stacks.
         train: keys of `ccl fit` and their values, for every run; stand below `over`.
-        over: YAML files of `ccl fit` on top, such as another size.
+        over: on top of them, in order: YAML files of `ccl fit`, and keys and their values. Another size, for one.
         runs: that are trained.
         rows: that are sampled and scored.
         test: on what.
@@ -135,7 +135,7 @@ class Matrix:
     runs: tuple[Run, ...]
     rows: tuple[Row, ...]
     train: Mapping[str, Any] = field(default_factory=dict)
-    over: tuple[Path, ...] = ()
+    over: tuple[Path | Mapping[str, Any], ...] = ()
     test: Testing = Testing()
     scores: Mapping[str, Any] = field(default_factory=dict)
     compare: tuple[tuple[str, str], ...] = ()
@@ -152,7 +152,9 @@ class Matrix:
     def argv(self, run: Run) -> list[str]:
         """The command line of `ccl fit` that trains a run, without its seed, name and place."""
         stack = [word for file in self.config for word in ("--config", str(file))]
-        over = [word for file in self.over for word in ("--config", str(file))]
+        over: list[str] = []
+        for one in self.over:
+            over += ["--config", str(one)] if isinstance(one, Path) else flags(one)
         return [*stack, *flags(self.train), *over, *flags(run.keys)]
 
     def only(self, *, seeds: Sequence[int] | None = None, rows: Sequence[str] | None = None) -> Matrix:
@@ -203,21 +205,3 @@ def record(matrix: Matrix) -> dict[str, Any]:
     from ccl.storage.run import plain
 
     return plain(inlined(asdict(matrix)))
-
-
-def smoked(matrix: Matrix) -> Matrix:
-    """The matrix at a tiny size, in a folder of its own: whether everything works, and no result.
-
-    It is for matrices of the talking world. Of the metrics, those that need no weights are kept.
-    """
-    tiny = {"trainer.max_steps": 4, "data.init_args.clips": 24, "data.init_args.batch_size": 4, "checkpoint_every": 2}
-    rows = tuple(replace(row, sampling=replace(row.sampling, steps=2)) for row in matrix.rows)
-    return replace(
-        matrix,
-        name=f"{matrix.name}-smoke",
-        seeds=matrix.seeds[:2],
-        train={**matrix.train, **tiny},
-        rows=rows,
-        test=replace(matrix.test, clips=2),
-        scores={name: node for name, node in matrix.scores.items() if name in ("mouth", "colours")},
-    )

@@ -29,25 +29,29 @@ def read(file: Path, over: Sequence[Path] = ()) -> Matrix:
         file: of the matrix.
         over: overlays in order: YAML of `ccl fit`; or, with a key `config` of its own, an overlay of a matrix, which
             may say what else is another at another size: `parts`, that is other part files for those of the matrix,
-            `test`, `scores`, `sampling`, `train`, `seeds`.
+            `test`, `scores`, `sampling`, `train`, `seeds`. Its own name is put behind the matrix's, so that each size
+            has a folder of its own.
 
     Raises:
         UsageError: one sentence with file and line.
     """
     source = _Source(file)
-    tree, stacked, parts = dict(source.tree), list[Path](), dict[str, str]()
+    tree, stacked, parts = dict(source.tree), list[Path | dict[str, Any]](), dict[str, str]()
     for one in over:
         above = _Source(one)
         if "config" not in above.tree:
             stacked.append(one)
             continue
         above.keys((), above.tree, OVERLAY)
-        stacked += above.files("config")
+        stacked += above.files("config", empty=True)
+        tree["name"] = f"{tree.get('name')}-{one.stem}"
         parts |= above.tree.get("parts") or {}
+        if keys := above.keys_of_fit(("train",), above.tree.get("train")):
+            stacked.append(keys)
         for key in OVERLAY:
-            if key in ("config", "parts") or key not in above.tree:
+            if key in ("config", "parts", "train") or key not in above.tree:
                 continue
-            merge = key in ("sampling", "train") and isinstance(tree.get(key), dict)
+            merge = key == "sampling" and isinstance(tree.get(key), dict)
             tree[key] = {**tree[key], **above.tree[key]} if merge else above.tree[key]
     tree = _replaced(tree, parts)
     return source.matrix(tree, tuple(stacked))
@@ -84,10 +88,10 @@ class _Source:
                 self.fail(path, f"'{'.'.join((*path, key))}' is missing")
         return node
 
-    def files(self, key: str, tree: Mapping[str, Any] | None = None) -> list[Path]:
+    def files(self, key: str, tree: Mapping[str, Any] | None = None, *, empty: bool = False) -> list[Path]:
         """YAML files that a key lists."""
         given = (self.tree if tree is None else tree)[key]
-        if not isinstance(given, list) or not given or not all(map(is_yaml, given)):
+        if not isinstance(given, list) or not (given or empty) or not all(map(is_yaml, given)):
             self.fail((key,), f"'{key}' must be a list of YAML files of `ccl fit`, such as [../joint.yaml]")
         return [Path(one) for one in given]
 
@@ -111,7 +115,7 @@ class _Source:
             self.fail(path, f"there is no file {part}{did_you_mean(part.name, beside)}")
         return str(part)
 
-    def matrix(self, tree: dict[str, Any], over: tuple[Path, ...]) -> Matrix:
+    def matrix(self, tree: dict[str, Any], over: tuple[Path | dict[str, Any], ...]) -> Matrix:
         known = [field.name for field in fields(Matrix) if field.name != "over"]
         needed = ("name", "about", "seeds", "config", "runs")
         self.keys((), tree, [*known, "sampling"], needed)
@@ -138,7 +142,7 @@ class _Source:
             config=tuple(self.files("config", tree)),
             runs=runs,
             rows=rows,
-            train=self._keys_of_fit(("train",), tree.get("train")),
+            train=self.keys_of_fit(("train",), tree.get("train")),
             over=over,
             test=self._made(Testing, ("test",), tree.get("test"), {}),
             scores=self._scores(tree.get("scores")),
@@ -158,9 +162,9 @@ class _Source:
         if isinstance(node, dict) and "ckpt" in node:
             self.keys(path, node, ("ckpt",))
             return Run(name, ckpt="" if node["ckpt"] is None else str(node["ckpt"]))
-        return Run(name, self._keys_of_fit(path, node))
+        return Run(name, self.keys_of_fit(path, node))
 
-    def _keys_of_fit(self, path: Where, node: Any) -> dict[str, Any]:
+    def keys_of_fit(self, path: Where, node: Any) -> dict[str, Any]:
         if node is not None and (not isinstance(node, dict) or not all(isinstance(key, str) for key in node)):
             self.fail(path, f"'{'.'.join(path)}' must have keys of `ccl fit`, such as trainer.max_steps: 400")
         for key in node or ():

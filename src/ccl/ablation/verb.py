@@ -21,12 +21,9 @@ HOME = Path("runs/ablation")
 def main(argv: list[str]) -> int:
     args = parse(argv)
     from ccl.ablation.jobs import Laboratory
-    from ccl.ablation.matrix import smoked
     from ccl.ablation.reading import read
 
     matrix = read(args.matrix, args.config or ()).only(seeds=args.seeds, rows=args.rows)
-    if args.smoke:
-        matrix = smoked(matrix)
     laboratory = Laboratory(matrix, args.out or HOME / matrix.name, args.device)
     quiet()
     laboratory.prepare()
@@ -117,7 +114,6 @@ def parse(argv: Sequence[str]) -> Namespace:
     )
     parser.add_argument("--seeds", type=SEED, nargs="+", help="these in place of the matrix's")
     parser.add_argument("--rows", type=text_of, nargs="+", metavar="ROW", help="these alone, and the runs they need")
-    parser.add_argument("--smoke", action="store_true", help="at a tiny size, of two seeds: minutes, no result")
     parser.add_argument("--dry", action="store_true", help="print runs, rows and cost, and do nothing")
     parser.add_argument("-o", "--out", type=folder_to_write, help=f"folder of everything ({HOME}/NAME)")
     how = parser.add_argument_group("where it runs (here, one job at a time)")
@@ -150,7 +146,7 @@ def for_a_task(args: Namespace, folder: Path) -> list[str]:
     words += [word for file in args.config or () for word in ("--config", str(file))]
     words += ["--seeds", *map(str, args.seeds)] if args.seeds else []
     words += ["--rows", *args.rows] if args.rows else []
-    return words + ["--smoke"] * args.smoke + (["--device", args.device] if args.device else [])
+    return words + (["--device", args.device] if args.device else [])
 
 
 def quiet() -> None:

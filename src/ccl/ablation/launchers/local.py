@@ -147,7 +147,7 @@ def follow(parent: int) -> None:
 def say_in(log: Path) -> None:
     """Append all that is said from here on to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.close(file)

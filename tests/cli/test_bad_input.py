@@ -15,6 +15,7 @@ import torch
 from torch.distributed.checkpoint import FileSystemWriter, save
 
 from ccl import cli
+from ccl.cli.errors import no_keys
 from ccl.data.index import read_index
 from ccl.data.write import write_shards
 from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError, verify
@@ -167,6 +168,17 @@ def test_evaluate_takes_clips_or_makes_them(model: Path, tmp_path: Path, capsys:
     assert cli.main(["evaluate", *map(str, argv)]) == 0
     assert {path.name for path in (out / "clips").iterdir()} == {"one.mp4", "one.json"}
     assert (out / "table.md").is_file()
+
+
+@pytest.mark.parametrize("given", ["[]", "[1]", "null", "5"])
+def test_a_group_of_keys_that_holds_none_is_told_by_file_and_line(given: str, tmp_path: Path) -> None:
+    whole, own = tmp_path / "whole.yaml", tmp_path / "own.yaml"
+    whole.write_text("codec: {video: {}}\n")
+    own.write_text(f"name: mine\ncodec: {given}\n")
+    said = f"codec in {own}, line 2 is {given}; leave it out, or give it keys"
+    assert no_keys(("grid", "codec"), [whole, own], []) == said
+    assert no_keys(("codec",), [own, whole], []) == ""
+    assert no_keys(("codec",), [whole], ["--codec=[]"]).startswith("codec on the command line is []; ")
 
 
 def test_an_index_of_a_sharded_checkpoint_leads_nowhere_else(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jsonargparse._loaders_dumpers import yaml_load
 
 from ccl import files
 from ccl.files import (
@@ -27,7 +28,7 @@ from ccl.files import (
     write_whole,
 )
 from ccl.files.sums import check_sums, write_sums
-from ccl.files.yamltext import compose
+from ccl.files.yamltext import compose, read_yaml
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
@@ -229,3 +230,11 @@ def test_a_flipped_bit_of_a_sharded_checkpoint_is_found_though_its_time_is_the_s
     os.utime(part, (10**9, 10**9))
     with pytest.raises(FileError, match="is damaged"):
         check_sums(part.parent, marker)
+
+
+def test_a_number_with_an_exponent_is_a_number_as_to_jsonargparse(tmp_path: Path) -> None:
+    numbers = ["1e-3", "1e5", "-2E4", "1.5e3", "1_0e2", "1.0e-3", ".5e-3"]
+    texts = ["1e", "e5", "12e4x", "0x1e5g", "2026-11-28"]
+    (tmp_path / "a.yaml").write_text(f"numbers: [{', '.join(numbers)}]\ntexts: [{', '.join(texts)}]\n")
+    assert read_yaml(tmp_path / "a.yaml") == {"numbers": [float(one) for one in numbers], "texts": texts}
+    assert yaml_load(f"[{', '.join([*numbers, *texts])}]") == [*(float(one) for one in numbers), *texts]

@@ -214,6 +214,20 @@ def of_older_version(files: Iterable[Path], argv: Iterable[str]) -> str:
     return ""
 
 
+def no_keys(groups: Iterable[str], files: Iterable[Path], argv: Iterable[str]) -> str:
+    """What is said of the first of some groups of keys where something else was written last, as a list; "" of none."""
+    trees = [(file, read_yaml(file)) for file in reversed(list(files))]
+    flags = dict(flags_of(argv))
+    for group in groups:
+        if (given := flags.get(group, "")) in ("[]", "null"):
+            return f"{group} on the command line is {given}; leave it out, or give it keys"
+        file, tree = next((pair for pair in trees if group in pair[1]), (Path(), {}))
+        if not isinstance(given := tree.get(group, {}), dict | str):  # a text may be a part file
+            _, place = locate(group, [file], [])
+            return f"{group}{place} is {'null' if given is None else given}; leave it out, or give it keys"
+    return ""
+
+
 def explain(message: str, options: Iterable[str], files: Iterable[Path], argv: Iterable[str]) -> str:
     """A parser's complaint in one sentence that names the key, the file and, where one is near, the right key.
 

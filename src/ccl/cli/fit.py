@@ -33,7 +33,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from ccl import arguments
 from ccl.callbacks import Board, StepProgress, StopOnSignal, Words
 from ccl.callbacks.board import writer_told
-from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options, locate, of_older_version
+from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options, locate, no_keys, of_older_version
 from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.cli.parser import folder_to_write
@@ -56,6 +56,7 @@ CALLBACKS = {
     "preview_every": ("Preview", "every"),
     "preview_prompts": ("Preview", "prompts"),
 }
+GROUPS = ("trainer", "data", "model", "grid", "codec", "sampling")  # of keys
 # Groups whose keys all have a value, given or not.
 WHOLE = {"trainer": {*NUMBERS, *NOT_ZERO}, "grid": {field.name for field in fields(Grid)}}
 
@@ -71,8 +72,8 @@ class FitParser(LightningArgumentParser):
         options = innermost_options(ex) or [action.dest for action in self._actions]
         with chdir(self.start or Path.cwd()):
             files = config_files(self.argv)
-            said = of_older_version(files, self.argv) or explain(message, options, files, self.argv)
-            raise UsageError(said) from ex
+            said = of_older_version(files, self.argv) or no_keys(GROUPS, files, self.argv)
+            raise UsageError(said or explain(message, options, files, self.argv)) from ex
 
 
 class FitCLI(LightningCLI):
@@ -138,7 +139,9 @@ class FitCLI(LightningCLI):
     def check(self) -> None:
         """UsageError, naming the key, where a value at hand could not be trained with, before anything is built."""
         config, data = self.config, self.config["data"]
-        for key in ("trainer", "data", "model", "grid", "sampling"):
+        if said := no_keys(GROUPS, config_files(self.argv), self.argv):
+            raise UsageError(said)
+        for key in GROUPS:
             group = config[key]
             if not hasattr(group, "as_dict"):
                 what = group or "null"

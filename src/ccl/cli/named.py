@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ccl.cli.errors import UsageError, did_you_mean, is_yaml, read_yaml
+from ccl.files.yamltext import Loader
 
 # Short names of the classes.
 NAMES = {
@@ -34,7 +35,7 @@ def part_named(text: str, where: str) -> Any:
             f"{where}: there is no class '{name}'{did_you_mean(name, NAMES)}; there are: {', '.join(NAMES)}"
         )
     try:
-        values = yaml.safe_load(arguments) if arguments.strip() else {}
+        values = yaml.load(arguments, Loader) if arguments.strip() else {}
     except (yaml.YAMLError, ValueError, TypeError, RecursionError):  # dates that are none, keys that are lists
         values = None
     if not isinstance(values, dict):

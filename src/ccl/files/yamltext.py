@@ -1,11 +1,12 @@
 """YAML files of configs, a user's or somebody else's: read within bounds, or refused with the line.
 
-One reader for all, so that a file means the same wherever it is read: plain values alone, and what looks like a date is
-a text, as it is to jsonargparse.
+One reader for all, so that a file means the same wherever it is read: plain values alone, what looks like a date is a
+text, and 1e-3 a number, as they are to jsonargparse.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +22,10 @@ from ccl.files.plaintext import unreadable
 BYTES, VALUES, DEPTH = 200_000, 10_000, 40
 
 
+# What YAML 1.1 takes for a text, since it has no dot, or no sign after its e: 1e-3, 1e5, 1.5e3.
+EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
+
+
 class Loader(yaml.SafeLoader):
     """YAML of plain values alone."""
 
@@ -28,6 +33,9 @@ class Loader(yaml.SafeLoader):
         first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:

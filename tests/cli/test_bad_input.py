@@ -15,7 +15,8 @@ import torch
 from torch.distributed.checkpoint import FileSystemWriter, save
 
 from ccl import cli
-from ccl.cli.errors import no_keys
+from ccl.cli.encoders import configured
+from ccl.cli.errors import UsageError, no_keys
 from ccl.data.index import read_index
 from ccl.data.write import write_shards
 from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError, verify
@@ -170,6 +171,17 @@ def test_evaluate_takes_clips_or_makes_them(model: Path, tmp_path: Path, capsys:
     assert (out / "table.md").is_file()
 
 
+def test_the_task_of_evaluated_clips_is_one_that_was_trained(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"id": "x", "prompt": "a"}\n')
+    made = ["evaluate", "--ckpt", model, "--testset", tmp_path / "rows.jsonl", "--metrics", "mouth", "-o", tmp_path]
+    status, said = told(capsys, *made, "--task", "sideways")
+    assert status == 1 and "this model knows no task 'sideways'; it knows: single" in said
+    status, said = told(capsys, "evaluate", "--videos", tmp_path, "--task", "joint")
+    assert status == 2 and "--task is for the clips that --ckpt makes" in said
+
+
 @pytest.mark.parametrize("given", ["[]", "[1]", "null", "5"])
 def test_a_group_of_keys_that_holds_none_is_told_by_file_and_line(given: str, tmp_path: Path) -> None:
     whole, own = tmp_path / "whole.yaml", tmp_path / "own.yaml"
@@ -179,6 +191,22 @@ def test_a_group_of_keys_that_holds_none_is_told_by_file_and_line(given: str, tm
     assert no_keys(("grid", "codec"), [whole, own], []) == said
     assert no_keys(("codec",), [own, whole], []) == ""
     assert no_keys(("codec",), [whole], ["--codec=[]"]).startswith("codec on the command line is []; ")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("codec:\n  vido: {class_path: ccl.codecs.WanVideo}\n", "there is no key 'codec.vido' in {}, line 2"),
+        ("grid:\n  frames: many\n", "grid.frames in {}, line 2: it must be int, not 'many'"),
+        ("codec: []\n", "codec in {}, line 1 is []; leave it out, or give it keys"),
+    ],
+)
+def test_a_mistake_in_a_config_to_encode_with_is_told_by_file_and_line(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as error:
+        configured([file])
+    assert str(error.value).startswith(said.format(file))
 
 
 def test_an_index_of_a_sharded_checkpoint_leads_nowhere_else(tmp_path: Path) -> None:

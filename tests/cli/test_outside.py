@@ -139,7 +139,7 @@ def test_parts_of_ones_own_go_the_whole_way(folder: Path, capsys: pytest.Capture
     assert "interaction" in ccl("plan", *config)
     ccl("fit", *config)
     ccl("generate", "--ckpt", "runs/joint", "--trust", "mine", "--prompt", "a bell", "-o", "clips/bell.mp4")
-    assert json.loads((folder / "clips" / "bell.json").read_text())["guidance"]["rule"] == "Rule"
+    assert json.loads((folder / "clips" / "bell.json").read_text())["guidance"]["rule"] == "mine.Rule"
     ccl("evaluate", "--videos", "clips", "--protocol", "protocol.yaml", "--metrics", "loudness", "-o", "scores")
     assert "RMS" in (folder / "scores" / "table.md").read_text()
 

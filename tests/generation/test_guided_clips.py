@@ -205,7 +205,8 @@ def test_a_rule_of_ones_own_and_a_negative_of_the_sound_are_named_on_the_command
     argv = ["generate", "--ckpt", "model", "--prompt", "a", "--steps", "1", "-o", "x.mp4"]
     assert cli.main([*argv, "--guidance", "guiding_of_mine.Mine", "--negative-audio", "hum"]) == 0
     record = json.loads(Path("x.json").read_text())
-    assert record["guidance"] == {"rule": "Mine", "scale": {"video": 2.0, "audio": 2.0}}  # the model's own strengths
+    strengths = {"video": 2.0, "audio": 2.0}  # the model's own
+    assert record["guidance"] == {"rule": "guiding_of_mine.Mine", "scale": strengths}
     assert (record["negative"], record["negative_audio"]) == ("", "hum")
     capsys.readouterr()
     for name, words in {

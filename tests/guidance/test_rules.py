@@ -169,4 +169,4 @@ def test_what_a_record_cannot_hold_is_told():
         Odd().record()
     odd = Odd()
     del odd.net
-    assert odd.record() == {"rule": "Odd", "scale": {"video": 4.0, "audio": 3.0}, "layers": [1, 3]}
+    assert odd.record() == {"rule": f"{__name__}.Odd", "scale": {"video": 4.0, "audio": 3.0}, "layers": [1, 3]}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
-from ccl.cli.errors import UsageError, plain_words, read_yaml
+from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options, no_keys, read_yaml
 from ccl.cli.parts import build, device_of
 from ccl.codecs import AudioCodec, Codec, EmbeddedAudio, EmbeddedVideo, VideoCodec
 from ccl.data.index import buckets_in, settings_of
@@ -71,7 +71,9 @@ def configured(files: list[Path]) -> tuple[Codec, TextEncoder | None, Grid]:
             with chdir(file.parent):  # as `ccl fit` reads the names of part files
                 config = parser.parse_object(found, config, _skip_validation=file != files[-1])
         except ArgumentError as error:
-            raise UsageError(f"{file}: {plain_words(str(error))}") from error
+            message, cause = first_complaint(str(error), error)
+            options = innermost_options(cause) or [action.dest for action in parser._actions]
+            raise UsageError(no_keys(("grid", "codec"), [file], []) or explain(message, options, [file], [])) from error
     built = parser.instantiate_classes(config)
     return built.codec, built.text, built.grid
 

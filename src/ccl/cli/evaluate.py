@@ -160,6 +160,7 @@ def parse(argv: list[str]) -> Namespace:
     add_trust(made)
     made.add_argument("--name", type=text_of, help="of the method in tables (that of the run)")
     made.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
+    made.add_argument("--task", type=text_of, help="one that the model was trained on, by its name (what suits)")
     made.add_argument("--seed", type=SEED, default=0, help="for rows without one of their own (%(default)s)")
     made.add_argument(
         "--give",
@@ -182,7 +183,7 @@ def parse(argv: list[str]) -> Namespace:
         parser.error("nothing to score: give --ckpt RUN, --videos DIR, or --methods NAME=DIR")
     if args.ckpt and len(given) > 1:
         parser.error(f"--ckpt makes clips and --{given[1]} scores those that are there; run them one after the other")
-    for flag in ("name", "steps", "give", "prompts", "dtype", "offload", "trust"):
+    for flag in ("name", "steps", "task", "give", "prompts", "dtype", "offload", "trust"):
         if getattr(args, flag) and not args.ckpt:
             parser.error(f"--{flag} is for the clips that --ckpt makes")
     if args.reference and not args.reference.is_dir():
@@ -311,11 +312,12 @@ def generate(args: Namespace, rows: list[Row], folder: Path) -> None:
     from ccl.generation import Pipeline
     from ccl.generation.generate import generate_files
 
-    how = {"dtype": args.dtype or "float32", "offload": args.offload, "trust": args.trust}
-    pipe = Pipeline.load(args.ckpt, device=device_of(args.device), **how)
+    model = {"dtype": args.dtype or "float32", "offload": args.offload, "trust": args.trust}
+    pipe = Pipeline.load(args.ckpt, device=device_of(args.device), **model)
     with bar("generating") as progress:
         try:
-            generate_files(pipe, rows, folder, steps=args.steps, seed=args.seed, progress=progress)
+            how = {"steps": args.steps, "task": args.task, "seed": args.seed}
+            generate_files(pipe, rows, folder, **how, progress=progress)
         except ValueError as error:
             text = str(error)
             if "was made with another" not in text:

@@ -60,8 +60,14 @@ class Guidance(ABC):
         return vars(type(self)).get("name") or type(self).__name__
 
     def record(self) -> dict[str, Any]:
-        """What the rule is, in plain values: clips whose records say the same were guided the same."""
-        return {"rule": type(self).__name__, **{name: self._plain(name, value) for name, value in vars(self).items()}}
+        """What the rule is, in plain values: clips whose records say the same were guided the same.
+
+        A rule of the user's own is called as it is found again, by its module too: `mine.Rule`.
+        """
+        rule = type(self)
+        own = "" if rule.__module__.split(".")[0] == "ccl" else f"{rule.__module__}."
+        kept = {name: self._plain(name, value) for name, value in vars(self).items()}
+        return {"rule": f"{own}{rule.__name__}", **kept}
 
     def _plain(self, name: str, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | float | str):

@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types bench media gate faults faults-smoke
+.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types ablation ablation-dry bench media faults faults-smoke
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,5 +70,11 @@ bench: .venv/.installed ## ratios against peers, a few minutes
 media: .venv/.installed ## what is read of files of every kind, against ffmpeg; rewrites docs/media.md
 	$(BIN)/python benchmarks/media.py --write docs/media.md
 
-gate: .venv/.installed ## CCL against the gate, 3 seeds of 1,000 steps each, an hour; goes on where it was stopped
-	$(BIN)/python benchmarks/gate.py
+MATRIX ?= table2
+JOBS ?= 2
+ABLATE = $(BIN)/ccl ablate configs/ablation/$(MATRIX).yaml $(if $(SMOKE),--config configs/ablation/size/smoke.yaml)
+ablation: .venv/.installed ## do a matrix, or go on with it: make ablation MATRIX=guidance JOBS=4; SMOKE=1 at a tiny size
+	$(ABLATE) --jobs $(JOBS)
+
+ablation-dry: .venv/.installed ## its runs and rows, and what is left to do
+	$(ABLATE) --jobs $(JOBS) --dry

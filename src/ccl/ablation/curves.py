@@ -30,6 +30,7 @@ def draw(
     """
     if not any(len(curve.steps) for curve in curves.values()):
         return
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -59,7 +60,8 @@ def draw(
         axes[0][column].set_title(PANELS[key], fontsize=10)
         axes[-1][column].set_xlabel("step")
     for suffix in ("png", "svg"):
-        with replacing_path(folder / f"curves.{suffix}") as path:
+        # Names in an SVG are drawn at random without a salt.
+        with rc_context({"svg.hashsalt": "ccl"}), replacing_path(folder / f"curves.{suffix}") as path:
             figure.savefig(path, dpi=110, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
 
 

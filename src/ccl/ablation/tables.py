@@ -201,10 +201,11 @@ def notes(told: Told) -> dict[str, list[str]]:
 def lede(told: Told) -> str:
     """What the matrix is, and how much of it is there."""
     done = sum(map(len, told.finished.rows.values()))
-    every = len(told.matrix.rows) * len(told.finished.seeds)
+    seeds = len(told.finished.seeds)
+    every = len(told.matrix.rows) * seeds
     state = "" if done == every else f" Not finished: {done} of {every} rows at their seeds are there."
     return (
-        f"{len(told.matrix.rows)} rows, {len(told.matrix.runs)} runs, {len(told.finished.seeds)} seeds, "
+        f"{len(told.matrix.rows)} rows, {len(told.matrix.runs)} runs, {seeds} seed{'s' * (seeds > 1)}, "
         f"{len(told.finished.test)} clips a row and seed.{state}"
     )
 

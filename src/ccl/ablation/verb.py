@@ -20,17 +20,22 @@ HOME = Path("runs/ablation")
 
 def main(argv: list[str]) -> int:
     args = parse(argv)
-    from ccl.ablation.jobs import Laboratory
+    from ccl.ablation.jobs import Laboratory, first_process
     from ccl.ablation.reading import read
 
     matrix = read(args.matrix, args.config or ()).only(seeds=args.seeds, rows=args.rows)
     laboratory = Laboratory(matrix, args.out or HOME / matrix.name, args.device)
     quiet()
     laboratory.prepare()
+    if args.results:
+        write_results(laboratory)
+        return 0
     if args.task is not None:
         from ccl.ablation.launchers import slurm
 
-        return slurm.do(laboratory, args.task)
+        if (status := slurm.do(laboratory, args.task)) == 0 and first_process():
+            write_results(laboratory)
+        return status
     tell(laboratory, args)
     if args.dry:
         return 0
@@ -55,27 +60,31 @@ def launch(laboratory: Laboratory, args: Namespace) -> int:
         schedule = Schedule(laboratory.jobs, laboratory.done)
         if schedule.found:
             say(f"{len(schedule.found)} of {len(schedule.jobs)} are done already")
-        with display(laboratory) as show:
-            if args.ray is not None:
-                from ccl.ablation.launchers import ray
+        try:
+            with display(laboratory) as show:
+                if args.ray is not None:
+                    from ccl.ablation.launchers import ray
 
-                how = {"address": args.ray, "workers": args.jobs, "threads": args.threads}
-                ray.run(schedule, laboratory.do, **how, show=show)
-            else:
-                workers = args.jobs or 1
-                local.run(schedule, laboratory.do, workers=workers, threads=args.threads, logs=logs, show=show)
-            show(schedule)
-        write_results(laboratory)
+                    how = {"address": args.ray, "workers": args.jobs, "threads": args.threads}
+                    ray.run(schedule, laboratory.do, **how, show=show)
+                else:
+                    workers = args.jobs or 1
+                    local.run(schedule, laboratory.do, workers=workers, threads=args.threads, logs=logs, show=show)
+                show(schedule)
+        finally:  # also where a signal has ended it
+            write_results(laboratory)
     for line in failures(schedule, logs):
         sys.stderr.write(f"ccl: {line}\n")
     return 1 if schedule.failed else 0
 
 
 def write_results(laboratory: Laboratory) -> None:
-    """Tables, curves and the page of what is finished."""
+    """Tables, curves and the page of what is finished; of several that write them, one at a time."""
     from ccl.ablation import results
+    from ccl.files import LOCK, one_writer
 
-    results.write(laboratory.matrix, laboratory.folder)
+    with one_writer(laboratory.folder, wait=True, name=f"{LOCK}.results"):
+        results.write(laboratory.matrix, laboratory.folder)
     for name in ("table.md", "report.html"):
         if (path := laboratory.folder / name).is_file():
             say(path)
@@ -115,6 +124,9 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--seeds", type=SEED, nargs="+", help="these in place of the matrix's")
     parser.add_argument("--rows", type=text_of, nargs="+", metavar="ROW", help="these alone, and the runs they need")
     parser.add_argument("--dry", action="store_true", help="print runs, rows and cost, and do nothing")
+    parser.add_argument(
+        "--results", action="store_true", help="write tables, curves and the page of what is finished, and do nothing"
+    )
     parser.add_argument("-o", "--out", type=folder_to_write, help=f"folder of everything ({HOME}/NAME)")
     how = parser.add_argument_group("where it runs (here, one job at a time)")
     how.add_argument("-j", "--jobs", type=WORKERS, help="so many at a time (1; of a job array, all)")
@@ -123,13 +135,19 @@ def parse(argv: Sequence[str]) -> Namespace:
     where = how.add_mutually_exclusive_group()
     where.add_argument(
         "--slurm",
+        type=text_of,
         nargs="?",
         const="",
         metavar="OPTIONS",
         help="submit a job array, a task for each run and seed, with these options of sbatch; the folder is shared",
     )
     where.add_argument(
-        "--ray", nargs="?", const="", metavar="ADDRESS", help="on a Ray cluster (the [ray] extra), or a local one"
+        "--ray",
+        type=text_of,
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="on a Ray cluster (the [ray] extra), or a local one",
     )
     how.add_argument("--task", type=Whole(0), help="do one task of the job array; what its script calls")
     args = parser.parse(argv)

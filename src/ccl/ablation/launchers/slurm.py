@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccl.ablation.jobs import LOGS, Job, Laboratory, Stopped, first_process
+from ccl.ablation.jobs import LOGS, Job, Laboratory, Stopped
 from ccl.cli.errors import UsageError
-from ccl.files import LOCK, one_writer, write_whole
+from ccl.files import write_whole
 
 SCRIPT = "slurm.sh"
 GRACE = 600  # seconds before its end in which a task hears of it
@@ -100,9 +100,4 @@ def do(laboratory: Laboratory, number: int) -> int:
             laboratory.do(job)
         except Stopped as stopped:
             return stopped.status
-    if first_process():
-        from ccl.ablation import results
-
-        with one_writer(laboratory.folder, wait=True, name=f"{LOCK}.results"):
-            results.write(laboratory.matrix, laboratory.folder)
     return 0

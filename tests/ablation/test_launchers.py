@@ -13,9 +13,12 @@ from ccl.ablation.jobs import Job
 from ccl.ablation.launchers import local, slurm
 from ccl.ablation.launchers import ray as on_ray
 from ccl.ablation.launchers.schedule import ATTEMPTS, Schedule
+from ccl.ablation.verb import parse
 from ccl.cli.errors import UsageError
-from helpers import TESTS, ablating
+from helpers import ROOT, TESTS, ablating
 from helpers.ablating import Counted, jobs, matrix, toy
+
+TABLE2 = ROOT / "configs" / "ablation" / "table2.yaml"
 
 
 def left(work: Counted, some: list[Job]) -> dict[str, str]:
@@ -99,6 +102,14 @@ def test_a_job_array_has_a_task_for_each_run_and_seed_that_is_not_done(tmp_path:
     assert ended.returncode == 138
     assert (tmp_path / "ran").read_text().endswith("-m ccl ablate toy.yaml --threads 1 --task 2\n")
     assert (tmp_path / "queued").read_text() == "requeue 9\n"  # its time was over, its step is saved
+
+
+def test_the_cluster_flags_stand_alone_or_take_options() -> None:
+    given = parse([str(TABLE2), "--slurm"])
+    assert (given.slurm, given.ray) == ("", None)
+    assert parse([str(TABLE2), "--slurm=--partition=gpu --time=1:00"]).slurm == "--partition=gpu --time=1:00"
+    assert parse([str(TABLE2), "--ray", "-j", "4"]).ray == ""
+    assert parse([str(TABLE2), "--ray", "head:6379"]).ray == "head:6379"
 
 
 def test_without_sbatch_it_is_told_where_the_script_is(tmp_path: Path, monkeypatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccl.cli.errors import UsageError, is_file
-from ccl.cli.parser import SEED, WORKERS, Parser, Whole, folder_to_write, path_of, text_of
+from ccl.cli.parser import SEED, WORKERS, Parser, Whole, any_text, folder_to_write, path_of, text_of
 
 if TYPE_CHECKING:
     from ccl.ablation.jobs import Laboratory
@@ -112,7 +112,7 @@ def parse(argv: Sequence[str]) -> Namespace:
         "ccl ablate configs/ablation/table2.yaml --dry",
         "ccl ablate configs/ablation/table2.yaml --config configs/ablation/size/paper.yaml --dry",
         "ccl ablate configs/ablation/guidance.yaml --rows ucg2 text_cfg --seeds 0",
-        """ccl ablate configs/ablation/table2.yaml --slurm "--partition=gpu --gres=gpu:1 --time=12:00:00" """.rstrip(),
+        """ccl ablate configs/ablation/table2.yaml --slurm="--partition=gpu --gres=gpu:1 --time=12:00:00" """.rstrip(),
     )
     parser.add_argument("matrix", type=path_of, help="its YAML")
     parser.add_argument(
@@ -135,7 +135,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     where = how.add_mutually_exclusive_group()
     where.add_argument(
         "--slurm",
-        type=text_of,
+        type=any_text,
         nargs="?",
         const="",
         metavar="OPTIONS",
@@ -143,7 +143,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     )
     where.add_argument(
         "--ray",
-        type=text_of,
+        type=any_text,
         nargs="?",
         const="",
         metavar="ADDRESS",

@@ -7,6 +7,7 @@ would inherit the locks of its threads.
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import sys
@@ -45,6 +46,7 @@ def start(function: Callable[..., Any], *args: Any, log: Path | None = None, **e
 def _begin(environ: dict[str, str], log: Path | None, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     import torch
 
+    gc.freeze()  # what the server has imported
     os.setsid()
     os.environ.clear()
     os.environ.update(environ)

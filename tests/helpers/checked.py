@@ -1,0 +1,55 @@
+"""Shapes and types of what is called, checked once a call.
+
+jaxtyping's own way checks arguments before a call and after it once more, beside what came back, and binds them to
+their names. That took half of the time of making a clip, and of importing CCL. Here beartype checks both around the
+call itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, wraps
+from inspect import isgeneratorfunction
+from types import FunctionType, SimpleNamespace
+from typing import Any, get_args, get_type_hints
+
+from jaxtyping import AbstractArray, jaxtyped
+
+SHAPES = jaxtyped("context")  # within it an axis has one length; within another, its own
+
+
+def once(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
+    """In place of `jaxtyping.jaxtyped`, as the import hook calls it."""
+    if function is None:
+        return partial(once, typechecker=typechecker)
+    if not isinstance(function, FunctionType) or isgeneratorfunction(function):
+        return jaxtyped(function, typechecker=typechecker)
+    written, names = function.__annotations__, function.__globals__
+    function.__annotations__ = hints = {key: meant(annotation, names) for key, annotation in written.items()}
+    checked = typechecker(function)
+    function.__annotations__ = checked.__annotations__ = written
+    if not any(map(shaped, hints.values())):
+        return checked
+
+    @wraps(function)
+    def around(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        with SHAPES:
+            return checked(*args, **kwargs)
+
+    return around
+
+
+def shaped(hint: Any) -> bool:
+    """Whether shapes are part of it."""
+    if isinstance(hint, type) and issubclass(hint, AbstractArray):
+        return True
+    return any(map(shaped, hint if isinstance(hint, list) else get_args(hint)))
+
+
+def meant(annotation: Any, names: dict[str, Any]) -> Any:
+    """An annotation that is written as a string; Any, as to jaxtyping, where its names are for type checkers alone."""
+    try:
+        return get_type_hints(SimpleNamespace(__annotations__={"it": annotation}), names, include_extras=True)["it"]
+    except Exception:
+        return Any

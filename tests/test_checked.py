@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from beartype import beartype
-from beartype.roar import BeartypeCallHintParamViolation, BeartypeCallHintReturnViolation
-from jaxtyping import Float
+from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 from ccl.grid import Grid
@@ -38,34 +37,34 @@ def halves(x: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "k d"]]:
 def test_axes_of_one_call_agree_and_those_of_another_are_its_own() -> None:
     assert rows(torch.ones(2, 3), torch.ones(4, 3)).shape == (2, 4)
     assert rows(torch.ones(3, 2), torch.ones(5, 2)).shape == (3, 5)
-    with pytest.raises(BeartypeCallHintParamViolation, match="parameter y"):
+    with pytest.raises(TypeCheckError, match="parameter y"):
         rows(torch.ones(2, 3), torch.ones(4, 5))
-    with pytest.raises(BeartypeCallHintParamViolation, match="parameter x"):
+    with pytest.raises(TypeCheckError, match="parameter x"):
         rows(torch.ones(2, 3).long(), torch.ones(4, 3))
 
 
 def test_what_comes_back_is_checked_against_what_went_in() -> None:
-    with pytest.raises(BeartypeCallHintReturnViolation):
+    with pytest.raises(TypeCheckError, match="return"):
         rows(torch.ones(3, 2), torch.ones(1, 2))  # turned round, within a call whose own axes are right
 
 
 def test_types_are_checked_without_shapes_and_names_for_type_checkers_are_not() -> None:
     assert named(2) == "2" and named(2, "two") == "two"
-    with pytest.raises(BeartypeCallHintParamViolation):
+    with pytest.raises(TypeCheckError):
         named("2")
-    with pytest.raises(BeartypeCallHintReturnViolation):
+    with pytest.raises(TypeCheckError, match="return"):
         named(2, 2)
 
 
 def test_a_generator_is_checked_where_it_begins() -> None:
     assert [len(half) for half in halves(torch.ones(5, 3))] == [3, 2]
-    with pytest.raises(Exception, match="parameter"):
+    with pytest.raises(TypeCheckError, match="parameter"):
         next(halves(torch.ones(5)))
 
 
 def test_all_of_the_package_is_checked() -> None:
     q = torch.ones(1, 2, 3, 4)
-    with pytest.raises(BeartypeCallHintParamViolation):
+    with pytest.raises(TypeCheckError):
         attention(q, torch.ones(1, 2, 3, 5), q)
-    with pytest.raises(Exception, match="frames"):  # of a dataclass
+    with pytest.raises(TypeCheckError, match="frames"):  # of a dataclass
         Grid(frames="nine")

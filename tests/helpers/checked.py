@@ -13,20 +13,22 @@ from inspect import isgeneratorfunction
 from types import FunctionType, SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
-from jaxtyping import AbstractArray, jaxtyped
+from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 
+CHECKED = beartype(conf=BeartypeConf(violation_type=TypeCheckError))  # which is a TypeError, as jaxtyping raises it
 SHAPES = jaxtyped("context")  # within it an axis has one length; within another, its own
 
 
 def once(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
-    """In place of `jaxtyping.jaxtyped`, as the import hook calls it."""
+    """In place of `jaxtyping.jaxtyped`, as the import hook calls it; what is no plain function is left to that."""
     if function is None:
         return partial(once, typechecker=typechecker)
     if not isinstance(function, FunctionType) or isgeneratorfunction(function):
         return jaxtyped(function, typechecker=typechecker)
     written, names = function.__annotations__, function.__globals__
     function.__annotations__ = hints = {key: meant(annotation, names) for key, annotation in written.items()}
-    checked = typechecker(function)
+    checked = CHECKED(function)
     function.__annotations__ = checked.__annotations__ = written
     if not any(map(shaped, hints.values())):
         return checked

@@ -97,6 +97,8 @@ def tell(laboratory: Laboratory, args: Namespace) -> None:
 
     matrix = laboratory.matrix
     say(f"{matrix.name}: {matrix.about}; seeds {', '.join(map(str, matrix.seeds))}; {laboratory.folder}")
+    if not args.dry and all(map(laboratory.done, laboratory.jobs)):
+        return  # half a minute of counting for nothing
     with bar("Planning") as told:
         lines = list(budget(laboratory, args.threads, told).lines(args.jobs or 1))
     say("\n".join(lines))

@@ -51,7 +51,8 @@ checkpoint: .venv/.installed ## train the model that ships with the package, hou
 STREAMS := $(BIN)/ccl fit --config configs/joint.yaml --ckpt_path last
 streams: .venv/.installed ## train the audio and the video stream each alone on the world, hours; goes on where it was stopped
 	$(STREAMS) --config configs/world/audio.yaml && $(STREAMS) --config configs/world/video.yaml
-	$(BIN)/ccl export runs/world-audio -o src/ccl/checkpoints/streams/audio
+	$(STREAMS) --config configs/world/audio.yaml --config configs/world/audio_more.yaml
+	$(BIN)/ccl export runs/world-audio-more -o src/ccl/checkpoints/streams/audio
 	$(BIN)/ccl export runs/world-video -o src/ccl/checkpoints/streams/video
 
 CKPT ?=

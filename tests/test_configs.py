@@ -234,7 +234,7 @@ def test_what_is_asked_for_at_the_top_reaches_the_callbacks() -> None:
         return tuple(config[f"trainer.callbacks.{name}"] for name in names)
 
     prompts = yaml.safe_load((CONFIGS / "joint.yaml").read_text())["preview_prompts"]
-    assert asked() == (250, 500, prompts) and len(prompts) == 2
+    assert asked() == (100, 200, prompts) and len(prompts) == 2
     assert asked("--checkpoint_every", "7", "--preview_every=9", "--preview_prompts", "a bell: loud") == (
         *(7, 9),
         ["a bell: loud"],
@@ -247,10 +247,17 @@ def test_what_is_asked_for_at_the_top_reaches_the_callbacks() -> None:
         resolve([*without, "--preview_every", "3"])
 
 
-def test_own_shards_train_the_embedded_default_as_the_world_does() -> None:
-    world, own = flat(resolved("joint.yaml")), flat(resolved("joint.yaml", "data/shards.yaml"))
-    same = ("data.init_args.batch_size", "model.optimizer.lr", "trainer.max_steps", "trainer.accumulate_grad_batches")
-    assert all(own[key] == world[key] for key in same)
+def test_stage_2_begins_from_the_streams_that_ship_and_own_clips_from_nothing() -> None:
+    world, own = resolved("joint.yaml"), resolved("joint.yaml", "data/shards.yaml", "trainer/scratch.yaml")
+    rates = world["model"]["optimizer"]
+    assert rates["lr_cross"] == pytest.approx(10 * rates["lr"])  # the paper's ratio
+    assert world["model"]["freeze"] == "text" and missing(world) == ""
+    assert own["model"]["pretrained"] is None and own["model"]["freeze"] is None
+    assert own["data"]["init_args"]["batch_size"] == world["data"]["init_args"]["batch_size"]
+    for stream, *files in (("video", "world/video.yaml"), ("audio", "world/audio.yaml", "world/audio_more.yaml")):
+        alone = resolved("joint.yaml", *files)["model"]
+        given, kept = (model["net"]["init_args"] for model in (alone, world["model"]))
+        assert given[stream] == kept[stream] and alone["text"] == world["model"]["text"]
     lora = ("joint.yaml", "model/wan1_3b.yaml", "data/shards.yaml", "trainer/lora.yaml")
     assert global_batch(*lora) == 16 and resolved(*lora)["data"]["init_args"]["batch_size"] == 1
 

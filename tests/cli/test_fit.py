@@ -23,6 +23,8 @@ model:
       layers: 1
       head_dim: 32
   optimizer: {schedule: constant}
+  pretrained: null
+  freeze: null
 data:
   init_args: {root: ROOT/world, clips: 8, batch_size: 2, makers: 0}
 trainer:

@@ -99,6 +99,8 @@ model:
       layers: 1
       interaction: fusion.yaml
   optimizer: {schedule: constant}
+  pretrained: null
+  freeze: null
 data: {init_args: {clips: 2, makers: 0, batch_size: 1}}
 trainer:
   max_steps: 2

@@ -115,6 +115,8 @@ codec:
   video: {class_path: helpers.tiny_encoders.MeanVideo}
   audio: {class_path: helpers.tiny_encoders.MeanAudio}
 model:
+  pretrained: null
+  freeze: null
   net:
     init_args:
       video: {width: 64, ffn: 64, channels: 4}

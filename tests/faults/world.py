@@ -26,6 +26,8 @@ model:
     init_args: {{video: {{width: 48, ffn: 64}}, audio: {{width: 24, ffn: 32}}, layers: 1, head_dim: 12, text_dim: 16}}
   text: {{init_args: {{dim: 16, length: 16, layers: 1, heads: 2, buckets: 64}}}}
   optimizer: {{schedule: constant}}
+  pretrained: null
+  freeze: null
 data:
   class_path: ccl.data.ShardData
   init_args: {{shards: latents, val_shards: null, batch_size: 2, num_workers: 0, seed: 0, shuffle: 4}}

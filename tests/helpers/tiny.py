@@ -17,6 +17,8 @@ SMALL = """\
 model:
   net: {init_args: {video: {width: 64, ffn: 64}, audio: {width: 32, ffn: 32}, layers: 1}}
   optimizer: {schedule: constant}
+  pretrained: null
+  freeze: null
 trainer:
   max_steps: 1
   callbacks:

@@ -292,6 +292,7 @@ TINY = """\
 model:
   net: {init_args: {video: {width: 64, ffn: 64}, audio: {width: 32, ffn: 32}, layers: 3}}
   optimizer: {schedule: constant, warmup_steps: 1}
+  pretrained: null
 data: {init_args: {root: WORLD, clips: 2, batch_size: 2, makers: 0}}
 sampling: {steps: 2}
 trainer:

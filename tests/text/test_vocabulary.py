@@ -155,6 +155,14 @@ def test_a_model_that_began_from_anothers_weights_knows_its_words_too(tmp_path):
     assert begin(run, ["a"], start=last) == ["a", "gong"]
 
 
+def test_a_frozen_text_encoder_knows_no_new_words_and_says_so(tmp_path):
+    one = model(tmp_path / "one", words=["a", "bell"])
+    frozen = EmbeddedText(dim=16, length=8, heads=2, buckets=8).requires_grad_(False)
+    assert begin(tmp_path / "run", ["a bell"], frozen, pretrained={"text": str(one), "video": None}) == ["a", "bell"]
+    with pytest.warns(UserWarning, match="has not learned the word 'gong', and its text encoder is frozen: --model"):
+        assert begin(tmp_path / "run", ["a gong"], frozen, pretrained=str(one)) == ["a", "bell"]
+
+
 def test_a_run_is_prompted_with_its_words_known_and_exports_them(tmp_path):
     folder = run_folder(tmp_path, tiny_state()).parents[1]
     (folder / FILE).write_text("a\nman\n")

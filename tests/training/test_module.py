@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -356,6 +357,21 @@ def test_what_ships_is_found_by_its_name_wherever_the_package_lies() -> None:
     assert find.installed("ccl/other") == Path("ccl/other") and find.installed("a/ccl/checkpoints") == Path(
         "a/ccl/checkpoints"
     )
+
+
+def test_what_no_source_has_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = make_module(seed=9)
+    other.configure_model()
+    save_file(other.state_dict(), tmp_path / "model.safetensors")
+    make_module(pretrained={"video": str(tmp_path), "audio": str(tmp_path), "text": None}).configure_model()
+    said = capsys.readouterr().out
+    assert re.search(
+        r"of the video stream and the text encoder loaded\n.* audio stream and the text encoder loaded", said
+    )
+    assert re.findall(r"new, as initialised: .*", said) == [
+        f"new, as initialised: {sum(1 for name, _ in other.net.named_parameters() if '.interaction.' in name)} "
+        f"(interaction {sum(1 for name, _ in other.net.named_parameters() if '.interaction.' in name)})"
+    ]
 
 
 @pytest.mark.parametrize("kept", [("video", "audio"), ("audio",)])

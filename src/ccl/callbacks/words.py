@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ccl.storage.source import find_source
 from ccl.text.embedded import EmbeddedText
-from ccl.text.vocabulary import gather, write_words
+from ccl.text.vocabulary import gather, unknown, write_words
 
 
 class Words(Callback):
-    """Writes words.txt as a training begins whose text encoder learns with it.
+    """Writes words.txt as a training begins: the words of its captions, which its text encoder learns.
 
     A model that began from another's weights knows that one's words, too; where those, or the captions, are not known,
-    there is no list.
+    there is no list. One whose text encoder is frozen knows no others, and is warned where its captions have some.
 
     Args:
         folder: of the run.
@@ -34,11 +35,15 @@ class Words(Callback):
             return  # it goes on with the same captions
         prompts = getattr(getattr(trainer, "datamodule", None), "prompts", None)
         before: list[list[str] | None] = [known_to(source) for source in sources(pl_module.pretrained, start)]
-        known = [words for words in before if words is not None]
-        if prompts is None or len(known) < len(before):
+        known = {word for words in before for word in words or ()}
+        if not any(parameter.requires_grad for parameter in pl_module.text.parameters()):
+            write_words(self.folder, sorted(known) if known else None)
+            if known and prompts is not None and (note := unknown(prompts(), known)):
+                rank_zero_warn(f"{note}, and its text encoder is frozen: --model.freeze null trains it")
+        elif prompts is None or None in before:
             write_words(self.folder, None)
         else:
-            write_words(self.folder, gather(prompts(), {word for words in known for word in words}))
+            write_words(self.folder, gather(prompts(), known))
 
 
 def sources(pretrained: str | Mapping[Any, str | None] | None, start: Path | None) -> Iterator[str | Path]:

@@ -148,7 +148,9 @@ def ours_by_theirs(
 
 
 def part_of(key: str) -> str:
-    """Whose a parameter of ours is: a stream's, or the interaction's."""
+    """Whose a parameter of ours is: a stream's, the text encoder's, or the interaction's."""
+    if key.startswith("text."):
+        return "text"
     return next((stream for stream in STREAMS if belongs(key, stream)), "interaction")
 
 

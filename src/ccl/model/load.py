@@ -79,6 +79,7 @@ class LoadReport:
     def __str__(self) -> str:
         whose = [f"{' and the '.join(self.streams)} stream"] if self.streams else []
         whose += ["interaction"] if any(part_of(name) == "interaction" for name in self.loaded) else []
+        whose += ["text encoder"] if any(part_of(name) == "text" for name in self.loaded) else []
         lines = [f"{self.source}: {len(self.loaded)} tensors of the {' and the '.join(whose)} loaded"]
         for what, names in (
             ("new, as initialised", self.new),

@@ -38,7 +38,7 @@ from ccl.text.base import TextEncoder, check_width
 from ccl.training.draws import Draws, draw, placed
 from ccl.training.fsdp import WholeDraws, gathered, shard
 from ccl.training.optimizer import OptimizerConfig
-from ccl.training.start import PARTS, Part, copy_values, load_pretrained
+from ccl.training.start import PARTS, Part, begin, copy_values
 from ccl.types import AV, STREAMS, Batch
 from ccl.weights.fill import check_shapes, shapes_of
 
@@ -200,16 +200,12 @@ class JointDiffusion(LightningModule):
                 torch.manual_seed(seed_of("weights", "lora", self.seed))
                 initialise_adapters(net)
         if self.pretrained is not None:
-            sources = self.pretrained if isinstance(self.pretrained, dict) else {None: self.pretrained}
-            for part, source in sources.items():
-                if source is None:  # an overlay has taken it back
-                    continue
-                try:
-                    report = load_pretrained(net, text, source, part)
-                except ValueError as error:
-                    raise TrainingError(f"model.pretrained: {error}") from error
-                if report is not None and self.global_rank == 0:
-                    sys.stdout.write(f"{report}\n")
+            try:
+                reports = begin(net, text, self.pretrained)
+            except ValueError as error:
+                raise TrainingError(f"model.pretrained: {error}") from error
+            if self.global_rank == 0:
+                sys.stdout.write("".join(f"{report}\n" for report in reports))
         if self.ema is not None:
             for name, average in self.ema.items():
                 copy_values(getattr(self, name), average)

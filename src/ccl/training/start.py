@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,7 +27,26 @@ Part = Literal["video", "audio", "text"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
-def load_pretrained(net: DualStreamTransformer, text: TextEncoder, source: str, part: Part | None) -> LoadReport | None:
+def begin(
+    net: DualStreamTransformer, text: TextEncoder, pretrained: str | Mapping[Part, str | None]
+) -> list[LoadReport]:
+    """Weights of all sources of a training, in their places; the last report tells what none of them has.
+
+    Args:
+        net: to fill, sharded or not.
+        text: its text encoder.
+        pretrained: a source, or one for each part; None is none.
+
+    Raises:
+        ValueError: naming the source, and what does not fit.
+    """
+    sources: dict[Any, str | None] = {None: pretrained} if isinstance(pretrained, str) else {**pretrained}
+    reports = [load_pretrained(net, text, source, part) for part, source in sources.items() if source is not None]
+    new = [name for name in (reports[0].new if reports else ()) if all(name in report.new for report in reports)]
+    return [replace(report, new=tuple(new) if report is reports[-1] else ()) for report in reports]
+
+
+def load_pretrained(net: DualStreamTransformer, text: TextEncoder, source: str, part: Part | None) -> LoadReport:
     """Weights of a source into one stream, the text encoder, or whatever it has.
 
     Args:
@@ -42,31 +62,35 @@ def load_pretrained(net: DualStreamTransformer, text: TextEncoder, source: str, 
     def place(parameter: Tensor, whole: Tensor) -> None:
         parameter.copy_(spread(whole.to(parameter.dtype), parameter))
 
+    own = tuple(f"text.{name}" for name, _ in text.named_parameters())
     state = None
     try:
         state = own_weights(installed(source))
         if state is None:
             if part == "text":
                 raise ValueError(f"{source} is no model with a text encoder of its own")
-            return load_wan(net, source, part or "video", place=place)
+            report = load_wan(net, source, part or "video", place=place)
+            return replace(report, new=(*report.new, *own))
         words = {k[5:]: v for k, v in state.items() if k.startswith("text.")}
         if part == "text":
             fill(text, words, source)
-            return None
+            return LoadReport(source, (), own, tuple(name for name, _ in net.named_parameters()))
         weights = {k[4:]: v for k, v in state.items() if k.startswith("net.")}
         if part is None:
             report = load_parts(net, weights, source)
         else:
             report = load_stream(net, stream_state(weights, part), part, source=source, place=place)
-        if words:
-            fill(text, words, source)
-        elif any(True for _ in text.parameters()):
-            report = replace(report, new=(*report.new, *(f"text.{name}" for name, _ in text.named_parameters())))
-        return report
+        if not words:
+            return replace(report, new=(*report.new, *own))
+        fill(text, words, source)
+        return replace(report, loaded=(*report.loaded, *own))
     except (ValueError, SafetensorError) as error:
         alone = " ".join(f"--model.pretrained.{name} {source}" for name in STREAMS)
         other = state is not None and part is None and ".interaction." in str(error)
         how = f" (its interaction is another; `{alone}` takes its streams without it)" if other else ""
+        if str(source).startswith("ccl/checkpoints"):
+            how = "; the streams that ship are of joint.yaml's sizes: others begin from nothing, with "
+            how += "--config configs/trainer/scratch.yaml"
         raise ValueError(f"{error}{how}") from error
 
 

@@ -43,11 +43,17 @@ def test_a_rule_of_another_kind_keeps_the_contract(rule) -> None:
 
 @every_shipped_rule
 def test_strengths_of_one_are_the_conditional_alone_where_a_rule_says_so(rule):
-    rule = rule.at(0.5) if isinstance(rule, Interval) else rule  # of two, the one that guides there
+    told, rule = rule.conditional_at_one, rule.at(0.5) if isinstance(rule, Interval) else rule  # the one that guides
     ones = {name: Scale(1.0, 1.0) for name, value in vars(rule).items() if isinstance(value, Scale)}
     for route in ROUTES[:1] + ROUTES[2:]:
         conditional = {Pass(POSITIVE, View(route)): AV(1.0, 1.0)}
-        assert (type(rule)(**ones).passes(route, 0.5) == conditional) == rule.conditional_at_one
+        assert (type(rule)(**ones).passes(route, 0.5) == conditional) == told
+
+
+@every_shipped_rule
+def test_a_rule_for_a_while_is_the_conditional_at_strengths_of_one_where_both_of_its_rules_are(rule):
+    for either in (Interval(rule), Interval(NoGuidance(), rule)):
+        assert either.conditional_at_one == rule.conditional_at_one
 
 
 @every_rule

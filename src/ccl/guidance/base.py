@@ -18,11 +18,9 @@ class Guidance(ABC):
 
     Attributes:
         name: what the command line calls it; "" where strengths alone do not make it.
-        conditional_at_one: whether strengths of 1 in both streams leave the conditional prediction alone.
     """
 
     name: ClassVar[str] = ""
-    conditional_at_one: ClassVar[bool] = True
 
     @abstractmethod
     def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
@@ -53,6 +51,11 @@ class Guidance(ABC):
             return None if x[i] is None else sum(weights[one][i] * each[i].float() for one, each in v.items())
 
         return AV(summed(0), summed(1))
+
+    @property
+    def conditional_at_one(self) -> bool:
+        """Whether strengths of 1 in both streams leave the conditional prediction alone."""
+        return True
 
     @property
     def called(self) -> str:

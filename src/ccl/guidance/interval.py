@@ -32,6 +32,10 @@ class Interval(Guidance):
         arguments.number("high", high, low, 1)
         self.inside, self.outside, self.low, self.high = inside, outside, low, high
 
+    @property
+    def conditional_at_one(self) -> bool:
+        return self.inside.conditional_at_one and self.outside.conditional_at_one
+
     def at(self, t: float) -> Guidance:
         """The rule that holds at a time."""
         return self.inside if self.low <= t <= self.high else self.outside

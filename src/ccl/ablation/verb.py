@@ -71,8 +71,10 @@ def launch(laboratory: Laboratory, args: Namespace) -> int:
                     workers = args.jobs or 1
                     local.run(schedule, laboratory.do, workers=workers, threads=args.threads, logs=logs, show=show)
                 show(schedule)
-        finally:  # also where a signal has ended it
+        except KeyboardInterrupt:
             write_results(laboratory)
+            raise
+        write_results(laboratory)
     for line in failures(schedule, logs):
         sys.stderr.write(f"ccl: {line}\n")
     return 1 if schedule.failed else 0

@@ -30,3 +30,8 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, which have more time than usual: one of them at the end would keep one process busy alone."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)

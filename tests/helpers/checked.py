@@ -8,6 +8,7 @@ call itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from functools import partial, wraps
 from inspect import isgeneratorfunction
 from types import FunctionType, SimpleNamespace
@@ -21,9 +22,13 @@ SHAPES = jaxtyped("context")  # within it an axis has one length; within another
 
 
 def once(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
-    """In place of `jaxtyping.jaxtyped`, as the import hook calls it; what is no plain function is left to that."""
+    """In place of `jaxtyping.jaxtyped`, as the import hook calls it; generators are left to that."""
     if function is None:
         return partial(once, typechecker=typechecker)
+    if isinstance(function, type):
+        if is_dataclass(function) and "__init__" in vars(function):
+            function.__init__ = once(function.__init__, typechecker=typechecker)
+        return function
     if not isinstance(function, FunctionType) or isgeneratorfunction(function):
         return jaxtyped(function, typechecker=typechecker)
     written, names = function.__annotations__, function.__globals__

@@ -148,6 +148,14 @@ def test_given_sound_is_held_at_the_time_it_was_trained_at(monkeypatch: pytest.M
     assert noise.std() == pytest.approx(1, abs=0.1) and torch.equal(times[0][0].audio, times[1][0].audio)
 
 
+def test_what_was_given_at_a_range_of_times_is_held_at_the_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny_pipeline()
+    pipe.tasks = {"a2v": Task(1.0, (Term(A2V.route, {"audio": Given("all", time=(0.0, 1.0))}),))}
+    _, times = views(pipe, monkeypatch)
+    pipe.generate([Row("a", PROMPTS[0], audio=SOUND, seed=3)], steps=2, guidance="none")
+    assert len(times) == 2 and not any(at.audio.any() for _, at in times)
+
+
 def test_the_tasks_of_a_run_travel_in_the_model_folder(tmp_path: Path) -> None:
     checkpoint = run_folder(tmp_path, tiny_state())
     file = checkpoint.parents[1] / "config.yaml"

@@ -11,7 +11,8 @@ from helpers.forked import call
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 # Graphs of training and of sampling together. AV-Link stands in the first half: four blocks, as a second block with it
-# makes one graph more than the first, and a third none.
+# makes one graph more than the first, and a third none: the first block's tokens are a view of the patch embedding, and
+# once blocks of two kinds have made sizes dynamic, a graph holds for tokens alone that are a view of a like one.
 @pytest.mark.parametrize(("kind", "few", "expected"), [("cca", 2, 2), ("some blocks", 4, 5)])
 def test_few_blocks_and_forty_are_the_same_graphs(kind: str, few: int, expected: int) -> None:
     for layers in (few, 40):

@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from scipy.stats import kstest
 
+from ccl.cli.parts import build
 from ccl.flow import LogitNormal
-from ccl.tasks import PAPER_TASKS, Given, Term
+from ccl.tasks import PAPER_TASKS, Given, Task, Term
 from ccl.training.draws import Draws, draw, placed
 from ccl.types import AV, OPEN, Route
+from helpers import ROOT
 from helpers.fakes import GRID, make_batch
 
 SIZE = 40
@@ -38,6 +42,18 @@ def test_of_a_range_of_times_each_clip_has_its_own(drawn: Draws, z: AV[Any]) -> 
     time, _ = placed(drawn, Term(OPEN, {"audio": Given("all", time=(0.1, 0.3))}), z, GRID)
     torch.testing.assert_close(time.audio, 0.1 + 0.2 * drawn.where)
     assert time.audio.min() < 0.15 and time.audio.max() > 0.25
+
+
+@pytest.mark.parametrize(("task", "given"), [("v2a", "video"), ("a2v", "audio")])
+def test_av_links_given_stream_has_a_uniform_time_where_its_tasks_say_so(
+    task: str, given: str, drawn: Draws, z: AV[Any]
+) -> None:
+    tasks = yaml.safe_load((ROOT / "configs/tasks/avlink.yaml").read_text())
+    tasks[task]["terms"][0]["given"][given]["time"] = [0.0, 1.0]
+    time, _ = placed(drawn, build(dict[str, Task], tasks, "tasks")[task].terms[0], z, GRID)
+    own, other = (time.video, time.audio) if given == "video" else (time.audio, time.video)
+    assert kstest(own.numpy(), "uniform").pvalue > 0.05 and len(own.unique()) == SIZE
+    assert torch.equal(other, drawn.time.audio if given == "video" else drawn.time.video)  # as with a fixed one
 
 
 @pytest.mark.parametrize("prob", [1.0, 0.5])

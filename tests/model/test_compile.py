@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from helpers.compiled import graphs
+from helpers.compiled import graphs, passes
 from helpers.forked import call
 
 
@@ -17,3 +18,14 @@ from helpers.forked import call
 def test_few_blocks_and_forty_are_the_same_graphs(kind: str, few: int, expected: int) -> None:
     for layers in (few, 40):
         assert call(graphs, layers, kind) == (expected, {}), layers
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_blocks_give_what_they_give_as_they_are_where_a_pass_skips() -> None:
+    eager, compiled, count = call(passes, 3, "cca")
+    assert 0 < count <= 3
+    for one, other in zip(compiled, eager, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+        whole, alone, skips = other
+        assert abs(whole - skips).max() > 0.1 and abs(alone - skips).max() > 0.1

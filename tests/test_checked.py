@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from beartype import beartype
-from jaxtyping import Float, TypeCheckError
+from jaxtyping import Float, TypeCheckError, config
 from torch import Tensor
 
 from ccl.grid import Grid
@@ -54,6 +54,14 @@ def test_types_are_checked_without_shapes_and_names_for_type_checkers_are_not() 
         named("2")
     with pytest.raises(TypeCheckError, match="return"):
         named(2, 2)
+
+
+def test_it_is_turned_off_as_jaxtypings_own_check_is() -> None:
+    config.update("jaxtyping_disable", True)
+    try:
+        assert named("2") == "2" and rows(torch.ones(2, 3).long(), torch.ones(4, 3).long()).shape == (2, 4)
+    finally:
+        config.update("jaxtyping_disable", False)
 
 
 def test_a_generator_is_checked_where_it_begins() -> None:

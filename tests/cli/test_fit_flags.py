@@ -155,7 +155,8 @@ def test_a_group_of_keys_that_is_null_is_told_with_file_and_line(
     (tmp_path / "list.yaml").write_text("trainer: [[]]\n")
     flag = ["--trainer.max_steps", "2"]  # which makes a group of it again
     assert cli.main([verb, "--config", joint, "--config", str(tmp_path / "list.yaml"), *flag]) == 2
-    assert f"trainer in {tmp_path / 'list.yaml'}, line 1 is no group of keys; " in capsys.readouterr().err
+    said = f"trainer in {tmp_path / 'list.yaml'}, line 1 is [[]]; leave it out, or give it keys"
+    assert said in capsys.readouterr().err
 
 
 def test_a_callback_that_stands_twice_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

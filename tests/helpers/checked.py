@@ -2,12 +2,13 @@
 
 jaxtyping's own way checks arguments before a call and after it once more, beside what came back, and binds them to
 their names. That took half of the time of making a clip, and of importing CCL. Here beartype checks both around the
-call itself.
+call itself. `jaxtyping.config.jaxtyping_disable` turns it off, for tests of what a user sees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import is_dataclass
 from functools import partial, wraps
 from inspect import isgeneratorfunction
@@ -15,7 +16,7 @@ from types import FunctionType, SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 from beartype import BeartypeConf, beartype
-from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
+from jaxtyping import AbstractArray, TypeCheckError, config, jaxtyped
 
 CHECKED = beartype(conf=BeartypeConf(violation_type=TypeCheckError))  # which is a TypeError, as jaxtyping raises it
 SHAPES = jaxtyped("context")  # within it an axis has one length; within another, its own
@@ -35,16 +36,17 @@ def once(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
     function.__annotations__ = hints = {key: meant(annotation, names) for key, annotation in written.items()}
     checked = CHECKED(function)
     function.__annotations__ = checked.__annotations__ = written
-    if not any(map(shaped, hints.values())):
-        return checked
+    around = SHAPES if any(map(shaped, hints.values())) else nullcontext()
 
     @wraps(function)
-    def around(*args: Any, **kwargs: Any) -> Any:
+    def unless_off(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        with SHAPES:
+        if config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        with around:
             return checked(*args, **kwargs)
 
-    return around
+    return unless_off
 
 
 def shaped(hint: Any) -> bool:

@@ -558,7 +558,7 @@ def test_a_stream_that_there_is_not_has_no_weights_to_start_from() -> None:
     from helpers.fakes import make_module
 
     # The module's own sentence, or that of the types, which are checked first in tests.
-    with pytest.raises((ValueError, TypeError), match=r"model\.pretrained has vidoe|'pretrained': {'vidoe': 'x'}"):
+    with pytest.raises((ValueError, TypeError), match=r"model\.pretrained has vidoe|pretrained={'vidoe': 'x'}"):
         make_module(pretrained={"vidoe": "x"})
 
 

@@ -37,7 +37,7 @@ OVERLAYS = sorted(
 # Leaves of the paper's stack that are the embedded default's own value, and are meant to be. Whatever else survives
 # from joint.yaml into the stack is an override that was forgotten.
 SHARED = {
-    "runs_dir", "seed_everything", "ckpt_path", "checkpoint_every", "preview_every",
+    "runs_dir", "seed_everything", "ckpt_path", "checkpoint_every", "preview_every", "task_per",
     "grid.sample_rate", "grid.latent_rate", "grid.stride_time", "grid.stride_space", "grid.patch",  # MMAudio, Wan
     "grid.audio_latents",
     "codec.video.init_args.channels",  # 16, as in Wan's VAE
@@ -240,6 +240,7 @@ def test_what_is_asked_for_at_the_top_reaches_the_callbacks() -> None:
         ["a bell: loud"],
     )
     assert asked("--preview_prompts", '["a", "b"]')[2] == ["a", "b"]
+    assert flat(resolve([*joint, "--task_per", "sample"]))["trainer.callbacks.TaskRouter.init_args.per"] == "sample"
     assert asked("--config", str(CONFIGS / "data" / "shards.yaml"))[2] is None  # captions of the shards
     without = [*joint, "--config", str(CONFIGS / "trainer" / "checkpoint.yaml")]
     assert resolve(without)["preview_prompts"] == prompts

@@ -1,8 +1,8 @@
 """Training tasks as data: who sees whom, what is given, at which time, and what counts (CCL Sec. 4.2 and 4.4, Eq. 7).
 
-A step draws one task. A task is a term, or several terms of one forward that see the same draws (Harmony's synergy of
-joint and driven). The paper's five tasks are four rows: t/i2v and t2a share a step, in which both routes are closed, so
-that the streams train side by side and do not see each other.
+A step draws one task, or one for each of its clips. A task is a term, or several terms of one forward that see the
+same draws (Harmony's synergy of joint and driven). The paper's five tasks are four rows: t/i2v and t2a share a step, in
+which both routes are closed, so that the streams train side by side and do not see each other.
 """
 
 from __future__ import annotations
@@ -178,17 +178,24 @@ def check(tasks: Mapping[str, Task]) -> None:
 
 @runtime_checkable
 class Router(Protocol):
-    """What decides which task a step trains: a callback, as `ccl.callbacks.TaskRouter`."""
+    """What decides which task each clip of a step trains: a callback, as `ccl.callbacks.TaskRouter`."""
 
-    def route(self, tasks: Mapping[str, Task], *, seed: int, step: int) -> str:
-        """The name of the step's task, the same on every process and after a resume."""
+    def route(self, tasks: Mapping[str, Task], *, seed: int, step: int, place: int) -> str:
+        """The name of a clip's task, the same whichever process has the clip, and after a resume.
+
+        Args:
+            tasks: by name, of which one is drawn.
+            seed: of the training.
+            step: of the optimizer.
+            place: of the clip in the step's global batch: all clips of all processes, accumulated batches included.
+        """
         ...
 
 
-def draw(tasks: Mapping[str, Task], seed: int, step: int) -> str:
-    """The task of a step: a pure function of (seed, step), so equal on all ranks and after a resume."""
+def draw(tasks: Mapping[str, Task], seed: int, step: int, *place: int) -> str:
+    """A task: a pure function of (seed, step), so equal on all ranks and after a resume; or of (seed, step, place)."""
     total = sum(task.prob for task in tasks.values())
-    u = seed_of("task", seed, step) / 2**63 * total
+    u = seed_of("task", seed, step, *place) / 2**63 * total
     for name, task in tasks.items():
         u -= task.prob
         if u < 0:

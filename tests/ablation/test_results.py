@@ -16,7 +16,7 @@ import pytest
 from ccl.ablation import results, tables
 from ccl.ablation.claims import Claim, Test
 from ccl.ablation.curves import smooth
-from ccl.ablation.finished import gather
+from ccl.ablation.finished import curve_of, gather
 from ccl.ablation.matrix import Matrix, Row, Run
 from ccl.ablation.numbers import Numbers, numbers
 from ccl.ablation.tables import Told
@@ -186,6 +186,21 @@ def test_losses_are_compared_at_equal_steps_of_the_joint_task(tmp_path):
     logs = [(tmp_path / "runs" / f"gate-s{seed}" / "losses.jsonl").read_text().splitlines() for seed in range(3)]
     joint = [{row["step"] for row in map(json.loads, log) if row["task"] == "joint"} for log in logs]
     assert d.clips == len(set.union(*joint)) and joint[0] != joint[1]
+
+
+def test_of_steps_that_mix_tasks_the_joint_tasks_own_losses_are_compared(tmp_path):
+    write_matrix(tmp_path, three(), steady, steps=3, loss=lambda run, seed, step: 1.0)
+    log = tmp_path / "runs" / "gate-s0" / "losses.jsonl"
+    joint = {"joint/loss": 3.0, "joint/video": 1.0, "joint/audio": 2.0}
+    rows = [
+        {"batch": 0, "step": 1, "task": "mixed", "loss": 9.0, **joint, "a2v/loss": 12.0, "a2v/video": 12.0},
+        {"batch": 1, "step": 2, "task": "mixed", "loss": 9.0, "single/loss": 6.0, "a2v/loss": 12.0},
+        {"batch": 2, "step": 3, "task": "joint", "loss": 5.0, "video": 2.0, "audio": 3.0},
+    ]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curve = curve_of("gate", 0, tmp_path)
+    assert curve.steps.tolist() == [1, 3] and curve.last == 3
+    assert {name: x.tolist() for name, x in curve.losses.items()} == {"loss": [3, 5], "video": [1, 2], "audio": [2, 3]}
 
 
 def test_a_moving_average_forgets_its_beginning():

@@ -1,4 +1,4 @@
-"""The step's task depends on the seed and the step alone."""
+"""A step's task depends on the seed and the step alone, a clip's on its place as well."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from helpers.fakes import FakeData, fit, make_batch, make_module
 
 def routed(steps: range, *, seed: int = 0) -> list[str]:
     router = TaskRouter()
-    names = [router.route(PAPER_TASKS, seed=seed, step=step) for step in steps]
+    names = [router.route(PAPER_TASKS, seed=seed, step=step, place=0) for step in steps]
     module = SimpleNamespace(log_dict=lambda *_, **__: None)
     for name in names:
-        router.on_train_batch_end(None, module, {"task": name}, make_batch(0, range(1)), 0)
+        router.on_train_batch_end(None, module, {"shares": {name: 1.0}}, make_batch(0, range(1)), 0)
     assert router.counts == Counter(names)
     return names
 
@@ -37,9 +37,9 @@ def test_batches_of_one_step_share_their_task(tmp_path: Path) -> None:
     asked: list[int] = []
 
     class Asked(TaskRouter):
-        def route(self, tasks: Any, *, seed: int, step: int) -> str:
+        def route(self, tasks: Any, *, seed: int, step: int, place: int) -> str:
             asked.append(step)
-            return super().route(tasks, seed=seed, step=step)
+            return super().route(tasks, seed=seed, step=step, place=place)
 
     fit(module, FakeData(1), tmp_path, callbacks=[Asked()], max_steps=2, accumulate_grad_batches=3)
     assert asked == [0, 0, 0, 1, 1, 1]
@@ -51,9 +51,24 @@ def test_tasks_come_as_often_as_their_rows_say() -> None:
         assert counts[name] / 4000 == pytest.approx(task.prob, abs=0.03)
 
 
+def test_tasks_of_clips_come_as_often() -> None:
+    router = TaskRouter(per="sample")
+    places = [(step, place) for step in range(250) for place in range(16)]
+    counts = Counter(router.route(PAPER_TASKS, seed=0, step=step, place=place) for step, place in places)
+    for name, task in PAPER_TASKS.items():
+        assert counts[name] / 4000 == pytest.approx(task.prob, abs=0.03)
+
+
 def test_the_first_tasks_of_seed_zero_are_what_they_were() -> None:
     # Golden: a change here breaks the resume of every run that is under way.
     assert routed(range(8)) == ["v2a", "joint", "joint", "single", "joint", "joint", "a2v", "a2v"]
+
+
+def test_the_first_clips_of_seed_zero_have_the_tasks_that_they_had() -> None:
+    # Golden, as above.
+    router = TaskRouter(per="sample")
+    names = [router.route(PAPER_TASKS, seed=0, step=0, place=place) for place in range(8)]
+    assert names == ["joint", "joint", "joint", "a2v", "v2a", "joint", "a2v", "joint"]
 
 
 def test_counts_outlive_a_resume() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning import Callback, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -55,6 +55,7 @@ def train(
     ckpt_path: str | None = None,
     preview: bool = False,
     lora: bool = False,
+    per: Literal["batch", "sample"] = "batch",
 ) -> None:
     """One run; the last losses go to its losses.jsonl."""
     config = {**model_config(interaction, layers), "workers": workers, "seed_everything": 0}
@@ -62,7 +63,7 @@ def train(
     start = run.open(config, ckpt_path)
     sharded = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1)
     callbacks: list[Callback] = [
-        TaskRouter(),
+        TaskRouter(per),
         EMA(0.9),
         Monitor(),
         Throughput(),

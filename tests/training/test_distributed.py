@@ -26,16 +26,21 @@ def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_pa
     # a task leaves a parameter unused.
     alone: list[dict[str, Any]] = []
     together: list[dict[str, Any]] = []
-    for kind in ("cca", "gate"):
-        common = {"interaction": kind, "steps": 8, "save": 100}
+    kinds = {"cca": {"steps": 8}, "gate": {"steps": 8}, "cca, a task a clip": {"steps": 3, "per": "sample"}}
+    for kind, more in kinds.items():
+        common = {"interaction": kind.partition(",")[0], "save": 100, **more}
         alone.append(common | {"folder": str(tmp_path / kind), "size": 4})
         together.append(common | {"folder": str(tmp_path / f"{kind}-ddp"), "size": 2, "ranks": 2, "strategy": "ddp"})
-    fsdp = {"folder": str(tmp_path / "cca-fsdp"), "interaction": "cca", "size": 2, "ranks": 2, "strategy": "fsdp"}
-    train_all(tmp_path, alone, together, [common | fsdp | {"preview": True}])
+    fsdp = {"size": 2, "ranks": 2, "strategy": "fsdp"}
+    sharded = [{**alone[2], "folder": f"{alone[2]['folder']}-fsdp", **fsdp}]
+    sharded.append({**alone[0], "folder": f"{alone[0]['folder']}-fsdp", **fsdp, "preview": True})
+    train_all(tmp_path, alone, together, sharded)
     assert {row["task"] for row in losses(tmp_path / "cca")} == {"single", "a2v", "v2a", "joint"}
-    for kind in ("cca", "gate"):
+    for kind in kinds:
         assert_same_losses(tmp_path / f"{kind}-ddp", tmp_path / kind)
-    assert_same_losses(tmp_path / "cca-fsdp", tmp_path / "cca")
+    assert {row["task"] for row in losses(tmp_path / "cca, a task a clip")} == {"mixed"}
+    for kind in ("cca", "cca, a task a clip"):
+        assert_same_losses(tmp_path / f"{kind}-fsdp", tmp_path / kind)
     assert (tmp_path / "cca-fsdp/previews/step_000008/0.mp4").is_file()  # sampled from gathered weights
 
 

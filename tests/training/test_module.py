@@ -24,7 +24,8 @@ from ccl.model import Output
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text import EmbeddedText
 from ccl.training.draws import placed
-from ccl.training.module import JointDiffusion, TrainingError, loss_by_clip
+from ccl.training.losses import loss_by_clip
+from ccl.training.module import JointDiffusion, TrainingError
 from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, Batch
 from ccl.weights import find

@@ -12,7 +12,7 @@ import torch
 from helpers.fakes import make_shards
 from helpers.trainings import differences, losses, train_all
 
-VARIANTS = {"no workers": {}, "two workers": {"workers": 2, "accumulate": 2, "size": 2, "steps": 6}}
+VARIANTS = {"no workers": {}, "two workers": {"workers": 2, "accumulate": 2, "size": 2, "steps": 6, "per": "sample"}}
 
 
 def started_from(run: Path) -> list[str | None]:

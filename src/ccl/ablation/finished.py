@@ -191,7 +191,7 @@ def curve_of(run: str, seed: int, folder: Path) -> Curve | None:
         return None
     with reading(path, "the losses of a run"):
         lines = list(whole_lines(path.read_text(encoding="utf-8")))
-        joint = [line for line in lines if line.get("task", JOINT) == JOINT] or lines
+        joint = [one for line in lines if (one := of_joint(line))] or lines
         by_step: dict[int, list[dict[str, float]]] = {}
         for line in joint:
             by_step.setdefault(int(line["step"]), []).append(line)
@@ -200,6 +200,15 @@ def curve_of(run: str, seed: int, folder: Path) -> Curve | None:
         # Batches that are accumulated share a step.
         losses = {key: np.array([np.mean([x[key] for x in by_step[step]]) for step in steps]) for key in names}
         return Curve(run, seed, steps, losses, max(int(line["step"]) for line in lines)) if lines else None
+
+
+def of_joint(line: dict[str, Any]) -> dict[str, Any] | None:
+    """The joint task's losses in a line, under the names that they have where a step trains it alone; None where it
+    trains others."""
+    if line.get("task", JOINT) == JOINT:
+        return line
+    own = {key.removeprefix(f"{JOINT}/"): x for key, x in line.items() if key.startswith(f"{JOINT}/")}
+    return {"step": line["step"], **own} if "loss" in own else None
 
 
 def whole_lines(text: str) -> Iterator[dict[str, Any]]:

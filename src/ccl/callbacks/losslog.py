@@ -19,6 +19,8 @@ from ccl.types import Batch
 class LossLog(Callback):
     """Appends a line a batch to `losses.jsonl` in the run folder: batch, step, task and the losses that count.
 
+    Where the clips of a batch train several tasks, its task is "mixed", and each loss says its own.
+
     A resume drops the lines from its checkpoint on, and the last one where a kill has left it half-written. Who goes
     back while later checkpoints stay leaves their log beside this one, named after its number of batches and its sum:
     who then goes on from one of those has its lines again, found by the sum in the checkpoint.

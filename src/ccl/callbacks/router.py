@@ -1,9 +1,9 @@
-"""The task of each step, from a hash of (seed, step): the same on every rank and after a resume (CCL Sec. 4.4)."""
+"""The task of each step or clip, from a hash: the same on every rank and after a resume (CCL Sec. 4.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from lightning import Callback
 
@@ -12,21 +12,25 @@ from ccl.types import Batch
 
 
 class TaskRouter(Callback):
-    """Decides which task a step trains, and logs how often each was drawn.
+    """Decides which task each clip of a step trains, and logs how often each was drawn.
 
-    One task a step: batches that are accumulated into one optimizer step share it.
+    Args:
+        per: "batch": one task a step, from (seed, step); batches that are accumulated into one optimizer step share it.
+            "sample": one a clip, from (seed, step, its place among all clips of the step). In expectation the loss is
+            the same, and a step has less of a draw in it; blocks that are compiled are so for each mix of tasks anew.
     """
 
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
+    def __init__(self, per: Literal["batch", "sample"] = "batch") -> None:
+        self.per = per
+        self.counts: dict[str, float] = {}
 
-    def route(self, tasks: Mapping[str, Task], *, seed: int, step: int) -> str:
-        """The step's task; `training_step` asks for it."""
-        return draw(tasks, seed, step)
+    def route(self, tasks: Mapping[str, Task], *, seed: int, step: int, place: int) -> str:
+        """The task of the clip at a place; `training_step` asks for it."""
+        return draw(tasks, seed, step) if self.per == "batch" else draw(tasks, seed, step, place)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        name = outputs["task"]
-        self.counts[name] = self.counts.get(name, 0) + 1
+        for name, share in outputs["shares"].items():
+            self.counts[name] = self.counts.get(name, 0) + share
         pl_module.log_dict({f"tasks/{name}": float(n) for name, n in self.counts.items()}, batch_size=len(batch.id))
 
     def state_dict(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from contextlib import chdir, contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import yaml
 from lightning import LightningDataModule, Trainer
@@ -55,6 +55,7 @@ CALLBACKS = {
     "checkpoint_every": ("SaveCheckpoint", "every"),
     "preview_every": ("Preview", "every"),
     "preview_prompts": ("Preview", "prompts"),
+    "task_per": ("TaskRouter", "per"),
 }
 GROUPS = ("trainer", "data", "model", "grid", "codec", "sampling")  # of keys
 # Groups whose keys all have a value, given or not.
@@ -119,6 +120,12 @@ class FitCLI(LightningCLI):
             default=None,
             help="what previews show; null is as trainer.callbacks say, and where they do not, captions of the data",
         )
+        parser.add_argument(
+            "--task_per",
+            type=Literal["batch", "sample"] | None,
+            default=None,
+            help="whether a task is drawn for each step or for each of its clips; null is as trainer.callbacks say",
+        )
         parser.add_class_arguments(Grid, "grid")
         parser.add_class_arguments(Codec, "codec", sub_configs=True)
         # Not for training: what a model that is exported from the run is sampled with.
@@ -180,7 +187,8 @@ class FitCLI(LightningCLI):
                 continue
             found = [callback for callback in callbacks if callback["class_path"].rpartition(".")[2] == name]
             for callback in found:
-                callback["init_args"][argument] = [value] if isinstance(value, str) else value
+                one = argument == "prompts" and isinstance(value, str)
+                callback["init_args"][argument] = [value] if one else value
             # An overlay may have taken the callback out; who asks for it in so many words is told.
             if not found and any(word.partition("=")[0] == f"--{key}" for word in self.argv):
                 raise UsageError(f"--{key} asks for a {name}, and trainer.callbacks hold none")

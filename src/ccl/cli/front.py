@@ -25,6 +25,7 @@ OPTIONS = {
     "--checkpoint_every": ("STEPS", "save one so often (as trainer.callbacks say)"),
     "--preview_every": ("STEPS", "make previews so often (as trainer.callbacks say)"),
     "--preview_prompts": ("PROMPTS", "what previews show (captions of the data)"),
+    "--task_per": ("batch|sample", "draw a task for each step, or for each of its clips (as trainer.callbacks say)"),
     "--print_config": ("", "print what files and flags add up to, and train nothing"),
 }
 KEYS = {

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 
 Tree = TypeVar("Tree")
 Key = TypeVar("Key")
@@ -55,6 +55,13 @@ def _chosen(tree: Any, which: Sequence[int], of: int) -> Any:
 def repeated(tree: Tree, count: int) -> Tree:
     """Every tensor of a tree `count` times over, one copy a chunk."""
     return tree if count == 1 else tree_map_only(Tensor, lambda x: torch.cat([x] * count), tree)
+
+
+def joined(trees: Sequence[Tree]) -> Tree:
+    """Trees of the same shape, the rows of each behind those of the one before."""
+    if len(trees) == 1:
+        return trees[0]
+    return tree_map(lambda *xs: torch.cat(xs) if isinstance(xs[0], Tensor) else xs[0], *trees)
 
 
 def put(x: Tensor, new: Tensor, which: Sequence[int], of: int) -> Tensor:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -29,34 +29,23 @@ from ccl.image.first import show
 from ccl.model.adapter import Freeze, LoRA, freeze, initialise_adapters
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
-from ccl.nn.chunks import repeated
+from ccl.nn.chunks import chosen, joined
 from ccl.rng import seed_of
 from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.storage.sharded_checkpoint import sharded_shapes
-from ccl.tasks import PAPER_TASKS, Router, Task, check, names_of
+from ccl.tasks import PAPER_TASKS, Router, Task, check
 from ccl.text.base import TextEncoder, check_width
 from ccl.training.draws import Draws, draw, placed
 from ccl.training.fsdp import WholeDraws, gathered, shard
+from ccl.training.losses import MIXED, Losses, aligned, by_key, loss_by_clip
 from ccl.training.optimizer import OptimizerConfig
 from ccl.training.start import PARTS, Part, begin, copy_values
-from ccl.types import AV, STREAMS, Batch
+from ccl.types import AV, Batch
 from ccl.weights.fill import check_shapes, shapes_of
 
 
 class TrainingError(ValueError):
     """Training cannot go on; the message is one sentence that names the step, the task and the clips."""
-
-
-class Losses(NamedTuple):
-    """Of one batch, before they are weighed.
-
-    Args:
-        terms: flow-matching loss of each clip in each stream, (B,), for each term of the task.
-        added: what the interactions ask to lower, (B,) by name, the mean over terms.
-    """
-
-    terms: tuple[AV[Any], ...]
-    added: dict[str, Tensor]
 
 
 class JointDiffusion(LightningModule):
@@ -67,7 +56,7 @@ class JointDiffusion(LightningModule):
         text: makes the text encoder, which trains with the network as far as its parameters ask for gradients.
         codec: media to latents; never trained here, and not part of a checkpoint.
         grid: shape of a clip.
-        tasks: what steps train, of which a callback draws one for each; None is the paper's five tasks.
+        tasks: what steps train, of which a callback draws one for each step or clip; None is the paper's five tasks.
         time: where training times come from; None is a logit-normal (paper silent, decision 15).
         optimizer: rates and schedule.
         text_dropout: share of clips whose prompt is dropped in both streams together: the encoded empty prompt.
@@ -250,17 +239,27 @@ class JointDiffusion(LightningModule):
     # Learning
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        # Keyed on batches, not on global_step: a checkpoint within an accumulation would repeat the draw.
-        step = self.batches // self.trainer.accumulate_grad_batches
-        name = self.router.route(self.tasks, seed=self.seed, step=step)
-        if name not in self.tasks:
-            raise TrainingError(f"the router asks for the task {name!r}; there are {', '.join(self.tasks)}")
-        found = self.losses(batch, self.tasks[name], index=self.batches, rank=self.global_rank)
-        means = Losses(tuple(x.map(torch.mean) for x in found.terms), {k: x.mean() for k, x in found.added.items()})
-        loss = self.weighed(means, self.tasks[name])
-        report = self._report(batch, name, found, means, loss)
+        size = len(batch.id)
+        rows = self._routed(size)
+        parts = [(self.tasks[name], own) for name, own in rows.items()]
+        losses = self.losses_by_task(batch, parts, index=self.batches, rank=self.global_rank)
+        found = dict(zip(rows, losses, strict=True))
+        # The mean over clips of what each one's task counts.
+        loss = sum(len(rows[n]) / size * self.weighed(one.mean(), self.tasks[n]) for n, one in found.items())
+        told = self._report(batch, rows, found, torch.as_tensor(loss))
         self.batches += 1
-        return {"loss": loss, "task": name, "report": report}
+        return {"loss": loss, **told}
+
+    def _routed(self, size: int) -> dict[str, list[int]]:
+        """The rows of this process's batch that train each task, in the order of the tasks."""
+        # Keyed on batches, not on global_step: a checkpoint within an accumulation would repeat the draw.
+        step, before = divmod(self.batches, self.trainer.accumulate_grad_batches)
+        first = (before * self.trainer.world_size + self.global_rank) * size
+        places = range(first, first + size)
+        names = [self.router.route(self.tasks, seed=self.seed, step=step, place=place) for place in places]
+        if unknown := [name for name in names if name not in self.tasks]:
+            raise TrainingError(f"the router asks for the task {unknown[0]!r}; there are {', '.join(self.tasks)}")
+        return {name: [row for row in range(size) if names[row] == name] for name in self.tasks if name in names}
 
     def weighed(self, losses: Losses, task: Task) -> Tensor:
         """Eq. 7: the sum over terms and streams, each multiplied by its weight, and what the interactions ask for.
@@ -275,11 +274,20 @@ class JointDiffusion(LightningModule):
         return torch.as_tensor(sum([*terms, *added]))
 
     def losses(self, batch: Batch, task: Task, *, index: int, rank: int = 0) -> Losses:
-        """Losses of each clip, (B,), in one forward of all the task's terms.
+        """Losses of each clip, (B,), where all train one task; the arguments are those of `losses_by_task`."""
+        (found,) = self.losses_by_task(batch, [(task, range(len(batch.id)))], index=index, rank=rank)
+        return found
+
+    def losses_by_task(
+        self, batch: Batch, parts: Sequence[tuple[Task, Sequence[int]]], *, index: int, rank: int = 0
+    ) -> list[Losses]:
+        """Losses of the clips that train each task, in one forward of all the tasks' terms.
+
+        One whatever is drawn: under FSDP2 all processes gather parameters together, and under DDP none is unused.
 
         Args:
             batch: media or latents, and prompts.
-            task: of this step.
+            parts: tasks, and the rows of the batch that train each, ascending.
             index: of the batch since training began.
             rank: of this process; clip r of rank k draws what clip k B + r of one process would.
         """
@@ -291,27 +299,39 @@ class JointDiffusion(LightningModule):
         extras = dict(batch.extras)
         if shown := "image" in net.needs and z.video is not None:
             extras["image"] = self.show(batch)
-        times, counted = zip(*(placed(chance, term, z, grid, shown=shown) for term in task.terms), strict=True)
-        x_t = joined([AV.zip(flow.interpolate, z, chance.noise, t) for t in times])
-        size = len(task.terms)
+        terms = [(term, rows) for task, rows in parts for term in task.terms]
+        taken: list[Any] = []
+        for term, rows in terms:
+            t, c = placed(chance, term, z, grid, shown=shown)
+            taken.append(chosen((z, chance.noise, t, c, states, extras), rows, len(batch.id)))
+        x, noise, times, counted, texts, more = zip(*taken, strict=True)
+        chunk = math.gcd(*(len(rows) for _, rows in terms))  # chunks of a forward are equal
         v_hat, added = net(
-            x_t,
+            joined([AV.zip(flow.interpolate, *of) for of in zip(x, noise, times, strict=True)]),
             joined([aligned(t, times) for t in times]),
-            repeated(states, size),
+            joined(texts),
             grid=grid,
-            view=[term.view for term in task.terms],
-            extras=repeated(extras, size),
+            view=[term.view for term, rows in terms for _ in range(len(rows) // chunk)],
+            extras=joined(more),
         )
-        v = AV.zip(flow.velocity, z, chance.noise)
-        parts = [v_hat.map(lambda x, i=i: x.chunk(size)[i]) for i in range(size)]
-        terms = tuple(AV.zip(loss_by_clip, part, v, c) for part, c in zip(parts, counted, strict=True))
-        return Losses(terms, {name: x.unflatten(0, (size, -1)).mean(0) for name, x in added.items()})
+        sizes = [len(rows) for _, rows in terms]
+        by_term = [v_hat.map(lambda x, i=i: x.split(sizes)[i]) for i in range(len(sizes))]
+        v = [AV.zip(flow.velocity, *of) for of in zip(x, noise, strict=True)]
+        each = iter([AV.zip(loss_by_clip, *of) for of in zip(by_term, v, counted, strict=True)])
+        rest = {name: iter(x.split([len(rows) * len(task.terms) for task, rows in parts])) for name, x in added.items()}
+        return [
+            Losses(
+                tuple(next(each) for _ in task.terms),
+                {name: next(xs).unflatten(0, (len(task.terms), -1)).mean(0) for name, xs in rest.items()},
+            )
+            for task, _ in parts
+        ]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The losses of every task, with the same draws each time."""
         for name, task in self.tasks.items():
-            found = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank)
-            values = by_key(name, task, Losses(tuple(x.map(torch.mean) for x in found.terms), {}))
+            found = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank).mean()
+            values = by_key(name, task, found._replace(added={}))
             self.log_dict({f"val_{key}": x for key, x in values.items()}, batch_size=len(batch.id), sync_dist=True)
 
     @torch.no_grad()
@@ -354,24 +374,48 @@ class JointDiffusion(LightningModule):
             device=self.device,
         )  # fmt: skip
 
-    def _report(self, batch: Batch, name: str, rows: Losses, means: Losses, loss: Tensor) -> dict[str, float]:
-        """Mean over processes of the losses that count; logged, and checked to be finite."""
-        task = self.tasks[name]
-        present = by_key(name, task, means)
-        values = torch.stack([loss, *present.values()]).detach().float()
-        values = self.trainer.strategy.reduce(values, reduce_op="mean")
-        report = dict(zip(("loss", *present), values.tolist(), strict=True))
-        if not math.isfinite(report["loss"]):
-            finite = torch.isfinite(self.weighed(rows, task)).tolist()
-            bad = [clip for clip, fine in zip(batch.id, finite, strict=True) if not fine]
+    @torch.no_grad()
+    def _report(
+        self, batch: Batch, rows: dict[str, list[int]], found: dict[str, Losses], loss: Tensor
+    ) -> dict[str, Any]:
+        """What is told of a step, over the clips of all processes: logged, and checked to be finite.
+
+        Returns:
+            `task`, its name or MIXED; `shares` of the clips, by task; and the `report`, mean losses that count. Where
+            tasks are mixed, each loss says its task, and each task has a loss of its own.
+        """
+        own = [len(rows.get(name, ())) / len(batch.id) for name in self.tasks]
+        some = next(iter(found.values()))
+        keys: list[tuple[str, str]] = []
+        values = [loss]
+        # Of all tasks, as other processes may have drawn others.
+        for part, (name, task) in zip(own, self.tasks.items(), strict=True):
+            means = found[name].mean() if name in found else some.none_of(task)
+            named = {f"loss/{name}/loss": self.weighed(means, task)} | by_key(name, task, means)
+            keys += [(name, key) for key in named]
+            values += [part * x for x in named.values()]
+        sent = torch.stack([*values, *loss.new_tensor(own)]).float()
+        total, *sums = self.trainer.strategy.reduce(sent, reduce_op="mean").tolist()
+        shares = {name: x for name, x in zip(self.tasks, sums[len(keys) :], strict=True) if x}
+        report = {key: x / shares[name] for (name, key), x in zip(keys, sums, strict=False) if name in shares}
+        said = MIXED if len(shares) > 1 else next(iter(shares))
+        report.pop(f"loss/{said}/loss", None)  # which is the step's
+        if not math.isfinite(total):
+            bad = [
+                batch.id[row]
+                for name, one in found.items()
+                for row, fine in zip(rows[name], self.weighed(one, self.tasks[name]).isfinite().tolist(), strict=True)
+                if not fine
+            ]
             raise TrainingError(
-                f"the loss is {report['loss']} at step {self.trainer.global_step}, batch {self.batches}, task {name}, "
-                f"from {'clips ' + ', '.join(bad) if bad else 'clips of another process'}; nothing was updated in this "
-                "step, and earlier checkpoints are as they were"
+                f"the loss is {total} at step {self.trainer.global_step}, batch {self.batches}, task "
+                f"{' and '.join(shares)}, from {'clips ' + ', '.join(bad) if bad else 'clips of another process'}; "
+                "nothing was updated in this step, and earlier checkpoints are as they were"
             )
-        self.log("loss", report["loss"], prog_bar=True, batch_size=len(batch.id))
-        self.log_dict({key: x for key, x in report.items() if key != "loss"}, batch_size=len(batch.id))
-        return {key.removeprefix("loss/").removeprefix(f"{name}/"): x for key, x in report.items()}
+        self.log("loss", total, prog_bar=True, batch_size=len(batch.id))
+        self.log_dict(report, batch_size=len(batch.id))
+        short = {key.removeprefix("loss/").removeprefix(f"{said}/"): x for key, x in report.items()}
+        return {"task": said, "shares": shares, "report": {"loss": total} | short}
 
     # Saving
 
@@ -433,34 +477,3 @@ class JointDiffusion(LightningModule):
 def counted(groups: list[tuple[str, int]]) -> str:
     """Groups of parameters and how many are in each, in words."""
     return ", ".join(f"{number} {name}" for name, number in groups)
-
-
-def by_key(name: str, task: Task, losses: Losses) -> dict[str, Tensor]:
-    """Those losses of a task that count, as they are logged: loss/TERM/STREAM, and loss/TASK/NAME of what is added."""
-    streams = {
-        f"loss/{one}/{stream}": x
-        for one, term, pair in zip(names_of(name, task), task.terms, losses.terms, strict=True)
-        for stream, x, weight in zip(STREAMS, pair, term.weights, strict=True)
-        if x is not None and weight
-    }
-    return streams | {f"loss/{name}/{key}": x for key, x in losses.added.items()}
-
-
-def joined(terms: Sequence[AV[Any]]) -> AV[Any]:
-    """Chunks of a batch, one behind another."""
-    return terms[0] if len(terms) == 1 else AV.zip(lambda *xs: torch.cat(xs), *terms)
-
-
-def aligned(t: AV[Any], others: Sequence[AV[Any]]) -> AV[Any]:
-    """Times (B,) as (B, T) where those of another term are."""
-
-    def one(own: Tensor, *all: Tensor) -> Tensor:
-        frames = max(x.shape[1] if x.ndim == 2 else 0 for x in all)
-        return own[:, None].expand(-1, frames) if frames and own.ndim == 1 else own
-
-    return AV.zip(one, t, *others)
-
-
-def loss_by_clip(v_hat: Tensor, v: Tensor, counted: Tensor) -> Tensor:
-    """flow.loss of each clip, (B,): every clip weighs the same, however many of its frames are given."""
-    return torch.stack([flow.loss(*(x[None] for x in row)) for row in zip(v_hat, v, counted, strict=True)])

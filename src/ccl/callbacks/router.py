@@ -17,7 +17,7 @@ class TaskRouter(Callback):
     Args:
         per: "batch": one task a step, from (seed, step); batches that are accumulated into one optimizer step share it.
             "sample": one a clip, from (seed, step, its place among all clips of the step). In expectation the loss is
-            the same, and a step has less of a draw in it; blocks that are compiled are so for each mix of tasks anew.
+            the same, and depends less on one draw. Not with `model.compile`: each mix of tasks is compiled anew.
     """
 
     def __init__(self, per: Literal["batch", "sample"] = "batch") -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import cv2
@@ -77,22 +77,22 @@ def turns(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, li
 # What is measured ----------------------------------------------------------------------------------------------------
 
 
-def cases(precision: str = "fp32") -> Cases:
+def cases(precision: Literal["fp32", "bf16"] = "fp32") -> Cases:
     """Each metric by the name of its line; detectors and the choice of who speaks have lines of their own."""
     return {
-        "sync": SyncNet(detector="yunet", precision=precision),  # type: ignore[arg-type]
+        "sync": SyncNet(detector="yunet", precision=precision),
         "sync-speaker": SyncNet(detector="yunet", active_speaker=True),
         "sync-s3fd": SyncNet(detector="s3fd"),
-        "wer": WER("tiny.en", precision=precision),  # type: ignore[arg-type]
-        "audiobox": AudioBox(precision=precision),  # type: ignore[arg-type]
-        "fvd": FVD(precision=precision),  # type: ignore[arg-type]
+        "wer": WER("tiny.en", precision=precision),
+        "audiobox": AudioBox(precision=precision),
+        "fvd": FVD(precision=precision),
         "dnsmos": DNSMOS(),
         "av_align": AVAlign(),
         "onset": Onset(),
         "mouth": Mouth(),
         "colours": Colours(),
-        "desync": DeSync(precision=precision),  # type: ignore[arg-type]
-        "ib": IBScore(precision=precision),  # type: ignore[arg-type]
+        "desync": DeSync(precision=precision),
+        "ib": IBScore(precision=precision),
     }
 
 

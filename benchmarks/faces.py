@@ -103,9 +103,9 @@ def count(found: Boxes, faces: Boxes, threshold: float) -> tuple[int, int]:
 
 def lasting(found: list[Boxes], threshold: float) -> str:
     """Pictures with a box, and face tracks that would be scored, were faces of 20 pixels large enough."""
-    listed = [[tuple(box) for score, *box in here.tolist() if score >= threshold] for here in found]
+    listed = [[(x, y, w, h) for score, x, y, w, h in here.tolist() if score >= threshold] for here in found]
     try:
-        tracks = len(accepted(listed, [(0, len(listed))], Settings(min_face=20)))  # type: ignore[arg-type]
+        tracks = len(accepted(listed, [(0, len(listed))], Settings(min_face=20)))
     except Unscorable:
         tracks = 0
     return f"{sum(map(bool, listed))} / {tracks}"

@@ -183,7 +183,7 @@ def timed(planned: Any, needs: Any, batch: int, threads: int, backward: bool) ->
                 given = extras(net, planned.grid, batch)
                 v = net(x, t, text, grid=planned.grid, view=[view], extras=given).velocity
                 if backward:
-                    sum(one.float().square().mean() for one in v if one is not None).backward()  # type: ignore[union-attr]
+                    torch.stack([one.float().square().mean() for one in v if one is not None]).sum().backward()
             seconds.append(time.perf_counter() - begun)
     finally:
         torch.set_num_threads(before)

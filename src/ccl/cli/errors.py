@@ -257,8 +257,9 @@ def explain(message: str, options: Iterable[str], files: Iterable[Path], argv: I
         return f"there is no key '{whole}'{place}{hint or others(siblings)}"
     value = re.match(r'Parser key "(?P<key>[^"]+)":\s*(?P<what>.*)', message, flags=re.S)
     if value:
-        names, what = re.fullmatch(r"((?:[a-z_]\w*: )*)(.*)", plain_words(value["what"])).groups()  # type: ignore[union-attr]
-        path = names.split(": ")[:-1]
+        said = plain_words(value["what"])
+        what = re.sub(r"^(?:[a-z_]\w*: )+", "", said)
+        path = said.removesuffix(what).split(": ")[:-1]
         key, place = locate(path[-1] if path else value["key"], files, argv)
         if not place:  # an inner parser's word, which the outermost places
             return f"{value['key']}: {': '.join([*path, what])}"

@@ -16,7 +16,6 @@ from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -37,7 +36,6 @@ from ccl.cli.errors import UsageError, explain, first_complaint, innermost_optio
 from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.cli.parser import folder_to_write
-from ccl.cli.trainer import NOT_ZERO, NUMBERS
 from ccl.cli.trainer import check as check_trainer
 from ccl.codecs.base import Codec
 from ccl.data.datamodule import check_numbers
@@ -58,8 +56,6 @@ CALLBACKS = {
     "task_per": ("TaskRouter", "per"),
 }
 GROUPS = ("trainer", "data", "model", "grid", "codec", "sampling")  # of keys
-# Groups whose keys all have a value, given or not.
-WHOLE = {"trainer": {*NUMBERS, *NOT_ZERO}, "grid": {field.name for field in fields(Grid)}}
 
 
 class FitParser(LightningArgumentParser):
@@ -148,16 +144,6 @@ class FitCLI(LightningCLI):
         config, data = self.config, self.config["data"]
         if said := no_keys(GROUPS, config_files(self.argv), self.argv):
             raise UsageError(said)
-        for key in GROUPS:
-            group = config[key]
-            if not hasattr(group, "as_dict"):
-                what = group or "null"
-            elif key in WHOLE and not WHOLE[key] <= group.as_dict().keys():  # a list, of which a flag has made a group
-                what = "no group of keys"
-            else:
-                continue
-            _, place = locate(key, config_files(self.argv), [])
-            raise UsageError(f"{key}{place} is {what}; leave it out, or give it keys")
         check_trainer(config["trainer"].as_dict())
         try:
             if config["seed_everything"] is not None and not isinstance(config["seed_everything"], bool):

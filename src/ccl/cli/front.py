@@ -69,7 +69,10 @@ def page() -> Parser:
         "ccl fit --config configs/joint.yaml --print_config",
     )
     for option, (value, what) in OPTIONS.items():
-        parser.add_argument(option, help=what, **({"metavar": value} if value else {"action": "store_true"}))  # type: ignore[arg-type]
+        if value:
+            parser.add_argument(option, help=what, metavar=value)
+        else:
+            parser.add_argument(option, help=what, action="store_true")
     parser.add_argument("--help_all", action="store_true", help="every option of every class; takes some seconds")
     keys = parser.add_argument_group("keys of the configs, as options (--print_config shows them all)")
     for option, what in KEYS.items():

@@ -93,7 +93,7 @@ def device_of(name: str | None) -> str | None:
         return name
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the second: a torch that has no CUDA in it
         raise UsageError(f"--device is {name}, which this machine or this torch does not have") from error
     return name
 

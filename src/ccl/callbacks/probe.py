@@ -1,4 +1,4 @@
-"""What the words are worth to a model while it learns: seconds, long before a word error rate can tell."""
+"""What words and descriptions are worth to a model while it learns: seconds, long before clips can tell."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from ccl import arguments
 from ccl.callbacks.preview import sampled_from
 from ccl.files import plain_name, reading, write_whole
 from ccl.inspection.clips import latents_of, unseen_of
-from ccl.inspection.words import TIME, Worth, needed, spoken_of, worth_of
-from ccl.types import AV, Batch
+from ccl.inspection.parts import WORDS, Part
+from ccl.inspection.words import TIME, Pairs, Worth, gathered, probed, worth_of
+from ccl.types import Batch
 
 
 class Probe(Callback):
-    """Logs by how much another clip's words raise the loss of the sound, every N optimizer steps and at the last one.
+    """Logs by how much another clip's words raise the loss of the sound, and another clip's description that of the
+    pictures, of the streams that there are, every N optimizer steps and at the last one.
 
     The average of the weights is probed where the EMA callback keeps one, on clips that are not trained on: those for
     validation, or else the world's test split. A line a step stands in the run folder, whose losses begin again where a
-    resume does; `val_words` is in TensorBoard. Nothing that training draws is touched.
+    resume does; `val_words` and `val_description` are in TensorBoard. Nothing that training draws is touched.
 
     Args:
         every: optimizer steps between probes.
-        clips: with spoken words in their prompts.
+        clips: with spoken words in their prompts, and so many with a description.
         time: of the noise, above 0 (clean) to 1.
         draws: of the noise, for each clip.
         seed: of the noise.
@@ -44,24 +46,23 @@ class Probe(Callback):
         self.every, self.clips, self.time, self.draws, self.seed = every, clips, time, draws, seed
         self.name = plain_name(name, "Probe")
         self._step = 0
-        self._pairs: list[tuple[Batch, AV[Any]]] = []
+        self._pairs: dict[Part, Pairs] = {}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Gather the clips, and drop the lines that the steps to come will write again."""
         if not trainer.is_global_zero:
             return
-        try:
-            streams = needed(pl_module.tasks, pl_module.net)
-        except ValueError as error:
-            rank_zero_warn(f"words are not probed: {error}")
-            return
-        data = trainer.datamodule
-        self._pairs = [
-            (batch, latents_of(batch, pl_module.codec, pl_module.grid, streams, pl_module.device))
-            for batch in spoken_of(unseen_of(data, self.clips), self.clips)
-        ]
+        needs, faults = probed(pl_module.tasks, pl_module.net)
+        self._pairs = {}
+        if needs:
+            self._pairs, unfit = gathered(
+                unseen_of(trainer.datamodule, self.clips), self.clips, needs,
+                lambda batch, streams: latents_of(batch, pl_module.codec, pl_module.grid, streams, pl_module.device),
+            )  # fmt: skip
+            faults |= {part: f"of the clips for validation, {fault}" for part, fault in unfit.items()}
+        for part, fault in faults.items():
+            rank_zero_warn(f"worth of {part} is not probed: {fault}")
         if not self._pairs:
-            rank_zero_warn("words are not probed: the data have no clips for validation in which somebody speaks")
             return
         path = Path(trainer.default_root_dir) / self.name
         if path.exists():
@@ -83,25 +84,32 @@ class Probe(Callback):
         if self._pairs:
             self.log_worth(trainer, self.look(trainer, pl_module, net, text), step)
 
-    def look(self, trainer: Any, pl_module: Any, net: Any, text: Any) -> Worth:
-        """What the words are worth now."""
+    def look(self, trainer: Any, pl_module: Any, net: Any, text: Any) -> dict[Part, Worth]:
+        """What each part is worth now."""
         modes = [(module, module.training) for module in (net, text)]
         settings: dict[str, Any] = {"time": self.time, "draws": self.draws, "seed": self.seed}
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             try:
                 net.eval(), text.eval()
-                return worth_of(net, text, self._pairs, pl_module.grid, **settings)
+                return {
+                    part: worth_of(net, text, clips, pl_module.grid, part, **settings)
+                    for part, clips in self._pairs.items()
+                }
             finally:
                 for module, training in modes:
                     module.train(training)
 
-    def log_worth(self, trainer: Any, worth: Worth, step: int) -> None:
+    def log_worth(self, trainer: Any, worths: dict[Part, Worth], step: int) -> None:
         """A line in the run folder, and figures for the loggers."""
-        low, high = worth.interval
-        values = {"worth": worth.worth, "low": low, "high": high, "loss": float(worth.right.mean())}
+        line: dict[str, float] = {"step": step}
+        for part, worth in worths.items():
+            low, high = worth.interval
+            values = {"worth": worth.worth, "low": low, "high": high, "loss": float(worth.right.mean())}
+            # The words' keys are plain: the file had them alone at first.
+            line |= values if part is WORDS else {f"{part.name}_{name}": value for name, value in values.items()}
+            for logger in trainer.loggers:  # where the losses of this step are, which Lightning counts from 0
+                logger.log_metrics({f"val_{part.name}/{name}": value for name, value in values.items()}, step - 1)
         path = Path(trainer.default_root_dir) / self.name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for logger in trainer.loggers:  # where the losses of this step are, which Lightning counts from 0
-            logger.log_metrics({f"val_words/{name}": value for name, value in values.items()}, step - 1)
+            file.write(json.dumps(line) + "\n")

@@ -46,13 +46,14 @@ def words(argv: list[str]) -> int:
     parser = Parser(
         "inspect words",
         "How much a model listens: by how much the loss of its sound rises when the sentence in its prompt's quotes is "
-        "another clip's, with a 95 % interval over clips. 0 is a model that does not.",
+        "another clip's, and the loss of its pictures when the description around the quotes is, with a 95 % interval "
+        "over clips. 0 is a model that does not.",
         "ccl inspect words --ckpt runs/joint",
         "ccl inspect words --ckpt runs/audio --split test train --clips 50",
         "ccl inspect words --ckpt runs/mine --shards held-out",
     )
     add_model(parser)
-    parser.add_argument("--shards", type=path_of, help="clips of this folder that say something (the world's)")
+    parser.add_argument("--shards", type=path_of, help="clips of this folder (the world's)")
     parser.add_argument(
         "--split",
         nargs="+",
@@ -60,7 +61,12 @@ def words(argv: list[str]) -> int:
         default=["test"],
         help="of the world; test: sentences and people that training never has; train: new clips of its own (test)",
     )
-    parser.add_argument("--clips", type=Whole(2, 10_000), default=100, help="(%(default)s)")
+    parser.add_argument(
+        "--clips",
+        type=Whole(2, 10_000),
+        default=100,
+        help="that say something, and as many that have a description (%(default)s)",
+    )
     parser.add_argument(
         "--time", type=Number(0, 1, above=True), default=0.8, help="of the noise, 1 is nothing but noise (%(default)s)"
     )
@@ -70,10 +76,13 @@ def words(argv: list[str]) -> int:
     if args.shards is not None and not is_dir(args.shards):
         raise UsageError(f"there is no --shards folder {args.shards}")
     from ccl.inspection.clips import AT_ONCE, batch_of, latents_of, shard_batches, world_clips
-    from ccl.inspection.words import needed, spoken_of, worth_of
+    from ccl.inspection.parts import PARTS
+    from ccl.inspection.words import gathered, probed, read, worth_of
 
     pipe = pipeline_of(args)
-    streams = needed(pipe.tasks, pipe.net)
+    needs, faults = probed(pipe.tasks, pipe.net)
+    if not needs:
+        raise ValueError("; ".join(dict.fromkeys(faults.values())))
 
     def of_world(split: Any, told: Any) -> Iterator[Any]:
         clips = iter(world_clips(pipe.grid, args.clips, split=split))
@@ -81,18 +90,27 @@ def words(argv: list[str]) -> int:
             yield batch_of(islice(clips, AT_ONCE))
             told(min(done + AT_ONCE, args.clips), args.clips)
 
+    def encode(batch: Any, streams: Any) -> Any:
+        return latents_of(batch, pipe.codec, pipe.grid, streams, pipe.device)
+
     with bar("listening") as told:
         if args.shards is not None:
-            found = {str(args.shards): shard_batches(args.shards, pipe.grid, pipe.codec, streams)}
+            found = {str(args.shards): shard_batches(args.shards, pipe.grid, pipe.codec, read(needs))}
         else:
             found = {f"the world's {split} split": of_world(split, told) for split in args.split}
         for name, batches in found.items():
-            chosen = spoken_of(batches, args.clips)
-            pairs = [(batch, latents_of(batch, pipe.codec, pipe.grid, streams, pipe.device)) for batch in chosen]
+            pairs, unfit = gathered(batches, args.clips, needs, encode)
+            if not pairs:
+                raise ValueError(f"{name}: {'; '.join(unfit.values())}")
             settings = {"time": args.time, "draws": args.draws, "seed": args.seed, "name": name}
-            with pipe.autocast():
-                found_worth = worth_of(pipe.net, pipe.text, pairs, pipe.grid, **settings)
-            say(f"words at t = {args.time:g}, {name}: {found_worth}")
+            unfit |= faults
+            for part in PARTS:
+                head = f"{part} at t = {args.time:g}, {name}"
+                if part in pairs:
+                    with pipe.autocast():
+                        say(f"{head}: {worth_of(pipe.net, pipe.text, pairs[part], pipe.grid, part, **settings)}")
+                elif part in unfit:
+                    say(f"{head}: not measured: {unfit[part]}")
     return 0
 
 

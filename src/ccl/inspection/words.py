@@ -1,15 +1,16 @@
-"""What words are worth: how much better a model knows a sound when it is told what is said in it.
+"""What words are worth: how much better a model knows a sound when it is told what is said in it, and pictures when
+they are described to it.
 
 The flow-matching loss of the sound with the right prompt, against that with the same prompt and another clip's sentence
-in its quotes; same clip, same time, same noise. 0 is a model that does not listen. At t = 0.8 a sound is still noise
-and its words are being decided. A word error rate tells nothing before words come right; this does long before.
-B clips, T audio latents.
+in its quotes; and the loss of the pictures, against that with another clip's description around the quotes. Same clip,
+same time, same noise. 0 is a model that does not listen. At t = 0.8 a sound is still noise and its words are being
+decided. A word error rate tells nothing before words come right; this does long before.
+B clips, T latent frames.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,22 +24,23 @@ from ccl.evaluation.tables.statistics import Ratio, compare
 from ccl.generation.terms import Asked, trained
 from ccl.grid import Grid
 from ccl.inspection.clips import rows_of
+from ccl.inspection.parts import PARTS, WORDS, Part
 from ccl.rng import generator
 from ccl.tasks import Task
 from ccl.text.base import TextEncoder
-from ccl.types import AV, Batch
+from ccl.types import AV, STREAMS, Batch, Stream
 
 TIME = 0.8
-QUOTED = re.compile('["“„]([^"“”„]*)["”“]')
+Pairs = list[tuple[Batch, AV[Any]]]  # clips and their latents
 
 
 @dataclass(frozen=True)
 class Worth:
-    """Of clips, the losses of the sound.
+    """Of clips, the losses of a stream.
 
     Args:
-        right: told what is said, of each clip.
-        wrong: told what another one says.
+        right: with its own prompt, of each clip.
+        wrong: with another one's words or description.
         name: of the clips; the interval's resamples follow from it.
     """
 
@@ -48,7 +50,7 @@ class Worth:
 
     @property
     def worth(self) -> float:
-        """By how much the wrong words raise the loss."""
+        """By how much the wrong ones raise the loss."""
         return float((self.wrong - self.right).mean())
 
     @property
@@ -64,55 +66,75 @@ class Worth:
         return f"{told}, {int((self.wrong > self.right).sum())} of {len(self.right)} clips"
 
 
-def spoken(prompt: str) -> bool:
-    """Whether somebody says something in a prompt."""
-    return bool((found := QUOTED.search(prompt)) and found[1].strip())
-
-
-def spoken_of(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """The clips in which somebody says something, at most so many."""
-    for batch in batches:
-        rows = [row for row, prompt in enumerate(batch.prompt) if spoken(prompt)][:count]
-        count -= len(rows)
-        if rows:
-            yield rows_of(batch, rows)
-        if not count:
-            return
-
-
-def with_other_words(prompts: Sequence[str]) -> list[str]:
-    """The prompts, each with the words of another one in its quotes: of the next in the list that says another thing.
+def needed(tasks: Mapping[str, Task] | None, net: Any, stream: Stream) -> AV[bool]:
+    """Which streams a model must be given for one of them to be probed: that one alone, where it was trained so.
 
     Raises:
-        ValueError: one says nothing, or all say the same.
+        ValueError: the model does not make it of a prompt, or only where the other one or a first picture is given.
     """
-    found = [QUOTED.search(prompt) for prompt in prompts]
-    others = []
-    for i, (prompt, own) in enumerate(zip(prompts, found, strict=True)):
-        if own is None:
-            raise ValueError(f"nothing is said in the prompt {prompt!r}; spoken words stand in double quotes")
-        following = (one[1] for one in (*found[i + 1 :], *found[:i]) if one is not None)
-        other = next((words for words in following if words.casefold() != own[1].casefold()), None)
-        if other is None:
-            raise ValueError("all prompts say the same; to compare words, clips that say different things are needed")
-        others.append(f"{prompt[: own.start(1)]}{other}{prompt[own.end(1) :]}")
-    return others
-
-
-def needed(tasks: Mapping[str, Task] | None, net: Any) -> AV[bool]:
-    """Which streams a model must be given for its sound to be probed: the sound alone, where it was trained so.
-
-    Raises:
-        ValueError: the model makes no sound, or only where pictures are given.
-    """
-    if net.ends.audio is None:
-        raise ValueError("this model has no audio stream, so words are worth nothing to it")
     known = trained(tasks, net.closed)
-    both = net.ends.video is not None
-    if both and not any(known.suits(term, Asked(None, AV(False, True))) for term in known.terms.values()):
-        known.find(Asked(None, AV(True, True)))
-        return AV(True, True)
-    return AV(False, True)
+    streams = AV(*(each == stream for each in STREAMS))
+    both = None not in net.ends
+    if both and not any(known.suits(term, Asked(None, streams)) for term in known.terms.values()):
+        streams = AV(True, True)
+        known.find(Asked(None, streams))
+    if streams.video and "image" in net.needs:
+        raise ValueError("this network is shown a first picture, and a prompt has none")
+    return streams
+
+
+def probed(tasks: Mapping[str, Task] | None, net: Any) -> tuple[dict[Part, AV[bool]], dict[Part, str]]:
+    """The parts of prompts whose worth to a model can be told, each with the streams that the model must be given, and
+    why those cannot whose stream it has, too. What is worth something to a stream that it has not is in neither.
+    """
+    found, faults = {}, {}
+    for part in PARTS:
+        if getattr(net.ends, part.stream) is not None:
+            try:
+                found[part] = needed(tasks, net, part.stream)
+            except ValueError as error:
+                faults[part] = str(error)
+    return found, faults
+
+
+def read(needs: Mapping[Part, AV[bool]]) -> AV[bool]:
+    """The streams that any part needs."""
+    return AV(*map(any, zip(*needs.values(), strict=True)))
+
+
+def gathered(
+    batches: Iterable[Batch], count: int, needs: Mapping[Part, AV[bool]], encode: Callable[[Batch, AV[bool]], AV[Any]]
+) -> tuple[dict[Part, Pairs], dict[Part, str]]:
+    """For each part the first clips whose prompts have it, at most so many, and their latents (media are let go); and
+    in a sentence, for which part these clips cannot be compared.
+
+    Args:
+        batches: to be read as far as is needed.
+        count: of clips, for each part.
+        needs: the parts, and the streams of which each needs latents.
+        encode: a batch's latents of some streams.
+    """
+    found: dict[Part, Pairs] = {part: [] for part in needs}
+    short = dict.fromkeys(needs, count)
+    streams = read(needs)
+    for batch in batches:
+        rows = {part: [i for i, prompt in enumerate(batch.prompt) if part.of(prompt)][: short[part]] for part in needs}
+        if kept := sorted(set().union(*rows.values())):
+            some = rows_of(batch, kept)
+            z, some = encode(some, streams), replace(some, media=None, latents=None)
+            for part, own in rows.items():
+                if own:
+                    at = [kept.index(row) for row in own]
+                    latents = AV(*(x[at] if asked else None for x, asked in zip(z, needs[part], strict=True)))
+                    found[part].append((rows_of(some, at), latents))
+                    short[part] -= len(own)
+        if not any(short.values()):
+            break
+    told = {
+        part: part.fault([prompt for batch, _ in pairs for prompt in batch.prompt]) for part, pairs in found.items()
+    }
+    faults = {part: fault for part, fault in told.items() if fault}
+    return {part: pairs for part, pairs in found.items() if part not in faults}, faults
 
 
 @torch.no_grad()
@@ -121,37 +143,36 @@ def worth_of(
     text: TextEncoder,
     batches: Sequence[tuple[Batch, AV[Any]]],
     grid: Grid,
+    part: Part = WORDS,
     *,
     time: float = TIME,
     draws: int = 1,
     seed: int = 0,
     name: str = "words",
 ) -> Worth:
-    """What the words of these clips are worth to a model.
+    """What the words of these clips, or their descriptions, are worth to a model.
 
     Args:
         net: a DualStreamTransformer, as it samples (averaged weights, `eval`).
         text: its text encoder.
-        batches: clips that say something, and the latents of the streams that `needed` names.
+        batches: clips whose prompts have the part, and the latents of the streams that `needed` names.
         grid: of the model.
+        part: of prompts, another clip's of which is told; the loss is that of its stream.
         time: of both streams, 0 (clean) to 1.
         draws: of noise for each clip, over which its losses are averaged.
         seed: of the noise.
         name: of the clips.
 
     Raises:
-        ValueError: a clip says nothing, or all say the same.
+        ValueError: there are no clips, one's prompt lacks the part, or that of all is the same.
     """
-    if not batches:
-        raise ValueError("no clip's prompt holds words in double quotes, so there is nothing to compare")
-    other = iter(with_other_words([prompt for batch, _ in batches for prompt in batch.prompt]))
+    other = iter(part.with_others([prompt for batch, _ in batches for prompt in batch.prompt]))
     rows: list[Tensor] = []
     for batch, z in batches:
         wrong = [next(other) for _ in batch.prompt]
         states = torch.cat([text(list(batch.prompt)), text(wrong)])
-        rows += [
-            losses(net, z, states, replace(grid, **batch.grid), time, batch.id, seed, draw) for draw in range(draws)
-        ]
+        own = replace(grid, **batch.grid)
+        rows += [losses(net, z, states, own, part.stream, time, batch.id, seed, draw) for draw in range(draws)]
     sizes = [len(batch.prompt) for batch, _ in batches]
     means = [torch.stack(rows[i * draws : (i + 1) * draws]).mean(0).reshape(2, n) for i, n in enumerate(sizes)]
     right, wrong_losses = torch.cat(means, 1).double().cpu().numpy()
@@ -159,9 +180,17 @@ def worth_of(
 
 
 def losses(
-    net: Any, z: AV[Any], states: Tensor, grid: Grid, time: float, ids: Sequence[str], seed: int, draw: int
+    net: Any,
+    z: AV[Any],
+    states: Tensor,
+    grid: Grid,
+    stream: Stream,
+    time: float,
+    ids: Sequence[str],
+    seed: int,
+    draw: int,
 ) -> Float[Tensor, " b2"]:
-    """Loss of the sound of each clip, with the first half of the states and then with the second."""
+    """Loss of a stream of each clip, with the first half of the states and then with the second."""
 
     def drawn(stream: str, x: Tensor) -> Tensor:
         of = [torch.randn(x.shape[1:], generator=generator("words", stream, seed, draw, one)) for one in ids]
@@ -170,6 +199,6 @@ def losses(
     noise = AV.zip(lambda x, stream: drawn(stream, x), z, AV("video", "audio"))
     t = z.map(lambda x: x.new_full((len(x),), time))
     twice: AV[Any] = AV.zip(flow.interpolate, z, noise, t).map(lambda x: torch.cat([x, x]))
-    v_hat = net(twice, t.map(lambda x: torch.cat([x, x])), states, grid=grid).velocity.audio
-    error = (v_hat.float() - flow.velocity(z.audio, noise.audio).repeat(2, 1, 1)).square()
-    return error.flatten(1).mean(1)
+    v_hat = getattr(net(twice, t.map(lambda x: torch.cat([x, x])), states, grid=grid).velocity, stream)
+    v = flow.velocity(getattr(z, stream), getattr(noise, stream))
+    return (v_hat.float() - torch.cat([v, v])).square().flatten(1).mean(1)

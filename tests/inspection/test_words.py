@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 from ccl.callbacks import EMA, Probe, TaskRouter
 from ccl.cli import inspect, main
 from ccl.inspection.clips import latents_of, rows_of
-from ccl.inspection.parts import DESCRIPTION, WORDS, Part
+from ccl.inspection.parts import DESCRIPTION, WORDS, Part, with_description
 from ccl.inspection.words import gathered, needed, probed, worth_of
 from ccl.model.dual_stream import DualStreamTransformer, Output
 from ccl.model.stream import WanStream
@@ -113,9 +113,9 @@ def test_losses_are_those_of_a_loop_over_clips(part: Part, streams: AV[bool]) ->
         ),
         "description": (
             'a woman says "open the door"',
-            'A dog barks "no" at night',
-            'He says "three times"',
-            'A tall man in red says "yes, please"',
+            'He says "no"',
+            'a woman says "three times"',
+            'a woman says "yes, please"',
         ),
     }[part.name]
     clips = [(name, z.map(lambda x, i=i: x[i : i + 1])) for batch, z in pairs for i, name in enumerate(batch.id)]
@@ -135,7 +135,7 @@ def test_losses_are_those_of_a_loop_over_clips(part: Part, streams: AV[bool]) ->
                     out = net(AV(x.get("video"), x.get("audio")), t, text([prompt]), grid=GRID)
                 v = noise[part.stream] - getattr(z, part.stream)
                 found[j] += float((getattr(out.velocity, part.stream) - v).square().mean()) / 2
-        assert abs(found[1] - found[0]) > 1e-3
+        assert abs(found[1] - found[0]) > 2e-5 * found[0]  # the swap is seen, beyond the tolerance
         np.testing.assert_allclose([worth.right[i], worth.wrong[i]], found, rtol=1e-5)
 
 
@@ -175,8 +175,8 @@ def test_pictures_that_follow_the_description_alone_are_worth_it_and_no_words() 
     batch.prompt[:] = ['red "a"', 'blue "bcd"', "green one", 'yellow "e"']
     z = latents_of(batch, make_codec(), GRID, AV(True, True), "cpu")
     worth = worth_of(Seer(z, batch.prompt), Split(), [(batch, z)], GRID, DESCRIPTION)
-    # red 3, blue 4, green one 9, yellow 6 letters: each with the next one's
-    np.testing.assert_allclose(worth.wrong - worth.right, [1, 25, 9, 9], rtol=1e-4)
+    # red 3, blue 4, green one 9, yellow 6 letters: each with the next one's of one word, green one with the next one's
+    np.testing.assert_allclose(worth.wrong - worth.right, [1, 4, 9, 9], rtol=1e-4)
     pictures = replace(WORDS, stream="video")
     kept = [0, 1, 3]
     some, own = rows_of(batch, kept), z.map(lambda x: x[kept])
@@ -189,15 +189,19 @@ def test_other_words_are_the_next_that_differ_and_nothing_else_changes() -> None
     assert WORDS.with_others(prompts) == ['A man says "no" loudly', 'A woman says "no"', 'A dog says "yes"']
 
 
-def test_another_description_is_the_next_that_differs_and_what_is_said_stays() -> None:
-    prompts = ['A man says "yes"', 'a man  says "no"', "A red ball falls", 'Two: "hey", then “ho” softly', 'Mum: "hi"']
+def test_another_description_is_the_most_alike_that_differs_and_what_is_said_stays() -> None:
+    prompts = [
+        'A man with a red hat says "yes"', 'a man with a red  hat says "no"', "A ball falls",
+        'A man with a blue hat says "hey", then “ho”', 'A ball rolls and says "hi"',
+    ]  # fmt: skip
     assert DESCRIPTION.with_others(prompts) == [
-        'A red ball falls "yes"',
-        'A red ball falls "no"',
-        "Two: , then  softly",
-        'Mum: "hey" “ho”',
-        'A man says "hi"',
+        'A man with a blue hat says "yes", then',
+        'A man with a blue hat says "no", then',
+        "A ball rolls and says",
+        'A man with a red hat says "hey" “ho”',
+        'A ball falls "hi"',
     ]
+    assert with_description("A ball falls", 'Two: "hey", then “ho” softly') == "Two: , then  softly"
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ which is all the rest; and a prompt with another one's words or description in t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ccl.generation import terms
 from ccl.types import Stream
@@ -25,6 +27,8 @@ class Part:
         swapped: a prompt with this part of the second one's.
         does: what a prompt does by it, in words.
         where: where it stands, in words.
+        alike: another one's is the one that differs in fewest words, else the next in the list that differs. A
+            description tells many things, and a stream that reads a few of them tells most descriptions apart.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Part:
     swapped: Callable[[str, str], str]
     does: str
     where: str
+    alike: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} to the {getattr(terms.WORDS, self.stream)}"
@@ -48,7 +53,7 @@ class Part:
         return ""
 
     def with_others(self, prompts: Sequence[str]) -> list[str]:
-        """The prompts, each with this part of another one: of the next in the list in which it differs.
+        """The prompts, each with this part of another one in which it differs; of several that suit, of the next.
 
         Raises:
             ValueError: there are none, one has no such part, or that of all is the same.
@@ -56,7 +61,13 @@ class Part:
         if fault := self.fault(prompts):
             raise ValueError(fault)
         parts, n = [self.of(prompt) for prompt in prompts], len(prompts)
-        others = [next(j % n for j in range(i + 1, i + n) if parts[j % n] != parts[i]) for i in range(n)]
+        bags = [Counter(part.split()) for part in parts]
+
+        def apart(i: int, j: int) -> int:  # words that only one of both has
+            return sum(((bags[i] - bags[j]) + (bags[j] - bags[i])).values()) if self.alike else 0
+
+        found = [[j % n for j in range(i + 1, i + n) if parts[j % n] != parts[i]] for i in range(n)]
+        others = [min(differing, key=partial(apart, i)) for i, differing in enumerate(found)]
         return [self.swapped(prompt, prompts[j]) for prompt, j in zip(prompts, others, strict=True)]
 
 
@@ -90,6 +101,7 @@ def with_description(prompt: str, other: str) -> str:
 
 WORDS = Part("words", "audio", said, with_words, "say", "words that are spoken stand in double quotes")
 DESCRIPTION = Part(
-    "description", "video", described, with_description, "describe", "what is to be seen stands outside of the quotes"
-)
+    "description", "video", described, with_description, "describe", "what is to be seen stands outside of the quotes",
+    alike=True,
+)  # fmt: skip
 PARTS = (WORDS, DESCRIPTION)

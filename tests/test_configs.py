@@ -255,7 +255,10 @@ def test_stage_2_begins_from_the_streams_that_ship_and_own_clips_from_nothing() 
     assert world["model"]["freeze"] == "text" and missing(world) == ""
     assert own["model"]["pretrained"] is None and own["model"]["freeze"] is None
     assert own["data"]["init_args"]["batch_size"] == world["data"]["init_args"]["batch_size"]
-    for stream, *files in (("video", "world/video.yaml"), ("audio", "world/audio.yaml", "world/audio_more.yaml")):
+    both = "world/both.yaml"
+    for stream, *files in (
+        ("video", "world/video.yaml"), ("audio", "world/audio.yaml", "world/audio_more.yaml"), ("video", both), ("audio", both)
+    ):  # fmt: skip
         alone = resolved("joint.yaml", *files)["model"]
         given, kept = (model["net"]["init_args"] for model in (alone, world["model"]))
         assert given[stream] == kept[stream] and alone["text"] == world["model"]["text"]

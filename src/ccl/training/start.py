@@ -88,7 +88,7 @@ def load_pretrained(net: DualStreamTransformer, text: TextEncoder, source: str, 
         alone = " ".join(f"--model.pretrained.{name} {source}" for name in STREAMS)
         other = state is not None and part is None and ".interaction." in str(error)
         how = f" (its interaction is another; `{alone}` takes its streams without it)" if other else ""
-        if str(source).startswith("ccl/checkpoints"):
+        if state is not None and str(source).startswith("ccl/checkpoints"):  # it was read, and does not fit
             how = "; the streams that ship are of joint.yaml's sizes: others begin from nothing, with "
             how += "--config configs/trainer/scratch.yaml"
         raise ValueError(f"{error}{how}") from error

@@ -49,11 +49,13 @@ checkpoint: .venv/.installed ## train the model that ships with the package, hou
 	$(BIN)/ccl fit $(SHIPPED) --ckpt_path last && $(BIN)/ccl export runs/embedded -o src/ccl/checkpoints/embedded
 
 STREAMS := $(BIN)/ccl fit --config configs/joint.yaml --ckpt_path last
-streams: .venv/.installed ## train the video and the audio stream each alone, then side by side, on the world, hours; goes on where it was stopped
+streams: .venv/.installed ## train the video and the audio stream on the world, each alone and side by side, hours; goes on where it was stopped
 	$(STREAMS) --config configs/world/video.yaml && $(STREAMS) --config configs/world/audio.yaml
-	$(STREAMS) --config configs/world/audio.yaml --config configs/world/audio_more.yaml
 	$(STREAMS) --config configs/world/both.yaml
-	$(BIN)/ccl export runs/world-both -o src/ccl/checkpoints/streams
+	$(STREAMS) --config configs/world/audio.yaml --config configs/world/audio_more.yaml
+	$(STREAMS) --config configs/world/video.yaml --config configs/world/video_more.yaml
+	$(BIN)/ccl export runs/world-audio-more -o src/ccl/checkpoints/streams/audio
+	$(BIN)/ccl export runs/world-video-more -o src/ccl/checkpoints/streams/video
 
 CKPT ?=
 evaluate: .venv/.installed ## score a checkpoint on its 200-sample test set; make evaluate CKPT=runs/joint (what ships)

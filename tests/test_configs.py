@@ -257,7 +257,8 @@ def test_stage_2_begins_from_the_streams_that_ship_and_own_clips_from_nothing() 
     assert own["data"]["init_args"]["batch_size"] == world["data"]["init_args"]["batch_size"]
     both = "world/both.yaml"
     for stream, *files in (
-        ("video", "world/video.yaml"), ("audio", "world/audio.yaml", "world/audio_more.yaml"), ("video", both), ("audio", both)
+        ("video", "world/video.yaml", "world/video_more.yaml"), ("audio", "world/audio.yaml", "world/audio_more.yaml"),
+        ("video", both), ("audio", both),
     ):  # fmt: skip
         alone = resolved("joint.yaml", *files)["model"]
         given, kept = (model["net"]["init_args"] for model in (alone, world["model"]))

@@ -14,7 +14,7 @@ from ccl.contracts import Clause, outcomes
 from ccl.contracts.interaction import CLAUSES
 from ccl.contracts.sites import Sites
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, AVLink, Gate, Global, Interaction, Seen, Site
+from ccl.interaction import CCA, TARP, AVLink, Gate, Global, Interaction, MOVABridge, Seen, Site
 from ccl.interaction.cross import CrossAttention
 from ccl.nn.rope import rotate
 from ccl.types import AV, CLOSED, OPEN, Route
@@ -45,7 +45,12 @@ def test_every_interaction_has_a_config() -> None:
     assert {cls for cls in ours if issubclass(cls, Interaction)} - {Interaction} <= named
 
 
-OPTIONS = [*CCAS[2:], GATES[4], partial(AVLink, closed="own")]
+OPTIONS = [
+    *CCAS[2:],
+    GATES[4],
+    partial(AVLink, closed="own"),
+    partial(MOVABridge, layers=1, first_frame_bias=True, train_scale=True),
+]
 
 
 @pytest.mark.parametrize("make", OPTIONS, ids=lambda make: make.func.__name__)

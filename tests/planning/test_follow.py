@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ccl.nn.attention import attention
-from ccl.nn.layers import RMSNorm
+from ccl.nn.layers import EPS, RMSNorm
 from ccl.planning.follow import Live, OnGPU, inputs
 from ccl.types import AV
 from helpers.fakes import GRID, make_net
@@ -36,6 +36,18 @@ def test_attention_and_norms_are_followed_as_a_gpu_computes_them() -> None:
     assert live.peak == pytest.approx(q.nbytes + 4 * 2 * 128 * 4, rel=0.01)
     with torch.device("meta"), OnGPU():
         assert RMSNorm(32)(q).shape == q.shape
+
+
+def test_a_norm_without_weights_is_followed_as_one_with_them() -> None:
+    x = torch.empty(2, 128, 32, device="meta", requires_grad=True)
+    norm, kept = RMSNorm(32).to("meta"), []
+    for weight in (norm.weight, None):
+        with Live([x, norm.weight]) as live, OnGPU():
+            out = torch.nn.functional.rms_norm(x, (32,), weight, EPS)
+        kept.append(live.now)
+        assert out.shape == x.shape
+        del out
+    assert kept[1] - kept[0] == 4 * 32  # the ones in their place
 
 
 def test_times_are_one_a_latent_frame_where_a_picture_is_given() -> None:

@@ -5,6 +5,7 @@ from ccl.interaction.avlink import AVLink
 from ccl.interaction.base import Interaction, Seen, Site, Update
 from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
+from ccl.interaction.ltx2 import LTX2Attention
 from ccl.interaction.mova import MOVABridge
 from ccl.interaction.none import NoInteraction
 from ccl.interaction.ovi import OviFusion
@@ -17,6 +18,7 @@ __all__ = [
     "Gate",
     "Global",
     "Interaction",
+    "LTX2Attention",
     "MOVABridge",
     "NoInteraction",
     "OviFusion",

@@ -1,0 +1,245 @@
+"""LTX-2's cross-attention between the streams (arXiv 2601.03233), after that to the text, in every block.
+
+X += g o(A(R norm(q mod(X)), R norm(k mod(Y)))), with v mod(Y) as values, mod(X) = rms(X) (1 + scale) + shift. Scale and
+shift are of each stream's own times, the gate g of the other's; R turns by moments in seconds, each head by frequencies
+of its own. b batch, l query tokens, m source tokens, d width of a stream, w inner width, h heads, p head width,
+f frames that have a time, or a moment, of their own.
+"""
+
+from __future__ import annotations
+
+from math import pi
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ccl import arguments
+from ccl.grid import Grid
+from ccl.interaction.avlink import Times
+from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
+from ccl.nn.attention import Backend, attention, attention_weights
+from ccl.nn.layers import EPS, Linear, RMSNorm, keep_in_use, wide
+from ccl.nn.rope import Rotary, rotary, rotate
+from ccl.types import AV
+
+
+class Modulation(NamedTuple):
+    """What the times, or a block, have to say of a stream.
+
+    Args:
+        rows: scale and shift where it is the video that reads, then where it is the audio, (b, f, 4, d).
+        gate: of its update, (b, 1, d); None where the other stream is not there.
+    """
+
+    rows: Float[Tensor, "b f 4 d"]
+    gate: Float[Tensor, "b 1 d"] | None
+
+
+class CrossTimes(nn.Module):
+    """Times to what modulates all blocks: four embeddings, each with layers of its own."""
+
+    def __init__(self, streams: AV[int]) -> None:
+        super().__init__()
+        self.video, self.audio = Times(streams.video, 4), Times(streams.audio, 4)
+        self.a2v_gate, self.v2a_gate = Times(streams.video, 1), Times(streams.audio, 1)
+
+    def forward(self, time: AV[Any]) -> AV[Any]:
+        """A `Modulation` for each stream, of times (b, f)."""
+        # A frame that is given has a lower time than the rest: the gate asks how noisy the stream is, so for the rest.
+        level = time.map(lambda t: t.amax(1, keepdim=True))
+        other = AV(level.audio, level.video)
+        rows = AV.zip(lambda t, times: times.embedded(t), time, AV(self.video, self.audio))
+        gates = AV.zip(lambda t, times: times.embedded(t)[:, :, 0], other, AV(self.a2v_gate, self.v2a_gate))
+        return AV.zip(Modulation, rows, gates)
+
+
+class Table(nn.Module):
+    """What a block adds to a stream's modulation: its four rows, and its gate, which starts at 1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(5, width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        # As Wan's tables; the published code does not say. A gate near 0 would hold back what starts at zero behind it.
+        nn.init.normal_(self.rows, std=self.rows.shape[-1] ** -0.5)
+        with torch.no_grad():
+            self.rows[4] += 1
+
+    def forward(self, shared: Modulation) -> Modulation:
+        rows = wide(self.rows)
+        return Modulation(rows[:4] + shared.rows, None if shared.gate is None else rows[4] + shared.gate)
+
+
+class Reader(nn.Module):
+    """One direction: what one stream reads of the other, both of them modulated.
+
+    Args:
+        width: of the query stream.
+        source: width of the other stream.
+        heads: how many.
+        head_dim: of each; the inner width is as much as all of them.
+        backend: which attention kernel.
+    """
+
+    def __init__(self, width: int, source: int, heads: int, head_dim: int, backend: Backend) -> None:
+        super().__init__()
+        self.heads, self.backend, inner = heads, backend, heads * head_dim
+        self.q = Linear(width, inner)
+        self.k = Linear(source, inner)
+        self.v = Linear(source, inner)
+        self.o = Linear(inner, width, init="zero")
+        self.norm_q = RMSNorm(inner)
+        self.norm_k = RMSNorm(inner)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b l d"],
+        y: Float[Tensor, "b m d2"],
+        rope: tuple[Float[Tensor, "f n 2"], Float[Tensor, "f2 n 2"]],
+    ) -> Float[Tensor, "b l d"]:
+        """What is read, before the gate.
+
+        Args:
+            x: the stream that asks.
+            y: the other one.
+            rope: tables of both.
+        """
+        v = rearrange(self.v(y), "b m (h p) -> b m h p", h=self.heads)
+        q, k = (z.to(v.dtype) for z in self.asked(x, y, rope))
+        return self.o(rearrange(attention(q, k, v, backend=self.backend), "b l h p -> b l (h p)"))
+
+    def weights(self, x: Tensor, y: Tensor, rope: tuple[Tensor, Tensor]) -> Attention:
+        """Whom x attends to in `forward`, of which the arguments are."""
+        return Attention(attention_weights(*self.asked(x, y, rope)), {})
+
+    def asked(
+        self, x: Tensor, y: Tensor, rope: tuple[Tensor, Tensor]
+    ) -> tuple[Float[Tensor, "b l h p"], Float[Tensor, "b m h p"]]:
+        """Queries and keys."""
+        q = turned(self.norm_q(self.q(x)), self.heads, rope[0])
+        return q, turned(self.norm_k(self.k(y)), self.heads, rope[1])
+
+
+def turned(x: Float[Tensor, "b l w"], heads: int, rope: Float[Tensor, "f n 2"]) -> Float[Tensor, "b l h p"]:
+    """Number i of a head turned with number i + p / 2, as LTX-2's weights have it, all tokens of a frame alike. The two
+    come to lie side by side, and stay so: queries and keys are only multiplied with each other, in whatever order."""
+    x = rearrange(x, "b (f s) (h two n) -> b f s (h n two)", f=len(rope), h=heads, two=2)
+    return rearrange(rotate(x, rope), "b f s (h p) -> b (f s) h p", h=heads)
+
+
+def modulated(x: Float[Tensor, "b l d"], rows: Float[Tensor, "b f 2 d"]) -> Float[Tensor, "b l d"]:
+    """rms(x) (1 + scale) + shift, each frame's modulation broadcast over its tokens."""
+    scale, shift = rows[:, :, None].unbind(3)
+    h = rearrange(F.rms_norm(wide(x), x.shape[-1:], eps=EPS), "b (f s) d -> b f s d", f=rows.shape[1])
+    return rearrange(torch.addcmul(shift, h, 1 + scale), "b f s d -> b (f s) d").to(x.dtype)
+
+
+class LTX2Attention(Interaction):
+    """Both directions, with as many heads as the audio stream has.
+
+    Args:
+        site: where it stands, given by the network.
+        head_dim: of a head in here; null is the network's. LTX-2's are 64 wide, as its audio stream's own.
+        audio_stride: frames of a spectrogram in an audio token, where the sound's codec is causal and its first token
+            holds one (LTX-2's: 4); 1 where all tokens are of one length.
+        max_seconds: moments are counted in; from 0 to so many they run from -1 to 1.
+        theta: by how much the fastest frequency is above the slowest, which turns a quarter in half of `max_seconds`.
+
+    Raises:
+        ValueError: `head_dim` is odd; an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        head_dim: int | None = None,
+        audio_stride: int = 1,
+        max_seconds: float = 20.0,
+        theta: float = 10_000.0,
+    ) -> None:
+        super().__init__()
+        head_dim = site.head_dim if head_dim is None else head_dim
+        arguments.number("LTX2Attention's head_dim", head_dim, 2, arguments.WIDEST, whole=True)
+        if head_dim % 2:
+            raise ValueError(f"LTX2Attention's head_dim is {head_dim}; its numbers turn in pairs, so it must be even")
+        arguments.number("LTX2Attention's audio_stride", audio_stride, 1, 1000, whole=True)
+        arguments.number("LTX2Attention's max_seconds", max_seconds, 1e-3)
+        arguments.number("LTX2Attention's theta", theta, 1)
+        self.audio_stride, self.max_seconds, self.theta = audio_stride, max_seconds, theta
+        self.streams: AV[int] = AV(site.video, site.audio)
+        heads = site.audio // site.head_dim
+        self.inner = heads * head_dim
+        self.video, self.audio = Table(site.video), Table(site.audio)
+        self.a2v = Reader(site.video, site.audio, heads, head_dim, site.backend)
+        self.v2a = Reader(site.audio, site.video, heads, head_dim, site.backend)
+
+    def trunk(self) -> nn.Module:
+        return CrossTimes(self.streams)
+
+    def forward(self, where: Where, seen: Seen) -> Update:
+        readers = AV(self.a2v, self.v2a)
+        m = self.modulation(seen)
+
+        def one(x: Tensor, reader: Reader, read: Any, m: Any) -> Tensor | None:
+            if read is not None:
+                update = reader(*read)
+                return (wide(update) * m.gate).to(update.dtype)
+            if not (self.training and torch.is_grad_enabled()):
+                return None
+            times = [part for each in seen.shared if each is not None for part in each if part is not None]
+            unused = (*reader.parameters(), *self.video.parameters(), *self.audio.parameters(), *times)
+            return keep_in_use(x.new_zeros(()), unused)
+
+        return Update(AV.zip(one, seen.x, readers, self.read(seen, m), m))
+
+    def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
+        return AV.zip(
+            lambda read, reader: reader.weights(*read), self.read(seen, self.modulation(seen)), AV(self.a2v, self.v2a)
+        )
+
+    def modulation(self, seen: Seen) -> AV[Any]:
+        """Of each stream, in this block."""
+        return AV.zip(lambda _, table, shared: table(shared), seen.x, AV(self.video, self.audio), seen.shared)
+
+    def read(self, seen: Seen, m: AV[Any]) -> AV[Any]:
+        """What each direction's reader is given: the stream and the other one, modulated, and their tables; None where
+        the route is closed."""
+        (x, source, route, rope), video, audio = (seen.x, seen.source, seen.route, seen.layout), None, None
+        if x.video is not None and route.a2v:
+            x_v, x_a = modulated(x.video, m.video.rows[:, :, :2]), modulated(source.audio, m.audio.rows[:, :, :2])
+            video = (x_v, x_a, (rope.video, rope.audio))
+        if x.audio is not None and route.v2a:
+            x_v, x_a = modulated(source.video, m.video.rows[:, :, 2:]), modulated(x.audio, m.audio.rows[:, :, 2:])
+            audio = (x_a, x_v, (rope.audio, rope.video))
+        return AV(video, audio)
+
+    def layout(self, grid: Grid, device: torch.device) -> AV[Rotary]:
+        """Rotary tables of each latent frame and audio token, for all heads in a row."""
+        at: AV[Any] = AV(
+            middles(grid.t_v, grid.stride_time, grid.fps),
+            middles(grid.t_a, self.audio_stride, grid.latent_rate * self.audio_stride),
+        )
+        dtype = next(self.parameters()).dtype
+        # The published tables are reckoned in float32, and the fastest frequencies with it to about 1e-3.
+        spread = torch.linspace(0, 1, self.inner // 2, dtype=torch.float64)
+        frequencies = pi / 2 * self.theta**spread
+        return at.map(lambda t: rotary((2 * t / self.max_seconds - 1)[:, None] * frequencies, dtype).to(device))
+
+
+def middles(count: int, stride: int, rate: float) -> Float[Tensor, " n"]:
+    """Middles of the latents of a causal codec, in seconds: the first holds one frame, each later one `stride`.
+
+    Args:
+        count: of latents.
+        stride: frames of a later one.
+        rate: frames a second.
+    """
+    end = stride * torch.arange(count, dtype=torch.float64) + 1
+    return ((end - stride).clamp(min=0) + end) / (2 * rate)

@@ -1,4 +1,4 @@
-"""Draw docs/sample.png: clips of the shipped checkpoint, eight pictures each over their waveform.
+"""Draw docs/sample.png, clips of the shipped checkpoint, eight pictures each over their sound; sample.mp4 is the first.
 
     python docs/sample.py [--ckpt FOLDER] [--seed 0]
 
@@ -46,6 +46,7 @@ def main() -> None:
             axis.set_axis_off()
     figure.tight_layout(pad=0.3)
     figure.savefig(args.out, dpi=110)
+    clips[0].save(args.out.with_suffix(".mp4"))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
-from ccl.interaction import CCA, TARP, AVLink, Interaction, NoInteraction, Site
+from ccl.interaction import CCA, TARP, AVLink, Interaction, LTX2Attention, MOVABridge, NoInteraction, Site
 from ccl.model import DualStreamTransformer, WanStream
 from ccl.types import ALONE, AV, Skip, View
 from helpers.fakes import CHANNELS, GRID
@@ -19,6 +19,8 @@ from helpers.fakes import CHANNELS, GRID
 KINDS: dict[str, Callable[[int], Callable[[Site], Interaction]]] = {
     "cca": lambda layers: partial(CCA, align=TARP("proportional"), num_context_audio=2, num_context_video=3),
     "some blocks": lambda layers: partial(AVLink, layers=list(range(layers // 2))),
+    "mova": lambda layers: partial(MOVABridge, train_scale=True),
+    "ltx2": lambda layers: LTX2Attention,
     "none": lambda layers: NoInteraction,
 }
 

@@ -25,6 +25,8 @@ from ccl.interaction.align import TARP
 from ccl.interaction.base import Interaction, Site
 from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
+from ccl.interaction.ltx2 import LTX2Attention
+from ccl.interaction.mova import MOVABridge
 from ccl.media import Clip
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import WanStream
@@ -76,9 +78,18 @@ def make_codec() -> Codec:
     return Codec(TinyVideo(), TinyAudio())
 
 
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "cca": (CCA, {"num_context_audio": 2, "num_context_video": 3}),
+    "gate": (Gate, {}),
+    "mova": (MOVABridge, {"layers": 1, "train_scale": True}),
+    "ltx2": (LTX2Attention, {}),
+}
+ALIGNED = (CCA, Gate)
+
+
 def interaction(site: Site, kind: str = "cca") -> Interaction:
-    align = TARP("proportional")
-    return Gate(site, align) if kind == "gate" else CCA(site, align, num_context_audio=2, num_context_video=3)
+    cls, own = KINDS[kind]
+    return cls(site, **({"align": TARP("proportional")} if cls in ALIGNED else {}), **own)
 
 
 def make_net(kind: str = "cca", layers: int = 2, video: WanStream | None = None) -> DualStreamTransformer:
@@ -96,12 +107,14 @@ def make_net(kind: str = "cca", layers: int = 2, video: WanStream | None = None)
 def model_config(kind: str = "cca", layers: int = 2) -> dict[str, Any]:
     """What a run's config.yaml says of make_net, make_text, make_codec and GRID."""
     align = {"class_path": "ccl.interaction.TARP", "init_args": {"centre": "proportional"}}
-    own = {} if kind == "gate" else {"num_context_audio": 2, "num_context_video": 3}
-    name = "Gate" if kind == "gate" else "CCA"
+    cls, own = KINDS[kind]
     net = {
         "video": {"width": 16, "ffn": 32, "channels": CHANNELS.video},
         "audio": {"width": 8, "ffn": 16, "channels": CHANNELS.audio},
-        "interaction": {"class_path": f"ccl.interaction.{name}", "init_args": {"align": align, **own}},
+        "interaction": {
+            "class_path": f"ccl.interaction.{cls.__name__}",
+            "init_args": ({"align": align} if cls in ALIGNED else {}) | own,
+        },
         **{"layers": layers, "head_dim": 8, "text_dim": 8, "freq_dim": 16},
     }
     text = {"dim": 8, "length": 6, "layers": 1, "heads": 2, "buckets": 64}

@@ -298,7 +298,7 @@ def test_passes_that_see_differently_go_together_as_one_by_one() -> None:
 def test_the_plan_counts_products_of_the_inner_width_in_both_directions() -> None:
     with Counting() as counter:
         network(2, head_dim=4)(*inputs(), grid=GRID)
-    counted, clips, blocks, inner = by_part(counter, [1, 1]), 2, 2, HEADS * 4
+    counted, clips, blocks, inner = by_part(counter, [1, 1]), 2, 2, WIDTH.audio
     v, a, (d_v, d_a) = GRID.s_v, GRID.t_a, WIDTH
     for part, (n, w), (m, y) in (("a2v", (v, d_v), (a, d_a)), ("v2a", (a, d_a), (v, d_v))):
         assert counted[f"interaction {part}"].linear == blocks * clips * 2 * (2 * n * w * inner + 2 * m * y * inner)
@@ -307,5 +307,7 @@ def test_the_plan_counts_products_of_the_inner_width_in_both_directions() -> Non
 def test_arguments_that_cannot_be_are_told() -> None:
     with pytest.raises(ValueError, match="head_dim is 7; its numbers turn in pairs, so it must be even"):
         LTX2Attention(SITE, head_dim=7)
+    with pytest.raises(ValueError, match="the audio stream's width 16 is not a multiple of LTX2Attention's head_dim 6"):
+        LTX2Attention(SITE, head_dim=6)
     with pytest.raises(ValueError, match=r"LTX2Attention's max_seconds is 0\.0; it must be a number of at least"):
         LTX2Attention(SITE, max_seconds=0.0)

@@ -22,8 +22,9 @@ def test_few_blocks_and_forty_are_the_same_graphs(kind: str, few: int, expected:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_compiled_blocks_give_what_they_give_as_they_are_where_a_pass_skips() -> None:
-    eager, compiled, count = call(passes, 3, "cca")
+@pytest.mark.parametrize("kind", ["cca", "mova", "ltx2"])
+def test_compiled_blocks_give_what_they_give_as_they_are_where_a_pass_skips(kind: str) -> None:
+    eager, compiled, count = call(passes, 3, kind)
     assert 0 < count <= 3
     for one, other in zip(compiled, eager, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -82,14 +82,14 @@ class Reader(nn.Module):
     Args:
         width: of the query stream.
         source: width of the other stream.
-        heads: how many.
-        head_dim: of each; the inner width is as much as all of them.
+        inner: width of queries, keys and values.
+        heads: into which it is divided.
         backend: which attention kernel.
     """
 
-    def __init__(self, width: int, source: int, heads: int, head_dim: int, backend: Backend) -> None:
+    def __init__(self, width: int, source: int, inner: int, heads: int, backend: Backend) -> None:
         super().__init__()
-        self.heads, self.backend, inner = heads, backend, heads * head_dim
+        self.heads, self.backend = heads, backend
         self.q = Linear(width, inner)
         self.k = Linear(source, inner)
         self.v = Linear(source, inner)
@@ -141,18 +141,18 @@ def modulated(x: Float[Tensor, "b l d"], rows: Float[Tensor, "b f 2 d"]) -> Floa
 
 
 class LTX2Attention(Interaction):
-    """Both directions, with as many heads as the audio stream has.
+    """Both directions, each as wide within as the audio stream is.
 
     Args:
         site: where it stands, given by the network.
-        head_dim: of a head in here; null is the network's. LTX-2's are 64 wide, as its audio stream's own.
+        head_dim: of a head in here; null is the network's. LTX-2 has 32 heads of 64, of a width of 2048.
         audio_stride: frames of a spectrogram in an audio token, where the sound's codec is causal and its first token
             holds one (LTX-2's: 4); 1 where all tokens are of one length.
         max_seconds: moments are counted in; from 0 to so many they run from -1 to 1.
         theta: by how much the fastest frequency is above the slowest, which turns a quarter in half of `max_seconds`.
 
     Raises:
-        ValueError: `head_dim` is odd; an argument is out of range.
+        ValueError: `head_dim` is odd or does not divide the audio stream's width; an argument is out of range.
     """
 
     def __init__(
@@ -169,16 +169,19 @@ class LTX2Attention(Interaction):
         arguments.number("LTX2Attention's head_dim", head_dim, 2, arguments.WIDEST, whole=True)
         if head_dim % 2:
             raise ValueError(f"LTX2Attention's head_dim is {head_dim}; its numbers turn in pairs, so it must be even")
+        if site.audio % head_dim:
+            raise ValueError(
+                f"the audio stream's width {site.audio} is not a multiple of LTX2Attention's head_dim {head_dim}"
+            )
         arguments.number("LTX2Attention's audio_stride", audio_stride, 1, 1000, whole=True)
         arguments.number("LTX2Attention's max_seconds", max_seconds, 1e-3)
         arguments.number("LTX2Attention's theta", theta, 1)
         self.audio_stride, self.max_seconds, self.theta = audio_stride, max_seconds, theta
         self.streams: AV[int] = AV(site.video, site.audio)
-        heads = site.audio // site.head_dim
-        self.inner = heads * head_dim
+        heads, self.inner = site.audio // head_dim, site.audio
         self.video, self.audio = Table(site.video), Table(site.audio)
-        self.a2v = Reader(site.video, site.audio, heads, head_dim, site.backend)
-        self.v2a = Reader(site.audio, site.video, heads, head_dim, site.backend)
+        self.a2v = Reader(site.video, site.audio, self.inner, heads, site.backend)
+        self.v2a = Reader(site.audio, site.video, self.inner, heads, site.backend)
 
     def trunk(self) -> nn.Module:
         return CrossTimes(self.streams)

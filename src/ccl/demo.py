@@ -122,7 +122,7 @@ def fit(configs: Sequence[Path], runs_dir: Path, name: str, overrides: Sequence[
 
 
 def precision() -> str:
-    """bf16-mixed where the machine has instructions for it (1.6 times as fast on such a CPU), float32 elsewhere."""
+    """bf16-mixed where the machine has instructions for it (a tenth faster on such a CPU), float32 elsewhere."""
     import torch
 
     # Private names, so each may be gone in another version of torch; float32 is right everywhere.

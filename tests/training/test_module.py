@@ -398,15 +398,15 @@ def test_streams_that_ship_and_do_not_fit_say_where_to_begin_and_damaged_ones_do
     shipped = tmp_path / "checkpoints" / "streams"
     shipped.mkdir(parents=True)
     monkeypatch.setattr("ccl.weights.find.PACKAGE", tmp_path)
-    of_another_size = make_module("none")
+    of_another_size = make_module("gate")
     of_another_size.configure_model()
     state = {key: value[..., :1].contiguous() for key, value in of_another_size.state_dict().items()}
     save_file(state, shipped / "model.safetensors")
     with pytest.raises(TrainingError, match=r"others begin from nothing, with --config configs/trainer/scratch\.yaml"):
-        make_module("none", pretrained="ccl/checkpoints/streams").configure_model()
+        make_module("gate", pretrained="ccl/checkpoints/streams").configure_model()
     (shipped / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(TrainingError) as caught:
-        make_module("none", pretrained="ccl/checkpoints/streams").configure_model()
+        make_module("gate", pretrained="ccl/checkpoints/streams").configure_model()
     assert "scratch.yaml" not in str(caught.value)
 
 

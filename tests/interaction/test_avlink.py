@@ -18,7 +18,8 @@ from ccl import cli
 from ccl.generation import Pipeline
 from ccl.grid import Grid
 from ccl.interaction import AVLink, Seen, Site, Update
-from ccl.interaction.avlink import Times, places
+from ccl.interaction.avlink import places
+from ccl.interaction.times import Times
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import WanStream
 from ccl.nn.layers import EPS

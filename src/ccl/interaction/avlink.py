@@ -19,36 +19,11 @@ from ccl import arguments
 from ccl.grid import Grid
 from ccl.interaction.align import Rescale, audio_positions, video_positions
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
+from ccl.interaction.times import Times
 from ccl.nn.attention import Backend, attention, attention_weights, heads
-from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, keep_in_use, modulate, sinusoid, wide, widely
+from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, keep_in_use, modulate, wide
 from ccl.nn.rope import Rotary, angles, rotary, rotate
 from ccl.types import AV, Route
-
-FREQUENCIES = 256  # numbers of the sinusoid of a time, as Wan's
-
-
-class Times(nn.Module):
-    """Times to what modulates blocks of a width: one for all blocks and both streams."""
-
-    def __init__(self, width: int, rows: int = 6) -> None:
-        super().__init__()
-        self.rows = rows
-        self.layers = nn.Sequential(
-            Linear(FREQUENCIES, width, init="normal"),
-            nn.SiLU(),
-            Linear(width, width, init="normal"),
-            nn.SiLU(),
-            Linear(width, rows * width),
-        )
-
-    def forward(self, time: AV[Any]) -> AV[Any]:
-        """(b, f, rows, w) of each stream's times (b, f)."""
-        return time.map(self.embedded)
-
-    def embedded(self, t: Float[Tensor, "b f"]) -> Float[Tensor, "b f n w"]:
-        """Of one stream's."""
-        e = widely(self.layers, sinusoid(1000 * t.double(), FREQUENCIES))
-        return rearrange(e, "b f (n w) -> b f n w", n=self.rows)
 
 
 class Ends(nn.Module):

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.interaction.avlink import Times
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
+from ccl.interaction.times import Times
 from ccl.nn.attention import Backend, attention, attention_weights
 from ccl.nn.layers import EPS, Linear, RMSNorm, keep_in_use, wide
 from ccl.nn.rope import Rotary, rotary, rotate

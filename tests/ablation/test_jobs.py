@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ccl.ablation.jobs import digest, identity
+from ccl.ablation.identity import digest, identity
 from ccl.ablation.matrix import Row
 from helpers.ablating import CONFIG, Toy, matrix, toy
 
@@ -85,3 +85,27 @@ def test_damaged_weights_are_trained_again(tmp_path: Path) -> None:
     (tmp_path / "runs" / "gate-s0" / "model" / "model.safetensors").write_text("half")
     left = [job.name for job in laboratory.jobs if not laboratory.done(job)]
     assert left == ["runs/gate-s0", "rows/row0-s0", "rows/row2-s0"]
+
+
+def test_a_run_that_another_matrix_beside_it_has_trained_is_copied(tmp_path: Path) -> None:
+    first = do_all(toy(tmp_path / "one"))
+    second = toy(tmp_path / "two", replace(matrix(), name="other"))
+    assert [job.kind for job in second.jobs if second.beside(job)] == ["runs"] * 4
+    do_all(second)
+    assert {name.split("/")[0] for name in second.asked} == {"rows"}
+    assert all(map(second.done, second.jobs))
+    state = second.state(second.jobs[0])
+    assert state["trained_as"] in ("one/runs/gate-s0", "one/runs/ccl-s0")  # a toy's two runs are equal
+    assert state["weights"] == first.state(first.jobs[0])["weights"]
+
+
+def test_a_run_beside_it_that_is_damaged_unfinished_or_another_is_trained(tmp_path: Path) -> None:
+    first = do_all(toy(tmp_path / "one"))
+    (tmp_path / "one" / "runs" / "gate-s0" / "model" / "model.safetensors").write_text("half")
+    (tmp_path / "one" / "runs" / "ccl-s0.json").write_text("{")
+    for job in (job for job in first.jobs if job.kind == "runs" and job.seed == 1):
+        first._say(job, hash=first.hash(job), whole=False)
+    second = do_all(toy(tmp_path / "two"))
+    assert [name for name in second.asked if "runs" in name] == [job.name for job in second.jobs if job.kind == "runs"]
+    other = do_all(toy(tmp_path / "three", config={**CONFIG, "model": {**CONFIG["model"], "width": 9}}))
+    assert len(other.asked) == len(other.jobs)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ccl.ablation.budget import budget
-from ccl.ablation.jobs import Laboratory, identity
+from ccl.ablation.identity import identity
+from ccl.ablation.jobs import Laboratory
 from ccl.ablation.matrix import Matrix, Run
 from ccl.ablation.reading import inlined, read
 from ccl.cli.fit import resolve

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ccl.ablation.jobs import TESTSET, Job, Laboratory, shipped
+from ccl.ablation.identity import shipped
+from ccl.ablation.jobs import TESTSET, Job, Laboratory
 from ccl.ablation.matrix import RUNS, Row, Run
 from ccl.cli.gpus import gpu_of
 
@@ -92,7 +93,7 @@ def budget(
     needs, matrix = Needs(told), laboratory.matrix
     left: Counter[tuple[str, str]] = Counter()
     for job in laboratory.jobs:
-        left[job.kind, job.of] += not laboratory.done(job)
+        left[job.kind, job.of] += not (laboratory.done(job) or laboratory.beside(job))
     trainings = [run for run in matrix.runs if run.ckpt is None]
     costs = {
         "runs": [training(laboratory, run, needs) for run in trainings],

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ccl.ablation import states
 from ccl.ablation.matrix import ROWS, RUNS, Matrix, numbered
 from ccl.evaluation.metrics import METRICS
 from ccl.evaluation.metrics.base import Column
@@ -125,11 +126,7 @@ def at_seed(id: str, seed: int) -> str:
 
 def under_way(place: Path) -> bool:
     """Whether the file beside a run's or row's folder says that it is not whole."""
-    state = place.with_name(f"{place.name}.json")
-    if not state.is_file():
-        return False
-    with reading(state, "the state of a job"):
-        return not json.loads(state.read_text(encoding="utf-8")).get("whole")
+    return not states.read_state(place).get("whole", True)
 
 
 def unscored(rows: Sequence[dict[str, Any]], test: Sequence[Row], columns: Sequence[Column]) -> str:

@@ -2,17 +2,15 @@
 
 A job is done when its result is whole and follows from the YAML as it now is: NAME.json beside its folder holds the
 hash. So a matrix that was stopped at any moment goes on, a finished job is not repeated, and a changed one is done
-anew, what it had made being set aside, from where it comes back when the change is taken back.
+anew, what it had made being set aside, from where it comes back when the change is taken back. A run that another
+matrix beside this one has trained is copied from there.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import hashlib
-import json
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +18,13 @@ from typing import Any
 
 import yaml
 
+from ccl.ablation.identity import digest, identity, modules, shipped, sums
 from ccl.ablation.matrix import ROWS, RUNS, Matrix, flags, numbered, record
-from ccl.files import LOCK, one_writer, reading, sha256, write_whole
+from ccl.ablation.states import WEIGHTS, copy_run, holds_weights, read_state, trained_beside, write_state
+from ccl.files import LOCK, one_writer, sha256, write_whole
 
 TESTSET, PROTOCOL, MATRIX = "test.jsonl", "protocol.yaml", "matrix.yaml"
 ASIDE, LOGS = "aside", "logs"
-WEIGHTS = "model.safetensors"
 
 
 class Stopped(Exception):  # noqa: N818 - a signal is no error
@@ -166,15 +165,10 @@ class Laboratory:
 
     def state(self, job: Job) -> dict[str, Any]:
         """What is known of a job's result; empty where it was never begun."""
-        path = self.path(job).with_name(f"{job.folder}.json")
-        if not path.is_file():
-            return {}
-        with reading(path, "the state of a job"):
-            return dict(json.loads(path.read_text()))
+        return read_state(self.path(job))
 
     def _say(self, job: Job, **facts: Any) -> None:
-        path = self.path(job).with_name(f"{job.folder}.json")
-        write_whole(path, json.dumps(facts, indent=1) + "\n")
+        write_state(self.path(job), **facts)
 
     def done(self, job: Job) -> bool:
         """Whether the result is whole, and follows from the matrix as it is."""
@@ -182,9 +176,14 @@ class Laboratory:
         if not state.get("whole") or state["hash"] != self.hash(job):
             return False
         if job.kind == RUNS:
-            weights = self.path(job) / "model" / WEIGHTS
-            return weights.is_file() and sha256(weights) == state["weights"]
+            return holds_weights(self.path(job), state)
         return (self.path(job) / "scores.jsonl").is_file() and state["scored"] == self.scored
+
+    def beside(self, job: Job) -> Path | None:
+        """The folder of an equal run, which another matrix beside this one has trained; None where there is none."""
+        if job.kind != RUNS or self.path(job).exists():
+            return None
+        return trained_beside(self.folder, str(self.hash(job)))
 
     @property
     def scored(self) -> str:
@@ -210,6 +209,9 @@ class Laboratory:
             assert now is not None, f"{job.name} was begun before its run was trained"
             self._set_aside(job, now)
             if self.done(job):  # it has come back
+                return
+            if found := self.beside(job):
+                copy_run(found, self.path(job))
                 return
             before, begun = self.state(job).get("seconds", 0.0), time.monotonic()
             self._say(job, hash=now, whole=False, seconds=before)
@@ -311,54 +313,6 @@ def testset_text(matrix: Matrix) -> str:
         line = {key: value for key, value in vars(row).items() if value != usual[key]}
         lines.append({key: str(Path(value).resolve()) if key in PATHS else value for key, value in line.items()})
     return write_rows(lines)
-
-
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a resolved config a trained run follows from, by dotted key."""
-    from ccl.storage.run import MAY_CHANGE, leaves, plain
-
-    free = [key for key in MAY_CHANGE if key not in ("trainer.max_steps", "trainer.max_time")]
-    return {
-        key: value
-        for key, value in leaves(plain(config))
-        if not any(fnmatch.fnmatchcase(key, pattern) for pattern in free)
-    }
-
-
-def digest(value: Any) -> str:
-    """A short hash of plain values, whatever the order of their keys."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def sums(source: Any) -> Any:
-    """What weights that are begun from hold, as far as they lie here: their name may stay when they change."""
-    if isinstance(source, Mapping):
-        return {stream: sums(one) for stream, one in source.items()}
-    if source is None:
-        return None
-    from ccl.storage.source import find_source
-    from ccl.weights.find import installed
-
-    if not (path := installed(source)).exists():  # a name of published weights, which have a sum of their own
-        return source
-    found = path if path.is_file() else find_source(path).weights
-    return sha256(found) if found.is_file() else str(found)
-
-
-def shipped() -> str:
-    """The model folder that comes with the package."""
-    from ccl.cli.evaluate import SHIPPED
-
-    return str(SHIPPED)
-
-
-def modules(config: Any) -> list[str]:
-    """Whose code a run of the user's own YAML names, beside ours: it was trained with it, so it may be loaded."""
-    from ccl.storage.run import leaves
-
-    paths = [str(value) for key, value in leaves(config or {}) if key.endswith("class_path")]
-    return sorted({path.partition(".")[0] for path in paths if "." in path} - {"ccl", "lightning", "torch"})
 
 
 def first_process() -> bool:

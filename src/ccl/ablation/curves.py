@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ccl.ablation.drawing import canvas, save
 from ccl.ablation.finished import Curve
-from ccl.files import replacing_path
 
 MEMORY = 0.97  # of the moving average; the first steps weigh as if nothing had been before them
 POINTS = 300  # drawn of a curve
@@ -30,15 +30,10 @@ def draw(
     """
     if not any(len(curve.steps) for curve in curves.values()):
         return
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     keys = [key for key in PANELS if any(key in curve.losses for curve in curves.values())]
     pairs = [two for two in pairs if paired(curves, *two, keys[0])]
     kinds = ["loss", *(["difference"] if pairs else [])]
-    figure = Figure(figsize=(4.4 * len(keys), 2.9 * len(kinds)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(4.4 * len(keys), 2.9 * len(kinds))
     axes = figure.subplots(len(kinds), len(keys), squeeze=False, sharex=True)
     runs = list(dict.fromkeys(run for run, _ in curves))
     colour = {run: f"C{place % 10}" for place, run in enumerate(runs)}
@@ -59,10 +54,7 @@ def draw(
             axis.spines[["top", "right"]].set_visible(False)
         axes[0][column].set_title(PANELS[key], fontsize=10)
         axes[-1][column].set_xlabel("step")
-    for suffix in ("png", "svg"):
-        # Names in an SVG are drawn at random without a salt.
-        with rc_context({"svg.hashsalt": "ccl"}), replacing_path(folder / f"curves.{suffix}") as path:
-            figure.savefig(path, dpi=110, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+    save(figure, folder / "curves")
 
 
 def band(axis: Any, lines: Sequence[tuple[np.ndarray, np.ndarray]], colour: str, label: str) -> None:

@@ -22,19 +22,24 @@ from ccl.evaluation.tables.results import Results
 
 EXTREMES = 6  # samples with the best and the worst difference that are shown, of each measure and pair
 MOST = 60  # samples in the page
+ROWS = "Each row's value in each measure; the line is its 95 % interval over clips and seeds, each small dot a seed."
+LOSSES = (
+    "The joint task's loss by step, a moving average (0.97); the line is the seeds' mean, the band holds them. "
+    "Below, the same of the differences at equal steps, which saw the same clips, times and noise."
+)
 BADGES = {"holds": "holds", "does not hold": "fails", "undecided": "open"}
 
 
 def write(told: Told, folder: Path) -> None:
-    """Write the page, whole; curves.png is taken into it where it is there."""
+    """Write the page, whole; rows.png and curves.png are taken into it where they are there."""
     pairs = [two for two in told.matrix.compare if all(told.finished.rows[name] for name in two)]
     shown, every, below = telling(told, pairs), len(told.finished.results.test), tables.notes(told)
     sections = {
         "Missing": noted({"Runs and rows": below[MISSING]}) if MISSING in below else "",
         "Verdict": verdicts(told),
-        "Results": plain(tables.rows_table(told)),
+        "Results": picture(folder / "rows.png", ROWS) + plain(tables.rows_table(told)),
         "Differences": differences(told),
-        "Losses": curves(folder / "curves.png"),
+        "Losses": picture(folder / "curves.png", LOSSES),
         "Notes": noted({heading: lines for heading, lines in below.items() if heading != MISSING}),
     }
     said = (
@@ -105,16 +110,12 @@ def mark(d: Difference, colours: dict[str, int]) -> str:
     return f' class="first-better m{colours[better]}"' if d.starred and d.column.better and better in colours else ""
 
 
-def curves(picture: Path) -> str:
-    """The drawn losses."""
-    if not picture.is_file():
+def picture(file: Path, text: str) -> str:
+    """A drawn picture, taken into the page with what it shows; nothing where it is not there."""
+    if not file.is_file():
         return ""
-    text = (
-        "The joint task's loss by step, a moving average (0.97); the line is the seeds' mean, the band holds them. "
-        "Below, the same of the differences at equal steps, which saw the same clips, times and noise."
-    )
-    source = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
-    return f'<p class="hint">{text}</p><img class="curves" src="{source}" alt="Losses of the joint task by step">'
+    source = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+    return f'<p class="hint">{text}</p><img class="drawn" src="{source}" alt="{text.partition(";")[0]}">'
 
 
 def telling(told: Told, pairs: list[tuple[str, str]]) -> Results:

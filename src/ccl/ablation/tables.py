@@ -215,6 +215,8 @@ def markdown(told: Told) -> str:
     parts = [f"# {md_escape(told.matrix.name)}\n\n{md_escape(told.matrix.about)}\n\n{lede(told)}\n"]
     for table in every_table(told):
         parts.append(f"## {table.heading}\n\n{md_table(table.head, table.rows)}\n{md_escape(table.hint)}\n")
+    if any(told.finished.rows.values()):
+        parts.append("## Rows\n\n![Each row's value in each measure, its 95 % interval and its seeds](rows.png)\n")
     for heading, lines in notes(told).items():
         parts.append(f"## {heading}\n\n" + "".join(f"- {md_escape(line)}\n" for line in lines))
     if told.finished.curves:

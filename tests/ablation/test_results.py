@@ -258,7 +258,7 @@ def test_the_page_holds_the_clips_that_differ_most_of_the_same_prompt_and_seed(t
 
 
 def test_a_row_is_drawn_at_its_value_its_interval_and_its_seeds():
-    axis = canvas(2, 1).subplots()
+    axis = canvas(2.0, 1.0).subplots()
     dots.line(axis, Number(0.5, low=0.4, high=0.7, seeds={0: 0.45, 1: 0.55}), 3, "C0")
     dots.line(axis, Number(missing="not sampled and scored"), 4, "C1")
     drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.lines]

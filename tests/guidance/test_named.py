@@ -34,7 +34,7 @@ BOTH = AV(True, True)
 
 
 def test_an_exported_rule_that_has_a_name_is_found_by_it(monkeypatch):
-    assert set(rules()) == {"none", "text_cfg", "ucg2", "ucg3", "ucg_static", "multimodal_cfg", "synccfg"}
+    assert set(rules()) == {"none", "text_cfg", "ucg2", "ucg3", "ucg_static", "multimodal_cfg", "synccfg", "dual_cfg"}
     assert all(vars(rule)["name"] == name for name, rule in rules().items())
 
     class New(UCG2):

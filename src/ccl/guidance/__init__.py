@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccl.guidance.base import Guidance, table
 from ccl.guidance.interval import Interval
+from ccl.guidance.mova import DualCFG
 from ccl.guidance.named import named, rules
 from ccl.guidance.ovi import OviCFG
 from ccl.guidance.remarks import check_passes, occurring, remark
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UCG2",
     "UCG3",
+    "DualCFG",
     "Guidance",
     "Interval",
     "MultiModalCFG",

@@ -197,16 +197,10 @@ def test_the_test_set_is_written_with_the_files_its_manifests_name(
     assert all((tmp_path / row[kind]).is_file() for row in rows for kind in ("image", "audio", "reference"))
 
 
-def test_generating_imports_nothing_of_scoring() -> None:
-    """torchmetrics alone takes more than two seconds, with transformers and scipy that it imports."""
-    code = "import sys, ccl.cli.verbs, ccl.cli.parts, ccl.generation.generate; print('torchmetrics' in sys.modules)"
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert made.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
+def test_what_is_wrong_with_a_command_line_is_told_before_anything_large_is_imported(tmp_path: Path) -> None:
+    """One process for all; what is large would be there from the first of them that imports it."""
+    (tmp_path / "wrong.yaml").write_text("{class_path: ccl.guidance.UCG2, init_args: {x: 1}}")
+    cases = [
         ("generate --prompt x -o x.mp4 --guidance ucg4", "there is no guidance 'ucg4', did you mean 'ucg3'?; there"),
         ("generate --prompt x -o x.mp4 --guidance none.yaml", "there is no config file none.yaml"),
         ("generate --prompt x -o x.mp4 --guidance wrong.yaml", "there is no key 'init_args.x' in wrong.yaml, line 1"),
@@ -222,19 +216,16 @@ def test_generating_imports_nothing_of_scoring() -> None:
         ("testset images --limitt 3", "there is no option '--limitt'"),
         ("fit", "fit needs a config"),
         ("fit --config nowhere.yaml", "there is no config file nowhere.yaml"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_command_line_is_told_before_anything_large_is_imported(
-    argv: str, said: str, tmp_path: Path
-) -> None:
-    (tmp_path / "wrong.yaml").write_text("{class_path: ccl.guidance.UCG2, init_args: {x: 1}}")
+    ]  # fmt: skip
     code = (
-        "import sys; from ccl.cli import main; status = main(sys.argv[1:]);"
-        "print(status, {'torch', 'lightning', 'torchmetrics', 'jsonargparse', 'ccl.evaluation'} & set(sys.modules))"
+        "import sys; from ccl.cli import main\n"
+        f"for argv in {[argv for argv, _ in cases]!r}: print(main(argv.split()), "
+        "{'torch', 'lightning', 'torchmetrics', 'jsonargparse', 'ccl.evaluation'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *argv.split()], capture_output=True, text=True, cwd=tmp_path)
-    assert said in done.stderr and done.stderr.count("\n") == 1
-    assert done.stdout.strip() in ("1 set()", "2 set()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    for (argv, said), told, ended in zip(cases, done.stderr.splitlines(), done.stdout.splitlines(), strict=True):
+        assert said in told, argv
+        assert ended in ("1 set()", "2 set()"), argv
 
 
 def test_the_help_of_fit_imports_nothing_large_and_names_options_that_are_there() -> None:

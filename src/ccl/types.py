@@ -43,6 +43,16 @@ class AV(NamedTuple, Generic[T]):
         video, audio = (None if xs[0] is None else f(*xs) for xs in zip(*pairs, strict=True))
         return AV(cast(U, video), cast(U, audio))
 
+    @property
+    def swapped(self) -> AV[T]:
+        """For each stream what belongs to the other one."""
+        return AV(self.audio, self.video)
+
+    @property
+    def pairs(self) -> AV[tuple[T, T]]:
+        """For each stream its own and the other one's."""
+        return AV((self.video, self.audio), (self.audio, self.video))
+
 
 if not TYPE_CHECKING:  # beartype cannot read a named tuple that is generic at run time; type checkers can
     AV.__class_getitem__ = classmethod(lambda cls, _: cls)
@@ -60,6 +70,11 @@ class Route:
 
     a2v: bool = True
     v2a: bool = True
+
+    @property
+    def pair(self) -> AV[bool]:
+        """Whether each stream sees the other one."""
+        return AV(self.a2v, self.v2a)
 
 
 OPEN = Route(True, True)

@@ -103,13 +103,14 @@ class FusionBlock(nn.Module):
         ends = AV(self.video, self.audio)
         m = AV.zip(lambda _, ends, e: (wide(ends.modulation)[:, None] + wide(e)).unbind(2), x, ends, e)
         own = AV.zip(lambda x, ours, *of: self.tokens(x, *of) if ours else None, x, updated, ends, m, rope)
-        heard = AV(source.video if route.v2a else None, source.audio if route.a2v else None)
+        # What each stream shows the other one.
+        shown = AV.zip(lambda s, opened: s if opened else None, source, route.pair.swapped)
         # What is read without a gradient has keys and values of its own: the projections keep their gradients.
         other = AV.zip(
             lambda s, x, own, *of: self.tokens(s, *of) if own is None or s is not x else own,
-            *(heard, x, own, ends, m, rope),
+            *(shown, x, own, ends, m, rope),
         )
-        return own, AV(other.audio, other.video), ends, m
+        return own, other.swapped, ends, m
 
     def tokens(self, x: Float[Tensor, "b l d"], ends: Ends, m: tuple[Tensor, ...], rope: Rotary) -> Tokens:
         """A stream in the common width."""
@@ -183,7 +184,7 @@ class AVLink(Interaction):
 
     def forward(self, where: Where, seen: Seen) -> Update:
         route = seen.route
-        updated = AV.zip(lambda _, opened: opened or self.closed == "own", seen.x, AV(route.a2v, route.v2a))
+        updated = AV.zip(lambda _, opened: opened or self.closed == "own", seen.x, route.pair)
         add: AV[Any] = AV(None, None)
         if any(updated):
             add = self.fusion(seen.x, seen.source, seen.shared, seen.layout, route, updated)
@@ -196,7 +197,7 @@ class AVLink(Interaction):
         return Update(add)
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
-        updated = AV.zip(lambda _, opened: opened or self.closed == "own", seen.x, AV(seen.route.a2v, seen.route.v2a))
+        updated = AV.zip(lambda _, opened: opened or self.closed == "own", seen.x, seen.route.pair)
         if not any(updated):
             return AV(None, None)
         return self.fusion.weights(seen.x, seen.source, seen.shared, seen.layout, seen.route, updated)

@@ -67,6 +67,11 @@ class Seen(NamedTuple):
     q: AV[Any] = AV(None, None)
     extras: dict[str, Any] | None = None
 
+    @property
+    def other(self) -> AV[Any]:
+        """For each stream the states of the other one, None where its route is closed."""
+        return AV.zip(lambda _, other, opened: other if opened else None, self.x, self.source.swapped, self.route.pair)
+
 
 class Update(NamedTuple):
     """What an interaction gives back.

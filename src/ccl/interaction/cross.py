@@ -20,7 +20,7 @@ from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Whe
 from ccl.interaction.context import ContextTokens
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.grouped import grouped_attention
-from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
+from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, untaken
 from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles
 from ccl.types import AV
 
@@ -105,14 +105,15 @@ class CrossAttention(nn.Module):
             context = self.context_kv()
         if source is None and context is None:
             # Eq. 1 with g = 0. In training the parameters get the zero gradients of 0 * CA, without computing CA.
-            return keep_in_use(x.new_zeros(()), self.parameters()) if self._training() else None
+            return untaken(self, x)
 
         q = self._queries(x, rope[0])
         if source is None:
             assert context is not None
             out = self._over_context(q.to(context[1].dtype), context)
             update = self.o(rearrange(out, "b l h d -> b l (h d)"))
-            return keep_in_use(update, self._source_parameters()) if self._training() else update
+            used = self.training and torch.is_grad_enabled()
+            return keep_in_use(update, self._source_parameters()) if used else update
 
         source = self.norm_source(source)
         v = heads(self.v(source), self.head_dim)
@@ -164,9 +165,6 @@ class CrossAttention(nn.Module):
         ).flatten(2, 3)
         return (out if groups.back is None else out.index_select(2, groups.back)).transpose(1, 2)
 
-    def _training(self) -> bool:
-        return self.training and torch.is_grad_enabled()
-
     def _source_parameters(self) -> list[Tensor]:
         """What a closed step does not use."""
         unused: list[Tensor] = list(self.norm_source.parameters())
@@ -215,29 +213,15 @@ class CrossModal(Interaction):
 
     def forward(self, where: Where, seen: Seen) -> Update:
         # Both directions read x as it was after text attention; neither sees the other's update (decision 7).
-        x, source, route, layout = seen.x, seen.source, seen.route, seen.layout
-        rope = layout.rope
-        video = audio = None
-        context = AV(None, None) if seen.constants is None else seen.constants
-        if x.video is not None:
-            heard = source.audio if route.a2v else None
-            video = self.a2v(x.video, heard, layout.groups.a2v, (rope.video, rope.audio), context.video)
-        if x.audio is not None:
-            shown = source.video if route.v2a else None
-            audio = self.v2a(x.audio, shown, layout.groups.v2a, (rope.audio, rope.video), context.audio)
-        return Update(AV(video, audio))
+        return Update(AV.zip(lambda x, attend, *of: attend(x, *of), *self._given(seen)))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
-        x, source, rope, groups = seen.x, seen.source, seen.layout.rope, seen.layout.groups
+        return AV.zip(lambda x, attend, *of: attend.weights(x, *of), *self._given(seen))
+
+    def _given(self, seen: Seen) -> tuple[AV[Any], ...]:
+        """The stream that asks, its attention, and what this is given beside."""
         context = AV(None, None) if seen.constants is None else seen.constants
-        video = audio = None
-        if x.video is not None:
-            heard = source.audio if seen.route.a2v else None
-            video = self.a2v.weights(x.video, heard, groups.a2v, (rope.video, rope.audio), context.video)
-        if x.audio is not None:
-            shown = source.video if seen.route.v2a else None
-            audio = self.v2a.weights(x.audio, shown, groups.v2a, (rope.audio, rope.video), context.audio)
-        return AV(video, audio)
+        return seen.x, AV(self.a2v, self.v2a), seen.other, AV(*seen.layout.groups), seen.layout.rope.pairs, context
 
     def constants(self) -> AV[KV | None]:
         return AV(self.a2v.context_kv(), self.v2a.context_kv())

@@ -22,7 +22,7 @@ from ccl.grid import Grid
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.interaction.times import Times
 from ccl.nn.attention import Backend, attention, attention_weights
-from ccl.nn.layers import EPS, Linear, RMSNorm, keep_in_use, wide
+from ccl.nn.layers import EPS, Linear, RMSNorm, untaken, wide
 from ccl.nn.rope import Rotary, rotary, rotate
 from ccl.types import AV
 
@@ -51,9 +51,8 @@ class CrossTimes(nn.Module):
         """A `Modulation` for each stream, of times (b, f)."""
         # A frame that is given has a lower time than the rest: the gate asks how noisy the stream is, so for the rest.
         level = time.map(lambda t: t.amax(1, keepdim=True))
-        other = AV(level.audio, level.video)
         rows = AV.zip(lambda t, times: times.embedded(t), time, AV(self.video, self.audio))
-        gates = AV.zip(lambda t, times: times.embedded(t)[:, :, 0], other, AV(self.a2v_gate, self.v2a_gate))
+        gates = AV.zip(lambda t, times: times.embedded(t)[:, :, 0], level.swapped, AV(self.a2v_gate, self.v2a_gate))
         return AV.zip(Modulation, rows, gates)
 
 
@@ -80,6 +79,7 @@ class Reader(nn.Module):
     """One direction: what one stream reads of the other, both of them modulated.
 
     Args:
+        rows: of the modulation, its scale and shift in this direction.
         width: of the query stream.
         source: width of the other stream.
         inner: width of queries, keys and values.
@@ -87,9 +87,9 @@ class Reader(nn.Module):
         backend: which attention kernel.
     """
 
-    def __init__(self, width: int, source: int, inner: int, heads: int, backend: Backend) -> None:
+    def __init__(self, rows: slice, width: int, source: int, inner: int, heads: int, backend: Backend) -> None:
         super().__init__()
-        self.heads, self.backend = heads, backend
+        self.rows, self.heads, self.backend = rows, heads, backend
         self.q = Linear(width, inner)
         self.k = Linear(source, inner)
         self.v = Linear(source, inner)
@@ -101,27 +101,37 @@ class Reader(nn.Module):
         self,
         x: Float[Tensor, "b l d"],
         y: Float[Tensor, "b m d2"],
+        m: tuple[Modulation, Modulation],
         rope: tuple[Float[Tensor, "f n 2"], Float[Tensor, "f2 n 2"]],
     ) -> Float[Tensor, "b l d"]:
-        """What is read, before the gate.
+        """What is added to x.
 
         Args:
             x: the stream that asks.
             y: the other one.
+            m: modulation of both.
             rope: tables of both.
         """
+        x, y = self.modulated(x, y, m)
         v = rearrange(self.v(y), "b m (h p) -> b m h p", h=self.heads)
         q, k = (z.to(v.dtype) for z in self.asked(x, y, rope))
-        return self.o(rearrange(attention(q, k, v, backend=self.backend), "b l h p -> b l (h p)"))
+        update = self.o(rearrange(attention(q, k, v, backend=self.backend), "b l h p -> b l (h p)"))
+        gate = m[0].gate
+        assert gate is not None  # where there is another stream to read, its times have made one
+        return (wide(update) * gate).to(update.dtype)
 
-    def weights(self, x: Tensor, y: Tensor, rope: tuple[Tensor, Tensor]) -> Attention:
+    def weights(self, x: Tensor, y: Tensor, m: tuple[Modulation, Modulation], rope: tuple[Tensor, Tensor]) -> Attention:
         """Whom x attends to in `forward`, of which the arguments are."""
-        return Attention(attention_weights(*self.asked(x, y, rope)), {})
+        return Attention(attention_weights(*self.asked(*self.modulated(x, y, m), rope)), {})
+
+    def modulated(self, x: Tensor, y: Tensor, m: tuple[Modulation, Modulation]) -> tuple[Tensor, Tensor]:
+        """Both streams, as they are read."""
+        return modulated(x, m[0].rows[:, :, self.rows]), modulated(y, m[1].rows[:, :, self.rows])
 
     def asked(
         self, x: Tensor, y: Tensor, rope: tuple[Tensor, Tensor]
     ) -> tuple[Float[Tensor, "b l h p"], Float[Tensor, "b m h p"]]:
-        """Queries and keys."""
+        """Queries and keys of streams that are modulated."""
         q = turned(self.norm_q(self.q(x)), self.heads, rope[0])
         return q, turned(self.norm_k(self.k(y)), self.heads, rope[1])
 
@@ -180,48 +190,28 @@ class LTX2Attention(Interaction):
         self.streams: AV[int] = AV(site.video, site.audio)
         heads, self.inner = site.audio // head_dim, site.audio
         self.video, self.audio = Table(site.video), Table(site.audio)
-        self.a2v = Reader(site.video, site.audio, self.inner, heads, site.backend)
-        self.v2a = Reader(site.audio, site.video, self.inner, heads, site.backend)
+        self.a2v = Reader(slice(0, 2), site.video, site.audio, self.inner, heads, site.backend)
+        self.v2a = Reader(slice(2, 4), site.audio, site.video, self.inner, heads, site.backend)
 
     def trunk(self) -> nn.Module:
         return CrossTimes(self.streams)
 
     def forward(self, where: Where, seen: Seen) -> Update:
-        readers = AV(self.a2v, self.v2a)
-        m = self.modulation(seen)
+        def one(x: Tensor, y: Tensor | None, reader: Reader, m: Any, rope: Any) -> Tensor | None:
+            if y is not None:
+                return reader(x, y, m, rope)
+            times = (part for each in seen.shared if each is not None for part in each if part is not None)
+            return untaken(reader, x, *self.video.parameters(), *self.audio.parameters(), *times)
 
-        def one(x: Tensor, reader: Reader, read: Any, m: Any) -> Tensor | None:
-            if read is not None:
-                update = reader(*read)
-                return (wide(update) * m.gate).to(update.dtype)
-            if not (self.training and torch.is_grad_enabled()):
-                return None
-            times = [part for each in seen.shared if each is not None for part in each if part is not None]
-            unused = (*reader.parameters(), *self.video.parameters(), *self.audio.parameters(), *times)
-            return keep_in_use(x.new_zeros(()), unused)
-
-        return Update(AV.zip(one, seen.x, readers, self.read(seen, m), m))
+        return Update(AV.zip(one, seen.x, seen.other, *self.given(seen)))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
-        return AV.zip(
-            lambda read, reader: reader.weights(*read), self.read(seen, self.modulation(seen)), AV(self.a2v, self.v2a)
-        )
+        return AV.zip(lambda y, x, reader, *of: reader.weights(x, y, *of), seen.other, seen.x, *self.given(seen))
 
-    def modulation(self, seen: Seen) -> AV[Any]:
-        """Of each stream, in this block."""
-        return AV.zip(lambda _, table, shared: table(shared), seen.x, AV(self.video, self.audio), seen.shared)
-
-    def read(self, seen: Seen, m: AV[Any]) -> AV[Any]:
-        """What each direction's reader is given: the stream and the other one, modulated, and their tables; None where
-        the route is closed."""
-        (x, source, route, rope), video, audio = (seen.x, seen.source, seen.route, seen.layout), None, None
-        if x.video is not None and route.a2v:
-            x_v, x_a = modulated(x.video, m.video.rows[:, :, :2]), modulated(source.audio, m.audio.rows[:, :, :2])
-            video = (x_v, x_a, (rope.video, rope.audio))
-        if x.audio is not None and route.v2a:
-            x_v, x_a = modulated(source.video, m.video.rows[:, :, 2:]), modulated(x.audio, m.audio.rows[:, :, 2:])
-            audio = (x_a, x_v, (rope.audio, rope.video))
-        return AV(video, audio)
+    def given(self, seen: Seen) -> tuple[AV[Any], ...]:
+        """Each direction's reader, and the modulation and tables that it is given."""
+        m = AV.zip(lambda _, table, shared: table(shared), seen.x, AV(self.video, self.audio), seen.shared)
+        return AV(self.a2v, self.v2a), m.pairs, seen.layout.pairs
 
     def layout(self, grid: Grid, device: torch.device) -> AV[Rotary]:
         """Rotary tables of each latent frame and audio token, for all heads in a row."""

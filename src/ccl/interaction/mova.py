@@ -7,7 +7,6 @@ b batch, l query tokens, m source tokens, h heads of d, p = d / 2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,7 @@ from ccl.grid import Grid
 from ccl.interaction.align import audio_positions
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.nn.attention import Backend, attention, attention_weights, heads
-from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, wide
+from ccl.nn.layers import LayerNorm, Linear, RMSNorm, untaken, wide
 from ccl.nn.rope import Rotary, angles, rotary, rotate
 from ccl.types import AV
 
@@ -62,11 +61,7 @@ class Bridge(nn.Module):
             scale: what the update is multiplied by; None is 1.
         """
         if source is None:
-            parameters: Iterable[Tensor] = self.parameters()
-            if scale is not None:
-                parameters = [*parameters, scale]
-            used = self.training and torch.is_grad_enabled()
-            return keep_in_use(x.new_zeros(()), parameters) if used else None
+            return untaken(self, x, *(() if scale is None else (scale,)))
         y = self.y_norm(source)
         v = heads(self.v(y), self.head_dim)
         q, k = self.queries(x, rope[0]).to(v.dtype), self.keys(y, rope[1]).to(v.dtype)
@@ -143,24 +138,16 @@ class MOVABridge(Interaction):
         return Scale() if self.train_scale else None
 
     def forward(self, where: Where, seen: Seen) -> Update:
-        (x, source, route, rope), video, audio = (seen.x, seen.source, seen.route, seen.layout), None, None
-        scale = AV(None, None) if seen.shared is None else seen.shared
-        if x.video is not None:
-            heard = source.audio if route.a2v else None
-            video = self.a2v(x.video, heard, (rope.video, rope.audio), scale.video)
-        if x.audio is not None:
-            shown = source.video if route.v2a else None
-            audio = self.v2a(x.audio, shown, (rope.audio, rope.video), scale.audio)
-        return Update(AV(video, audio))
+        bridges, scale = AV(self.a2v, self.v2a), AV(None, None) if seen.shared is None else seen.shared
+        return Update(
+            AV.zip(lambda x, bridge, *of: bridge(x, *of), seen.x, bridges, seen.other, seen.layout.pairs, scale)
+        )
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
-        x, source, route, rope = seen.x, seen.source, seen.route, seen.layout
-        video = audio = None
-        if x.video is not None and route.a2v:
-            video = self.a2v.weights(x.video, source.audio, (rope.video, rope.audio))
-        if x.audio is not None and route.v2a:
-            audio = self.v2a.weights(x.audio, source.video, (rope.audio, rope.video))
-        return AV(video, audio)
+        bridges = AV(self.a2v, self.v2a)
+        return AV.zip(
+            lambda y, x, bridge, rope: bridge.weights(x, y, rope), seen.other, seen.x, bridges, seen.layout.pairs
+        )
 
     def layout(self, grid: Grid, device: torch.device) -> AV[Rotary]:
         """Rotary tables of each stream's moments, which turn the whole head; a frame's tokens share one."""

@@ -17,7 +17,7 @@ from ccl.grid import Grid
 from ccl.interaction.align import Rescale, audio_positions, check_rescale, own_angles, video_positions
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.nn.attention import Backend, attention, attention_weights, heads
-from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use
+from ccl.nn.layers import LayerNorm, Linear, RMSNorm, untaken
 from ccl.nn.rope import Rotary, rotary, rotate
 from ccl.types import AV
 
@@ -57,8 +57,7 @@ class FusionAttention(nn.Module):
             rope: tables of the query stream and of the source.
         """
         if source is None:
-            used = self.training and torch.is_grad_enabled()
-            return keep_in_use(q.new_zeros(()), self.parameters()) if used else None
+            return untaken(self, q)
         y = self.pre_attn_norm_fusion(source)
         v = heads(self.v_fusion(y), self.head_dim)
         k = rotate(heads(self.norm_k_fusion(self.k_fusion(y)), self.head_dim), rope[1]).to(v.dtype)
@@ -100,21 +99,14 @@ class OviFusion(Interaction):
         self.v2a = FusionAttention(site.audio, site.video, site.head_dim, gain=1.0, backend=site.backend)
 
     def forward(self, where: Where, seen: Seen) -> Update:
-        (q, source, route, rope), video, audio = (seen.q, seen.source, seen.route, seen.layout), None, None
-        if q.video is not None:
-            video = self.a2v(q.video, source.audio if route.a2v else None, (rope.video, rope.audio))
-        if q.audio is not None:
-            audio = self.v2a(q.audio, source.video if route.v2a else None, (rope.audio, rope.video))
-        return Update(AV(video, audio))
+        fusions = AV(self.a2v, self.v2a)
+        return Update(AV.zip(lambda q, fusion, *of: fusion(q, *of), seen.q, fusions, seen.other, seen.layout.pairs))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
-        q, source, route, rope = seen.q, seen.source, seen.route, seen.layout
-        video = audio = None
-        if q.video is not None and route.a2v:
-            video = self.a2v.weights(q.video, source.audio, (rope.video, rope.audio))
-        if q.audio is not None and route.v2a:
-            audio = self.v2a.weights(q.audio, source.video, (rope.audio, rope.video))
-        return AV(video, audio)
+        fusions = AV(self.a2v, self.v2a)
+        return AV.zip(
+            lambda y, q, fusion, rope: fusion.weights(q, y, rope), seen.other, seen.q, fusions, seen.layout.pairs
+        )
 
     def layout(self, grid: Grid, device: torch.device) -> AV[Rotary]:
         dtype = next(self.parameters()).dtype

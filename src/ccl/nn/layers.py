@@ -168,6 +168,18 @@ def keep_in_use(x: Tensor, parameters: Iterable[Tensor]) -> Tensor:
     return _KeepInUse.apply(x, *(p for p in parameters if p.requires_grad))
 
 
+def untaken(path: nn.Module, x: Tensor, *also: Tensor) -> Tensor | None:
+    """What a path adds to x in a step that does not take it: nothing, or in training a zero that keeps it in use.
+
+    Args:
+        path: of which no parameter is used.
+        x: a tensor of the type and device of the update.
+        also: what else is not used.
+    """
+    used = path.training and torch.is_grad_enabled()
+    return keep_in_use(x.new_zeros(()), [*path.parameters(), *also]) if used else None
+
+
 def initialise(module: nn.Module) -> None:
     """Re-initialise every layer in place, in the order of construction, so that equal seeds give equal weights."""
     with torch.no_grad():

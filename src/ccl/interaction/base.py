@@ -112,7 +112,7 @@ class Interaction(nn.Module, ABC):
         at: the places where it acts, in the order of the block.
         closed: what a closed route leaves of the exchange.
         starts_at_zero: whether a network at step 0 is its two streams alone.
-        needs: what it reads of `Seen.extras`. In training a batch without it is refused.
+        needs: what it reads of `Seen.extras`. Data are asked for it; in training a batch without it is refused.
         upstream: where published weights have its parameters, as (pattern, ours): regular expressions, and what takes
             their place, in names that are read as a stream's, `blocks.3.video.cross_attn.k_fusion.weight`.
         active: whether it acts in this block at all, decided from `Site.layer`.
@@ -121,7 +121,7 @@ class Interaction(nn.Module, ABC):
     at: ClassVar[tuple[Where, ...]] = ("after",)
     closed: Closed = "nothing"
     starts_at_zero: ClassVar[bool] = True
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: tuple[str, ...] = ()
     upstream: ClassVar[tuple[tuple[str, str], ...]] = ()
     active: bool = True
 
@@ -143,6 +143,14 @@ class Interaction(nn.Module, ABC):
 
     def example(self, grid: Grid, clips: int) -> dict[str, Any]:
         """Something for each of `needs`, in the shapes in which a batch brings it: what `ccl check` tries it with."""
+        return {}
+
+    def weights(self, progress: float) -> dict[str, float]:
+        """What its losses are multiplied by, by name; 1 of one that is not named.
+
+        Args:
+            progress: share of the training's steps that are done, from 0 to 1.
+        """
         return {}
 
     def refuses(self, one: Pass) -> str:

@@ -60,7 +60,8 @@ class JointDiffusion(LightningModule):
         time: where training times come from; None is a logit-normal (paper silent, decision 15).
         optimizer: rates and schedule.
         text_dropout: share of clips whose prompt is dropped in both streams together: the encoded empty prompt.
-        loss_weights: of the losses that interactions return, by their names; 1 where nothing is said.
+        loss_weights: of the losses that interactions return, by their names, beside the weights that an interaction
+            has for them itself; 1 where nothing is said.
         seed: of the weights at step 0, of tasks, times and noise.
         pretrained: whose weights training starts from: a model folder; or a run folder, for its last checkpoint, or
             a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two with their fusion (a file, a
@@ -261,6 +262,12 @@ class JointDiffusion(LightningModule):
             raise TrainingError(f"the router asks for the task {unknown[0]!r}; there are {', '.join(self.tasks)}")
         return {name: [row for row in range(size) if names[row] == name] for name in self.tasks if name in names}
 
+    @property
+    def progress(self) -> float:
+        """Share of the training's optimizer steps that are done; 0 where there is no training, or none with an end."""
+        trainer = self._trainer
+        return 0.0 if trainer is None or trainer.max_steps < 1 else min(1.0, trainer.global_step / trainer.max_steps)
+
     def weighed(self, losses: Losses, task: Task) -> Tensor:
         """Eq. 7: the sum over terms and streams, each multiplied by its weight, and what the interactions ask for.
 
@@ -270,7 +277,8 @@ class JointDiffusion(LightningModule):
             sum(x * weight for x, weight in zip(streams, term.weights, strict=True) if x is not None)
             for streams, term in zip(losses.terms, task.terms, strict=True)
         ]
-        added = [x * self.loss_weights.get(name, 1.0) for name, x in losses.added.items()]
+        own = self.built[0].interaction.weights(self.progress) if losses.added else {}
+        added = [x * self.loss_weights.get(name, 1.0) * own.get(name, 1.0) for name, x in losses.added.items()]
         return torch.as_tensor(sum([*terms, *added]))
 
     def losses(self, batch: Batch, task: Task, *, index: int, rank: int = 0) -> Losses:
@@ -420,14 +428,22 @@ class JointDiffusion(LightningModule):
     # Saving
 
     def on_fit_start(self) -> None:
-        """Tell the data what is learned from them; refuse a sharded checkpoint of another model.
+        """Tell the data what is learned from them; refuse a weight that falls towards an end that there is not, and a
+        sharded checkpoint of another model.
 
         The latter before it is read: one that holds more would load in silence.
         """
+        interaction = self.built[0].interaction
+        begun, ended = interaction.weights(0.0), interaction.weights(1.0)
+        if self.trainer.max_steps < 1 and (moving := [name for name in begun if begun[name] != ended.get(name)]):
+            raise TrainingError(
+                f"{type(interaction).__name__} weighs its loss {moving[0]!r} by the share of the training that is "
+                "done, and this one has no end; set trainer.max_steps"
+            )
         serve = getattr(getattr(self.trainer, "datamodule", None), "serve", None)
         if serve is not None:
             net, text = self.built
-            serve(AV(*(ends is not None for ends in net.ends)), text)
+            serve(AV(*(ends is not None for ends in net.ends)), text, net.interaction.needs)
         path = self.trainer.ckpt_path
         if path is not None and Path(path).is_dir():
             self._check_sharded(Path(path))

@@ -38,8 +38,8 @@ from ccl.data.index import (
     settings_of,
     uncaptioned,
 )
-from ccl.data.make import world_sources, world_version
-from ccl.data.shards import Shards, collate
+from ccl.data.make import faces_of, world_sources, world_version
+from ccl.data.shards import Extras, Shards, collate
 from ccl.data.write import write_shards
 from ccl.files import one_writer
 from ccl.grid import Grid
@@ -136,9 +136,13 @@ class ShardData(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.known: AV[str | None] = AV(None, None) if codec is None else codec.known
         self.streams: AV[bool] | None = None  # that are read; all there are, until a model says what it learns
+        self.extras: Extras | None = None  # what is known of the clips besides
+        self.needs: tuple[str, ...] = ()  # what of it a model trains on
 
     def train_dataloader(self) -> Loader:
-        dataset = self._dataset(self.shards, shuffle=self.shuffle, endless=True)
+        dataset = self._dataset(
+            self.shards, shuffle=self.shuffle, endless=True, extras=self.extras if self.needs else None
+        )
         return Loader(dataset, **self._options(dataset))
 
     def val_dataloader(self) -> DataLoader | list[Any]:
@@ -147,17 +151,23 @@ class ShardData(LightningDataModule):
         dataset = self._dataset(self.val_shards, shuffle=0, endless=False)
         return DataLoader(dataset, **self._options(dataset))
 
-    def serve(self, streams: AV[bool], text: TextEncoder) -> None:
-        """Read what a model learns from: its streams alone, and prompts as its text encoder reads them.
+    def serve(self, streams: AV[bool], text: TextEncoder, needs: tuple[str, ...] = ()) -> None:
+        """Read what a model learns from: its streams alone, prompts as its text encoder reads them, and what its
+        interaction needs besides.
 
         What could not be checked, because its weights are not on this machine, is said in a line, and so is how many
         clips have no caption.
 
         Raises:
-            ValueError: as `refuse_text`.
+            ValueError: as `refuse_text`; something that is needed is not known of the clips.
         """
-        self.streams = streams
+        self.streams, self.needs = streams, needs
         self.refuse_text(text)
+        known = () if self.extras is None else self.extras.names
+        if lacking := [name for name in needs if name not in known]:
+            raise ValueError(
+                f"the model's interaction trains on {lacking[0]!r}, which is not known of the clips in {self.shards}"
+            )
         if self.trainer is None or self.trainer.is_global_zero:
             sys.stdout.writelines(f"{line}\n" for line in [*self._unchecked(streams, text), *self._uncaptioned()])
 
@@ -216,7 +226,7 @@ class ShardData(LightningDataModule):
             for name in buckets_in(Path(folder)):
                 refuse_other_text(Path(folder) / name, text)
 
-    def _dataset(self, folder: str, *, shuffle: int, endless: bool) -> Shards | Buckets:
+    def _dataset(self, folder: str, *, shuffle: int, endless: bool, extras: Extras | None = None) -> Shards | Buckets:
         rank, ranks = self._place()
         options: dict[str, Any] = {
             "seed": self.seed,
@@ -225,6 +235,7 @@ class ShardData(LightningDataModule):
             "ranks": ranks,
             "codec": self.known,
             "streams": self.streams,
+            "extras": extras,
         }
         names = buckets_in(Path(folder))
         if names == [""]:
@@ -300,6 +311,7 @@ class WorldData(ShardData):
             self.folders = {s: p.with_name(f"{p.name}-latents-{_hash(*parts)}") for s, p in self.media.items()}
         val = str(self.folders["val"]) if val_clips else None
         super().__init__(str(self.folders["train"]), grid, codec, batch_size, num_workers, seed, shuffle, val)
+        self.extras = faces_of(grid, seed)
 
     def prepare_data(self) -> None:
         """Make what is not there yet; a run that was stopped goes on, and two runs at once wait for each other."""

@@ -15,6 +15,7 @@ from ccl.grid import Grid
 
 if TYPE_CHECKING:
     from ccl.codecs.base import Codec
+    from ccl.data.shards import Extras
     from ccl.text.base import TextEncoder
 
 
@@ -57,10 +58,19 @@ def world_sources(
     return [Source(s.id, s.load, version) for s in World(seed, split, grid).sources(clips, start)]
 
 
+def faces_of(grid: Grid, seed: int) -> Extras:
+    """Masks of the faces in the world's training clips, which cost nothing until they are asked for."""
+    from ccl.data.world.faces import Faces
+    from ccl.data.world.world import World
+
+    return Faces(World(seed, "train", grid))
+
+
 def world_version() -> str:
     """A hash of the code that draws the world, and of that which codes its clips."""
     digest = hashlib.sha256()
-    code = [file for file in files("ccl.data.world").iterdir() if file.name.endswith(".py")]
+    there = [file for file in files("ccl.data.world").iterdir() if file.name.endswith(".py")]
+    code = [file for file in there if file.name != "faces.py"]  # which draws nothing
     for file in (*sorted(code, key=lambda file: file.name), files("ccl.media") / "write.py"):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import compress
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -37,10 +37,26 @@ from ccl.types import AV, STREAMS, Batch
 
 Sample = dict[str, Any]
 """id, prompt, and either video (F, H, W, 3) uint8 and audio (S,) float32, or latents AV((C, t_v, h, w), (C, t_a)) and,
-where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket. A stream that is not read
-is None."""
+where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket; `extras` where a network is
+told more. A stream that is not read is None."""
 OF_PICTURES = ("height", "width", "stride_time", "stride_space")  # of a grid; sound knows nothing of them
 EMPTY = "empty.safetensors"  # beside the index: states of the empty prompt
+
+
+@runtime_checkable
+class Extras(Protocol):
+    """What is known of clips beside what shards hold of them.
+
+    Attributes:
+        names: of all that it tells.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def __call__(self, id: str, grid: Grid) -> dict[str, np.ndarray]:
+        """By name, arrays of a shape that the clip's grid decides."""
+        ...
 
 
 class Shards(IterableDataset[Sample]):
@@ -58,6 +74,7 @@ class Shards(IterableDataset[Sample]):
         codec: identities of the codecs whose latents are wanted; checked where the shards hold latents, and where they
             are known.
         streams: that are read, the other being neither decoded nor in a sample; None is what the shards hold.
+        extras: what each sample is told besides.
 
     Raises:
         ValueError: naming what is wrong: the folder, a missing shard, another grid, latents of another codec, a stream
@@ -76,9 +93,10 @@ class Shards(IterableDataset[Sample]):
         ranks: int = 1,
         codec: AV[str | None] = AV(None, None),
         streams: AV[bool] | None = None,
+        extras: Extras | None = None,
     ) -> None:
         self.folder, self.grid, self.seed, self.shuffle, self.endless = Path(folder), grid, seed, shuffle, endless
-        self.rank, self.ranks = rank, ranks
+        self.rank, self.ranks, self.extras = rank, ranks, extras
         self.index = read_index(self.folder / "index.json")
         self.kind: str = self.index["settings"]["kind"]
         self.counts: dict[str, int] = {line["name"]: line["samples"] for line in self.index["shards"]}
@@ -263,6 +281,8 @@ class Shards(IterableDataset[Sample]):
         id, prompt = self._described(raw)
         where, data = self._where(raw), raw[self._ending]
         sample: Sample = {"id": id, "prompt": prompt}
+        if self.extras is not None:
+            sample["extras"] = self.extras(id, self.grid)
         if self.kind == "latents":
             with reading(f"{where}: its safetensors", "latents"):
                 return {**sample, **self._latents(load_safetensors(data))}
@@ -358,10 +378,12 @@ def collate(samples: list[Sample]) -> Batch:
     ids, prompts = [s["id"] for s in samples], [s["prompt"] for s in samples]
     text = TextStates.gathered([s["text"] for s in samples]) if "text" in samples[0] else None
     grid = samples[0].get("grid", {})
+    told = [s.get("extras", {}) for s in samples]
+    extras = {name: torch.from_numpy(np.stack([each[name] for each in told])) for name in told[0]}
     if "latents" in samples[0]:
         pairs = [s["latents"] for s in samples]
         latents = AV(*(None if column[0] is None else _stack(list(column)) for column in zip(*pairs, strict=True)))
-        return Batch(ids, prompts, latents=latents, text=text, grid=grid)
+        return Batch(ids, prompts, latents=latents, text=text, grid=grid, extras=extras)
     video = audio = None
     if samples[0]["video"] is not None:
         frames, height, width, _ = samples[0]["video"].shape
@@ -370,7 +392,7 @@ def collate(samples: list[Sample]) -> Batch:
             row[...] = rearrange(sample["video"], "f h w c -> c f h w")
     if samples[0]["audio"] is not None:
         audio = np.stack([sample["audio"] for sample in samples])
-    return Batch(ids, prompts, media=AV(video, audio).map(torch.from_numpy), grid=grid)
+    return Batch(ids, prompts, media=AV(video, audio).map(torch.from_numpy), grid=grid, extras=extras)
 
 
 def _stack(latents: list[Tensor]) -> Tensor:

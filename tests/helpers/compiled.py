@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
-from ccl.interaction import CCA, TARP, AVLink, Interaction, LTX2Attention, MOVABridge, NoInteraction, Site
+from ccl.interaction import CCA, TARP, AVLink, Interaction, LTX2Attention, MOVABridge, NoInteraction, Site, UniAVGen
 from ccl.model import DualStreamTransformer, WanStream
 from ccl.types import ALONE, AV, Skip, View
 from helpers.fakes import CHANNELS, GRID
@@ -21,6 +21,7 @@ KINDS: dict[str, Callable[[int], Callable[[Site], Interaction]]] = {
     "some blocks": lambda layers: partial(AVLink, layers=list(range(layers // 2))),
     "mova": lambda layers: partial(MOVABridge, train_scale=True),
     "ltx2": lambda layers: LTX2Attention,
+    "uniavgen": lambda layers: partial(UniAVGen, window=1),
     "none": lambda layers: NoInteraction,
 }
 

@@ -27,6 +27,7 @@ from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
 from ccl.interaction.ltx2 import LTX2Attention
 from ccl.interaction.mova import MOVABridge
+from ccl.interaction.uniavgen import UniAVGen
 from ccl.media import Clip
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.stream import WanStream
@@ -83,6 +84,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "gate": (Gate, {}),
     "mova": (MOVABridge, {"layers": 1, "train_scale": True}),
     "ltx2": (LTX2Attention, {}),
+    "uniavgen": (UniAVGen, {"window": 1}),
 }
 ALIGNED = (CCA, Gate)
 
@@ -150,7 +152,19 @@ def make_batch(index: int, rows: range, *, bad: int | None = None) -> Batch:
     )
     if bad is not None:
         latents.audio[bad] = float("nan")
-    return Batch([f"clip-{index}-{r}" for r in rows], [f'a man says "word {r}"' for r in rows], latents=latents)
+    ids, prompts = [f"clip-{index}-{r}" for r in rows], [f'a man says "word {r}"' for r in rows]
+    extras = {"face_mask": torch.stack([torch.from_numpy(FakeFaces()(id, GRID)["face_mask"]) for id in ids])}
+    return Batch(ids, prompts, latents=latents, extras=extras)
+
+
+class FakeFaces:
+    """A face mask for every clip."""
+
+    names = ("face_mask",)
+
+    def __call__(self, id: str, grid: Grid) -> dict[str, np.ndarray]:
+        shape = (grid.t_v, grid.latent_height, grid.latent_width)
+        return {"face_mask": torch.rand(shape, generator=generator("face", id)).numpy()}
 
 
 class Batches(IterableDataset[Batch]):
@@ -196,7 +210,9 @@ def make_shards(folder: Path, clips: int = 24) -> Path:
 
 
 def shard_data(folder: Path, num_workers: int = 0, size: int = 3) -> ShardData:
-    return ShardData(str(folder), GRID, make_codec(), batch_size=size, num_workers=num_workers, shuffle=5)
+    data = ShardData(str(folder), GRID, make_codec(), batch_size=size, num_workers=num_workers, shuffle=5)
+    data.extras = FakeFaces()
+    return data
 
 
 def fit(module: JointDiffusion, data: Any, folder: Path, **kwargs: Any) -> Trainer:

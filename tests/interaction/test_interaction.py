@@ -14,7 +14,19 @@ from ccl.contracts import Clause, outcomes
 from ccl.contracts.interaction import CLAUSES
 from ccl.contracts.sites import Sites
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, AVLink, Gate, Global, Interaction, LTX2Attention, MOVABridge, Seen, Site
+from ccl.interaction import (
+    CCA,
+    TARP,
+    AVLink,
+    Gate,
+    Global,
+    Interaction,
+    LTX2Attention,
+    MOVABridge,
+    Seen,
+    Site,
+    UniAVGen,
+)
 from ccl.interaction.cross import CrossAttention
 from ccl.nn.rope import rotate
 from ccl.types import AV, CLOSED, OPEN, Route
@@ -51,6 +63,8 @@ OPTIONS = [
     partial(AVLink, closed="own"),
     partial(LTX2Attention, head_dim=4, audio_stride=4),
     partial(MOVABridge, layers=1, first_frame_bias=True, train_scale=True),
+    partial(UniAVGen, window=0, pictures="frame", mask="unsupervised"),
+    partial(UniAVGen, window=None, pictures="all", mask="none"),
 ]
 
 

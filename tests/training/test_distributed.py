@@ -31,7 +31,7 @@ def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_pa
         common = {"interaction": kind.partition(",")[0], "save": 100, **more}
         alone.append(common | {"folder": str(tmp_path / kind), "size": 4})
         together.append(common | {"folder": str(tmp_path / f"{kind}-ddp"), "size": 2, "ranks": 2, "strategy": "ddp"})
-    for kind in ("mova", "ltx2"):  # whose blocks share a number, and layers
+    for kind in ("mova", "ltx2", "uniavgen"):  # whose blocks share a number, and layers; which has a loss of its own
         alone.append({"interaction": kind, "save": 100, "steps": 2, "size": 4, "folder": str(tmp_path / kind)})
     fsdp = {"size": 2, "ranks": 2, "strategy": "fsdp"}
     sharded = [{**one, "folder": f"{one['folder']}-fsdp", **fsdp} for one in alone[2:]]
@@ -41,7 +41,7 @@ def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_pa
     for kind in kinds:
         assert_same_losses(tmp_path / f"{kind}-ddp", tmp_path / kind)
     assert {row["task"] for row in losses(tmp_path / "cca, a task a clip")} == {"mixed"}
-    for kind in ("cca", "cca, a task a clip", "mova", "ltx2"):
+    for kind in ("cca", "cca, a task a clip", "mova", "ltx2", "uniavgen"):
         assert_same_losses(tmp_path / f"{kind}-fsdp", tmp_path / kind)
     assert (tmp_path / "cca-fsdp/previews/step_000008/0.mp4").is_file()  # sampled from gathered weights
 

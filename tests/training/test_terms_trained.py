@@ -112,6 +112,23 @@ def test_what_an_interaction_asks_for_is_added_by_its_weight() -> None:
         torch.testing.assert_close(module.weighed(losses, task), own + 0.25 * asked)
 
 
+def test_the_weight_that_an_interaction_gives_its_loss_falls_with_the_steps_of_the_training(tmp_path: Path) -> None:
+    module = make_module("uniavgen", loss_weights={"face_mask": 2.0})
+    fit(module, FakeData(2), tmp_path, callbacks=[TaskRouter(), LossLog()], max_steps=4, accumulate_grad_batches=2)
+    rows = list(map(json.loads, (tmp_path / "losses.jsonl").read_text().splitlines()))
+    for batch, row in enumerate(rows):
+        done = batch // 2 / 4  # of the optimizer's steps
+        streams = sum(row.get(stream, 0.0) for stream in ("video", "audio"))
+        assert row["loss"] == pytest.approx(streams + 2 * 0.1 * (1 - done) * row["face_mask"], rel=1e-5)
+        assert row["face_mask"] > 0.3
+    assert len(rows) == 8
+
+
+def test_a_weight_that_falls_needs_an_end(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"UniAVGen weighs its loss 'face_mask' by .*; set trainer.max_steps"):
+        fit(make_module("uniavgen"), FakeData(2), tmp_path, max_steps=-1, max_time={"minutes": 1})
+
+
 def test_its_gradient_is_the_same_where_blocks_are_computed_again() -> None:
     batch = make_batch(0, range(3))
     batch.extras["loudness"] = torch.tensor([0.5, 1.0, 2.0])

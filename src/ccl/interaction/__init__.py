@@ -9,6 +9,7 @@ from ccl.interaction.ltx2 import LTX2Attention
 from ccl.interaction.mova import MOVABridge
 from ccl.interaction.none import NoInteraction
 from ccl.interaction.ovi import OviFusion
+from ccl.interaction.uniavgen import UniAVGen
 
 __all__ = [
     "CCA",
@@ -24,5 +25,6 @@ __all__ = [
     "OviFusion",
     "Seen",
     "Site",
+    "UniAVGen",
     "Update",
 ]

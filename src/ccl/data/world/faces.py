@@ -24,6 +24,8 @@ def boxes(world: World, index: int) -> Float[np.ndarray, "f n 4"]:
     grid, subset, rng = world.grid, world.subset(index), world._rng("scene", index)
     if subset == "event":
         return np.zeros((grid.frames, 0, 4))
+    x: scene.Number
+    y: scene.Number
     if subset == "easy":
         x, y = 24 + rng.uniform(-0.5, 0.5), 22 + rng.uniform(-0.5, 0.5)
         rx, ry = 12.5, 15.0

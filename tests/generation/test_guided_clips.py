@@ -15,12 +15,11 @@ from ccl import cli
 from ccl.generation import Pipeline
 from ccl.generation import pipeline as pipeline_module
 from ccl.generation.generate import describe, generate_files
-from ccl.guidance import UCG2, Guidance, Interval, NoGuidance, OviCFG, SyncCFG
+from ccl.guidance import UCG2, Guidance, Interval, LTX2Guidance, NoGuidance, OviCFG, SyncCFG
 from ccl.guidance.base import table
 from ccl.rows import Row, read_rows
 from ccl.storage.model_folder import save_model
 from ccl.types import ALONE, AV, EMPTY, POSITIVE, Pass, Route, Scale, View
-from helpers.guiding import Rescaled
 from helpers.tiny import PROMPTS, tiny_config, tiny_pipeline, tiny_state
 
 MINE = """
@@ -135,7 +134,9 @@ def test_away_from_a_static_partner_is_away_from_the_task_that_is_given_it(pipe:
     assert np.abs(static.video.astype(int) - plain.video).max() > 1
 
 
-@pytest.mark.parametrize("rule", [SyncCFG(), OviCFG(layer=1), Rescaled(), Interval(Rescaled(), UCG2(), 0.6)])
+@pytest.mark.parametrize(
+    "rule", [SyncCFG(), OviCFG(layer=1), LTX2Guidance(layer=0), Interval(LTX2Guidance(layer=0), UCG2(), 0.6)]
+)
 @pytest.mark.parametrize("wanted", [AV(True, True), AV(False, True)])
 def test_rules_of_every_kind_make_clips(pipe: Pipeline, rule: Guidance, wanted: AV[bool]) -> None:
     clip = pipe("a", guidance=rule, steps=3, wanted=wanted)

@@ -13,6 +13,7 @@ from ccl.guidance import (
     UCG3,
     Guidance,
     Interval,
+    LTX2Guidance,
     MultiModalCFG,
     NoGuidance,
     OviCFG,
@@ -27,7 +28,6 @@ from ccl.guidance import (
     table,
 )
 from ccl.types import ALONE, AV, CLOSED, NEGATIVE, OPEN, POSITIVE, Pass, Route, Scale, Skip, View
-from helpers.guiding import Rescaled
 
 OWN = UCG2(Scale(2.0, 1.5))
 BOTH = AV(True, True)
@@ -113,7 +113,7 @@ def test_a_rule_that_is_taken_for_a_while_is_refused_or_told_all_the_same():
 
 
 def test_what_skips_a_block_stands_for_silence_or_combines_otherwise_is_no_text_guidance():
-    for rule in (OviCFG(layer=1), Rescaled()):
+    for rule in (OviCFG(layer=1), LTX2Guidance(layer=0)):
         assert remark(rule, OPEN, "same") == ""
     for closed in ("context", "own", "nothing"):
         assert remark(SyncCFG(), OPEN, closed) == "" == remark(UCGStatic(), OPEN, closed)

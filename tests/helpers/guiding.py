@@ -1,19 +1,15 @@
-"""A network that stands in for one where only passes count, rules beyond the shipped ones, and inputs for both."""
+"""A network that stands in for one where only passes count, and inputs for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ccl.flow import expand
 from ccl.grid import Grid
-from ccl.guidance import Guidance
-from ccl.guidance.base import table
 from ccl.model import Output
-from ccl.types import ALONE, AV, EMPTY, POSITIVE, Pass, Route, Skip, View
+from ccl.types import AV, View
 
 GRID = Grid(frames=9)
 
@@ -47,38 +43,6 @@ class FakeNet(nn.Module):
 
         others = AV(means.audio, means.video)
         return Output(AV.zip(one, x, t, words, sees, others), {})
-
-
-class Rescaled(Guidance):
-    """LTX-2's: text, a perturbed pass and the closed one, on predictions of the clean clip, whose spread is kept.
-
-    p = c + (s - 1)(c - text) + stg (c - perturbed) + (m - 1)(c - closed), times phi std(c) / std(p) + 1 - phi.
-    """
-
-    def __init__(self, s: float = 3.0, stg: float = 1.0, m: float = 3.0, phi: float = 0.7) -> None:
-        self.s, self.stg, self.m, self.phi = s, stg, m, phi
-
-    def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
-        perturbed = View(route, skip=frozenset({Skip("self_attention", frozenset({0}))}))
-        weights = (1 - self.s, -self.stg, 1 - self.m)
-        left = (Pass(EMPTY, View(route)), Pass(POSITIVE, perturbed), Pass(POSITIVE, ALONE))
-        rows = [(one, AV(w, w)) for one, w in zip(left, weights, strict=True)]
-        whole = 1 - sum(weights)
-        return table((Pass(POSITIVE, View(route)), AV(whole, whole)), *rows)
-
-    def combine(
-        self, v: Mapping[Pass, AV[Any]], weights: Mapping[Pass, AV[float]], x: AV[Any], t: float, times: AV[Any]
-    ) -> AV[Any]:
-        guided = super().combine(v, weights, x, t, times)
-        conditional = next(iter(v.values()))
-
-        def rescaled(x: Tensor, time: Tensor, v: Tensor, c: Tensor) -> Tensor:
-            time = expand(time, x)
-            clean, told = x - time * v, x - time * c
-            clean = clean * (self.phi * told.std() / clean.std() + 1 - self.phi)
-            return torch.where(time > 0, (x - clean) / time.clamp(min=1e-9), c)
-
-        return AV.zip(rescaled, x, times, guided, conditional)
 
 
 def inputs(batch: int = 2) -> tuple[AV, AV, dict[str, Tensor]]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccl.guidance.base import Guidance, table
 from ccl.guidance.interval import Interval
+from ccl.guidance.ltx2 import LTX2Guidance
 from ccl.guidance.mova import DualCFG
 from ccl.guidance.named import named, rules
 from ccl.guidance.ovi import OviCFG
@@ -21,6 +22,7 @@ __all__ = [
     "DualCFG",
     "Guidance",
     "Interval",
+    "LTX2Guidance",
     "MultiModalCFG",
     "NoGuidance",
     "OviCFG",

@@ -6,11 +6,11 @@ B clips, C channels, T latent frames.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar
 
-from ccl.types import AV, Pass, Route
+from ccl.types import AV, POSITIVE, Pass, Route
 
 
 class Guidance(ABC):
@@ -102,6 +102,18 @@ def table(*rows: tuple[Pass, AV[float]]) -> dict[Pass, AV[float]]:
     for key, weight in rows:
         total[key] = AV.zip(lambda a, b: a + b, total.get(key, AV(0.0, 0.0)), weight)
     return {key: weight for key, weight in total.items() if max(map(abs, weight)) > 1e-9}
+
+
+def conditional(passes: Iterable[Pass]) -> Pass:
+    """Of a rule's passes the one in which nothing is left out: the prompt is read on the task's own route.
+
+    Raises:
+        ValueError: none is so.
+    """
+    whole = [one for one in passes if one.text == POSITIVE and not one.view.skip and not any(one.null)]
+    if not whole:
+        raise ValueError("no pass is the conditional prediction, which this guidance needs; it may not weigh 0")
+    return max(whole, key=lambda one: one.view.route.a2v + one.view.route.v2a)
 
 
 def used(weights: Mapping[Pass, AV[float]], generated: AV[bool]) -> dict[Pass, AV[float]]:

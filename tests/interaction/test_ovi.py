@@ -218,7 +218,8 @@ def test_streams_of_unequal_width_read_each_other_as_a_double_loop_does() -> Non
 def test_positions_are_those_of_self_attention_with_the_network_s_factor() -> None:
     common = ovi_net().layout(GRID, torch.device("cpu"))
     assert all(torch.equal(each, own) for each, own in zip(common.layout, common.rope, strict=True))
-    other = OviFusion(Site(64, 64, 32), rescale="index").layout(GRID, torch.device("cpu"))
+    assert ovi_net().interaction.rescale == ovi_files.FACTOR  # which the fusion was not told
+    other = OviFusion(Site(64, 64, 32, rescale=ovi_files.FACTOR), rescale="index").layout(GRID, torch.device("cpu"))
     assert torch.equal(other.video, common.rope.video) and not torch.equal(other.audio, common.rope.audio)
     with pytest.raises(ValueError, match=r"rescale is nan; a factor must be a positive number"):
         OviFusion(Site(64, 64, 32), rescale=math.nan)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ccl.grid import Grid
+from ccl.interaction.align import Rescale
 from ccl.nn.attention import Backend
 from ccl.types import AV, Closed, Pass, Route
 
@@ -32,6 +33,7 @@ class Site:
         layer: which block, from 0.
         layers: how many there are.
         backend: which attention kernel; see `ccl.nn.attention`.
+        rescale: of the network's own audio positions; see `ccl.interaction.align.audio_positions`.
     """
 
     video: int
@@ -40,6 +42,7 @@ class Site:
     layer: int = 0
     layers: int = 1
     backend: Backend = "auto"
+    rescale: Rescale | float = "index"
 
 
 class Seen(NamedTuple):

@@ -79,8 +79,8 @@ class OviFusion(Interaction):
 
     Args:
         site: where it stands, given by the network.
-        rescale: of the audio positions, as the network's own; Ovi's is 0.19676, of 31 latent frames and 121 / 24 s at
-            31.25 latents/s.
+        rescale: of the audio positions. None is the network's own, as in Ovi's code, where self-attention and fusion
+            turn by one table: its factor is 0.19676, of 31 latent frames and 121 / 24 s at 31.25 latents/s.
     """
 
     at: ClassVar[tuple[Where, ...]] = ("text",)
@@ -90,10 +90,11 @@ class OviFusion(Interaction):
         (rf"\.audio\.cross_attn\.({NAMES})\.", r".interaction.v2a.\1."),
     )
 
-    def __init__(self, site: Site, *, rescale: Rescale | float = 0.19676) -> None:
+    def __init__(self, site: Site, *, rescale: Rescale | float | None = None) -> None:
         super().__init__()
-        check_rescale(rescale)
-        self.rescale, self.head_dim = rescale, site.head_dim
+        self.rescale = site.rescale if rescale is None else rescale
+        check_rescale(self.rescale)
+        self.head_dim = site.head_dim
         # fusion.py divides the fusion's weights by 10 in video_model alone, after drawing those of both.
         self.a2v = FusionAttention(site.video, site.audio, site.head_dim, gain=0.1, backend=site.backend)
         self.v2a = FusionAttention(site.audio, site.video, site.head_dim, gain=1.0, backend=site.backend)

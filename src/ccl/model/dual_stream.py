@@ -115,7 +115,7 @@ class DualStreamTransformer(nn.Module):
         # One at a time: a config may claim more layers than there is memory, which is found out at the blocks.
         for i in range(layers):
             pair: AV[Any] = AV(*(s if s is not None and i < (s.layers or layers) else None for s in streams))
-            site = Site(width.video or 0, width.audio or 0, head_dim, i, layers, attention)
+            site = Site(width.video or 0, width.audio or 0, head_dim, i, layers, attention, rescale)
             make = NoInteraction if interaction is None or None in pair else interaction
             blocks = pair.map(lambda stream: stream.block(head_dim, attention))
             self.blocks.append(DualBlock(*blocks, make(site)))

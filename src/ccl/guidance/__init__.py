@@ -11,6 +11,7 @@ from ccl.guidance.named import named, rules
 from ccl.guidance.ovi import OviCFG
 from ccl.guidance.remarks import check_passes, occurring, remark
 from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
+from ccl.guidance.schedule import Schedule
 from ccl.guidance.static import SyncCFG, UCGStatic
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "MultiModalCFG",
     "NoGuidance",
     "OviCFG",
+    "Schedule",
     "SyncCFG",
     "TextCFG",
     "UCGStatic",

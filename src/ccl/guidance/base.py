@@ -58,6 +58,11 @@ class Guidance(ABC):
         return True
 
     @property
+    def parts(self) -> tuple[Guidance, ...]:
+        """The rules that it is made of, where it wraps others."""
+        return ()
+
+    @property
     def called(self) -> str:
         """Its name, or its class's where it has none of its own."""
         return vars(type(self)).get("name") or type(self).__name__

@@ -36,6 +36,10 @@ class Interval(Guidance):
     def conditional_at_one(self) -> bool:
         return self.inside.conditional_at_one and self.outside.conditional_at_one
 
+    @property
+    def parts(self) -> tuple[Guidance, ...]:
+        return self.inside, self.outside
+
     def at(self, t: float) -> Guidance:
         """The rule that holds at a time."""
         return self.inside if self.low <= t <= self.high else self.outside

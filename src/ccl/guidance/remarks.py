@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ccl.guidance.base import Guidance, used
-from ccl.guidance.interval import Interval
 from ccl.guidance.rules import UCG2, UCG3, MultiModalCFG, NoGuidance, TextCFG
 from ccl.types import ALONE, AV, NEGATIVE, POSITIVE, STREAMS, Closed, Pass, Route, View
 
@@ -71,8 +70,8 @@ def remark(rule: Guidance, route: Route, closed: Closed, times: Collection[float
     Raises:
         ValueError: the rule belongs to another kind of model.
     """
-    if isinstance(rule, Interval):
-        said = [remark(part, route, closed, times) for part in (rule.inside, rule.outside)]
+    if rule.parts:
+        said = [remark(part, route, closed, times) for part in rule.parts]
         return "; ".join(dict.fromkeys(filter(None, said)))
     if isinstance(rule, MultiModalCFG) and closed == "context":
         raise ValueError(

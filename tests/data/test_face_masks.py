@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ccl.data import ShardData, WorldData
-from ccl.data.faces import mask
+from ccl import cli
+from ccl.cli.errors import UsageError
+from ccl.data import ShardData, Shards, WorldData, encode_shards, write_shards
+from ccl.data.faces import Written, mask
 from ccl.data.world import World, scene
 from ccl.data.world.faces import Faces, boxes
 from ccl.data.world.script import MOTION
+from ccl.files import FileError
 from ccl.grid import Grid
+from ccl.media import Clip
 from ccl.text import EmbeddedText
 from ccl.types import AV
 from helpers.encoded import make_codec
 from helpers.fakes import GRID, FakeFaces
+from helpers.tiny_clips import tiny_sources
 
 WIDE = Grid(height=64, width=96)
 
@@ -68,7 +75,7 @@ def test_boxes_of_the_world_are_around_the_faces_that_it_draws(grid: Grid, monke
 def test_a_portraits_mask_is_where_its_skin_and_mouth_are() -> None:
     world = World()
     index = next(i for i in range(20) if world.subset(i) == "easy")
-    whole = Faces(world)(world.id(index), world.grid)["face_mask"]
+    whole = Faces(world)({"id": world.id(index)}, world.grid)["face_mask"]
     assert whole.shape == (20, 6, 6) and whole.dtype == np.float32 and (whole == whole[0]).all()
     video = world.clip(index).video
     assert video is not None
@@ -79,7 +86,7 @@ def test_a_portraits_mask_is_where_its_skin_and_mouth_are() -> None:
     assert (whole[0][skin] > 0).all()
     assert whole[0].sum() * 64 == pytest.approx(25 * 30, abs=1e-3)  # the ellipse's own width and height
     with pytest.raises(ValueError, match="clip mine-000001 is none of the world's, as world0-train-000000 is"):
-        Faces(world)("mine-000001", world.grid)
+        Faces(world)({"id": "mine-000001"}, world.grid)
 
 
 def test_a_batch_brings_masks_where_a_model_needs_them(whole: Path, clips: Path) -> None:
@@ -92,7 +99,76 @@ def test_a_batch_brings_masks_where_a_model_needs_them(whole: Path, clips: Path)
         batch = next(iter(data.train_dataloader()))
         assert batch.extras.keys() == {"face_mask"}
         for id, one in zip(batch.id, batch.extras["face_mask"], strict=True):
-            assert torch.equal(one, torch.from_numpy(FakeFaces()(id, GRID)["face_mask"]))
+            assert torch.equal(one, torch.from_numpy(FakeFaces()({"id": id}, GRID)["face_mask"]))
+
+
+# Boxes that are written down with a clip
+
+
+class Finds:
+    """One face, which moves to the right, in all but the first picture; and a second in the last."""
+
+    version = "finds-1"
+
+    def find(self, clip: Clip) -> list[np.ndarray]:
+        assert clip.video is not None
+        faces = [np.array([[0.5 * i, 1.0, 0.5 * i + 8, 12.0]]) for i in range(len(clip.video))]
+        return [np.empty((0, 4)), *faces[1:-1], np.concatenate([faces[-1], [[20.0, 4.04, 30.0, 16.0]]])]
+
+
+def test_boxes_that_were_found_go_with_a_clip_into_shards_and_latents_and_become_its_mask(tmp_path: Path) -> None:
+    write_shards(tiny_sources(4, GRID), tmp_path / "clips", GRID, faces=Finds(), workers=2)
+    encode_shards(tmp_path / "clips", tmp_path / "z", make_codec(), GRID)
+    boxes = np.zeros((GRID.frames, 2, 4))
+    for i in range(1, GRID.frames):
+        boxes[i, 0] = 0.5 * i, 1, 0.5 * i + 8, 12
+    boxes[-1, 1] = 20, 4, 30, 16
+    for folder in ("clips", "z"):
+        data = ShardData(str(tmp_path / folder), GRID, make_codec(), batch_size=4)
+        data.serve(AV(True, True), EmbeddedText(dim=8), ("face_mask",))
+        for one in next(iter(data.train_dataloader())).extras["face_mask"]:
+            np.testing.assert_array_equal(one, mask(boxes, GRID))
+    with pytest.raises(ValueError, match="already holds shards made with other faces"):
+        write_shards(tiny_sources(4, GRID), tmp_path / "clips", GRID)
+    with pytest.raises(ValueError, match="sound alone shows no faces"):
+        write_shards(tiny_sources(4, GRID), tmp_path / "sound", GRID, faces=Finds(), sound=True)
+
+
+@pytest.mark.parametrize("faces", [None, [[]] * 8, [[[1, 2, 3]]] * 9, [[[1, 2, 3, float("nan")]]] * 9, [7] * 9])
+def test_what_is_written_in_the_place_of_boxes_is_refused(faces: Any) -> None:
+    with pytest.raises(ValueError, match="its faces are no boxes of each of its 9 pictures"):
+        Written()({"id": "a", "faces": faces}, Grid(frames=9, height=16, width=32))
+    nobody = Written()({"id": "a", "faces": [[]] * 9}, Grid(frames=9, height=16, width=32))["face_mask"]
+    assert nobody.shape == (3, 2, 4) and not nobody.any()
+
+
+def test_a_damaged_clips_boxes_are_told_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Finds, "find", lambda self, clip: [np.empty((0, 4))] * 3)
+    write_shards(tiny_sources(1, GRID), tmp_path / "clips", GRID, faces=Finds())
+    shards = Shards(tmp_path / "clips", GRID, extras=Written())
+    with pytest.raises(
+        FileError, match=r"shard-000000.tar, clip clip0.* as a clip for this model .its faces are no boxes"
+    ):
+        next(iter(shards))
+
+
+def test_a_speakers_face_is_found_in_a_file(tmp_path: Path) -> None:
+    root = os.environ.get("CCL_TEST_DATA")
+    if not root:
+        pytest.skip("CCL_TEST_DATA names no folder of real clips and weights")
+    pytest.importorskip("cv2")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a.mp4").symlink_to(Path(root).resolve() / "clips/latentsync_demo1.mp4")
+    (tmp_path / "videos/a.txt").write_text("a man speaks")
+    yunet = str(Path(root).resolve() / "weights/face_detection_yunet_2026may.onnx")
+    grid = Grid(frames=9, height=128, width=128)
+    line = ["shards", "make", str(tmp_path / "videos"), "-o", str(tmp_path / "out"), "--faces", yunet]
+    assert cli.main([*line, "--frames", "9", "--height", "128", "--width", "128"]) == 0
+    (sample,) = Shards(tmp_path / "out", grid, shuffle=0, endless=False, extras=Written())
+    found, masks = sample["faces"], sample["extras"]["face_mask"]
+    assert [len(each) for each in found] == [1] * 9 and masks.shape == (3, 16, 16)
+    with pytest.raises(UsageError, match=r"--faces: there is no file nowhere.onnx, given as the weights of yunet"):
+        cli.run([*line[:-1], "nowhere.onnx"])
 
 
 def test_clips_of_which_no_masks_are_known_are_refused_by_a_model_that_needs_them(clips: Path, tmp_path: Path) -> None:
@@ -101,6 +177,6 @@ def test_clips_of_which_no_masks_are_known_are_refused_by_a_model_that_needs_the
         data.serve(AV(True, True), EmbeddedText(dim=8), ("face_mask",))
     world = WorldData(Grid(), make_codec(), root=str(tmp_path), seed=3)
     assert world.extras is not None and world.extras.names == ("face_mask",)
-    name = World(3).id(5)
+    name = {"id": World(3).id(5)}
     ours, right = (each(name, Grid())["face_mask"] for each in (world.extras, Faces(World(3))))
     assert np.array_equal(ours, right)

@@ -153,7 +153,7 @@ def make_batch(index: int, rows: range, *, bad: int | None = None) -> Batch:
     if bad is not None:
         latents.audio[bad] = float("nan")
     ids, prompts = [f"clip-{index}-{r}" for r in rows], [f'a man says "word {r}"' for r in rows]
-    extras = {"face_mask": torch.stack([torch.from_numpy(FakeFaces()(id, GRID)["face_mask"]) for id in ids])}
+    extras = {"face_mask": torch.stack([torch.from_numpy(FakeFaces()({"id": id}, GRID)["face_mask"]) for id in ids])}
     return Batch(ids, prompts, latents=latents, extras=extras)
 
 
@@ -162,9 +162,9 @@ class FakeFaces:
 
     names = ("face_mask",)
 
-    def __call__(self, id: str, grid: Grid) -> dict[str, np.ndarray]:
+    def __call__(self, sample: dict[str, Any], grid: Grid) -> dict[str, np.ndarray]:
         shape = (grid.t_v, grid.latent_height, grid.latent_width)
-        return {"face_mask": torch.rand(shape, generator=generator("face", id)).numpy()}
+        return {"face_mask": torch.rand(shape, generator=generator("face", sample["id"])).numpy()}
 
 
 class Batches(IterableDataset[Batch]):

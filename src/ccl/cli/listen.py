@@ -1,11 +1,12 @@
-"""Networks that judge or hear clips while shards are made: silero-vad, SyncNet, Whisper; of the extra `eval`.
+"""Networks that judge clips while shards are made, hear or see them: silero-vad, SyncNet, Whisper, YuNet.
 
-They are loaded by each process that works, when it meets its first clip.
+They are of the extra `eval`, and are loaded by each process that works, when it meets its first clip.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ import numpy as np
 from ccl.cli.errors import UsageError
 from ccl.data.filters import Least
 from ccl.evaluation import recogniser
+from ccl.evaluation.faces.detect import YUNET_CONFIDENCE, by_yunet
+from ccl.evaluation.faces.settings import Settings, missing
 from ccl.evaluation.metrics.base import Measured
 from ccl.evaluation.metrics.sync import SyncNet
 from ccl.evaluation.metrics.wer import WER
 from ccl.evaluation.vad import RATE, VAD
 from ccl.media import Clip, resample
-from ccl.weights.catalogue import sha256
+from ccl.weights.catalogue import locate, sha256
 
 
 class Whisper:
@@ -56,6 +59,33 @@ class Whisper:
     @cached_property
     def network(self) -> Any:
         return self.wer.recogniser
+
+
+class YuNet:
+    """Finds the faces in clips.
+
+    Args:
+        path: of its file; None is the one that was fetched.
+
+    Raises:
+        UsageError: it cannot run here; says what is missing.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        settings = Settings(detector="yunet")
+        weights = {"yunet": None if path is None else Path(path)}
+        if reason := missing(settings, weights):
+            raise UsageError(f"--faces: {reason}")
+        self.path = locate("yunet", weights["yunet"])
+
+    @property
+    def version(self) -> str:
+        return f"yunet-{YUNET_CONFIDENCE:g}-{sha256(self.path)[:12]}"
+
+    def find(self, clip: Clip) -> list[np.ndarray]:
+        """Left, top, right and bottom of the faces in each picture, in its pixels."""
+        assert clip.video is not None
+        return [boxes[:, 1:] for boxes in by_yunet(clip.video, self.path)]
 
 
 def speech(share: float) -> Least:

@@ -50,6 +50,14 @@ def make(argv: list[str]) -> int:
         "--speech", type=Number(0, 1), metavar="SHARE", help="of the sound that must be speech (silero-vad)"
     )
     parser.add_argument("--lips", type=Number(), metavar="SYNC_C", help="SyncNet's confidence that a clip must have")
+    parser.add_argument(
+        "--faces",
+        nargs="?",
+        const="yunet",
+        type=text_of,
+        metavar="FILE",
+        help="write down where faces are, from which UniAVGen's mask learns: by YuNet, of this file or fetched",
+    )
     parser.add_argument("--device", type=text_of, default="cpu", help="of --transcribe and --lips (%(default)s)")
     parser.add_argument("--strict", action="store_true", help="fail on the first clip that cannot be used")
     parser.add_argument("--shard-size", type=Whole(), default=256, help="clips a tar file (%(default)s)")
@@ -80,8 +88,8 @@ def make(argv: list[str]) -> int:
 
     kinds: dict[str, Filter] = {"silent": Silent(), "cuts": Cuts()}
     filters = [kinds[name] for name in dict.fromkeys(args.filters)]
-    listener = None
-    if args.speech is not None or args.lips is not None or args.transcribe is not None:
+    listener = faces = None
+    if any(one is not None for one in (args.speech, args.lips, args.transcribe, args.faces)):
         from ccl.cli import listen
 
         if args.speech is not None:
@@ -90,11 +98,11 @@ def make(argv: list[str]) -> int:
             filters.append(listen.lips(args.lips, args.device))
         if args.transcribe is not None:
             listener = listen.Whisper(args.transcribe, args.language, args.device)
+        if args.faces is not None:
+            faces = listen.YuNet(None if args.faces == "yunet" else args.faces)
     how: dict[str, Any] = {"strict": args.strict, "shard_size": args.shard_size, "workers": args.workers}
-    how |= {"sound": args.only == "audio", "empty_prompts": args.empty_prompts}
-    made = shards_make(
-        args.folder, args.out, captions=args.captions, grid=grid, filters=filters, listener=listener, **how
-    )
+    how |= {"sound": args.only == "audio", "empty_prompts": args.empty_prompts, "listener": listener, "faces": faces}
+    made = shards_make(args.folder, args.out, captions=args.captions, grid=grid, filters=filters, **how)
     say(made)
     return 0
 

@@ -27,6 +27,7 @@ from ccl.codecs.base import Codec
 from ccl.data.archive import progress_bar
 from ccl.data.bucketed import Buckets
 from ccl.data.captions import captioned
+from ccl.data.faces import FACE_MASK, Written
 from ccl.data.index import (
     BUCKETS,
     INDEX,
@@ -163,10 +164,14 @@ class ShardData(LightningDataModule):
         """
         self.streams, self.needs = streams, needs
         self.refuse_text(text)
+        if needs and self.extras is None and "faces" in settings_of(self.shards):
+            self.extras = Written()
         known = () if self.extras is None else self.extras.names
         if lacking := [name for name in needs if name not in known]:
+            remedy = "; make the shards with --faces" if lacking[0] == FACE_MASK else ""
             raise ValueError(
-                f"the model's interaction trains on {lacking[0]!r}, which is not known of the clips in {self.shards}"
+                f"the model's interaction trains on {lacking[0]!r}, which is not known of the clips in "
+                f"{self.shards}{remedy}"
             )
         if self.trainer is None or self.trainer.is_global_zero:
             sys.stdout.writelines(f"{line}\n" for line in [*self._unchecked(streams, text), *self._uncaptioned()])

@@ -174,6 +174,8 @@ class Book:
         }
         if not all(source.held):
             self.settings["streams"] = list(compress(STREAMS, source.held))
+        if "faces" in source.index["settings"]:
+            self.settings["faces"] = source.index["settings"]["faces"]
         if self.text is not None:
             self.settings["text"] = {
                 "identity": self.text.identity, "length": self.text.length, "dim": self.text.dim
@@ -301,7 +303,8 @@ class Encoder:
                 what = "text states" if name == "text" else f"{name} latents"
                 raise ValueError(f"clip {sample['id']} of {folder}: its {what} are not finite in {self.order.dtype}")
         data = save_safetensors({name: z.to("cpu", self.dtype).contiguous() for name, z in tensors.items()})
-        return sample_files({"safetensors": data}, {"id": sample["id"], "prompt": sample["prompt"]})
+        told = {name: sample[name] for name in ("id", "prompt", "faces") if name in sample}
+        return sample_files({"safetensors": data}, told)
 
 
 def line_path(shard: Path) -> Path:

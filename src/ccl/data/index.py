@@ -105,6 +105,7 @@ def _check_settings(settings: dict[str, Any], path: Path) -> None:
             _must(_whole(found[name]), path, f"settings.grid.{name}", "a whole number, at least 1")
     with reading(path, "an index of shards"):  # no clip can have some lengths
         stored_grid(settings)
+    _must(isinstance(settings.get("faces", ""), str), path, "settings.faces", "what found them")
     if kind == "latents":
         _must(isinstance(settings.get("codec"), str), path, "settings.codec", "the identity of codecs")
     if "text" in settings:

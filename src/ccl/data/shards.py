@@ -37,8 +37,8 @@ from ccl.types import AV, STREAMS, Batch
 
 Sample = dict[str, Any]
 """id, prompt, and either video (F, H, W, 3) uint8 and audio (S,) float32, or latents AV((C, t_v, h, w), (C, t_a)) and,
-where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket; `extras` where a network is
-told more. A stream that is not read is None."""
+where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket; `faces`, boxes of each
+picture, where they were found; `extras` where a network is told more. A stream that is not read is None."""
 OF_PICTURES = ("height", "width", "stride_time", "stride_space")  # of a grid; sound knows nothing of them
 EMPTY = "empty.safetensors"  # beside the index: states of the empty prompt
 
@@ -54,8 +54,8 @@ class Extras(Protocol):
     @property
     def names(self) -> tuple[str, ...]: ...
 
-    def __call__(self, id: str, grid: Grid) -> dict[str, np.ndarray]:
-        """By name, arrays of a shape that the clip's grid decides."""
+    def __call__(self, sample: Sample, grid: Grid) -> dict[str, np.ndarray]:
+        """By name, arrays of a shape that the clip's grid decides; a ValueError says what is wrong with the sample."""
         ...
 
 
@@ -163,7 +163,7 @@ class Shards(IterableDataset[Sample]):
 
     def ids(self, shard: str) -> Iterator[str]:
         """Those of one tar file, its samples' checksums being compared, and nothing decoded."""
-        return (self._described(raw)[0] for raw in self._read(shard))
+        return (self._described(raw)["id"] for raw in self._read(shard))
 
     @property
     def fewest(self) -> int:
@@ -260,8 +260,8 @@ class Shards(IterableDataset[Sample]):
             last, kind = next(reversed(keys), "(none)"), MachineError if machine_trouble(error) else FileError
             raise kind(f"shard {path} cannot be read after clip {last}: {what}") from error
 
-    def _described(self, raw: Sample) -> tuple[str, str]:
-        """Id and prompt of a sample, if it is whole and its own; else FileError."""
+    def _described(self, raw: Sample) -> Sample:
+        """Id and prompt of a sample, and its faces as they are written, if it is whole and its own; else FileError."""
         where = self._where(raw)
         for name in ("json", self._ending):
             if name not in raw:
@@ -275,19 +275,19 @@ class Shards(IterableDataset[Sample]):
             raise FileError(f"{where}: its prompt is no text")
         if zlib.crc32(raw[self._ending]) != checksum:
             raise FileError(f"{where}: its {self._ending} is corrupt (its checksum differs)")
-        return id, prompt
+        return {name: description[name] for name in ("id", "prompt", "faces") if name in description}
 
     def _decode(self, raw: Sample) -> Sample:
-        id, prompt = self._described(raw)
+        sample = self._described(raw)
         where, data = self._where(raw), raw[self._ending]
-        sample: Sample = {"id": id, "prompt": prompt}
         if self.extras is not None:
-            sample["extras"] = self.extras(id, self.grid)
+            with reading(where, "a clip for this model"):
+                sample["extras"] = self.extras(sample, self.grid)
         if self.kind == "latents":
             with reading(f"{where}: its safetensors", "latents"):
                 return {**sample, **self._latents(load_safetensors(data))}
         try:
-            clip = read_clip(data, grid=self.grid, prompt=prompt, id=id, require=self.streams)
+            clip = read_clip(data, grid=self.grid, prompt=sample["prompt"], id=sample["id"], require=self.streams)
         except MediaError as error:
             kind = MachineError if machine_trouble(error) else FileError
             raise kind(f"{where}: its mp4 {error.reason}") from error

@@ -30,6 +30,7 @@ from ccl.data.archive import (
 )
 from ccl.data.buckets import bucket_name
 from ccl.data.engines import processes
+from ccl.data.faces import Finder, written
 from ccl.data.filters import Filter
 from ccl.data.index import VERSION, dump, grid_settings, write_buckets
 from ccl.data.sources import Listener, Loadable, Source, folder_sources
@@ -53,6 +54,7 @@ def write_shards(
     workers: int = 0,
     filters: Sequence[Filter] = (),
     listener: Listener | None = None,
+    faces: Finder | None = None,
     progress: Advance | None = None,
     sound: bool = False,
     need_prompts: bool = False,
@@ -70,6 +72,7 @@ def write_shards(
         workers: processes that make clips; 0 works in this one.
         filters: asked in turn, until one has something against the clip.
         listener: hears what is said in clips without a prompt.
+        faces: finds the faces in each clip, which are written down with it.
         progress: told after each source.
         sound: write sound alone, as long as the grid's clips: for a model without a video stream.
         need_prompts: leave out clips whose prompt is empty, in which the listener hears no words either.
@@ -84,6 +87,8 @@ def write_shards(
         raise ValueError("sound alone has no size to sort it into buckets by; make one folder of shards")
     if sound and any(one.name in OF_PICTURES for one in filters):
         raise ValueError(f"sound alone cannot be filtered by {' or '.join(OF_PICTURES)}, which look at pictures")
+    if sound and faces:
+        raise ValueError("sound alone shows no faces")
     if shard_size < 1 or workers < 0:
         raise ValueError(f"shards of {shard_size} clips by {workers} processes cannot be: at least 1, and 0")
     sources, out = list(sources), Path(out)
@@ -92,6 +97,7 @@ def write_shards(
     extra: dict[str, Any] = {"buckets": list(grids)} if several else {}
     extra |= {"filters": [repr(one) for one in filters]} if filters else {}
     extra |= {"listener": listener.version} if listener else {}
+    extra |= {"faces": faces.version} if faces else {}
     extra |= {"streams": ["audio"]} if sound else {}
     keys = safe_keys([source.id for source in sources])
     with one_writer(out):
@@ -111,7 +117,7 @@ def write_shards(
             _complain(skipped, strict)
             consumed = len(sources)
         todo = range(consumed, len(sources))
-        make = partial(_make, sources, keys, grids, filters, listener, sound, need_prompts)
+        make = partial(_make, sources, keys, grids, filters, listener, faces, sound, need_prompts)
         if not several:
             left_out = {id for id, _ in skipped}
             held = [index for index in range(consumed) if sources[index].id not in left_out]
@@ -186,6 +192,7 @@ def shards_make(
     workers: int = 0,
     filters: Sequence[Filter] = (),
     listener: Listener | None = None,
+    faces: Finder | None = None,
     sound: bool = False,
     empty_prompts: bool = False,
 ) -> Report:
@@ -201,6 +208,7 @@ def shards_make(
         workers: processes that read and write clips.
         filters: which clips to leave out, beside those that cannot be used.
         listener: hears what is said in clips without a caption, which becomes their prompt.
+        faces: finds the faces in clips, where an interaction is to learn from them.
         sound: of videos and of files of sound, take the sound alone.
         empty_prompts: keep clips that have no caption, with an empty prompt, instead of skipping them.
 
@@ -213,7 +221,8 @@ def shards_make(
     options: dict[str, Any] = {"strict": strict, "shard_size": shard_size, "workers": workers, "sound": sound}
     options["need_prompts"] = not empty_prompts
     with progress_bar(f"shards of {Path(folder).name}") as advance:
-        return write_shards(sources, out, grid, **options, filters=filters, listener=listener, progress=advance)
+        options |= {"filters": filters, "listener": listener, "faces": faces}
+        return write_shards(sources, out, grid, **options, progress=advance)
 
 
 def media_settings(sources: Sequence[Loadable], grid: Grid, shard_size: int) -> dict[str, Any]:
@@ -234,6 +243,7 @@ def _make(
     grids: dict[str, Grid],
     filters: Sequence[Filter],
     listener: Listener | None,
+    faces: Finder | None,
     sound: bool,
     need_prompts: bool,
     index: int,
@@ -251,14 +261,15 @@ def _make(
                 clip = replace(clip, video=None, times=None)
             bucket = _bucket(clip, grids, sound)
             for one in filters:
-                if found := one(clip):
-                    return "", None, f"{one.name}: {found}"
+                if against := one(clip):
+                    return "", None, f"{one.name}: {against}"
             if listener is not None and not clip.prompt:
                 clip = replace(clip, prompt=listener.prompt(clip))
             if fault := unreadable(clip.prompt):
                 raise MediaError(source.id, f"its prompt {fault}")
             if need_prompts and not clip.prompt:
                 return "", None, "no caption, and no words are heard"
+            found = {} if faces is None else {"faces": written(faces.find(clip))}
             file = io.BytesIO()
             write_clip(clip, file)
     except MachineError:
@@ -267,7 +278,7 @@ def _make(
         return "", None, error.reason
     except OSError as error:
         return "", None, error.strerror or str(error)
-    description = {"id": keys[index], "source": source.id, "prompt": clip.prompt, "meta": clip.meta}
+    description = {"id": keys[index], "source": source.id, "prompt": clip.prompt, "meta": clip.meta, **found}
     return bucket, sample_files({"mp4": file.getvalue()}, description), ""
 
 

@@ -7,7 +7,7 @@ of a scene are made here once more; a test holds both to the same ellipses.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -50,16 +50,17 @@ class Faces:
     names: ClassVar[tuple[str, ...]] = (FACE_MASK,)
     _made: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
-    def __call__(self, id: str, grid: Grid) -> dict[str, np.ndarray]:
+    def __call__(self, sample: dict[str, Any], grid: Grid) -> dict[str, np.ndarray]:
         """What is told of a clip.
 
         Args:
-            id: its name.
+            sample: its name, as `id`.
             grid: its own, the world's.
 
         Raises:
             ValueError: this world has no such clip.
         """
+        id = sample["id"]
         if id not in self._made:
             number = id.rpartition("-")[2]
             if not number.isdecimal() or self.world.id(int(number)) != id:

@@ -303,7 +303,7 @@ class Encoder:
                 what = "text states" if name == "text" else f"{name} latents"
                 raise ValueError(f"clip {sample['id']} of {folder}: its {what} are not finite in {self.order.dtype}")
         data = save_safetensors({name: z.to("cpu", self.dtype).contiguous() for name, z in tensors.items()})
-        told = {name: sample[name] for name in ("id", "prompt", "faces") if name in sample}
+        told: Sample = {name: sample[name] for name in ("id", "prompt", "faces") if name in sample}
         return sample_files({"safetensors": data}, told)
 
 

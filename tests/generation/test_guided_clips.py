@@ -159,7 +159,34 @@ def test_what_a_model_cannot_take_is_refused_before_it_runs(pipe: Pipeline, monk
         pipe("a", guidance=Interval(UCG2(), high=0.5), steps=2)
 
 
+def test_a_step_cache_is_of_one_clip_alone_and_says_what_it_did(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = pipe("a", seed=3, steps=6)
+    monkeypatch.setattr(pipe, "step_cache", 0.4)
+    once = pipe("a", seed=3, steps=6)
+    rows = [Row("x", "b", seed=4), Row("y", "a", seed=3)]
+    again = pipe.generate(rows, steps=6)[1]
+    np.testing.assert_allclose(again.audio, once.audio, atol=1e-4)
+    said = once.meta["notes"][-1]
+    assert again.meta["notes"][-1] == said
+    assert re.match(r"of 12 passes [1-9]\d* were taken from the step cache", said)
+    assert "notes" not in plain.meta and np.abs(plain.audio - once.audio).max() > 1e-4
+
+
 # Records, rows and the command line
+
+
+def test_a_folder_of_clips_made_with_a_step_cache_does_not_go_on_without(
+    pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [Row("a", PROMPTS[0])]
+    with monkeypatch.context() as patched:
+        patched.setattr(pipe, "step_cache", 0.4)
+        generate_files(pipe, rows, tmp_path, steps=2)
+    assert "step cache" in json.loads((tmp_path / "a.json").read_text())["notes"][-1]
+    with pytest.raises(ValueError, match=r"made with another step_cache \(0\.4, now 0\.0\)"):
+        generate_files(pipe, rows, tmp_path, steps=2)
 
 
 def test_a_rule_within_a_rule_stands_in_the_record(pipe: Pipeline) -> None:
@@ -179,7 +206,7 @@ def test_a_clip_without_a_negative_of_its_sound_is_finished_by_an_older_record_t
     rows = [Row("a", PROMPTS[0])]
     generate_files(pipe, rows, tmp_path)
     record = json.loads((tmp_path / "a.json").read_text())
-    assert record.pop("negative_audio") is None
+    assert record.pop("negative_audio") is None and record.pop("step_cache") == 0.0
     assert record["guidance"] == {"rule": "UCG2", "scale": {"video": 2.0, "audio": 2.0}}  # as ever
     (tmp_path / "a.json").write_text(json.dumps(record))
     monkeypatch.setattr(pipe, "generate", None)  # nothing is made
@@ -208,8 +235,13 @@ def test_a_rule_of_ones_own_and_a_negative_of_the_sound_are_named_on_the_command
     record = json.loads(Path("x.json").read_text())
     strengths = {"video": 2.0, "audio": 2.0}  # the model's own
     assert record["guidance"] == {"rule": "guiding_of_mine.Mine", "scale": strengths}
-    assert (record["negative"], record["negative_audio"]) == ("", "hum")
+    assert (record["negative"], record["negative_audio"], record["step_cache"]) == ("", "hum", 0.0)
     capsys.readouterr()
+    assert cli.main([*argv, "--step-cache", "0.2"]) == 0
+    assert "note: of 2 passes 0 were taken from the step cache; none was run again\n" in capsys.readouterr().err
+    assert json.loads(Path("x.json").read_text())["step_cache"] == 0.2
+    assert cli.main([*argv, "--step-cache", "1.5"]) == 2
+    assert "--step-cache is 1.5; it must be a number from 0 to 1" in capsys.readouterr().err
     for name, words in {
         "guiding_of_mine.Mein": "--guidance: guiding_of_mine .* has no 'Mein', did you mean 'Mine'",
         "guiding_of_mine.other": "--guidance: guiding_of_mine.other is no guidance rule, a subclass of",

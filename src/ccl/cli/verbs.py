@@ -166,6 +166,13 @@ def generate(argv: list[str]) -> int:
         help="of the other stream, for ucg3 (the model's)",
     )
     parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
+    parser.add_argument(
+        "--step-cache",
+        type=Number(0, 1),
+        default=0.0,
+        metavar="BOUND",
+        help="take a step's predictions again until the clip has moved by that part of its size (%(default)s: never)",
+    )
     parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
     parser.add_argument("--batch-size", type=Whole(), default=8, help="clips made together (%(default)s)")
     parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
@@ -209,7 +216,8 @@ def generate(argv: list[str]) -> int:
     share, device = share_of(device_of(args.device))
     if args.prompt is not None and share[0]:
         return 0  # one clip is one process's work
-    pipe = Pipeline.load(args.ckpt, device=device, dtype=args.dtype, offload=args.offload, trust=args.trust)
+    loaded: dict[str, Any] = {"dtype": args.dtype, "offload": args.offload, "step_cache": args.step_cache}
+    pipe = Pipeline.load(args.ckpt, device=device, trust=args.trust, **loaded)
     wanted = AV(args.only != "audio", args.only != "video")
     settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "steps": args.steps}
     settings["task"] = args.task

@@ -30,6 +30,7 @@ from ccl.generation.prompts import texts_of
 from ccl.generation.terms import Asked, Trained, trained
 from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance, check_passes, guided, named, occurring, remark
+from ccl.guidance.stepcache import StepCache
 from ccl.image import ImageEncoder
 from ccl.media import Clip
 from ccl.rows import Row, check_rows
@@ -60,6 +61,8 @@ class Pipeline:
             decode clip by clip, in pieces along time.
         image: encoder of the first picture, of a network that is shown one.
         tasks: that the network was trained on, so that it is sampled on no other; None is the paper's.
+        step_cache: how far, relative to their size, a clip's latents may have moved for a prediction of an earlier step
+            to be taken again; 0 never does. See `ccl.guidance.stepcache`.
 
     Raises:
         ValueError: an argument is of another kind, or no times can be made of steps and shift.
@@ -82,6 +85,7 @@ class Pipeline:
         offload: bool = False,
         image: ImageEncoder | None = None,
         tasks: Mapping[str, Task] | None = None,
+        step_cache: float = 0.0,
     ) -> None:
         for name, part, kind in (("text", text, TextEncoder), ("codec", codec, Codec), ("grid", grid, Grid)):
             arguments.instance(name, part, kind, f"a {kind.__name__}")
@@ -93,6 +97,8 @@ class Pipeline:
         self._states: dict[str, Tensor] = {}  # of prompts, on the CPU, without the zeros after them; offload alone
         self.guidance: Guidance = UCG2() if guidance is None else guidance
         self.steps, self.solver, self.shift = steps, solver, shift
+        StepCache(step_cache)  # raises what does not fit
+        self.step_cache = step_cache
         self.provenance = provenance or {}
         self.tasks = tasks
         trained(tasks, "nothing")  # raises what does not fit
@@ -106,6 +112,7 @@ class Pipeline:
         dtype: Precision = "float32",
         offload: bool = False,
         trust: Iterable[str] = (),
+        step_cache: float = 0.0,
     ) -> Pipeline:
         """A model folder, a run folder or a .ckpt in one; None is the checkpoint that ships with the package.
 
@@ -118,6 +125,7 @@ class Pipeline:
                 for models that do not fit beside umT5.
             trust: modules whose classes the model's config may name beside those of ccl, as "mine" for `mine.Fusion`;
                 their code runs.
+            step_cache: as of the constructor.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.
@@ -135,6 +143,7 @@ class Pipeline:
                 part.to(device)
             part.eval().requires_grad_(False)
         settings = {**vars(model.sampling), "device": device, "half": half, "offload": offload, "image": model.image}
+        settings["step_cache"] = step_cache
         parts = (model.net, model.text, model.codec, model.grid)
         return cls(*parts, **settings, provenance=model.provenance, tasks=model.tasks)
 
@@ -242,6 +251,8 @@ class Pipeline:
             settings |= {"nulls": nulls, "null_times": null_times}
             if shown is not None:
                 settings["extras"] = {"image": shown}
+            steps_kept = StepCache(self.step_cache) if self.step_cache else None  # of these clips alone
+            settings["steps"] = steps_kept
             velocity = guided(self.net, rule, route, texts, **settings)
 
         def cast(x: AV[Any], times: AV[Any], t: float) -> AV[Any]:
@@ -249,6 +260,9 @@ class Pipeline:
                 return velocity(x, times, t)
 
         z = solve(cast, drawn, schedule, solver=self.solver, held=held, progress=progress)
+        if steps_kept is not None:
+            for i, of_row in enumerate(notes):
+                of_row.append(steps_kept.said(i))
         decoded = self.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
         clips = [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
         noted = zip(clips, notes, strict=True)

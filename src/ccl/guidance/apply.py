@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ccl.grid import Grid
 from ccl.guidance.base import Guidance, used
-from ccl.nn.chunks import repeated
+from ccl.guidance.stepcache import StepCache
+from ccl.nn.chunks import chosen, repeated
 from ccl.types import AV, Pass, Route, Text
 
 #: (x, times, t) -> velocity. t is the solver's; times are (B,) or, with its own for each latent frame, (B, T), in each
@@ -34,6 +35,7 @@ def guided(
     batched: bool = True,
     cached: bool = True,
     extras: dict[str, Any] | None = None,
+    steps: StepCache | None = None,
 ) -> NetVelocity:
     """The velocity that a rule makes of its passes' at each time.
 
@@ -51,6 +53,7 @@ def guided(
         cached: compute keys and values of each text, and of context tokens, once and not at every step: where it is
             first read. Needs the network's own parameters at hand, so not under FSDP.
         extras: what the network reads beside latents and text in every pass, of B clips.
+        steps: takes predictions of earlier steps again; None runs all passes at every step.
     """
     prepared: dict[Text, Any] = {}
 
@@ -61,23 +64,33 @@ def guided(
             prepared[text] = net.prepare(texts[text], extras=extras or {})
         return prepared[text]
 
-    def run(passes: Sequence[Pass], x: AV[Any], times: AV[Any]) -> dict[Pass, AV[Any]]:
+    def run(passes: Sequence[Pass], x: AV[Any], times: AV[Any], rows: Sequence[int], of: int) -> dict[Pass, AV[Any]]:
+        """Of some clips of a batch."""
+        x, times, null = chosen((x, times, nulls), rows, of)
         own_times = AV.zip(torch.full_like, times, null_times)
-        xs = stacked([nulled(x, one.null, nulls) for one in passes])
+        xs = stacked([nulled(x, one.null, null) for one in passes])
         ts = stacked([nulled(times, one.null, own_times) for one in passes])
-        text = [read(v) if v == a else AV(read(v), read(a)) for v, a in (one.text for one in passes)]
-        brought = None if cached else repeated(extras or {}, len(passes))  # what was prepared holds its own
+        states = {name: of_clips(read(name), rows, of) for one in passes for name in one.text}
+        text = [states[v] if v == a else AV(states[v], states[a]) for v, a in (one.text for one in passes)]
+        # What was prepared holds its own.
+        brought = None if cached else repeated(chosen(extras or {}, rows, of), len(passes))
         v = net(xs, ts, text, grid=grid, view=[one.view for one in passes], extras=brought).velocity
         each = zip(*([None] * len(passes) if z is None else z.chunk(len(passes)) for z in v), strict=True)
         return {one: AV(*pair) for one, pair in zip(passes, each, strict=True)}
 
     def velocity(x: AV[Any], times: AV[Any], t: float) -> AV[Any]:
         weights = used(rule.passes(route, t), generated)
-        v: dict[Pass, AV[Any]] = {}
-        for group in [list(weights)] if batched else [[one] for one in weights]:
-            v |= run(group, x, times)
-        wanted = {one: only(each, generated) for one, each in v.items()}
-        combined = rule.combine(wanted, weights, only(x, generated), t, times)
+        of = len(x.audio if x.video is None else x.video)
+
+        def predicted(passes: Sequence[Pass], rows: Sequence[int]) -> dict[Pass, AV[Any]]:
+            v: dict[Pass, AV[Any]] = {}
+            for group in [passes] if batched else [[one] for one in passes]:
+                v |= {one: only(each, generated) for one, each in run(group, x, times, rows, of).items()}
+            return v
+
+        passes = list(weights)
+        v = predicted(passes, range(of)) if steps is None else steps(passes, x, predicted)
+        combined = rule.combine(v, weights, only(x, generated), t, times)
         zeros = x.map(lambda z: torch.zeros_like(z, dtype=torch.float32))
         return AV.zip(lambda zero, z: zero if z is None else z, zeros, combined)
 
@@ -87,6 +100,11 @@ def guided(
 def nulled(x: AV[Any], null: AV[bool], nulls: AV[Any]) -> AV[Any]:
     """x with the streams replaced that are null in a pass; one that takes no part stays None."""
     return AV.zip(lambda z, is_null, other: other if is_null else z, x, null, nulls)
+
+
+def of_clips(text: Any, rows: Sequence[int], of: int) -> Any:
+    """A text's states, or what a network made of them, of some clips."""
+    return text.chosen(rows, of) if hasattr(text, "chosen") else chosen(text, rows, of)
 
 
 def stacked(each: Sequence[AV[Any]]) -> AV[Any]:

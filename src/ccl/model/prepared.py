@@ -10,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from ccl.model.block import BlockCache
+from ccl.nn.chunks import chosen
 from ccl.types import AV
 
 
@@ -24,6 +25,13 @@ class Prepared:
 
     blocks: Sequence[BlockCache]
     extras: dict[str, Any] = field(default_factory=dict)
+
+    def chosen(self, which: Sequence[int], of: int) -> Prepared:
+        """Of some of its equal, consecutive chunks."""
+        if len(which) == of:
+            return self
+        blocks = [BlockCache(chosen(block.text, which, of), block.constants) for block in self.blocks]
+        return Prepared(blocks, chosen(self.extras, which, of))
 
 
 class Chunks(Sequence[BlockCache]):

@@ -192,6 +192,7 @@ FULL_SCALE = np.full(PIPE.grid.samples, 20_000.0)
         *(({"wanted": wanted}, "wanted is") for wanted in (None, True, (True, False), "video")),
         *(({"guidance": rule}, "guidance") for rule in (3, 4.0, Scale(), "nope")),
         *(({"steps": steps}, "steps is") for steps in (0, "2", 1.5, 20_000)),
+        *(({"shift": shift}, "shift is") for shift in (0, -1.0, "3", float("nan"))),
         *(({"image": image}, "the image") for image in (3, b"a", FRAMES, FRAMES[0] / 255, [FRAMES[0], "a"])),
         *(({"audio": audio}, "the sound") for audio in (3, SAMPLES.astype(np.int16), FULL_SCALE, SAMPLES[None],
           np.full(5760, np.nan), (SAMPLES, 16_000), SAMPLES + 0j, np.array(["a"]), SAMPLES[:0])),

@@ -59,6 +59,7 @@ def test_a_clip_goes_to_a_file_that_can_hold_it(
         (("--guidance", "ucg2", "--scale", "nan", "1"), "--scale is nan; it must be a number from"),
         (("--guidance", "ugc2"), "did you mean 'ucg2'?"),
         (("--steps", "0"), "--steps is 0; it must be a whole number from 1 to 10,000"),
+        (("--shift", "0"), "--shift is 0; it must be a number above 0"),
     ],
 )
 def test_a_setting_that_cannot_be_is_told(

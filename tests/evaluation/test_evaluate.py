@@ -212,6 +212,7 @@ MISTAKES = {
     "there are no weights called 'yunt', did you mean 'yunet'?": ["--videos", "clips", "--weights", "yunt=x"],
     "there is no file x, given as the weights of yunet": ["--videos", "clips", "--weights", "yunet=x"],
     "--steps is for the clips that --ckpt makes": ["--videos", "clips", "--steps", "3"],
+    "--shift is for the clips that --ckpt makes": ["--videos", "clips", "--shift", "3"],
     "--dtype is for the clips that --ckpt makes": ["--videos", "clips", "--dtype", "bfloat16"],
     "--offload is for the clips that --ckpt makes": ["--videos", "clips", "--offload"],
     "--ckpt makes clips and --videos scores": ["--videos", "clips", "--ckpt", "clips"],

@@ -17,6 +17,7 @@ import ccl
 from ccl import cli
 from ccl.generation import Pipeline
 from ccl.generation import generate as generate_module
+from ccl.generation import pipeline as pipeline_module
 from ccl.generation.conditions import read
 from ccl.generation.generate import generate_file, generate_files, reconstruct_files
 from ccl.guidance import UCG3, NoGuidance
@@ -171,6 +172,22 @@ def test_files_hold_clips_and_what_they_follow_from(pipe, tmp_path):
     assert record["prompt"] == PROMPTS[1] and record["guidance"]["rule"] == "UCG2" and record["steps"] == 2
     clip = read_clip(paths[0])
     assert clip.video.shape == (9, 16, 16, 3) and len(clip.audio) == pipe.grid.samples
+
+
+def test_steps_and_shift_are_the_pipelines_unless_they_are_given(pipe, tmp_path, monkeypatch):
+    seen = []
+    solve = pipeline_module.solve
+    monkeypatch.setattr(
+        pipeline_module, "solve", lambda v, z, times, **k: seen.append(times) or solve(v, z, times, **k)
+    )
+    generate_files(pipe, ROWS[:1], tmp_path / "own")
+    generate_files(pipe, ROWS[:1], tmp_path / "given", steps=4, shift=3.0)
+    # Wan's scheduler: sigma = shift s / (1 + (shift - 1) s), of even s.
+    assert [times.tolist() for times in seen] == [[1, 0.5, 0], [1, 2.25 / 2.5, 0.75, 0.75 / 1.5, 0]]
+    records = [json.loads((tmp_path / folder / "clip_0.json").read_text()) for folder in ("own", "given")]
+    assert [(record["steps"], record["shift"]) for record in records] == [(2, 1), (4, 3)]
+    with pytest.raises(ValueError, match=r"was made with another shift \(3.0, now 2.0\)"):
+        generate_files(pipe, ROWS[:1], tmp_path / "given", steps=4, shift=2.0)
 
 
 def test_a_stopped_run_goes_on_where_it_was(pipe, tmp_path, monkeypatch):

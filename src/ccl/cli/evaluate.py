@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import ccl
 from ccl.cli.errors import UsageError
 from ccl.cli.metrics import best_device, metrics_of, names_of
-from ccl.cli.parser import SEED, STEPS, Number, Parser, Whole, add_trust, folder_to_write, path_of, text_of
+from ccl.cli.parser import SEED, SHIFT, STEPS, Number, Parser, Whole, add_trust, folder_to_write, path_of, text_of
 from ccl.cli.progress import bar
 from ccl.cli.testsets import (
     MOST,
@@ -160,6 +160,7 @@ def parse(argv: list[str]) -> Namespace:
     add_trust(made)
     made.add_argument("--name", type=text_of, help="of the method in tables (that of the run)")
     made.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
+    made.add_argument("--shift", type=SHIFT, help="moves its times towards noise; 1 leaves them even (the model's)")
     made.add_argument("--task", type=text_of, help="one that the model was trained on, by its name (what suits)")
     made.add_argument("--seed", type=SEED, default=0, help="for rows without one of their own (%(default)s)")
     made.add_argument(
@@ -183,7 +184,7 @@ def parse(argv: list[str]) -> Namespace:
         parser.error("nothing to score: give --ckpt RUN, --videos DIR, or --methods NAME=DIR")
     if args.ckpt and len(given) > 1:
         parser.error(f"--ckpt makes clips and --{given[1]} scores those that are there; run them one after the other")
-    for flag in ("name", "steps", "task", "give", "prompts", "dtype", "offload", "trust"):
+    for flag in ("name", "steps", "shift", "task", "give", "prompts", "dtype", "offload", "trust"):
         if getattr(args, flag) and not args.ckpt:
             parser.error(f"--{flag} is for the clips that --ckpt makes")
     if args.reference and not args.reference.is_dir():
@@ -316,7 +317,7 @@ def generate(args: Namespace, rows: list[Row], folder: Path) -> None:
     pipe = Pipeline.load(args.ckpt, device=device_of(args.device), **model)
     with bar("generating") as progress:
         try:
-            how = {"steps": args.steps, "task": args.task, "seed": args.seed}
+            how = {"steps": args.steps, "shift": args.shift, "task": args.task, "seed": args.seed}
             generate_files(pipe, rows, folder, **how, progress=progress)
         except ValueError as error:
             text = str(error)

@@ -161,6 +161,7 @@ def folder_to_write(given: str) -> Path:
 SIDE = 8192  # pixels of a picture
 SEED = Whole(0, 2**63 - 1)
 STEPS = Whole(1, 10_000)  # of a solver, as ccl.sampling.MOST says
+SHIFT = Number(0, above=True)  # of a solver's times
 WORKERS = Whole(1, 1024)
 
 

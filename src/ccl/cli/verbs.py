@@ -14,6 +14,7 @@ from typing import Any
 from ccl.cli.errors import UsageError, is_dir, is_file
 from ccl.cli.parser import (
     SEED,
+    SHIFT,
     SIDE,
     STEPS,
     Number,
@@ -166,6 +167,7 @@ def generate(argv: list[str]) -> int:
         help="of the other stream, for ucg3 (the model's)",
     )
     parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
+    parser.add_argument("--shift", type=SHIFT, help="moves its times towards noise; 1 leaves them even (the model's)")
     parser.add_argument(
         "--step-cache",
         type=Number(0, 1),
@@ -219,8 +221,8 @@ def generate(argv: list[str]) -> int:
     loaded: dict[str, Any] = {"dtype": args.dtype, "offload": args.offload, "step_cache": args.step_cache}
     pipe = Pipeline.load(args.ckpt, device=device, trust=args.trust, **loaded)
     wanted = AV(args.only != "audio", args.only != "video")
-    settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "steps": args.steps}
-    settings["task"] = args.task
+    settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "task": args.task}
+    settings |= {"steps": args.steps, "shift": args.shift}
     notes: Counter[str] = Counter()
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
     with bar("generating") if share[0] == 0 else nullcontext() as progress:

@@ -40,6 +40,7 @@ def generate_files(
     task: str | None = None,
     guidance: Guidance | str | None = None,
     steps: int | None = None,
+    shift: float | None = None,
     seed: int = 0,
     resume: bool = True,
     progress: Report | None = None,
@@ -57,6 +58,7 @@ def generate_files(
         task: name of the trained term to sample on; None is that which suits what is given and wanted.
         guidance: rule, in place of the pipeline's.
         steps: of the solver, in place of the pipeline's.
+        shift: moves its times towards noise, in place of the pipeline's.
         seed: rows without a seed of their own take one from this and their id.
         resume: skip rows whose clip is finished; else make all anew.
         progress: called with (solver steps done, of how many, id of the last clip) over the whole run.
@@ -74,7 +76,8 @@ def generate_files(
     rows, out = [row.seeded(seed) for row in rows], Path(out)
     suffix = ".mp4" if wanted.video else ".wav"
     paths = {row.id: out / f"{name}{suffix}" for row, name in zip(rows, file_names(rows), strict=True)}
-    settings = describe(pipe, wanted, guidance, steps, task)
+    how: dict[str, Any] = {"wanted": wanted, "guidance": guidance, "steps": steps, "shift": shift, "task": task}
+    settings = describe(pipe, **how)
     records = {row.id: {**describe_row(row), **settings} for row in rows}
 
     def unfinished(some: Sequence[Row]) -> list[Row]:
@@ -96,7 +99,7 @@ def generate_files(
                 if progress is not None:
                     progress(number * per_batch + done, len(batches) * per_batch, last)
 
-            for clip in pipe.generate(batch, wanted=wanted, task=task, guidance=guidance, steps=steps, progress=step):
+            for clip in pipe.generate(batch, **how, progress=step):
                 write(clip, paths[clip.id], records[clip.id])
                 made(clip)
     return list(paths.values())
@@ -191,6 +194,7 @@ def describe(
     wanted: AV[bool] = AV(True, True),
     guidance: Guidance | str | None = None,
     steps: int | None = None,
+    shift: float | None = None,
     task: str | None = None,
 ) -> dict[str, Any]:
     """What all clips of a run follow from."""
@@ -201,7 +205,7 @@ def describe(
         "guidance": rule.record(),
         "solver": pipe.solver,
         "steps": pipe.steps if steps is None else steps,
-        "shift": pipe.shift,
+        "shift": pipe.shift if shift is None else shift,
         "step_cache": pipe.step_cache,
         "task": task,
         "wanted": [stream for stream, is_wanted in wanted._asdict().items() if is_wanted],

@@ -161,6 +161,7 @@ class Pipeline:
         task: str | None = None,
         guidance: Guidance | str | None = None,
         steps: int | None = None,
+        shift: float | None = None,
         progress: Progress | None = None,
     ) -> Any:
         """A clip of a prompt, or a list of clips of a list of prompts.
@@ -177,6 +178,7 @@ class Pipeline:
             task: name of the trained term to sample on; None is that which suits what is given and wanted.
             guidance: rule, in place of the pipeline's; by its name ("ucg3") it takes the strengths of the pipeline's.
             steps: of the solver, in place of the pipeline's.
+            shift: moves its times towards noise, in place of the pipeline's; 1 leaves them even.
             progress: called with (steps done, steps).
 
         Raises:
@@ -188,7 +190,8 @@ class Pipeline:
         shared: dict[str, Any] = {"negative": negative, "negative_audio": negative_audio, "seed": seed}
         shared |= {"image": image, "audio": audio, "video": video}
         rows = [Row(id=f"clip-{i:04d}", prompt=text, **shared) for i, text in enumerate(prompts)]
-        clips = self.generate(rows, wanted=wanted, task=task, guidance=guidance, steps=steps, progress=progress)
+        how: dict[str, Any] = {"wanted": wanted, "task": task, "guidance": guidance, "steps": steps, "shift": shift}
+        clips = self.generate(rows, **how, progress=progress)
         return clips[0] if isinstance(prompt, str) else clips
 
     @torch.no_grad()
@@ -200,6 +203,7 @@ class Pipeline:
         task: str | None = None,
         guidance: Guidance | str | None = None,
         steps: int | None = None,
+        shift: float | None = None,
         progress: Progress | None = None,
     ) -> list[Clip]:
         """Clips of rows that share a generation task; a row without a seed takes 0.
@@ -220,7 +224,7 @@ class Pipeline:
         asked = Asked(given, generated, [row.image is not None and not shows for row in rows])
         term = self.trained.find(asked, task)
         route = term.route if all(present) else CLOSED
-        schedule = times(self.steps if steps is None else steps, self.shift)
+        schedule = times(self.steps if steps is None else steps, self.shift if shift is None else shift)
         asked_at = evaluated(schedule, self.solver)
         passes = occurring(rule, route, asked_at, generated)
         check_passes(rule, passes, self.net)

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 from ccl.callbacks import EMA, Probe, TaskRouter
 from ccl.cli import inspect, main
 from ccl.inspection.clips import latents_of, rows_of
-from ccl.inspection.parts import DESCRIPTION, WORDS, Part, with_description
+from ccl.inspection.parts import DESCRIPTION, WORDS, PromptPart, with_description
 from ccl.inspection.words import gathered, needed, probed, worth_of
 from ccl.model.dual_stream import DualStreamTransformer, Output
 from ccl.model.stream import WanStream
@@ -99,9 +99,9 @@ def listening(streams: AV[bool]) -> tuple[Any, EmbeddedText, list[tuple[Batch, A
 @pytest.mark.parametrize(
     ("part", "streams"),
     [(WORDS, SOUND), (WORDS, AV(True, True)), (DESCRIPTION, PICTURES), (DESCRIPTION, AV(True, True))],
-    ids=lambda value: value.name if isinstance(value, Part) else "".join("-x"[there] for there in value),
+    ids=lambda value: value.name if isinstance(value, PromptPart) else "".join("-x"[there] for there in value),
 )
-def test_losses_are_those_of_a_loop_over_clips(part: Part, streams: AV[bool]) -> None:
+def test_losses_are_those_of_a_loop_over_clips(part: PromptPart, streams: AV[bool]) -> None:
     net, text, pairs = listening(streams)
     worth = worth_of(net, text, pairs, GRID, part, time=0.6, draws=2, seed=3)
     wrong = {
@@ -217,7 +217,7 @@ def test_another_description_is_the_most_alike_that_differs_and_what_is_said_sta
     ],
 )
 def test_prompts_that_cannot_be_compared_are_refused_in_a_sentence(
-    part: Part, prompts: list[str], message: str
+    part: PromptPart, prompts: list[str], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         part.with_others(prompts)

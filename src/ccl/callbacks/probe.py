@@ -14,7 +14,7 @@ from ccl import arguments
 from ccl.callbacks.preview import sampled_from
 from ccl.files import plain_name, reading, write_whole
 from ccl.inspection.clips import latents_of, unseen_of
-from ccl.inspection.parts import WORDS, Part
+from ccl.inspection.parts import WORDS, PromptPart
 from ccl.inspection.words import TIME, Pairs, Worth, gathered, probed, worth_of
 from ccl.types import Batch
 
@@ -46,7 +46,7 @@ class Probe(Callback):
         self.every, self.clips, self.time, self.draws, self.seed = every, clips, time, draws, seed
         self.name = plain_name(name, "Probe")
         self._step = 0
-        self._pairs: dict[Part, Pairs] = {}
+        self._pairs: dict[PromptPart, Pairs] = {}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Gather the clips, and drop the lines that the steps to come will write again."""
@@ -84,7 +84,7 @@ class Probe(Callback):
         if self._pairs:
             self.log_worth(trainer, self.look(trainer, pl_module, net, text), step)
 
-    def look(self, trainer: Any, pl_module: Any, net: Any, text: Any) -> dict[Part, Worth]:
+    def look(self, trainer: Any, pl_module: Any, net: Any, text: Any) -> dict[PromptPart, Worth]:
         """What each part is worth now."""
         modes = [(module, module.training) for module in (net, text)]
         settings: dict[str, Any] = {"time": self.time, "draws": self.draws, "seed": self.seed}
@@ -99,7 +99,7 @@ class Probe(Callback):
                 for module, training in modes:
                     module.train(training)
 
-    def log_worth(self, trainer: Any, worths: dict[Part, Worth], step: int) -> None:
+    def log_worth(self, trainer: Any, worths: dict[PromptPart, Worth], step: int) -> None:
         """A line in the run folder, and figures for the loggers."""
         line: dict[str, float] = {"step": step}
         for part, worth in worths.items():

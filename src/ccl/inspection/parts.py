@@ -17,7 +17,7 @@ QUOTED = re.compile('(["“„])([^"“”„]*)(["”“])')
 
 
 @dataclass(frozen=True)
-class Part:
+class PromptPart:
     """A part of prompts, and who is told by it.
 
     Args:
@@ -99,8 +99,8 @@ def with_description(prompt: str, other: str) -> str:
     return " ".join([filled.rstrip(), *words])
 
 
-WORDS = Part("words", "audio", said, with_words, "say", "words that are spoken stand in double quotes")
-DESCRIPTION = Part(
+WORDS = PromptPart("words", "audio", said, with_words, "say", "words that are spoken stand in double quotes")
+DESCRIPTION = PromptPart(
     "description", "video", described, with_description, "describe", "what is to be seen stands outside of the quotes",
     alike=True,
 )  # fmt: skip

@@ -24,7 +24,7 @@ from ccl.evaluation.tables.statistics import Ratio, compare
 from ccl.generation.terms import Asked, trained
 from ccl.grid import Grid
 from ccl.inspection.clips import rows_of
-from ccl.inspection.parts import PARTS, WORDS, Part
+from ccl.inspection.parts import PARTS, WORDS, PromptPart
 from ccl.rng import generator
 from ccl.tasks import Task
 from ccl.text.base import TextEncoder
@@ -83,7 +83,7 @@ def needed(tasks: Mapping[str, Task] | None, net: Any, stream: Stream) -> AV[boo
     return streams
 
 
-def probed(tasks: Mapping[str, Task] | None, net: Any) -> tuple[dict[Part, AV[bool]], dict[Part, str]]:
+def probed(tasks: Mapping[str, Task] | None, net: Any) -> tuple[dict[PromptPart, AV[bool]], dict[PromptPart, str]]:
     """The parts of prompts whose worth to a model can be told, each with the streams that the model must be given, and
     why those cannot whose stream it has, too. What is worth something to a stream that it has not is in neither.
     """
@@ -97,14 +97,17 @@ def probed(tasks: Mapping[str, Task] | None, net: Any) -> tuple[dict[Part, AV[bo
     return found, faults
 
 
-def read(needs: Mapping[Part, AV[bool]]) -> AV[bool]:
+def read(needs: Mapping[PromptPart, AV[bool]]) -> AV[bool]:
     """The streams that any part needs."""
     return AV(*map(any, zip(*needs.values(), strict=True)))
 
 
 def gathered(
-    batches: Iterable[Batch], count: int, needs: Mapping[Part, AV[bool]], encode: Callable[[Batch, AV[bool]], AV[Any]]
-) -> tuple[dict[Part, Pairs], dict[Part, str]]:
+    batches: Iterable[Batch],
+    count: int,
+    needs: Mapping[PromptPart, AV[bool]],
+    encode: Callable[[Batch, AV[bool]], AV[Any]],
+) -> tuple[dict[PromptPart, Pairs], dict[PromptPart, str]]:
     """For each part the first clips whose prompts have it, at most so many, and their latents (media are let go); and
     in a sentence, for which part these clips cannot be compared.
 
@@ -114,7 +117,7 @@ def gathered(
         needs: the parts, and the streams of which each needs latents.
         encode: a batch's latents of some streams.
     """
-    found: dict[Part, Pairs] = {part: [] for part in needs}
+    found: dict[PromptPart, Pairs] = {part: [] for part in needs}
     short = dict.fromkeys(needs, count)
     streams = read(needs)
     for batch in batches:
@@ -143,7 +146,7 @@ def worth_of(
     text: TextEncoder,
     batches: Sequence[tuple[Batch, AV[Any]]],
     grid: Grid,
-    part: Part = WORDS,
+    part: PromptPart = WORDS,
     *,
     time: float = TIME,
     draws: int = 1,

@@ -38,7 +38,7 @@ def test_attention_and_norms_are_followed_as_a_gpu_computes_them() -> None:
         assert RMSNorm(32)(q).shape == q.shape
 
 
-def test_a_norm_without_weights_is_followed_as_one_with_them() -> None:
+def test_a_norm_without_weights_is_followed_as_one_with_them_and_holds_no_more() -> None:
     x = torch.empty(2, 128, 32, device="meta", requires_grad=True)
     norm, kept = RMSNorm(32).to("meta"), []
     for weight in (norm.weight, None):
@@ -47,7 +47,7 @@ def test_a_norm_without_weights_is_followed_as_one_with_them() -> None:
         kept.append(live.now)
         assert out.shape == x.shape
         del out
-    assert kept[1] - kept[0] == 4 * 32  # the ones in their place
+    assert kept[1] - kept[0] <= 4  # of weights that are not there, at most a number
 
 
 def test_times_are_one_a_latent_frame_where_a_picture_is_given() -> None:

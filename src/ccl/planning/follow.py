@@ -68,8 +68,9 @@ class OnGPU(TorchFunctionMode):
         if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]  # made anew at each look, so not "is"
             return True
         if func is F.rms_norm:
-            weight = kwargs["weight"]
-            return _RMS.apply(args[0], args[0].new_ones(args[1]) if weight is None else weight)
+            if (weight := kwargs["weight"]) is None:
+                weight = args[0].new_ones(()).expand(args[1])  # there is none to hold: one number stands for all
+            return _RMS.apply(args[0], weight)
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         q, k, v = args

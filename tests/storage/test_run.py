@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import yaml
 
 from ccl.files import FileError
+from ccl.storage import run as run_module
 from ccl.storage.checkpoint import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -76,6 +78,32 @@ def test_a_run_begins_with_its_config_and_facts(run: RunFolder) -> None:
     assert yaml.safe_load(run.config.read_text()) == CONFIG
     start = json.loads((run.path / "run.json").read_text())["starts"][0]
     assert start["seed"] == 0 and start["versions"]["torch"] and set(start) >= {"commit", "dirty", "from"}
+
+
+def test_a_start_tells_changes_of_the_package_and_none_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*args: str) -> None:
+        me = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", tmp_path, *me, *args], check=True, capture_output=True)
+
+    package = tmp_path / "src" / "mine"
+    (package / "storage").mkdir(parents=True)
+    for path in (file := package / "storage" / "run.py", package / "new.py", tmp_path / "README.md"):
+        path.write_text("a\n")
+    monkeypatch.setattr(run_module, "__file__", str(file))
+    assert run_module.commit() == {"commit": None, "dirty": None}  # no checkout
+    git("init", "-q")
+    git("add", file, "README.md")
+    git("commit", "-qm", "a")
+    assert run_module.commit()["dirty"]  # a file of the package that no commit knows
+    git("add", ".")
+    git("commit", "-qm", "b")
+    for path in (tmp_path / "README.md", tmp_path / "notes.txt", tmp_path / "src" / "other.py"):
+        path.write_text("b\n")
+    assert len(run_module.commit()["commit"]) == 40 and not run_module.commit()["dirty"]
+    (package / "new.py").write_text("b\n")
+    assert run_module.commit()["dirty"]
 
 
 def test_a_taken_name_is_refused_with_both_ways_out(run: RunFolder) -> None:

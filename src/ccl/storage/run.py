@@ -335,19 +335,22 @@ def plain(config: Any) -> Any:
 
 
 def commit() -> dict[str, Any]:
-    """The commit that the code is at and whether it was changed since; None outside a checkout."""
+    """The commit that the code is at, and whether what is in the package was changed since, in a file of it or by a new
+    one. Nothing else in a checkout makes another result: of configs and versions a run keeps its own. None outside one.
+    """
+    package = Path(__file__).parents[1]
 
     def git(*args: str) -> str | None:
         try:
-            here = Path(__file__).parent
-            done = subprocess.run(["git", "-C", here, *args], capture_output=True, text=True, timeout=10, check=True)
+            done = subprocess.run(["git", "-C", package, *args], capture_output=True, text=True, timeout=10, check=True)
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
 
-    tracked = git("ls-files", "--error-unmatch", Path(__file__).name)  # not an unrelated checkout around a .venv
+    tracked = git("ls-files", "--error-unmatch", __file__)  # not an unrelated checkout around a .venv
     sha = git("rev-parse", "HEAD") if tracked else None
-    return {"commit": sha, "dirty": bool(git("status", "--porcelain", "--untracked-files=no")) if sha else None}
+    changed = git("status", "--porcelain", "--untracked-files=normal", "--", ".") if sha else None
+    return {"commit": sha, "dirty": bool(changed) if sha else None}
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ def test_every_named_rule_is_swept_and_is_itself_on_its_model(monkeypatch: pytes
     monkeypatch.chdir(ROOT / "configs" / "ablation")
     matrix = read(Path("guidance.yaml"))
     swept = {row.name: build(Guidance, dict(row.guidance or {}), row.name) for row in matrix.rows}
-    assert {rule.called for rule in swept.values()} == set(rules())
+    assert {rule.called for rule in swept.values()} >= set(rules())
     for row in matrix.rows:
         assert remark(swept[row.name], OPEN, CLOSED_LEAVES[row.run]) == ""
     for better, worse in matrix.compare:  # "ucg2-4" beside "text-4": rules of one strength

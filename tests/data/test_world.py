@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import shutil
-import subprocess
 import sys
 from importlib.resources import files
 
@@ -25,6 +23,8 @@ from ccl.data.world.voice import PITCHES, RATES, VOICES, Voice, say
 from ccl.data.world.world import MARGIN, TEST_PAIRS
 from ccl.grid import Grid
 from helpers import ROOT
+from helpers.forked import call
+from helpers.worlds import digest, digest_of
 
 WORLD = World()
 TEST = World(split="test")
@@ -45,15 +45,8 @@ def test_speech_does_not_depend_on_what_was_said_before():
 
 
 def test_a_clip_is_the_same_in_a_fresh_process():
-    code = (
-        "import hashlib; from ccl.data.world import World; c = World().clip(7);"
-        "print(hashlib.sha256(c.audio.tobytes() + c.video.tobytes() + c.prompt.encode()).hexdigest())"
-    )
-    fresh = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     WORLD.clip(3)
-    clip = WORLD.clip(7)
-    here = hashlib.sha256(clip.audio.tobytes() + clip.video.tobytes() + clip.prompt.encode()).hexdigest()
-    assert here == fresh
+    assert digest(WORLD.clip(7)) == call(digest_of, 7)
 
 
 @pytest.mark.parametrize("grid", [Grid(), Grid(height=32, width=64), Grid(frames=49, fps=16.0, height=64, width=48)])

@@ -8,7 +8,7 @@ call itself. `jaxtyping.config.jaxtyping_disable` turns it off, for tests of wha
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import is_dataclass
 from functools import partial, wraps
 from inspect import isgeneratorfunction
@@ -32,7 +32,7 @@ def once(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         return function
     if not isinstance(function, FunctionType) or isgeneratorfunction(function):
         return jaxtyped(function, typechecker=typechecker)
-    made: list[tuple[Callable[..., Any], AbstractContextManager[Any]]] = []
+    made: list[tuple[Callable[..., Any], AbstractContextManager[Any] | None]] = []
 
     @wraps(function)
     def unless_off(*args: Any, **kwargs: Any) -> Any:
@@ -42,19 +42,21 @@ def once(function: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         if not made:  # at the first call: of 4,418 functions a process calls about half
             made.append(check(function))
         checked, around = made[0]
+        if around is None:
+            return checked(*args, **kwargs)
         with around:
             return checked(*args, **kwargs)
 
     return unless_off
 
 
-def check(function: FunctionType) -> tuple[Callable[..., Any], AbstractContextManager[Any]]:
-    """The function with its checks, and within what it is called."""
+def check(function: FunctionType) -> tuple[Callable[..., Any], AbstractContextManager[Any] | None]:
+    """The function with its checks, and within what it is called where shapes are part of them."""
     written, names = function.__annotations__, function.__globals__
     function.__annotations__ = hints = {key: meant(annotation, names) for key, annotation in written.items()}
     checked = CHECKED(function)
     function.__annotations__ = checked.__annotations__ = written
-    return checked, SHAPES if any(map(shaped, hints.values())) else nullcontext()
+    return checked, SHAPES if any(map(shaped, hints.values())) else None
 
 
 def shaped(hint: Any) -> bool:

@@ -47,6 +47,7 @@ def _begin(environ: dict[str, str], log: Path | None, function: Callable[..., An
     import torch
 
     gc.freeze()  # what the server has imported
+    os.fsync = lambda descriptor: None  # as in conftest.py
     os.setsid()
     os.environ.clear()
     os.environ.update(environ)

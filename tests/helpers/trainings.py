@@ -19,7 +19,7 @@ from helpers.driver import train
 from helpers.forked import start
 
 
-def train_all(folder: Path, *processes: list[dict[str, Any]], timeout: float = 200) -> None:
+def train_all(folder: Path, *processes: list[dict[str, Any]], timeout: float = 300) -> None:
     """Make runs, one after the other, each list of them by processes of its own.
 
     What one makes again need not be prepared again: a sharded run takes seconds to find how to shard each operation.

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pickle
 import signal
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
@@ -28,6 +25,8 @@ from ccl.model.save import save_diffusers, save_file_of_wan
 from ccl.model.stored import Stored
 from ccl.storage.model_folder import save_model
 from helpers import ROOT
+from helpers.forked import call
+from helpers.memory import loading
 from helpers.wan_streams import (
     GRID,
     alone,
@@ -331,38 +330,7 @@ def test_ccl_export_writes_the_video_stream_as_others_read_it(tmp_path: Path, ca
 
 def test_loading_holds_no_second_copy_of_the_weights(tmp_path: Path) -> None:
     """Anonymous memory while 140 MB are loaded: the network's own, and not a tenth of them besides."""
-    script = f"""
-        import re, threading, time, torch
-        from pathlib import Path
-        from safetensors.torch import save_file
-        from ccl.interaction import NoInteraction
-        from ccl.model import DualStreamTransformer, WanStream
-        from ccl.model.load import load_wan
-
-        def held():
-            return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-
-        net = DualStreamTransformer(video=WanStream(512, 2048, 16), audio=None, layers=8, head_dim=64,
-                                    text_dim=512, interaction=NoInteraction)
-        path = Path({str(tmp_path)!r}, "wan.safetensors")
-        state = {{k.replace("video.", ""): v for k, v in net.state_dict().items()}}
-        megabytes = sum(v.nbytes for v in state.values()) / 2**20
-        save_file(state, path)
-        before, peak, stop = held(), [0.0], threading.Event()
-
-        def watch():
-            while not stop.is_set():
-                peak[0] = max(peak[0], held())
-                time.sleep(0.0005)
-
-        thread = threading.Thread(target=watch)
-        thread.start()
-        load_wan(net, path)
-        stop.set(); thread.join()
-        print(megabytes, peak[0] - before)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    megabytes, more = map(float, done.stdout.split())
+    megabytes, more = call(loading, tmp_path)
     assert megabytes > 100
     assert more < megabytes / 10
 

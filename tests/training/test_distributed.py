@@ -19,46 +19,59 @@ from ccl.storage.sharded_checkpoint import read_sharded
 from helpers.fakes import GRID, make_net, make_shards, make_text
 from helpers.trainings import assert_same_losses, differences, losses, train_all
 
+KINDS = {"cca": {"steps": 8}, "gate": {"steps": 8}, "cca, a task a clip": {"steps": 3, "per": "sample"}}
+# Whose blocks share a number, and layers; which has a loss of its own.
+OTHERS = {"mova": {"steps": 2}, "ltx2": {"steps": 2}, "uniavgen": {"steps": 2}}
 
-@pytest.mark.timeout(300)
-def test_two_processes_learn_what_one_does_for_every_task_and_interaction(tmp_path: Path) -> None:
-    # 4 clips on one process or 2 on each of two: each clip draws the same noise, whoever has it. DDP would raise where
-    # a task leaves a parameter unused.
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs: a process takes seconds to find how to shard each operation, so as few as can be make the sharded ones.
+
+    4 clips on one process or 2 on each of two: each clip draws the same noise, whoever has it. DDP would raise where a
+    task leaves a parameter unused.
+    """
+    folder = tmp_path_factory.mktemp("trainings")
+    fsdp = {"size": 2, "ranks": 2, "strategy": "fsdp"}
     alone: list[dict[str, Any]] = []
     together: list[dict[str, Any]] = []
-    kinds = {"cca": {"steps": 8}, "gate": {"steps": 8}, "cca, a task a clip": {"steps": 3, "per": "sample"}}
-    for kind, more in kinds.items():
-        common = {"interaction": kind.partition(",")[0], "save": 100, **more}
-        alone.append(common | {"folder": str(tmp_path / kind), "size": 4})
-        together.append(common | {"folder": str(tmp_path / f"{kind}-ddp"), "size": 2, "ranks": 2, "strategy": "ddp"})
-    for kind in ("mova", "ltx2", "uniavgen"):  # whose blocks share a number, and layers; which has a loss of its own
-        alone.append({"interaction": kind, "save": 100, "steps": 2, "size": 4, "folder": str(tmp_path / kind)})
-    fsdp = {"size": 2, "ranks": 2, "strategy": "fsdp"}
-    sharded = [{**one, "folder": f"{one['folder']}-fsdp", **fsdp} for one in alone[2:]]
-    sharded.append({**alone[0], "folder": f"{alone[0]['folder']}-fsdp", **fsdp, "preview": True})
-    train_all(tmp_path, alone, together, sharded)
-    assert {row["task"] for row in losses(tmp_path / "cca")} == {"single", "a2v", "v2a", "joint"}
-    for kind in kinds:
-        assert_same_losses(tmp_path / f"{kind}-ddp", tmp_path / kind)
-    assert {row["task"] for row in losses(tmp_path / "cca, a task a clip")} == {"mixed"}
-    for kind in ("cca", "cca, a task a clip", "mova", "ltx2", "uniavgen"):
-        assert_same_losses(tmp_path / f"{kind}-fsdp", tmp_path / kind)
-    assert (tmp_path / "cca-fsdp/previews/step_000008/0.mp4").is_file()  # sampled from gathered weights
-
-
-@pytest.mark.timeout(300)
-def test_a_sharded_run_resumes_to_the_last_bit_and_is_gathered_into_one_file_that_makes_clips(tmp_path: Path) -> None:
-    common = {"shards": str(make_shards(tmp_path)), "ranks": 2, "strategy": "fsdp", "size": 2, "steps": 5, "layers": 1}
-    killed = common | {"folder": str(tmp_path / "killed")}
-    first = [common | {"folder": str(tmp_path / "whole")}, killed | {"kill": 4}]
+    sharded: list[dict[str, Any]] = []
+    for kind, own in (KINDS | OTHERS).items():
+        one = {"interaction": kind.partition(",")[0], "save": None, **own}
+        alone.append(one | {"folder": str(folder / kind), "size": 4})
+        if kind in KINDS:
+            together.append(one | {"folder": str(folder / f"{kind}-ddp"), "size": 2, "ranks": 2, "strategy": "ddp"})
+        if kind != "gate":
+            more = {"preview": kind == "cca", "save": 100 if kind in OTHERS else None}
+            sharded.append(one | fsdp | more | {"folder": str(folder / f"{kind}-fsdp")})
+    common = {"shards": str(make_shards(folder)), **fsdp, "steps": 5, "layers": 1}
+    killed = common | {"folder": str(folder / "killed")}
+    first = [common | {"folder": str(folder / "whole")}, killed | {"kill": 4}]
     # The second process alone is sent a signal, and both stop after that step, which is saved.
     then = [killed | {"stop": 4, "ckpt_path": "last"}, killed | {"ckpt_path": "last"}]
-    train_all(tmp_path, first, then)
-    starts = json.loads((tmp_path / "killed/run.json").read_text())["starts"]
+    train_all(folder, alone, together, sharded + first, then)
+    return folder
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_learn_what_one_does_for_every_task_and_interaction(folder: Path) -> None:
+    assert {row["task"] for row in losses(folder / "cca")} == {"single", "a2v", "v2a", "joint"}
+    assert {row["task"] for row in losses(folder / "cca, a task a clip")} == {"mixed"}
+    for kind in KINDS:
+        assert_same_losses(folder / f"{kind}-ddp", folder / kind)
+    for kind in (KINDS | OTHERS).keys() - {"gate"}:
+        assert_same_losses(folder / f"{kind}-fsdp", folder / kind)
+    assert all((folder / f"{kind}-fsdp/checkpoints/last.ckpt/complete").is_file() for kind in OTHERS)
+    assert (folder / "cca-fsdp/previews/step_000008/0.mp4").is_file()  # sampled from gathered weights
+
+
+@pytest.mark.timeout(400)
+def test_a_sharded_run_resumes_to_the_last_bit_and_is_gathered_into_one_file_that_makes_clips(folder: Path) -> None:
+    starts = json.loads((folder / "killed/run.json").read_text())["starts"]
     assert [start["from"] for start in starts] == [None, "step=000003.ckpt", "step=000004.ckpt"]
-    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
-    folders = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("whole", "killed")]
-    assert all((folder / "complete").is_file() for folder in folders)
+    assert losses(folder / "whole") == losses(folder / "killed")
+    folders = [folder / name / "checkpoints" / "last.ckpt" for name in ("whole", "killed")]
+    assert all((path / "complete").is_file() for path in folders)
     assert_same_shards(*folders)
 
     # Each file's sum stands in the marker, and a flipped bit of one is told before anything is made of it.
@@ -80,17 +93,17 @@ def test_a_sharded_run_resumes_to_the_last_bit_and_is_gathered_into_one_file_tha
 
     # What was trained by two becomes one file, the same from either, and clips.
     for name in ("whole", "killed"):
-        argv = ["export", str(tmp_path / name), "-o", str(tmp_path / f"{name}-model"), "--dtype", "float32"]
+        argv = ["export", str(folder / name), "-o", str(folder / f"{name}-model"), "--dtype", "float32"]
         assert cli.main([*argv, "--trust", "helpers"]) == 0
-    weights, others = (load_file(tmp_path / f"{name}-model/model.safetensors") for name in ("whole", "killed"))
+    weights, others = (load_file(folder / f"{name}-model/model.safetensors") for name in ("whole", "killed"))
     assert weights.keys() == {f"{part}.{k}" for part, net in parts().items() for k in net.state_dict()}
     assert differences(weights, others) == []
     averages = read_sharded(folders[0].resolve())
     assert all(torch.equal(value, averages.get(f"ema.{name}")) for name, value in weights.items())
     prompts = ["--prompt", 'a man says "word 1"', "--device", "cpu", "--trust", "helpers"]
-    made = ["-o", str(tmp_path / "clip.mp4")]
-    assert cli.main(["generate", "--ckpt", str(tmp_path / "killed-model"), *prompts, *made]) == 0
-    clip = read_clip(tmp_path / "clip.mp4")
+    made = ["-o", str(folder / "clip.mp4")]
+    assert cli.main(["generate", "--ckpt", str(folder / "killed-model"), *prompts, *made]) == 0
+    clip = read_clip(folder / "clip.mp4")
     assert clip.video.shape == (GRID.frames, GRID.height, GRID.width, 3) and len(clip.audio) == GRID.samples
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ import torch
 from helpers.fakes import make_shards
 from helpers.trainings import differences, losses, train_all
 
-VARIANTS = {"no workers": {}, "two workers": {"workers": 2, "accumulate": 2, "size": 2, "steps": 6, "per": "sample"}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "no workers": {},
+    "two workers": {"workers": 2, "accumulate": 2, "size": 2, "steps": 6, "per": "sample"},
+}
 
 
 def started_from(run: Path) -> list[str | None]:
@@ -21,23 +25,20 @@ def started_from(run: Path) -> list[str | None]:
 
 @pytest.mark.timeout(300)
 def test_a_run_killed_at_any_step_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
-    shards = make_shards(tmp_path)
-    kills = {}
-    for name, options in VARIANTS.items():
-        options = {"shards": str(shards), "steps": 9, "size": 3, **options}  # type: ignore[dict-item]
-        batches = options["steps"] * options.get("accumulate", 1)  # type: ignore[operator]
-        kills[name] = random.randrange(3 * options.get("accumulate", 1) + 1, batches)  # type: ignore[operator]
-        killed = options | {"folder": str(tmp_path / f"{name}, killed")}
-        train_all(
-            tmp_path,
-            [options | {"folder": str(tmp_path / name)}],
-            [killed | {"kill": kills[name], "ckpt_path": "last"}],  # which begins it
-            [killed | {"stop": kills[name], "ckpt_path": "last"}],
-            [killed | {"ckpt_path": "last"}],
-        )
+    shards, kills, runs = make_shards(tmp_path), {}, []
+    for name, more in VARIANTS.items():
+        options: dict[str, Any] = {"shards": str(shards), "steps": 9, "size": 3, **more}
+        each = options.get("accumulate", 1)
+        kills[name] = random.randrange(3 * each + 1, options["steps"] * each)
+        killed = options | {"folder": str(tmp_path / f"{name}, killed"), "ckpt_path": "last"}  # which begins it
+        ways: list[dict[str, Any]] = [{"kill": kills[name]}, {"stop": kills[name]}, {}]
+        runs.append([options | {"folder": str(tmp_path / name)}, *(killed | way for way in ways)])
+    (one, *ones), (other, *others) = runs
+    # Several runs a process, of which none has begun or stopped what it goes on with.
+    train_all(tmp_path, [one, other, ones[0]], [ones[1], others[0]], [ones[2], others[1]], [others[2]])
     for name, options in VARIANTS.items():
         whole, killed = tmp_path / name, tmp_path / f"{name}, killed"
-        step = -(-kills[name] // options.get("accumulate", 1))  # type: ignore[operator] # in which the signals came
+        step = -(-kills[name] // options.get("accumulate", 1))  # in which the signals came
         saved = (step - 1) // 3 * 3
         assert started_from(killed) == [None, f"step={saved:06d}.ckpt", f"step={step:06d}.ckpt"]
         assert losses(whole) == losses(killed), f"{name}, killed at batch {kills[name]}"

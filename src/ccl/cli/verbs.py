@@ -164,7 +164,7 @@ def generate(argv: list[str]) -> int:
         type=Number(),
         nargs=2,
         metavar=("VIDEO", "AUDIO"),
-        help="of the other stream, for ucg3 (the model's)",
+        help="of the other stream, for ucg3 and dual_cfg (the model's)",
     )
     parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
     parser.add_argument("--shift", type=SHIFT, help="moves its times towards noise; 1 leaves them even (the model's)")

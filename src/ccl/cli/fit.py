@@ -184,6 +184,7 @@ class FitCLI(LightningCLI):
             if lacking := missing(used(self.resolved())):  # told before anything large is built
                 raise UsageError(lacking)
             self.check_shards()
+            self.config_dump = self.resolved()  # else Lightning writes the config out once more, for hyperparameters
             super().instantiate_classes()
             try:
                 self.model.check_sizes()

@@ -435,7 +435,8 @@ class JointDiffusion(LightningModule):
         """
         interaction = self.built[0].interaction
         begun, ended = interaction.weights(0.0), interaction.weights(1.0)
-        if self.trainer.max_steps < 1 and (moving := [name for name in begun if begun[name] != ended.get(name)]):
+        moving = [name for name in begun if begun[name] != ended.get(name)]
+        if moving and self.trainer.max_steps < 1:
             raise TrainingError(
                 f"{type(interaction).__name__} weighs its loss {moving[0]!r} by the share of the training that is "
                 "done, and this one has no end; set trainer.max_steps"

@@ -18,7 +18,7 @@ help: ## this list
 
 setup: .venv/.installed ## create .venv and install
 
-demo: .venv/.installed ## train, generate and score the embedded default, about 10 minutes on 2 cores
+demo: .venv/.installed ## train, generate and score the embedded default, about 8 minutes on 2 cores
 	$(BIN)/ccl demo
 
 # Side by side: mypy alone would leave a core idle.

@@ -23,7 +23,7 @@ from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Whe
 from ccl.interaction.cross import grouped
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.grouped import grouped_attention
-from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, wide
+from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, untaken, wide
 from ccl.types import AV
 
 Pictures = Literal["between", "frame", "all"]
@@ -83,8 +83,7 @@ class Aligner(nn.Module):
             place: for whom which of its tokens are there.
         """
         if source is None:
-            used = self.training and torch.is_grad_enabled()
-            return keep_in_use(x.new_zeros(()), self.parameters()) if used else None
+            return untaken(self, x)
         q, k, v = self.queries(x), self.k(source), self.v(source)
         if isinstance(place, Between):
             q, k, v = q[:, :, None].flatten(0, 1), *(place.read(z).flatten(0, 1) for z in (k, v))

@@ -75,8 +75,10 @@ media: .venv/.installed ## what is read of files of every kind, against ffmpeg; 
 
 MATRIX ?= table2
 JOBS ?= 2
-ABLATE = $(BIN)/ccl ablate configs/ablation/$(MATRIX).yaml $(if $(SMOKE),--config configs/ablation/size/smoke.yaml)
-ablation: .venv/.installed ## do a matrix, or go on with it: make ablation MATRIX=guidance JOBS=4; SMOKE=1 at a tiny size
+SIZE ?= hour
+SIZED = $(if $(SMOKE),smoke,$(SIZE))
+ABLATE = $(BIN)/ccl ablate configs/ablation/$(MATRIX).yaml $(if $(filter-out full,$(SIZED)),--config configs/ablation/size/$(SIZED).yaml)
+ablation: .venv/.installed ## do a matrix, or go on with it: make ablation MATRIX=guidance JOBS=4; SIZE=full as docs/ablation.md has it, SMOKE=1 tiny
 	$(ABLATE) --jobs $(JOBS)
 
 ablation-dry: .venv/.installed ## its runs and rows, and what is left to do

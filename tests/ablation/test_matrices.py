@@ -100,9 +100,17 @@ def test_every_interaction_that_ships_stands_in_the_matrix_of_interactions() -> 
     assert named("") | named("paper") == {file.stem for file in (ROOT / "configs" / "interaction").iterdir()}
 
 
-def test_a_smoke_keeps_what_a_matrix_compares_and_takes_its_own_folder_and_steps() -> None:
-    whole, tiny = shipped("table2", ""), shipped("table2", "smoke")
-    assert tiny.runs == whole.runs and tiny.compare == whole.compare
-    assert [row.guidance for row in tiny.rows] == [row.guidance for row in whole.rows]
-    assert resolved(tuple(tiny.argv(Run("usual"))))["trainer"]["max_steps"] == 4
-    assert {row.sampling.steps for row in tiny.rows} == {2}
+@pytest.mark.parametrize(("size", "trained", "sampled"), [("smoke", 4, 2), ("hour", 200, 16)])
+def test_a_smaller_size_keeps_what_a_matrix_compares_and_takes_its_own_steps(
+    size: str, trained: int, sampled: int
+) -> None:
+    whole, small = shipped("table2", ""), shipped("table2", size)
+    assert small.runs == whole.runs and small.compare == whole.compare
+    assert [row.guidance for row in small.rows] == [row.guidance for row in whole.rows]
+    assert resolved(tuple(small.argv(Run("usual"))))["trainer"]["max_steps"] == trained
+    assert {row.sampling.steps for row in small.rows} == {sampled}
+
+
+def test_table_2_within_the_hour_has_a_hundred_clips_a_row() -> None:
+    small = shipped("table2", "hour")
+    assert len(small.seeds) * len(small.test.subsets) * small.test.clips >= 100

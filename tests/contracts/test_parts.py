@@ -16,7 +16,7 @@ from ccl.codecs import EmbeddedAudio, EmbeddedVideo
 from ccl.contracts import alignment, codec, guidance, kind_of, metric, outcome, outcomes, text, words
 from ccl.evaluation import Column, Measured, Metric
 from ccl.guidance import Guidance, table
-from ccl.interaction import TARP, Global
+from ccl.interaction import TARP, Framewise, Global
 from ccl.interaction.align import Groups
 from ccl.text import EmbeddedText
 from ccl.types import ALONE, AV, NEGATIVE, POSITIVE, Pass, Route, View
@@ -140,6 +140,7 @@ RIGHT = [
     lambda: EmbeddedAudio(iterations=4),
     tiny_text,
     TARP,
+    Framewise,
     Global,
     lambda: TARP("paper", "clamp"),
     Loudness,

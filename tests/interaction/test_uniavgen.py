@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ccl.grid import Grid
 from ccl.interaction import Seen, Site, UniAVGen
-from ccl.interaction.uniavgen import Aligner, between, windows
+from ccl.interaction.framewise import sound_around
+from ccl.interaction.uniavgen import Aligner, between
 from ccl.nn.layers import EPS
 from ccl.types import AV, CLOSED, OPEN, Route
 
@@ -106,7 +107,7 @@ def test_each_token_reads_what_a_loop_over_tokens_reads(grid: Grid, kind: dict[s
 
 def test_where_a_frame_has_a_whole_number_of_tokens_places_are_the_papers() -> None:
     k, j = 6, torch.arange(18)
-    at, groups = between(WHOLE), windows(WHOLE, 1)
+    at, groups = between(WHOLE), sound_around(WHOLE, 1)
     assert at.first.tolist() == (j // k).tolist() and at.second.tolist() == (j // k + 1).clamp(max=2).tolist()
     assert torch.equal(at.alpha, (j % k).double() / k)
     assert groups.keys is not None and groups.mask is not None
@@ -115,7 +116,7 @@ def test_where_a_frame_has_a_whole_number_of_tokens_places_are_the_papers() -> N
 
 
 def test_every_token_is_heard_where_a_frame_has_no_whole_number_of_them() -> None:
-    groups = windows(PART, 0)
+    groups = sound_around(PART, 0)
     assert groups.keys is not None and groups.mask is not None
     heard = [keys[inside].tolist() for keys, inside in zip(groups.keys, groups.mask, strict=True)]
     assert [j for each in heard for j in each] == list(range(21))

@@ -4,6 +4,7 @@ from ccl.interaction.align import TARP, Alignment, Global
 from ccl.interaction.avlink import AVLink
 from ccl.interaction.base import Interaction, Seen, Site, Update
 from ccl.interaction.cca import CCA
+from ccl.interaction.framewise import Framewise
 from ccl.interaction.gate import Gate
 from ccl.interaction.ltx2 import LTX2Attention
 from ccl.interaction.mova import MOVABridge
@@ -16,6 +17,7 @@ __all__ = [
     "TARP",
     "AVLink",
     "Alignment",
+    "Framewise",
     "Gate",
     "Global",
     "Interaction",

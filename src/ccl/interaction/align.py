@@ -12,7 +12,7 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -70,6 +70,23 @@ def longest_run(fits: list[bool]) -> tuple[int, int]:
         elif i + 1 - first > best[1] - best[0]:
             best = (first, i + 1)
     return best
+
+
+def keyed(keys: Int[Tensor, "g k"], inside: Bool[Tensor, "g k"], **queries: Any) -> Groups:
+    """Groups of these keys, with a mask where not all lie within the clip; `queries` and `back` as of `Groups`."""
+    if bool(inside.all()):
+        return Groups(len(keys), keys=keys, **queries)
+    return Groups(len(keys), keys=keys, mask=inside, whole=longest_run(inside.all(1).tolist()), **queries)
+
+
+def frame_queries(grid: Grid) -> tuple[Int[Tensor, "g q"], Int[Tensor, " l"]]:
+    """`Groups.queries` and `Groups.back` of audio tokens by the latent frame in which they lie, floor(j t_v / t_a)."""
+    frame = torch.arange(grid.t_a) * grid.t_v // grid.t_a
+    counts = torch.bincount(frame, minlength=grid.t_v)
+    first = counts.cumsum(0) - counts
+    room = torch.arange(int(counts.max()))
+    queries = (first[:, None] + room).clamp(max=grid.t_a - 1)
+    return queries, frame * len(room) + torch.arange(grid.t_a) - first[frame]
 
 
 class Directions(NamedTuple):
@@ -220,18 +237,9 @@ class TARP(Alignment):
         return index.clamp(0, t_a - 1), inside
 
     def groups(self, grid: Grid) -> Directions:
-        keys, inside = self.windows(grid)
-        if bool(inside.all()):
-            a2v = Groups(grid.t_v, keys=keys)
-        else:
-            a2v = Groups(grid.t_v, keys=keys, mask=inside, whole=longest_run(inside.all(1).tolist()))
+        a2v = keyed(*self.windows(grid))
         # v2a: the queries of a frame are grouped, rather than its h*w keys repeated for each of them.
-        frame = torch.arange(grid.t_a) * grid.t_v // grid.t_a
-        counts = torch.bincount(frame, minlength=grid.t_v)
-        first = counts.cumsum(0) - counts
-        room = torch.arange(int(counts.max()))
-        queries = (first[:, None] + room).clamp(max=grid.t_a - 1)
-        back = frame * len(room) + torch.arange(grid.t_a) - first[frame]
+        queries, back = frame_queries(grid)
         return Directions(a2v, Groups(grid.t_v, queries=queries, back=back))
 
     def report(self, grid: Grid) -> WindowReport:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.interaction.align import Groups, longest_run
+from ccl.interaction.align import Groups
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.interaction.cross import grouped
+from ccl.interaction.framewise import sound_around
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.grouped import grouped_attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, untaken, wide
@@ -240,7 +241,7 @@ class UniAVGen(Interaction):
         def move(x: Any) -> Any:
             return x.to(device) if isinstance(x, Tensor) else x
 
-        a2v, v2a = windows(grid, self.window), Groups(1)
+        a2v, v2a = Groups(1) if self.window is None else sound_around(grid, self.window), Groups(1)
         if self.pictures != "all":
             v2a = between(grid, nearest=self.pictures == "frame")  # type: ignore[assignment]
         return Layout(Groups(*map(move, a2v)), type(v2a)(*map(move, v2a)), (grid.h, grid.w))
@@ -252,23 +253,6 @@ class UniAVGen(Interaction):
 
 def masked(x: Tensor, logits: Tensor | None) -> Tensor:
     return x if logits is None else x * logits.sigmoid().to(x.dtype)
-
-
-def windows(grid: Grid, reach: int | None) -> Groups:
-    """The sound of frames i - reach to i + reach for each frame i. Audio token j belongs to frame floor(j t_v / t_a);
-    where k = t_a / t_v is whole, those of frame i are i k to i k + k - 1, as the paper has them."""
-    t_v, t_a = grid.t_v, grid.t_a
-    if reach is None:
-        return Groups(1)
-    i = torch.arange(t_v)
-    first = -(-(i - reach).clamp(min=0) * t_a // t_v)  # rounded up: the first token in it
-    end = -(-(i + reach + 1).clamp(max=t_v) * t_a // t_v)
-    size = int((end - first).max())
-    index = first.clamp(max=t_a - size)[:, None] + torch.arange(size)
-    inside = (index >= first[:, None]) & (index < end[:, None])
-    if bool(inside.all()):
-        return Groups(t_v, keys=index)
-    return Groups(t_v, keys=index, mask=inside, whole=longest_run(inside.all(1).tolist()))
 
 
 def between(grid: Grid, *, nearest: bool = False) -> Between:

@@ -131,6 +131,16 @@ class Needy(Mean):
         return Update(super().forward(where, seen).add.map(lambda x: x * by))
 
 
+class LeaksBefore(Mean):
+    """Tokens that stand before the sound see the pictures, whatever the route."""
+
+    def forward(self, where: str, seen: Seen) -> Update:
+        add, pictures = super().forward(where, seen).add, seen.source.video
+        if pictures is None or seen.prefix.audio is None:
+            return Update(add)
+        return Update(add, prefix=AV(None, self.v2a(pictures.mean(1, keepdim=True))))
+
+
 class Forgetful(Needy):
     def example(self, grid: Any, clips: int) -> dict[str, Any]:
         return {}
@@ -162,6 +172,11 @@ WRONG = [
     (Uninitialised, alone.starts_alike_where_it_was_built_without_weights, "scale is set by no reset_parameters"),
     (Needy, within.refuses_to_train_without_what_it_needs_and_samples_without, "it raises KeyError: 'loudness'"),
     (KeepsAside, within.comes_back_from_its_state_dict, "the network that was loaded is .* apart"),
+    (
+        LeaksBefore,
+        alone.treats_tokens_before_a_stream_as_it_treats_the_stream,
+        "audio's move by .* with the other stream",
+    ),
     (Forgetful, alone.has_an_example_of_all_that_it_needs, r"example\(\) has no \['loudness'\]"),
 ]
 

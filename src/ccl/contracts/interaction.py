@@ -6,6 +6,7 @@ Each clause tries every place at which it acts and, where that matters, all four
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any, get_args
 
 import torch
@@ -138,6 +139,30 @@ def leaves_an_absent_stream_out(part: Sites) -> None:
             require(gap == 0, f"{stream}'s update moves by {gap:.2g} at '{where}' when the other stream is not there")
 
 
+def treats_tokens_before_a_stream_as_it_treats_the_stream(part: Sites) -> str | None:
+    ours, other, before = part.streams(1), part.streams(2), part.prefix(3)
+    told_of = False
+    for start in (True, False):
+        tried = part.tried(start=start)
+        tried.interaction.eval()
+        for where, route in product(tried.at, ROUTES):
+            add = tried.update(where, ours, route, prefix=before).prefix
+            changed = AV(*(tried.update(where, x, route, prefix=before).prefix for x in (ours | other, other | ours)))
+            for i, stream in enumerate(STREAMS):
+                if add[i] is None:
+                    continue
+                told_of = True
+                require(where != "text", "it adds to them at 'text', where there are none")
+                shape = torch.broadcast_shapes(before[i].shape, add[i].shape)
+                require(shape == before[i].shape, f"to {tuple(before[i].shape)} it adds {tuple(add[i].shape)}")
+                if start and tried.interaction.starts_at_zero:
+                    require(not add[i].any(), f"at the start it adds {size(add[i])} to {stream}'s {told(where, route)}")
+                if not route.pair[i]:
+                    gap = apart(add[i], changed[i][i])
+                    require(gap == 0, f"{stream}'s move by {gap:.2g} with the other stream {told(where, route)}")
+    return None if told_of else "it leaves them as they are"
+
+
 def takes_a_time_for_each_frame(part: Sites) -> None:
     tried, streams = part.tried(), part.streams(1)
     tried.interaction.eval()
@@ -247,6 +272,7 @@ CLAUSES: tuple[Clause, ...] = (
     updates_a_direction_alike_whether_or_not_the_other_is_open,
     reads_the_other_stream_from_source_alone,
     leaves_an_absent_stream_out,
+    treats_tokens_before_a_stream_as_it_treats_the_stream,
     takes_a_time_for_each_frame,
     gives_the_same_with_constants_as_without,
     gives_every_parameter_a_gradient_on_every_route,

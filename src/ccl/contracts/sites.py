@@ -104,6 +104,11 @@ class Sites:
         q = AV.zip(lambda n, d: torch.randn(CLIPS, n, d // HEAD, HEAD, generator=g), lengths, self.width)
         return Streams(x, lengths.map(lambda _: torch.rand(CLIPS, 1, generator=g)), q)
 
+    def prefix(self, seed: int) -> AV[Any]:
+        """Tokens before each stream, as those of a reference, (b, n, d)."""
+        g = torch.Generator().manual_seed(seed)
+        return self.width.map(lambda d: torch.randn(CLIPS, 3, d, generator=g))
+
     def tried(self, *, start: bool = False) -> Tried:
         """One that acts; at its start, or with random parameters, so that everything reaches its updates."""
         torch.manual_seed(0)
@@ -165,6 +170,7 @@ class Tried:
         *,
         source: AV[Any] | None = None,
         constants: Any = None,
+        prefix: AV[Any] = AV(None, None),
     ) -> Update:
         """What it answers, as it is; `source` where the other stream reads something else than the streams."""
         x, time, q = streams
@@ -172,7 +178,8 @@ class Tried:
         asked = q if where == "text" else AV(None, None)
         extras = self.interaction.example(GRID, CLIPS)
         read = x if source is None else source
-        return self.interaction(where, Seen(x, read, route, time, self.layout, constants, shared, asked, extras))
+        seen = Seen(x, read, route, time, self.layout, constants, shared, asked, extras, prefix)
+        return self.interaction(where, seen)
 
     def add(self, where: Where, streams: Streams, route: Route = OPEN, **more: Any) -> AV[Any]:
         """What it adds to each stream that is there, where nothing a zero, in the shape of what it is added to."""

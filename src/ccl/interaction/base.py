@@ -58,6 +58,8 @@ class Seen(NamedTuple):
         shared: what the network's `trunk` made of the times, or None.
         q: at "text", the queries of text attention, (b, l, h, p), normalised and without positions.
         extras: what the batch brings beside latents and text, by name.
+        prefix: tokens of each stream that stand before the clip's, (b, n, d), as those of a reference; None where there
+            are none. They are not among x, and the other stream does not read them.
     """
 
     x: AV[Any]
@@ -69,6 +71,7 @@ class Seen(NamedTuple):
     shared: Any = None
     q: AV[Any] = AV(None, None)
     extras: dict[str, Any] | None = None
+    prefix: AV[Any] = AV(None, None)
 
     @property
     def other(self) -> AV[Any]:
@@ -83,10 +86,12 @@ class Update(NamedTuple):
         add: to each stream; None where there is nothing to add. At "text" it is added to what the heads read from the
             text, (b, l, h, p), before the block's own output projection.
         losses: of each clip, (b,), by name; returned, never stored, so that every way of training sees their gradients.
+        prefix: to the tokens before each stream, as `add`; never at "text".
     """
 
     add: AV[Any]
     losses: dict[str, Tensor] | None = None
+    prefix: AV[Any] = AV(None, None)
 
 
 class Attention(NamedTuple):

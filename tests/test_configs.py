@@ -23,6 +23,7 @@ from ccl.grid import Grid
 from ccl.interaction import TARP, Interaction
 from ccl.storage.run import leaves
 from ccl.tasks import PAPER_TASKS, Task, terms_of
+from ccl.types import AV, OPEN, Route
 from ccl.weights.catalogue import TABLE
 from ccl.weights.find import classes, missing
 
@@ -311,6 +312,24 @@ def test_a_tasks_part_is_a_table_of_tasks(file: Path) -> None:
     tasks = build(dict[str, Task], yaml.safe_load(file.read_text()), file.name)
     assert sum(task.prob for task in tasks.values()) == pytest.approx(1)
     assert set(terms_of(tasks)) >= set(tasks)
+
+
+def tasks_of(name: str) -> dict[str, Task]:
+    return build(dict[str, Task], yaml.safe_load((CONFIGS / "tasks" / f"{name}.yaml").read_text()), name)
+
+
+def test_harmonys_step_trains_both_streams_and_each_driven_by_the_other_on_the_same_clips() -> None:
+    (task,) = tasks_of("harmony").values()
+    joint, a2v, v2a = task.terms
+    assert [term.weights for term in task.terms] == [AV(1, 1), AV(1, 0), AV(0, 1)]
+    assert [term.whole for term in task.terms] == [AV(False, False), AV(False, True), AV(True, False)]
+    assert (joint.route, a2v.route, v2a.route) == (OPEN, Route(True, False), Route(False, True))
+
+
+def test_uniavgens_tasks_are_in_the_papers_proportion() -> None:
+    shares = {name: task.prob for name, task in tasks_of("uniavgen").items()}
+    joint = shares.pop("joint") - 0.1  # of the task with a reference voice, which it stands for
+    assert joint == pytest.approx(0.4) and shares == {"continuation": 0.1, "v2a": 0.2, "a2v": 0.2}
 
 
 def test_the_embedded_default_is_complete() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from ccl.ablation.identity import digest, identity
-from ccl.ablation.matrix import Row
+from ccl.ablation.matrix import Row, Sampling
 from helpers.ablating import CONFIG, Toy, matrix, toy
 
 RULE = {"class_path": "ccl.guidance.UCG2", "init_args": {"scale": {"video": 2.0, "audio": 2.0}}}
@@ -64,12 +66,17 @@ def test_a_changed_run_is_made_anew_with_its_rows_and_comes_back_with_the_old_va
     assert {path: path.read_text() for path in (tmp_path / "runs").glob("*/model/*")} == first
 
 
-def test_a_changed_rule_makes_its_row_anew_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("row", [Row("row0", "gate", RULE), Row("row0", "gate", sampling=Sampling(shift=3.0))])
+def test_a_changed_rule_or_shift_makes_its_row_anew_alone(row: Row, tmp_path: Path) -> None:
     do_all(toy(tmp_path))
     (tmp_path / "asked").unlink()
-    rows = matrix().rows
-    changed = do_all(toy(tmp_path, replace(matrix(), rows=(Row("row0", "gate", RULE), *rows[1:]))))
+    changed = do_all(toy(tmp_path, replace(matrix(), rows=(row, *matrix().rows[1:]))))
     assert changed.asked == ["rows/row0-s0", "rows/row0-s1"]
+
+
+def test_a_shift_is_positive() -> None:
+    with pytest.raises(ValueError, match="shift is -1; it must be positive"):
+        Sampling(shift=-1.0)
 
 
 def test_other_scores_measure_all_rows_again_and_train_nothing(tmp_path: Path) -> None:

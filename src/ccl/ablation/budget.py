@@ -116,7 +116,8 @@ def planned_of(laboratory: Laboratory, run: Run, row: Row | None = None) -> Any:
         found = find_source(run.ckpt or shipped()).config
         config = {**found, "model": {"net": found["net"], "text": found["text"]}}
     if row is not None:
-        how = {key: value for key, value in (("steps", row.sampling.steps), ("guidance", row.guidance)) if value}
+        said = {"steps": row.sampling.steps, "shift": row.sampling.shift, "guidance": row.guidance}
+        how = {key: value for key, value in said.items() if value is not None}
         config = {**config, "sampling": {**config["sampling"], **how}}
     return Planned(config, Grid(**config["grid"]))
 

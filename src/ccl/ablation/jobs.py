@@ -151,7 +151,10 @@ class Laboratory:
             if not self.done(training):
                 return None
             made_by = [self.hash(training), self.state(training)["weights"]]
-        how = [row.guidance, vars(row.sampling), job.seed, sha256(self.folder / TESTSET)]
+        sampling = vars(row.sampling)
+        if sampling["shift"] is None:  # which rows of before this key say as well
+            sampling = {key: value for key, value in sampling.items() if key != "shift"}
+        how = [row.guidance, sampling, job.seed, sha256(self.folder / TESTSET)]
         return digest([made_by, how])
 
     def config(self, job: Job) -> dict[str, Any]:
@@ -282,7 +285,7 @@ class Laboratory:
         how = row.sampling
         generate_files(
             pipe, read_rows(file, give=how.give), out / "clips",
-            guidance=rule, steps=how.steps, task=how.task, batch_size=how.batch_size, seed=job.seed,
+            guidance=rule, steps=how.steps, shift=how.shift, task=how.task, batch_size=how.batch_size, seed=job.seed,
         )  # fmt: skip
         rows, metrics = read_rows(file, give=()), self.metrics()
         said = f"{self.matrix.test.set}, {file.name} sha256 {sha256(file)[:16]}; {len(rows)} rows"

@@ -50,6 +50,7 @@ class Sampling:
 
     Args:
         steps: of the solver; None is the model's.
+        shift: moves the solver's times towards noise; None is the model's.
         task: the trained term to sample on; None is what suits.
         give: of the test set's media; "text" gives none.
         batch_size: clips a forward.
@@ -61,10 +62,15 @@ class Sampling:
     scale: Mapping[str, float] | None = None
     give: tuple[str, ...] = ("text",)
     batch_size: int = 16
+    shift: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None:
             arguments.number("steps", self.steps, 1, 10_000, whole=True)
+        if self.shift is not None:
+            from ccl.flow import check_shift  # torch is not here yet
+
+            check_shift("shift", self.shift)
         arguments.number("batch_size", self.batch_size, 1, 100_000, whole=True)
         for one in self.give:
             if one not in GIVEN:

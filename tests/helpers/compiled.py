@@ -11,7 +11,19 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
 
-from ccl.interaction import CCA, TARP, AVLink, Interaction, LTX2Attention, MOVABridge, NoInteraction, Site, UniAVGen
+from ccl.interaction import (
+    CCA,
+    TARP,
+    AVLink,
+    Framewise,
+    Harmony,
+    Interaction,
+    LTX2Attention,
+    MOVABridge,
+    NoInteraction,
+    Site,
+    UniAVGen,
+)
 from ccl.model import DualStreamTransformer, WanStream
 from ccl.types import ALONE, AV, Skip, View
 from helpers.fakes import CHANNELS, GRID
@@ -22,6 +34,7 @@ KINDS: dict[str, Callable[[int], Callable[[Site], Interaction]]] = {
     "mova": lambda layers: partial(MOVABridge, train_scale=True),
     "ltx2": lambda layers: LTX2Attention,
     "uniavgen": lambda layers: partial(UniAVGen, window=1),
+    "harmony": lambda layers: partial(Harmony, align=Framewise()),
     "none": lambda layers: NoInteraction,
 }
 

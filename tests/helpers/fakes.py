@@ -25,6 +25,7 @@ from ccl.interaction.align import TARP
 from ccl.interaction.base import Interaction, Site
 from ccl.interaction.cca import CCA
 from ccl.interaction.gate import Gate
+from ccl.interaction.harmony import Harmony
 from ccl.interaction.ltx2 import LTX2Attention
 from ccl.interaction.mova import MOVABridge
 from ccl.interaction.uniavgen import UniAVGen
@@ -82,11 +83,12 @@ def make_codec() -> Codec:
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "cca": (CCA, {"num_context_audio": 2, "num_context_video": 3}),
     "gate": (Gate, {}),
+    "harmony": (Harmony, {}),
     "mova": (MOVABridge, {"layers": 1, "train_scale": True}),
     "ltx2": (LTX2Attention, {}),
     "uniavgen": (UniAVGen, {"window": 1}),
 }
-ALIGNED = (CCA, Gate)
+ALIGNED = (CCA, Gate, Harmony)
 
 
 def interaction(site: Site, kind: str = "cca") -> Interaction:

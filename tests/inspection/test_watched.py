@@ -16,7 +16,20 @@ from ccl.inspection.picture import clip_figure, layer_figure, pixels_of, png_of
 from ccl.inspection.regions import audio_regions, by_token
 from ccl.inspection.report import told, write
 from ccl.inspection.watch import Seen, untold, watched
-from ccl.interaction import CCA, TARP, AVLink, Gate, Global, Interaction, LTX2Attention, MOVABridge, OviFusion, UniAVGen
+from ccl.interaction import (
+    CCA,
+    TARP,
+    AVLink,
+    Framewise,
+    Gate,
+    Global,
+    Harmony,
+    Interaction,
+    LTX2Attention,
+    MOVABridge,
+    OviFusion,
+    UniAVGen,
+)
 from ccl.interaction.base import Seen as Given
 from ccl.interaction.base import Site, Update
 from ccl.media import Clip
@@ -37,6 +50,7 @@ KINDS: dict[str, Any] = {
     "mova": lambda site: MOVABridge(site),
     "ltx2": lambda site: LTX2Attention(site),
     "uniavgen": lambda site: UniAVGen(site, window=1),
+    "harmony": lambda site: Harmony(site, Framewise()),
 }
 
 
@@ -69,7 +83,7 @@ def test_shares_of_a_token_sum_to_one(kind: str, route: Route) -> None:
     both = {(one.layer, one.direction) for one in seen}
     if route == OPEN:
         assert both == {(layer, direction) for layer in (0, 1) for direction in ("a2v", "v2a")}
-    if kind in ("gate", "ovi", "mova", "ltx2", "uniavgen"):  # a closed gate attends to nothing
+    if kind in ("gate", "ovi", "mova", "ltx2", "uniavgen", "harmony"):  # a closed gate attends to nothing
         assert {direction for _, direction in both} == {d for d in ("a2v", "v2a") if getattr(route, d)}
     for one in seen:
         whole = one.other.sum(-1) + sum(one.rest.values())

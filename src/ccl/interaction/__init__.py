@@ -6,6 +6,7 @@ from ccl.interaction.base import Interaction, Seen, Site, Update
 from ccl.interaction.cca import CCA
 from ccl.interaction.framewise import Framewise
 from ccl.interaction.gate import Gate
+from ccl.interaction.harmony import Harmony
 from ccl.interaction.ltx2 import LTX2Attention
 from ccl.interaction.mova import MOVABridge
 from ccl.interaction.none import NoInteraction
@@ -20,6 +21,7 @@ __all__ = [
     "Framewise",
     "Gate",
     "Global",
+    "Harmony",
     "Interaction",
     "LTX2Attention",
     "MOVABridge",

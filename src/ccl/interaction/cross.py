@@ -88,7 +88,7 @@ class CrossAttention(nn.Module):
         x: Float[Tensor, "b l w"],
         source: Float[Tensor, "b m w2"] | None,
         groups: Groups,
-        rope: tuple[Float[Tensor, "l p 2"], Float[Tensor, "m p 2"]],
+        rope: tuple[Float[Tensor, "l p 2"] | None, Float[Tensor, "m p 2"] | None],
         context: KV | None = None,
     ) -> Float[Tensor, "b l w"] | Float[Tensor, ""] | None:
         """The update of x; a scalar zero or None where this direction adds nothing.
@@ -98,7 +98,7 @@ class CrossAttention(nn.Module):
             source: the other stream, or None where the route is closed: then context tokens alone are the keys, and
                 nothing of the other stream is computed.
             groups: who asks with whom, and for which tokens.
-            rope: tables of x and of source.
+            rope: tables of x and of source, None for tokens that stand for no moment.
             context: what `context_kv` returned, or None to compute it here.
         """
         if context is None:
@@ -126,7 +126,7 @@ class CrossAttention(nn.Module):
         x: Float[Tensor, "b l w"],
         source: Float[Tensor, "b m w2"] | None,
         groups: Groups,
-        rope: tuple[Float[Tensor, "l p 2"], Float[Tensor, "m p 2"]],
+        rope: tuple[Float[Tensor, "l p 2"] | None, Float[Tensor, "m p 2"] | None],
         context: KV | None = None,
     ) -> Attention | None:
         """Whom x attends to in `forward`, of which the arguments are; None where it attends to nothing."""
@@ -145,11 +145,13 @@ class CrossAttention(nn.Module):
         other, shared = weights.split([weights.shape[-1] - own, own], -1)
         return Attention(other, {} if context is None else {"context": shared})
 
-    def _queries(self, x: Tensor, rope: Tensor) -> Float[Tensor, "b l h d"]:
-        return rotate(heads(self.norm_q(self.q(self.norm_query(x))), self.head_dim), rope)
+    def _queries(self, x: Tensor, rope: Tensor | None) -> Float[Tensor, "b l h d"]:
+        q = heads(self.norm_q(self.q(self.norm_query(x))), self.head_dim)
+        return q if rope is None else rotate(q, rope)
 
-    def _keys(self, source: Tensor, rope: Tensor) -> Float[Tensor, "b m h d"]:
-        return rotate(heads(self.norm_k(self.k(source)), self.head_dim), rope)
+    def _keys(self, source: Tensor, rope: Tensor | None) -> Float[Tensor, "b m h d"]:
+        k = heads(self.norm_k(self.k(source)), self.head_dim)
+        return k if rope is None else rotate(k, rope)
 
     def _over_context(self, q: Tensor, context: KV) -> Tensor:
         # Every query of the batch shares these keys: one long row of queries, keys never repeated.
@@ -212,7 +214,7 @@ class CrossModal(Interaction):
         self.v2a = CrossAttention(site.audio, site.video, site.head_dim, num_context=v, **kwargs)
 
     def forward(self, where: Where, seen: Seen) -> Update:
-        # Both directions read x as it was after text attention; neither sees the other's update (decision 7).
+        # Both directions read x as it was at this place; neither sees the other's update (decision 7).
         return Update(AV.zip(lambda x, attend, *of: attend(x, *of), *self._given(seen)))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:

@@ -446,5 +446,5 @@ def test_self_attention_that_is_skipped_gives_each_token_its_own_value() -> None
     close(together.map(lambda z: z[:2]), net(*first, grid=GRID).velocity)
     for stream in net.blocks[1].streams:
         own = stream.self_attn
-        own.forward = lambda x, rope, alone, own=own: own.o(own.v(x))
+        own.forward = lambda x, *_, own=own: own.o(own.v(x))
     close(together.map(lambda z: z[2:]), net(*second, grid=GRID).velocity)

@@ -105,13 +105,13 @@ def check_rescale(rescale: Rescale | float) -> None:
         raise ValueError(f"rescale is {arguments.described(rescale)}; a factor must be a positive number")
 
 
-def audio_positions(grid: Grid, rescale: Rescale | float = "index") -> Float[Tensor, " l"]:
-    """Times of the audio tokens in units of latent frames (decision 1).
+def audio_positions(grid: Grid, rescale: Rescale | float = "index", *, before: int = 0) -> Float[Tensor, " l"]:
+    """Times of the audio tokens in units of latent frames (decision 1), and of as many that stand before them.
 
     "index" is the paper's j t_v / t_a; "duration" is Ovi's j t_v / (seconds rate), 0.5 % apart; "none" leaves j;
     a number is the factor itself.
     """
-    j = torch.arange(grid.t_a, dtype=torch.float64)
+    j = torch.arange(-before, grid.t_a, dtype=torch.float64)
     if not isinstance(rescale, str):
         return j * rescale
     if rescale == "none":

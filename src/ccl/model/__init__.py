@@ -7,6 +7,7 @@ from ccl.model.load import LoadReport, load_stream, load_wan
 from ccl.model.ovi import OviAudioStream
 from ccl.model.prepared import Prepared
 from ccl.model.stream import WanStream
+from ccl.model.voice import Voice
 
 __all__ = [
     "DualBlock",
@@ -16,6 +17,7 @@ __all__ = [
     "OviAudioStream",
     "Prepared",
     "Shown",
+    "Voice",
     "WanBlock",
     "WanImageStream",
     "WanStream",

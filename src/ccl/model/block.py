@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ccl.interaction.base import Interaction, Seen, Where
+from ccl.model.voice import behind, parted
 from ccl.nn.attention import Backend, attention, heads
 from ccl.nn.chunks import chosen, runs
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, modulate, wide
@@ -42,10 +43,12 @@ class Common(NamedTuple):
     Args:
         rope: of self-attention, for each stream.
         layout: of the interaction.
+        before: tokens of each stream that stand before the clip's.
     """
 
     rope: AV[Rotary]
     layout: Any
+    before: AV[int] = AV(0, 0)
 
 
 class Here(NamedTuple):
@@ -63,17 +66,19 @@ class Here(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What a block's interaction may read of each clip of the batch.
+    """What a block reads of each clip of the batch, beside its tokens.
 
     Args:
-        time: of each stream, (b, f).
+        time: of each stream, (b, f), for the interaction.
         shared: what the network's trunk made of them, or None.
         extras: what the batch brings beside latents and text, by name.
+        heard: for each stream, which tokens self-attention may read, (b, l), where not all.
     """
 
     time: AV[Any]
     shared: Any = None
     extras: dict[str, Any] | None = None
+    heard: AV[Any] = AV(None, None)
 
 
 class SelfAttention(nn.Module):
@@ -90,18 +95,30 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(width)
 
     def forward(
-        self, x: Float[Tensor, "b l d"], rope: Rotary, alone: Sequence[bool] = (False,)
+        self,
+        x: Float[Tensor, "b l d"],
+        rope: Rotary,
+        alone: Sequence[bool] = (False,),
+        heard: Bool[Tensor, "b l"] | None = None,
     ) -> Float[Tensor, "b l d"]:
-        """`alone` says of each equal, consecutive chunk whether its tokens attend to themselves alone."""
+        """Attention of each token to those of its stream.
+
+        Args:
+            x: tokens.
+            rope: their table.
+            alone: of each equal, consecutive chunk whether its tokens attend to themselves alone.
+            heard: which tokens may be read, where not all.
+        """
         if all(alone):
             return self.o(self.v(x))
         if any(alone):
-            parts = {i: chosen(x, (i,), len(alone)) for i in range(len(alone))}
-            return torch.cat([self(part, rope, (alone[i],)) for i, part in parts.items()])
+            parts = [chosen((x, heard), (i,), len(alone)) for i in range(len(alone))]
+            return torch.cat([self(part, rope, (one,), read) for (part, read), one in zip(parts, alone, strict=True)])
         v = heads(self.v(x), self.head_dim)
         q = rotate(heads(self.norm_q(self.q(x)), self.head_dim), rope).to(v.dtype)
         k = rotate(heads(self.norm_k(self.k(x)), self.head_dim), rope).to(v.dtype)
-        return self.o(rearrange(attention(q, k, v, backend=self.backend), "b l h p -> b l (h p)"))
+        mask = None if heard is None else heard[:, None, None]
+        return self.o(rearrange(attention(q, k, v, mask=mask, backend=self.backend), "b l h p -> b l (h p)"))
 
 
 class TextAttention(SelfAttention):
@@ -168,11 +185,16 @@ class WanBlock(nn.Module):
         nn.init.normal_(self.modulation, std=self.modulation.shape[-1] ** -0.5)
 
     def attend(
-        self, x: Float[Tensor, "b l d"], modulation: tuple[Tensor, ...], rope: Rotary, alone: Sequence[bool] = (False,)
+        self,
+        x: Float[Tensor, "b l d"],
+        modulation: tuple[Tensor, ...],
+        rope: Rotary,
+        alone: Sequence[bool] = (False,),
+        heard: Bool[Tensor, "b l"] | None = None,
     ) -> Float[Tensor, "b l d"]:
         """X += SA(X)."""
         shift, scale, gate = modulation
-        return gated_add(x, self.self_attn(modulate(x, shift, scale), rope, alone), gate)
+        return gated_add(x, self.self_attn(modulate(x, shift, scale), rope, alone, heard), gate)
 
     def queries(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l h p"]:
         """Of the attention to text."""
@@ -242,48 +264,58 @@ class DualBlock(nn.Module):
         given, blocks = x, self.streams
         x = AV(*(None if block is None else z for z, block in zip(x, blocks, strict=True)))
         m = AV.zip(lambda _, e, block: block.modulations(e), x, e0, blocks)
-        seen = Seen(x, x, layout=common.layout, constants=constants, **rows._asdict())
+        seen = Seen(
+            x, x, time=rows.time, layout=common.layout, constants=constants, shared=rows.shared, extras=rows.extras
+        )
         losses: dict[str, Tensor] = {}
         if "before" in self.at:
-            x, losses = self.exchange("before", seen, views)
+            x, losses = self.exchange("before", seen, views, common.before)
         alone = [view.alone for view in views]
-        x = AV.zip(lambda x, block, m, rope: block.attend(x, m[:3], rope, alone), x, blocks, m, common.rope)
+        x = AV.zip(
+            lambda x, block, m, *of: block.attend(x, m[:3], of[0], alone, of[1]), x, blocks, m, common.rope, rows.heard
+        )
         q = also = AV(None, None)
         if "text" in self.at:
             q = AV.zip(lambda x, block: block.queries(x), x, blocks)
-            also, more = self.exchange("text", seen._replace(x=x, q=q), views)
+            also, more = self.exchange("text", seen._replace(x=x, q=q), views, common.before)
             losses = summed(losses, more)
         x = AV.zip(lambda x, block, *of: block.read(x, *of), x, blocks, text, q, also)
         if "after" in self.at:
-            x, more = self.exchange("after", seen._replace(x=x), views)
+            x, more = self.exchange("after", seen._replace(x=x), views, common.before)
             losses = summed(losses, more)
         x = AV.zip(lambda x, block, m: block.feed_forward(x, m[3:]), x, blocks, m)
         return AV(*(old if new is None else new for old, new in zip(given, x, strict=True))), losses
 
-    def exchange(self, where: Where, seen: Seen, views: Sequence[Here]) -> tuple[AV[Any], dict[str, Tensor]]:
+    def exchange(
+        self, where: Where, seen: Seen, views: Sequence[Here], before: AV[int]
+    ) -> tuple[AV[Any], dict[str, Tensor]]:
         """The streams after an exchange, or at "text" what is added to what the heads read; and the losses.
 
-        Each run of chunks that see alike is one call of the interaction.
+        Each run of chunks that see alike is one call of the interaction, which is given apart what stands before a
+        stream.
         """
+        prefix, clip = parted(seen.x, before)
+        seen = seen._replace(x=clip, q=parted(seen.q, before)[1], prefix=prefix)
         together = runs([(view.route, view.detach) for view in views])
         if seen.constants is None and len(together) > 1:
             seen = seen._replace(constants=self.interaction.constants())
         after: list[AV[Any]] = []
         losses: list[dict[str, Tensor]] = []
         for (route, detach), which in together:
-            x, q, time, shared, extras = chosen(
-                (seen.x, seen.q, seen.time, seen.shared, seen.extras), which, len(views)
+            x, q, time, shared, extras, prefix = chosen(
+                (seen.x, seen.q, seen.time, seen.shared, seen.extras, seen.prefix), which, len(views)
             )
             source = AV.zip(lambda x, given: x.detach() if given else x, x, detach)
             update = self.interaction(
-                where, Seen(x, source, route, time, seen.layout, seen.constants, shared, q, extras)
+                where, Seen(x, source, route, time, seen.layout, seen.constants, shared, q, extras, prefix)
             )
             if where != "text":
-                after.append(added(x, update.add))
-            elif len(together) == 1:
+                after.append(behind(added(prefix, update.prefix), added(x, update.add)))
+            elif len(together) == 1 and not any(before):
                 after.append(update.add)
             else:  # a closed route may add nothing where an open one adds
-                after.append(AV.zip(lambda q, u: torch.zeros_like(q) if u is None else u.expand_as(q), q, update.add))
+                add = AV.zip(lambda q, u: torch.zeros_like(q) if u is None else u.expand_as(q), q, update.add)
+                after.append(AV.zip(lambda u, n: nn.functional.pad(u, (0, 0, 0, 0, n, 0)), add, before))
             losses.append(update.losses or {})
         if len(together) == 1:
             return after[0], losses[0]

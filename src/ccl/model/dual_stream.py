@@ -22,6 +22,7 @@ from ccl.model.block import BlockCache, Common, DualBlock, Here, Rows, summed
 from ccl.model.inputs import check_inputs
 from ccl.model.prepared import Prepared, together
 from ccl.model.stream import WanStream
+from ccl.model.voice import behind, clean, heard, parted, voice_of
 from ccl.nn.attention import Backend
 from ccl.nn.chunks import chosen, put
 from ccl.nn.layers import initialise
@@ -123,7 +124,7 @@ class DualStreamTransformer(nn.Module):
         asked = (*streams, *(block.interaction for block in self._blocks if block.at))
         self.needs: tuple[str, ...] = tuple(dict.fromkeys(name for part in asked if part for name in part.needs))
         self.timed = False  # whether times on a GPU have been looked at
-        self._layouts: dict[tuple[Grid, torch.device, torch.dtype], Common] = {}
+        self._layouts: dict[tuple[Any, ...], Common] = {}
 
     @property
     def _blocks(self) -> list[DualBlock]:
@@ -164,7 +165,8 @@ class DualStreamTransformer(nn.Module):
             grid: the clip's lengths, which x must have.
             view: who sees whom, and what is left out; a sequence gives one view to each of as many equal, consecutive
                 chunks of the batch. None is open where both streams are there.
-            extras: what the batch brings beside latents and text, by name (see `needs`): tensors (B, ...), or tuples.
+            extras: what the batch brings beside latents and text, by name (see `needs`): tensors (B, ...), or tuples;
+                a "voice" (`ccl.model.Voice`) is heard by any network.
 
         Raises:
             ValueError: in words, where shapes, types, grid and views do not fit each other, or times are out of range.
@@ -177,12 +179,19 @@ class DualStreamTransformer(nn.Module):
         extras = text.extras if isinstance(text, Prepared) else {} if extras is None else extras
         check_inputs(self, x, t, text, grid, views, extras)
         some = x.audio if x.video is None else x.video
-        common = self.layout(grid, some.device)
+        voice = voice_of(extras, x.audio, self.channels.audio)
+        before = AV(0, 0 if voice is None else voice.latents.shape[2])
+        common = self.layout(grid, some.device, before)
         times = AV.zip(lambda x, t, ends: ends.times(t), x, t, self.ends)
         tokens = AV.zip(lambda x, ends: ends.tokens(x, extras), x, self.ends)
         e0 = times.map(lambda pair: pair[1])
         frames = t.map(lambda t: t[:, None] if t.ndim == 1 else t)
         rows = Rows(frames, None if self.trunk is None else self.trunk(frames), extras)
+        if voice is not None:
+            own = self.audio.times(frames.audio.new_zeros(len(some), 1))[1]
+            e0 = e0._replace(audio=clean(e0.audio, own, before.audio, grid.t_a))
+            tokens = behind(AV(None, self.audio.tokens(voice.latents, {})), tokens)
+            rows = rows._replace(heard=AV(None, heard(voice, grid.t_a)))
         caches: Sequence[BlockCache]
         if isinstance(text, Prepared):
             caches = text.blocks
@@ -192,7 +201,8 @@ class DualStreamTransformer(nn.Module):
         for i, block in enumerate(self.blocks):  # a cache may be made here, and ends with its block
             tokens, more = self._through(block, i, tokens, e0, caches[i], common, views, rows)
             losses = summed(losses, more)
-        velocity = AV.zip(lambda x, pair, ends: ends.out(x, pair[0], grid.h, grid.w), tokens, times, self.ends)
+        _, clip = parted(tokens, before)
+        velocity = AV.zip(lambda x, pair, ends: ends.out(x, pair[0], grid.h, grid.w), clip, times, self.ends)
         return Output(velocity, losses)
 
     def _through(
@@ -277,15 +287,15 @@ class DualStreamTransformer(nn.Module):
                 if part is not None:
                     yield from part.parameters()
 
-    def layout(self, grid: Grid, device: torch.device) -> Common:
-        """Rotary tables and the interaction's layout, remembered by grid."""
-        key = (grid, device, self.dtype)
+    def layout(self, grid: Grid, device: torch.device, before: AV[int] = AV(0, 0)) -> Common:
+        """Rotary tables and the interaction's layout, remembered by grid and by what stands before the audio."""
+        key = (grid, device, self.dtype, before)
         if key not in self._layouts:
             if len(self._layouts) >= 8:
                 self._layouts.clear()
             with torch.inference_mode(False), torch.no_grad():
-                positions = AV(video_positions(grid), audio_positions(grid, self.rescale))
+                positions = AV(video_positions(grid), audio_positions(grid, self.rescale, before=before.audio))
                 angle = own_angles(positions, grid, self.head_dim)
                 rope: AV[Rotary] = angle.map(lambda a: rotary(a, self.dtype).to(device))
-                self._layouts[key] = Common(rope, self.interaction.layout(grid, device))
+                self._layouts[key] = Common(rope, self.interaction.layout(grid, device), before)
         return self._layouts[key]

@@ -132,7 +132,7 @@ def test_self_attention_that_is_skipped_gives_each_token_its_own_value(net: Dual
     for i in (0, 2):
         for block in (net.blocks[i].video, net.blocks[i].audio):
             own = block.self_attn
-            own.forward = lambda x, rope, alone, own=own: own.o(own.v(x))
+            own.forward = lambda x, *_, own=own: own.o(own.v(x))
     expected = net(x, times, texts["positive"], grid=TINY).velocity
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
 

@@ -19,7 +19,7 @@ from ccl.grid import Grid
 from ccl.interaction import CCA, TARP, Gate, Global, Interaction, Seen, Site
 from ccl.types import AV, OPEN
 
-SITE = Site(192, 128, 32)
+SITE = Site(192, 128, AV(32, 32))
 FRAMES = (21, 42, 84, 168)  # latent frames
 
 

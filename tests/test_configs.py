@@ -6,6 +6,7 @@ import inspect
 import math
 import pkgutil
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ccl.cli.errors import UsageError
 from ccl.cli.fit import FitCLI, resolve
 from ccl.cli.parts import build
 from ccl.grid import Grid
-from ccl.interaction import TARP, Interaction
+from ccl.interaction import TARP, Interaction, Site
 from ccl.storage.run import leaves
 from ccl.tasks import PAPER_TASKS, Task, terms_of
 from ccl.types import AV, OPEN, Route
@@ -44,8 +45,9 @@ SHARED = {
     "codec.video.init_args.channels",  # 16, as in Wan's VAE
     "sampling.guidance.class_path", "sampling.guidance.init_args.scale.*",  # the paper gives no strength
     "model.net.class_path", "model.net.init_args.*.class_path", "model.net.init_args.*.init_args.channels",
-    "model.net.init_args.*.init_args.layers", "model.net.init_args.freq_dim",
-    "model.net.init_args.patch", "model.net.init_args.attention", "model.net.init_args.rescale",
+    "model.net.init_args.*.init_args.layers", "model.net.init_args.*.init_args.head_dim",
+    "model.net.init_args.freq_dim", "model.net.init_args.patch", "model.net.init_args.attention",
+    "model.net.init_args.rescale",
     "model.net.init_args.interaction.*",  # but for the centre and n_v, which are asserted below
     "model.tasks.*",  # the paper's five tasks
     "model.time.class_path", "model.time.init_args.mean", "model.time.init_args.std",
@@ -302,9 +304,8 @@ def test_a_model_overlay_builds_on_the_meta_device(file: str) -> None:
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "interaction").iterdir()), ids=lambda file: file.stem)
 def test_an_interaction_part_builds(file: Path) -> None:
-    node = yaml.safe_load(file.read_text())
-    node.setdefault("init_args", {})["site"] = {"video": 64, "audio": 32, "head_dim": 16}
-    assert isinstance(instantiate(Interaction, node), Interaction)
+    make = build(Callable[[Site], Interaction], yaml.safe_load(file.read_text()), file.name)
+    assert isinstance(make(Site(64, 32, AV(16, 8))), Interaction)
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "tasks").iterdir()), ids=lambda file: file.stem)

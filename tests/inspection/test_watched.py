@@ -103,8 +103,8 @@ def test_weights_are_those_of_a_loop_over_tokens_and_give_the_update(kind: str) 
         update, weights = block(where, given).add, block.attention(where, given)
     layout = given.layout
     for direction, out, found, x, source, rope in (
-        ("a2v", update.video, weights.video, given.x.video, given.source.audio, layout.rope),
-        ("v2a", update.audio, weights.audio, given.x.audio, given.source.video, AV(*reversed(layout.rope))),
+        ("a2v", update.video, weights.video, given.x.video, given.source.audio, layout.rope.video),
+        ("v2a", update.audio, weights.audio, given.x.audio, given.source.video, layout.rope.audio),
     ):
         own = getattr(block, direction)
         with torch.no_grad():

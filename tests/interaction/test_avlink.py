@@ -30,7 +30,7 @@ from helpers import ROOT
 
 GRID = Grid(frames=9, height=16, width=32)  # t_v 3, 1 x 2 tokens; t_a 11
 WIDTH = AV(24, 16)
-SITE = Site(*WIDTH, head_dim=8)
+SITE = Site(*WIDTH, head_dim=AV(8, 8))
 A2V, V2A = Route(True, False), Route(False, True)
 ROUTES = [OPEN, CLOSED, A2V, V2A]
 CPU = torch.device("cpu")

@@ -18,7 +18,7 @@ from ccl.types import AV, CLOSED, OPEN, Route
 
 WHOLE = Grid(frames=9, fps=24.0, height=32, width=32, latent_rate=50.0)  # t_v 3 of 2 x 2 tokens, t_a 18: k = 6
 PART = Grid(frames=17, height=32, width=32)  # t_v 5, t_a 21: k = 4.2
-SITE = Site(24, 16, head_dim=8)
+SITE = Site(24, 16, head_dim=AV(8, 8))
 A2V, V2A = Route(True, False), Route(False, True)
 
 

@@ -35,7 +35,7 @@ from ccl.types import AV, CLOSED, OPEN, Route
 from helpers import ROOT, contracts
 
 GRID = Grid(frames=17, height=32, width=48)  # t_v 5, 2 x 3 tokens, t_a 21, c 4
-SITE = Site(64, 32, 16)
+SITE = Site(64, 32, AV(16, 8))
 ROUTES = [OPEN, CLOSED, Route(True, False), Route(False, True)]
 ALIGNS = [TARP("paper"), TARP("proportional"), TARP("true"), TARP("paper", "shift"), TARP("paper", "clamp"), Global()]
 
@@ -145,8 +145,8 @@ def test_windowed_attention_equals_masked_attention(make) -> None:
     see, rope = visible(interaction.align), interaction.layout(GRID, torch.device("cpu")).rope
     context = interaction.constants()
     out = updates(interaction, x)
-    video = naive(interaction.a2v, x.video, x.audio, see.video, (rope.video, rope.audio), context.video)
-    audio = naive(interaction.v2a, x.audio, x.video, see.audio, (rope.audio, rope.video), context.audio)
+    video = naive(interaction.a2v, x.video, x.audio, see.video, rope.video, context.video)
+    audio = naive(interaction.v2a, x.audio, x.video, see.audio, rope.audio, context.audio)
     torch.testing.assert_close(out.video, video, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(out.audio, audio, rtol=1e-5, atol=1e-5)
 

@@ -27,7 +27,7 @@ from ccl.types import ALONE, AV, CLOSED, OPEN, Route, View
 
 GRID = Grid(frames=17, fps=24.0, height=64, width=128, latent_rate=25.0, stride_time=8, stride_space=32)
 WIDTH, HEADS = AV(24, 16), 2  # 3 frames of 1 x 2 tokens, 17 of sound
-SITE = Site(*WIDTH, head_dim=8)
+SITE = Site(*WIDTH, head_dim=AV(8, 8))
 CPU = torch.device("cpu")
 A2V, V2A = Route(True, False), Route(False, True)
 TIMES = AV(torch.tensor([[0.0, 0.7, 0.7], [0.2, 0.2, 0.2]]), torch.tensor([[0.5], [0.9]]))

@@ -21,7 +21,7 @@ from ccl.planning.follow import Counting
 from ccl.types import ALONE, AV, CLOSED, OPEN, Route, View
 
 GRID = Grid(frames=9, fps=24.0, height=16, width=32, latent_rate=50.0)  # t_v 3, 1 x 2 tokens; t_a 18
-SITE = Site(24, 16, head_dim=8)
+SITE = Site(24, 16, head_dim=AV(8, 4))
 CPU = torch.device("cpu")
 A2V, V2A = Route(True, False), Route(False, True)
 

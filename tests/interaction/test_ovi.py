@@ -182,7 +182,7 @@ def test_the_fusion_is_filled_shard_by_shard() -> None:
 
 def test_only_the_video_stream_s_own_linears_start_ten_times_smaller() -> None:
     torch.manual_seed(0)
-    fusion = OviFusion(Site(96, 96, 16))
+    fusion = OviFusion(Site(96, 96, AV(16, 16)))
     bound = (6 / (96 + 96)) ** 0.5  # of Xavier's uniform draw
     for direction, most in ((fusion.a2v, 0.1 * bound), (fusion.v2a, bound)):
         for linear in (direction.k_fusion, direction.v_fusion):
@@ -206,23 +206,28 @@ def naive(direction: Any, q: Tensor, y: Tensor, rope: tuple[Tensor, Tensor]) -> 
 @torch.no_grad()
 def test_streams_of_unequal_width_read_each_other_as_a_double_loop_does() -> None:
     grid = Grid(frames=9, height=16, width=32)
-    fusion, x = awake(OviFusion(Site(48, 24, 12))), AV(torch.randn(2, grid.s_v, 48), torch.randn(2, grid.t_a, 24))
-    q = AV(torch.randn(2, grid.s_v, 4, 12), torch.randn(2, grid.t_a, 2, 12))
+    fusion, x = (
+        awake(OviFusion(Site(48, 24, AV(12, 8)))),
+        AV(torch.randn(2, grid.s_v, 48), torch.randn(2, grid.t_a, 24)),
+    )
+    q = AV(torch.randn(2, grid.s_v, 4, 12), torch.randn(2, grid.t_a, 3, 8))
     rope = fusion.layout(grid, torch.device("cpu"))
     add = fusion("text", Seen(x, x, OPEN, layout=rope, q=q)).add
-    torch.testing.assert_close(add.video, naive(fusion.a2v, q.video, x.audio, (rope.video, rope.audio)))
-    torch.testing.assert_close(add.audio, naive(fusion.v2a, q.audio, x.video, (rope.audio, rope.video)))
+    torch.testing.assert_close(add.video, naive(fusion.a2v, q.video, x.audio, rope.video))
+    torch.testing.assert_close(add.audio, naive(fusion.v2a, q.audio, x.video, rope.audio))
 
 
 @torch.no_grad()
 def test_positions_are_those_of_self_attention_with_the_network_s_factor() -> None:
     common = ovi_net().layout(GRID, torch.device("cpu"))
-    assert all(torch.equal(each, own) for each, own in zip(common.layout, common.rope, strict=True))
+    for tables, own in zip(common.layout, common.rope.pairs, strict=True):
+        assert all(map(torch.equal, tables, own))
     assert ovi_net().interaction.rescale == ovi_files.FACTOR  # which the fusion was not told
-    other = OviFusion(Site(64, 64, 32, rescale=ovi_files.FACTOR), rescale="index").layout(GRID, torch.device("cpu"))
-    assert torch.equal(other.video, common.rope.video) and not torch.equal(other.audio, common.rope.audio)
+    site = Site(64, 64, AV(32, 32), rescale=ovi_files.FACTOR)
+    video, audio = OviFusion(site, rescale="index").layout(GRID, torch.device("cpu")).video
+    assert torch.equal(video, common.rope.video) and not torch.equal(audio, common.rope.audio)
     with pytest.raises(ValueError, match=r"rescale is nan; a factor must be a positive number"):
-        OviFusion(Site(64, 64, 32), rescale=math.nan)
+        OviFusion(Site(64, 64, AV(32, 32)), rescale=math.nan)
 
 
 @torch.no_grad()

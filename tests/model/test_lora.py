@@ -288,7 +288,7 @@ def test_a_network_of_one_stream_is_the_two_streams_network_without_the_other() 
     args = (AV(None, z), AV(None, torch.rand(2, generator=g)), torch.randn(2, 6, 8, generator=g))
     alone = audio(*args, grid=GRID, view=ALONE).velocity
     for block in both.blocks:
-        block.interaction = NoInteraction(Site(16, 8, 8))
+        block.interaction = NoInteraction(Site(16, 8, AV(8, 8)))
     assert alone.video is None
     assert torch.equal(alone.audio, both(*args, grid=GRID, view=ALONE).velocity.audio)
 

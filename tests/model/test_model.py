@@ -234,6 +234,26 @@ def test_a_width_that_does_not_divide_into_heads_is_refused() -> None:
         )
 
 
+@torch.no_grad()
+def test_each_stream_has_heads_as_wide_as_it_says() -> None:
+    """LTX-2's pictures have heads of 128, its sound of 64."""
+    sizes = {"layers": 2, "text_dim": 12, "freq_dim": 32}
+    net = DualStreamTransformer(
+        video=WanStream(48, 64, 16, head_dim=16), audio=WanStream(32, 48, 6), head_dim=8, interaction=gate, **sizes
+    )
+    x, t, text = inputs()
+    for p in net.parameters():
+        nn.init.normal_(p, std=0.1)
+    out = net(x, t, text, grid=GRID, view=ALONE).velocity
+    for name, head_dim, stream in (("video", 16, WanStream(48, 64, 16)), ("audio", 8, WanStream(32, 48, 6))):
+        alone = DualStreamTransformer(**{name: stream}, head_dim=head_dim, **sizes)
+        alone.load_state_dict({k: v for k, v in net.state_dict().items() if name in k.split(".")[:3]})
+        given = [AV(**{"video": None, "audio": None, name: getattr(pair, name)}) for pair in (x, t)]
+        assert torch.equal(getattr(alone(*given, text, grid=GRID).velocity, name), getattr(out, name))
+    with pytest.raises(ValueError, match="the audio stream's width 40 is not a multiple of head_dim 16"):
+        DualStreamTransformer(audio=WanStream(40, 48, 6, head_dim=16), head_dim=8, **sizes)
+
+
 @pytest.mark.parametrize("size", [0, -1, 2**63])
 @pytest.mark.parametrize("name", ["layers", "head_dim", "text_dim", "freq_dim", "patch"])
 def test_a_number_that_no_network_can_have_is_told(name: str, size: int) -> None:
@@ -413,7 +433,7 @@ def test_a_stream_that_ends_before_the_other_passes_the_last_blocks_as_it_is() -
         other = AV(x.video, torch.randn_like(x.audio))
         assert not torch.equal(net(x, t, text, grid=GRID).velocity.video, net(other, t, text, grid=GRID).velocity.video)
         for block in net.blocks:
-            block.interaction, block.at = NoInteraction(Site(48, 32, 16)), ()
+            block.interaction, block.at = NoInteraction(Site(48, 32, AV(16, 16))), ()
         alone.load_state_dict(net.state_dict(), strict=False)
         seen = alone(AV(x.video, None), AV(t.video, None), text, grid=GRID, view=ALONE).velocity.video
         assert torch.equal(net(x, t, text, grid=GRID, view=ALONE).velocity.video, seen)

@@ -106,7 +106,7 @@ def test_gradients_equal_diffusers_wan() -> None:
 
 def naive_audio(net: DualStreamTransformer, x: Tensor, t: Tensor, text: Tensor) -> Tensor:
     """Ovi's audio tower in one go, as its authors wrote it: channel-last, complex RoPE on a share of the head."""
-    F, a, p = torch.nn.functional, net.audio, net.head_dim
+    F, a, p = torch.nn.functional, net.audio, net.head_dim.audio
 
     def conv(w: nn.Conv1d, z: Tensor) -> Tensor:  # a sum over taps
         taps = w.weight.shape[-1]

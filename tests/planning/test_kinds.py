@@ -51,7 +51,7 @@ class Fused(Interaction):
 
     def __init__(self, site: Site) -> None:
         super().__init__()
-        self.head_dim, self.backend = site.head_dim, site.backend
+        self.head_dim, self.backend = site.head_dim.video, site.backend
         self.k_fusion, self.v_fusion = nn.Linear(site.audio, site.video), nn.Linear(site.audio, site.video)
 
     def trunk(self) -> nn.Module:

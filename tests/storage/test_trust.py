@@ -29,6 +29,7 @@ from ccl.model.stream import WanStream
 from ccl.storage.model_folder import export, load_model, save_model
 from ccl.storage.trust import Trust
 from ccl.text import UMT5, EmbeddedText
+from ccl.types import AV
 from helpers.tiny import run_folder, tiny_config, tiny_state
 
 PLANTED = "from pathlib import Path\nPath({marker!r}).write_text('imported')\ndef run(*args, **kwargs): pass\n"
@@ -409,7 +410,7 @@ def test_a_number_that_no_memory_holds_or_no_loop_ends_at_is_refused_by_its_name
 ) -> None:
     if make is DualStreamTransformer:
         given = {"video": WanStream(48, 64, 16), "audio": None, **given}
-    sizes = (Site(48, 24, 12), TARP()) if make is CCA else ()
+    sizes = (Site(48, 24, AV(12, 12)), TARP()) if make is CCA else ()
     with pytest.raises(ValueError, match=said) as told:
         make(*sizes, **given)
     assert len(str(told.value)) < 300

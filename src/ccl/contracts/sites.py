@@ -21,7 +21,7 @@ from ccl.model import DualStreamTransformer, WanStream
 from ccl.types import AV, OPEN, Route
 
 GRID = Grid(frames=17, height=32, width=48)  # t_v 5, 2 x 3 tokens a frame, t_a 21
-HEAD = 8
+HEADS = AV(8, 4)  # as wide in each stream
 WIDTHS = (AV(32, 16), AV(32, 32))  # the second for what needs streams of one width
 DEPTHS = (2, 3, 8, 16, 32, 48, 64)  # blocks, until one is active: a part may name the layers in which it acts
 CHANNELS = AV(4, 6)
@@ -66,7 +66,7 @@ class Sites:
         inert: tuple[Site, ...] = ()
         depths = sorted({*DEPTHS, self.least})
         for layers, width in product([n for n in depths if n >= max(self.least, DEPTHS[0])], WIDTHS):
-            sites = tuple(Site(*width, HEAD, i, layers) for i in range(layers))
+            sites = tuple(Site(*width, HEADS, i, layers) for i in range(layers))
             try:
                 with torch.device("meta"):
                     made = [self.make(site) for site in sites]
@@ -101,7 +101,7 @@ class Sites:
         g = torch.Generator().manual_seed(seed)
         lengths = AV(GRID.s_v, GRID.t_a)
         x = AV.zip(lambda n, d: torch.randn(CLIPS, n, d, generator=g), lengths, self.width)
-        q = AV.zip(lambda n, d: torch.randn(CLIPS, n, d // HEAD, HEAD, generator=g), lengths, self.width)
+        q = AV.zip(lambda n, d, p: torch.randn(CLIPS, n, d // p, p, generator=g), lengths, self.width, HEADS)
         return Streams(x, lengths.map(lambda _: torch.rand(CLIPS, 1, generator=g)), q)
 
     def prefix(self, seed: int) -> AV[Any]:
@@ -193,10 +193,10 @@ def built(
 ) -> DualStreamTransformer:
     """A small network of these sites, as it is initialised."""
     return DualStreamTransformer(
-        video=WanStream(sites[0].video, 48, CHANNELS.video),
-        audio=WanStream(sites[0].audio, 24, CHANNELS.audio),
+        video=WanStream(sites[0].video, 48, CHANNELS.video, head_dim=HEADS.video),
+        audio=WanStream(sites[0].audio, 24, CHANNELS.audio, head_dim=HEADS.audio),
         layers=len(sites),
-        head_dim=HEAD,
+        head_dim=HEADS.video,
         text_dim=TEXT,
         interaction=make,
         freq_dim=16,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, NamedTuple, get_args
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.nn.rope import temporal_angles, video_angles
+from ccl.nn.rope import Rotary, rotary, temporal_angles, video_angles
 from ccl.types import AV
 
 Centre = Literal["paper", "proportional", "true"]
@@ -123,15 +124,32 @@ def video_positions(grid: Grid) -> Float[Tensor, " l"]:
     return torch.arange(grid.t_v, dtype=torch.float64)
 
 
-def own_angles(positions: AV[Tensor], grid: Grid, head_dim: int) -> AV[Tensor]:
+def own_angles(positions: AV[Tensor], grid: Grid, head_dim: AV[int]) -> AV[Tensor]:
     """How self-attention turns each stream: video by time, height and width, audio by time on that share of its heads.
 
     Args:
         positions: times of the latent frames and of the audio tokens.
         grid: of the clip.
-        head_dim: of a head, both streams'.
+        head_dim: of a head of each stream.
     """
-    return AV(video_angles(positions.video, grid.h, grid.w, head_dim), temporal_angles(positions.audio, head_dim))
+    return AV(
+        video_angles(positions.video, grid.h, grid.w, head_dim.video), temporal_angles(positions.audio, head_dim.audio)
+    )
+
+
+def rotary_pairs(
+    head_dim: AV[int], angles: Callable[[int], AV[Tensor]], dtype: torch.dtype, device: torch.device
+) -> AV[tuple[Rotary, Rotary]]:
+    """For each stream that asks, the rotary tables of its own tokens and of the other stream's.
+
+    Args:
+        head_dim: of a head of each stream; who asks has them, the other's tokens are read in as wide ones.
+        angles: how the tokens of both turn in heads of a width.
+        dtype: of what is turned.
+        device: of the tables.
+    """
+    tables = {d: angles(d).map(lambda angle: rotary(angle, dtype).to(device)).pairs for d in set(head_dim)}
+    return AV(tables[head_dim.video].video, tables[head_dim.audio].audio)
 
 
 class Alignment(ABC):

@@ -146,7 +146,7 @@ class AVLink(Interaction):
         site: where it stands, given by the network.
         layers: how many fusion blocks, spread evenly, one before each block where the network has fewer; or a list of
             the blocks, from 0, before which they stand.
-        width: of both streams within a fusion block; null is the narrower stream's.
+        width: of both streams within a fusion block, whose heads are the narrower stream's; null is that stream's.
         expansion: inner width of its feed-forward network, times `width`.
         rescale: of the audio positions, so that tokens of one moment turn alike; see `audio_positions`.
         closed: what a closed route leaves: "nothing", the backbone alone, or "own", attention to the own tokens.
@@ -169,15 +169,16 @@ class AVLink(Interaction):
     ) -> None:
         super().__init__()
         self.active = site.layer in places(layers, site.layers)
-        self.rescale, self.closed, self.head_dim = rescale, closed, site.head_dim
-        self.width = min(site.video, site.audio) if width is None else width
+        narrower, self.head_dim = min(zip((site.video, site.audio), site.head_dim, strict=True))
+        self.rescale, self.closed = rescale, closed
+        self.width = narrower if width is None else width
         arguments.number("AVLink's width", self.width, 1, whole=True)
         arguments.number("AVLink's expansion", expansion, 1, whole=True)
-        if self.width % site.head_dim:
-            raise ValueError(f"AVLink's width {self.width} is not a multiple of head_dim {site.head_dim}")
+        if self.width % self.head_dim:
+            raise ValueError(f"AVLink's width {self.width} is not a multiple of head_dim {self.head_dim}")
         if self.active:
             streams = AV(site.video, site.audio)
-            self.fusion = FusionBlock(streams, self.width, expansion * self.width, site.head_dim, site.backend)
+            self.fusion = FusionBlock(streams, self.width, expansion * self.width, self.head_dim, site.backend)
 
     def trunk(self) -> nn.Module:
         return Times(self.width)

@@ -29,7 +29,7 @@ class Site:
     Args:
         video: channels of the video stream, d_v; 0 where there is none.
         audio: channels of the audio stream, d_a; 0 where there is none.
-        head_dim: channels of an attention head, the same in both streams.
+        head_dim: channels of an attention head of each stream.
         layer: which block, from 0.
         layers: how many there are.
         backend: which attention kernel; see `ccl.nn.attention`.
@@ -38,7 +38,7 @@ class Site:
 
     video: int
     audio: int
-    head_dim: int
+    head_dim: AV[int]
     layer: int = 0
     layers: int = 1
     backend: Backend = "auto"

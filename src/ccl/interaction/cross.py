@@ -6,6 +6,7 @@ g groups (frames), n context tokens, w query width, h heads of d.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.interaction.align import Alignment, Directions, Groups, own_angles
+from ccl.interaction.align import Alignment, Directions, Groups, own_angles, rotary_pairs
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.interaction.context import ContextTokens
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.grouped import grouped_attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, untaken
-from ccl.nn.rope import Rotary, angles, rotary, rotate, temporal_angles
+from ccl.nn.rope import Rotary, angles, rotate, temporal_angles
 from ccl.types import AV
 
 Rotation = Literal["share", "temporal", "full"]
@@ -29,10 +30,10 @@ KV = tuple[Tensor, Tensor]
 
 
 class Layout(NamedTuple):
-    """What a grid fixes for every block: groups of each direction and rotary tables of each stream."""
+    """What a grid fixes for every block: groups of each direction, and `rotary_pairs`."""
 
     groups: Directions
-    rope: AV[Rotary]
+    rope: AV[tuple[Rotary, Rotary]]
 
 
 class CrossAttention(nn.Module):
@@ -210,8 +211,8 @@ class CrossModal(Interaction):
         a, v = num_context
         for name, count in (("num_context_audio", a), ("num_context_video", v)):
             arguments.number(name, count, 0, arguments.WIDEST, whole=True)
-        self.a2v = CrossAttention(site.video, site.audio, site.head_dim, num_context=a, **kwargs)
-        self.v2a = CrossAttention(site.audio, site.video, site.head_dim, num_context=v, **kwargs)
+        self.a2v = CrossAttention(site.video, site.audio, site.head_dim.video, num_context=a, **kwargs)
+        self.v2a = CrossAttention(site.audio, site.video, site.head_dim.audio, num_context=v, **kwargs)
 
     def forward(self, where: Where, seen: Seen) -> Update:
         # Both directions read x as it was at this place; neither sees the other's update (decision 7).
@@ -223,27 +224,27 @@ class CrossModal(Interaction):
     def _given(self, seen: Seen) -> tuple[AV[Any], ...]:
         """The stream that asks, its attention, and what this is given beside."""
         context = AV(None, None) if seen.constants is None else seen.constants
-        return seen.x, AV(self.a2v, self.v2a), seen.other, AV(*seen.layout.groups), seen.layout.rope.pairs, context
+        return seen.x, AV(self.a2v, self.v2a), seen.other, AV(*seen.layout.groups), seen.layout.rope, context
 
     def constants(self) -> AV[KV | None]:
         return AV(self.a2v.context_kv(), self.v2a.context_kv())
 
     def layout(self, grid: Grid, device: torch.device) -> Layout:
         groups = self.align.groups(grid)
-        frames, tokens = self.align.positions(grid)
-        d = self.head_dim
-        if self.rotation == "share":
-            table = own_angles(AV(frames, tokens), grid, d)
-        else:
-            turn = temporal_angles if self.rotation == "temporal" else angles
-            table = AV(turn(frames, d).repeat_interleave(grid.h * grid.w, 0), turn(tokens, d))
 
         def move(x: Any) -> Any:
             return x.to(device) if isinstance(x, Tensor) else x
 
-        dtype = next(self.parameters()).dtype
-        rope = table.map(lambda angle: rotary(angle, dtype).to(device))
+        rope = rotary_pairs(self.head_dim, partial(self.angles, grid), next(self.parameters()).dtype, device)
         return Layout(Directions(*(Groups(*map(move, g)) for g in groups)), rope)
+
+    def angles(self, grid: Grid, head_dim: int) -> AV[Tensor]:
+        """How the tokens of each stream turn in heads of that width."""
+        frames, tokens = self.align.positions(grid)
+        if self.rotation == "share":
+            return own_angles(AV(frames, tokens), grid, AV(head_dim, head_dim))
+        turn = temporal_angles if self.rotation == "temporal" else angles
+        return AV(turn(frames, head_dim).repeat_interleave(grid.h * grid.w, 0), turn(tokens, head_dim))
 
     def check(self, grid: Grid) -> dict[str, float]:
         return self.align.check(grid)

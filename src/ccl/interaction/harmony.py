@@ -47,7 +47,7 @@ class Harmony(CrossModal):
         self.style = None
         if style:
             self.style = CrossAttention(
-                site.audio, site.video, site.head_dim,
+                site.audio, site.video, site.head_dim.audio,
                 num_context=0, own_projections=False, init=init, backend=site.backend,
             )  # fmt: skip
 

@@ -155,7 +155,7 @@ class LTX2Attention(Interaction):
 
     Args:
         site: where it stands, given by the network.
-        head_dim: of a head in here; null is the network's. LTX-2 has 32 heads of 64, of a width of 2048.
+        head_dim: of a head in here; null is the audio stream's. LTX-2 has 32 heads of 64, of a width of 2048.
         audio_stride: frames of a spectrogram in an audio token, where the sound's codec is causal and its first token
             holds one (LTX-2's: 4); 1 where all tokens are of one length.
         max_seconds: moments are counted in; from 0 to so many they run from -1 to 1.
@@ -175,7 +175,7 @@ class LTX2Attention(Interaction):
         theta: float = 10_000.0,
     ) -> None:
         super().__init__()
-        head_dim = site.head_dim if head_dim is None else head_dim
+        head_dim = site.head_dim.audio if head_dim is None else head_dim
         arguments.number("LTX2Attention's head_dim", head_dim, 2, arguments.WIDEST, whole=True)
         if head_dim % 2:
             raise ValueError(f"LTX2Attention's head_dim is {head_dim}; its numbers turn in pairs, so it must be even")

@@ -7,6 +7,7 @@ b batch, l query tokens, m source tokens, h heads of d, p = d / 2.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,11 +17,11 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.interaction.align import audio_positions
+from ccl.interaction.align import audio_positions, rotary_pairs
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, untaken, wide
-from ccl.nn.rope import Rotary, angles, rotary, rotate
+from ccl.nn.rope import Rotary, angles, rotate
 from ccl.types import AV
 
 
@@ -131,30 +132,27 @@ class MOVABridge(Interaction):
         self.active = site.layer < layers
         self.first_frame_bias, self.train_scale, self.head_dim = first_frame_bias, train_scale, site.head_dim
         if self.active:
-            self.a2v = Bridge(site.video, site.audio, site.head_dim, site.backend)
-            self.v2a = Bridge(site.audio, site.video, site.head_dim, site.backend)
+            self.a2v = Bridge(site.video, site.audio, site.head_dim.video, site.backend)
+            self.v2a = Bridge(site.audio, site.video, site.head_dim.audio, site.backend)
 
     def trunk(self) -> nn.Module | None:
         return Scale() if self.train_scale else None
 
     def forward(self, where: Where, seen: Seen) -> Update:
         bridges, scale = AV(self.a2v, self.v2a), AV(None, None) if seen.shared is None else seen.shared
-        return Update(
-            AV.zip(lambda x, bridge, *of: bridge(x, *of), seen.x, bridges, seen.other, seen.layout.pairs, scale)
-        )
+        return Update(AV.zip(lambda x, bridge, *of: bridge(x, *of), seen.x, bridges, seen.other, seen.layout, scale))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
         bridges = AV(self.a2v, self.v2a)
-        return AV.zip(
-            lambda y, x, bridge, rope: bridge.weights(x, y, rope), seen.other, seen.x, bridges, seen.layout.pairs
-        )
+        return AV.zip(lambda y, x, bridge, rope: bridge.weights(x, y, rope), seen.other, seen.x, bridges, seen.layout)
 
-    def layout(self, grid: Grid, device: torch.device) -> AV[Rotary]:
-        """Rotary tables of each stream's moments, which turn the whole head; a frame's tokens share one."""
+    def layout(self, grid: Grid, device: torch.device) -> AV[tuple[Rotary, Rotary]]:
+        """Rotary pairs of the streams' moments, which turn the whole head; a frame's tokens share one."""
         frames = moments(grid, first_frame_bias=self.first_frame_bias).repeat_interleave(grid.h * grid.w)
-        dtype = next(self.parameters()).dtype
         at: AV[Any] = AV(frames, audio_positions(grid, "none"))
-        return at.map(lambda at: rotary(angles(at, self.head_dim), dtype).to(device))
+        return rotary_pairs(
+            self.head_dim, lambda d: at.map(partial(angles, dim=d)), next(self.parameters()).dtype, device
+        )
 
 
 def moments(grid: Grid, *, first_frame_bias: bool) -> Float[Tensor, " t"]:

@@ -14,11 +14,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl.grid import Grid
-from ccl.interaction.align import Rescale, audio_positions, check_rescale, own_angles, video_positions
+from ccl.interaction.align import (
+    Rescale,
+    audio_positions,
+    check_rescale,
+    own_angles,
+    rotary_pairs,
+    video_positions,
+)
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, untaken
-from ccl.nn.rope import Rotary, rotary, rotate
+from ccl.nn.rope import Rotary, rotate
 from ccl.types import AV
 
 NAMES = "k_fusion|v_fusion|pre_attn_norm_fusion|norm_k_fusion"
@@ -96,20 +103,19 @@ class OviFusion(Interaction):
         check_rescale(self.rescale)
         self.head_dim = site.head_dim
         # fusion.py divides the fusion's weights by 10 in video_model alone, after drawing those of both.
-        self.a2v = FusionAttention(site.video, site.audio, site.head_dim, gain=0.1, backend=site.backend)
-        self.v2a = FusionAttention(site.audio, site.video, site.head_dim, gain=1.0, backend=site.backend)
+        self.a2v = FusionAttention(site.video, site.audio, site.head_dim.video, gain=0.1, backend=site.backend)
+        self.v2a = FusionAttention(site.audio, site.video, site.head_dim.audio, gain=1.0, backend=site.backend)
 
     def forward(self, where: Where, seen: Seen) -> Update:
         fusions = AV(self.a2v, self.v2a)
-        return Update(AV.zip(lambda q, fusion, *of: fusion(q, *of), seen.q, fusions, seen.other, seen.layout.pairs))
+        return Update(AV.zip(lambda q, fusion, *of: fusion(q, *of), seen.q, fusions, seen.other, seen.layout))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
         fusions = AV(self.a2v, self.v2a)
-        return AV.zip(
-            lambda y, q, fusion, rope: fusion.weights(q, y, rope), seen.other, seen.q, fusions, seen.layout.pairs
-        )
+        return AV.zip(lambda y, q, fusion, rope: fusion.weights(q, y, rope), seen.other, seen.q, fusions, seen.layout)
 
-    def layout(self, grid: Grid, device: torch.device) -> AV[Rotary]:
+    def layout(self, grid: Grid, device: torch.device) -> AV[tuple[Rotary, Rotary]]:
+        """Rotary pairs, by each stream's own positions."""
+        at = AV(video_positions(grid), audio_positions(grid, self.rescale))
         dtype = next(self.parameters()).dtype
-        angles = own_angles(AV(video_positions(grid), audio_positions(grid, self.rescale)), grid, self.head_dim)
-        return angles.map(lambda angle: rotary(angle, dtype).to(device))
+        return rotary_pairs(self.head_dim, lambda d: own_angles(at, grid, AV(d, d)), dtype, device)

@@ -183,8 +183,8 @@ class UniAVGen(Interaction):
         self.window, self.pictures, self.kind, self.mask_weight = window, pictures, mask, mask_weight
         self.layers = site.layers
         self.needs = (FACE_MASK,) if mask in ("fixed", "decayed") else ()
-        self.a2v = Aligner(site.video, site.audio, site.head_dim, site.backend)
-        self.v2a = Aligner(site.audio, site.video, site.head_dim, site.backend)
+        self.a2v = Aligner(site.video, site.audio, site.head_dim.video, site.backend)
+        self.v2a = Aligner(site.audio, site.video, site.head_dim.audio, site.backend)
         self.face = None if mask == "none" else FaceHead(site.video)
 
     def forward(self, where: Where, seen: Seen) -> Update:

@@ -49,7 +49,7 @@ class DualStreamTransformer(nn.Module):
         video: the video stream; None builds none, as stage 1 trains the audio stream alone.
         audio: the audio stream; None builds none.
         layers: blocks, the same number in both where a stream does not say otherwise.
-        head_dim: of a head, the same in both.
+        head_dim: of a head, the same in both where a stream does not say otherwise.
         text_dim: width of the text states.
         interaction: makes the interaction of a block from where it stands; a stream alone has and needs none.
         freq_dim: numbers of the sinusoid of a time.
@@ -94,12 +94,13 @@ class DualStreamTransformer(nn.Module):
             if stream is None:
                 continue
             arguments.instance(name, stream, WanStream, "a stream, as ccl.model.WanStream(width, ffn, channels)")
-            if stream.width % head_dim:
-                raise ValueError(f"the {name} stream's width {stream.width} is not a multiple of head_dim {head_dim}")
+            if stream.width % (own := stream.head_dim or head_dim):
+                raise ValueError(f"the {name} stream's width {stream.width} is not a multiple of head_dim {own}")
             if stream.layers is not None and stream.layers > layers:
                 raise ValueError(f"the {name} stream has {stream.layers} layers, more than the network's {layers}")
         self.channels = streams.map(lambda stream: stream.channels)
-        self.head_dim, self.text_dim, self.patch = head_dim, text_dim, patch
+        self.head_dim: AV[int] = AV(*((stream and stream.head_dim) or head_dim for stream in streams))
+        self.text_dim, self.patch = text_dim, patch
         self.checkpointing, self.rescale, self.backend = checkpointing, rescale, attention
         self.video, self.audio = AV.zip(
             lambda stream, patch: stream.ends(patch=patch, text_dim=text_dim, freq_dim=freq_dim),
@@ -116,9 +117,9 @@ class DualStreamTransformer(nn.Module):
         # One at a time: a config may claim more layers than there is memory, which is found out at the blocks.
         for i in range(layers):
             pair: AV[Any] = AV(*(s if s is not None and i < (s.layers or layers) else None for s in streams))
-            site = Site(width.video or 0, width.audio or 0, head_dim, i, layers, attention, rescale)
+            site = Site(width.video or 0, width.audio or 0, self.head_dim, i, layers, attention, rescale)
             make = NoInteraction if interaction is None or None in pair else interaction
-            blocks = pair.map(lambda stream: stream.block(head_dim, attention))
+            blocks = AV.zip(lambda stream, wide: stream.block(wide, attention), pair, self.head_dim)
             self.blocks.append(DualBlock(*blocks, make(site)))
         self.trunk = self.interaction.trunk() if any(block.at for block in self._blocks) else None
         asked = (*streams, *(block.interaction for block in self._blocks if block.at))

@@ -135,6 +135,7 @@ class WanImageStream(WanStream):
         ffn: inner width of its feed-forward networks.
         channels: of the noisy latents, in and out.
         layers: blocks, where it ends before the other stream does.
+        head_dim: of a head, where it is not the network's.
         image_dim: width of the image encoder's states.
         image_tokens: how many there are.
     """
@@ -147,11 +148,12 @@ class WanImageStream(WanStream):
         ffn: int,
         channels: int,
         layers: int | None = None,
+        head_dim: int | None = None,
         *,
         image_dim: int = 1280,
         image_tokens: int = 257,
     ) -> None:
-        super().__init__(width, ffn, channels, layers)
+        super().__init__(width, ffn, channels, layers, head_dim)
         self.image_dim, self.image_tokens = image_dim, image_tokens
 
     def ends(self, *, patch: int | None, text_dim: int, freq_dim: int) -> StreamEnds:

@@ -52,6 +52,7 @@ class OviAudioStream(WanStream):
         ffn: inner width of its feed-forward networks; Ovi's is 14336.
         channels: of its latents; Ovi's are 20.
         layers: blocks, where it ends before the other stream does.
+        head_dim: of a head, where it is not the network's.
         kernel: taps of the convolutions, odd.
         hidden: inner width of the second; None is 8 / 3 of the width, rounded up to a multiple of 256.
     """
@@ -62,11 +63,12 @@ class OviAudioStream(WanStream):
         ffn: int,
         channels: int,
         layers: int | None = None,
+        head_dim: int | None = None,
         *,
         kernel: int = 7,
         hidden: int | None = None,
     ) -> None:
-        super().__init__(width, ffn, channels, layers)
+        super().__init__(width, ffn, channels, layers, head_dim)
         if kernel % 2 == 0:
             raise ValueError(f"kernel is {kernel}; it must be odd, so that a token lies where its latent does")
         self.kernel = kernel

@@ -133,13 +133,14 @@ class StreamEnds(nn.Module):
 
 
 class WanStream:
-    """A stream of a network: its size, and the modules that it is built of. Its heads are width // head_dim.
+    """A stream of a network: its size, and the modules that it is built of. It has width // head_dim heads.
 
     Args:
         width: d, channels of its tokens.
         ffn: inner width of its feed-forward networks.
         channels: of its latents, in and out.
         layers: blocks, where it ends before the other stream does (MOVA); None is as many as the network has.
+        head_dim: of a head, where the streams' differ (LTX-2: 128 and 64); None is the network's.
 
     Raises:
         ValueError: one of them is no size that a network can have.
@@ -150,16 +151,21 @@ class WanStream:
 
     needs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, width: int, ffn: int, channels: int, layers: int | None = None) -> None:
+    def __init__(
+        self, width: int, ffn: int, channels: int, layers: int | None = None, head_dim: int | None = None
+    ) -> None:
         for name, size in {"width": width, "ffn": ffn, "channels": channels}.items():
             arguments.number(f"a stream's {name}", size, 1, arguments.WIDEST, whole=True)
         if layers is not None:
             arguments.number("a stream's layers", layers, 1, arguments.DEEPEST, whole=True)
-        self.width, self.ffn, self.channels, self.layers = width, ffn, channels, layers
+        if head_dim is not None:
+            arguments.number("a stream's head_dim", head_dim, 1, arguments.WIDEST, whole=True)
+        self.width, self.ffn, self.channels, self.layers, self.head_dim = width, ffn, channels, layers, head_dim
 
     def ends(self, *, patch: int | None, text_dim: int, freq_dim: int) -> StreamEnds:
         """Embeddings and head."""
         return StreamEnds(self.width, self.channels, patch=patch, text_dim=text_dim, freq_dim=freq_dim)
 
     def block(self, head_dim: int, backend: Backend) -> WanBlock:
+        """One of its blocks, of heads as wide as the network has found them to be."""
         return WanBlock(self.width, self.ffn, head_dim, backend=backend)

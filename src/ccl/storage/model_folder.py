@@ -26,6 +26,7 @@ from ccl.image import ImageEncoder
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.save import replacing_tensors
 from ccl.sampling import Sampling
+from ccl.storage.run import leaf
 from ccl.storage.source import CONFIG, NEXT, WEIGHTS, Source, find_source, from_run, read_source
 from ccl.storage.trust import Trust, trusted_modules
 from ccl.tasks import Task
@@ -207,8 +208,7 @@ def export_video(source: str | Path, out: str | Path, *, layout: str, dtype: tor
     if layout == "safetensors":
         save_file_of_wan(out, net, dtype=dtype)
         return
-    given = config["net"].get("init_args") if isinstance(config["net"], dict) else None
-    head_dim = given.get("head_dim") if isinstance(given, dict) else None
+    head_dim = leaf(config, "net.init_args.video.init_args.head_dim") or leaf(config, "net.init_args.head_dim")
     if not isinstance(head_dim, int):
         raise ValueError(f"{source}: its config does not say net.head_dim, which the layout of diffusers needs")
     save_diffusers(out, net, head_dim=head_dim, dtype=dtype)

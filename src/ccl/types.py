@@ -22,6 +22,7 @@ Text = Literal["positive", "negative", "empty"]
 Closed = Literal["context", "own", "nothing", "same"]
 STREAMS: tuple[Stream, Stream] = ("video", "audio")
 SLOWEST = 1e-6  # pictures a second
+FACE_MASK = "face_mask"  # where faces are, by this name in a batch's extras and among losses
 
 
 class AV(NamedTuple, Generic[T]):

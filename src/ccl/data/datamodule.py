@@ -27,7 +27,7 @@ from ccl.codecs.base import Codec
 from ccl.data.archive import progress_bar
 from ccl.data.bucketed import Buckets
 from ccl.data.captions import captioned
-from ccl.data.faces import FACE_MASK, Written
+from ccl.data.faces import Written
 from ccl.data.index import (
     BUCKETS,
     INDEX,
@@ -45,7 +45,7 @@ from ccl.data.write import write_shards
 from ccl.files import one_writer
 from ccl.grid import Grid
 from ccl.text.base import TextEncoder
-from ccl.types import AV, Batch
+from ccl.types import AV, FACE_MASK, Batch
 
 # Numbers of a data module's, from and to; what is beyond is a slip that would fill the memory or never end.
 NUMBERS = {

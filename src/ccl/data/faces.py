@@ -15,8 +15,8 @@ from jaxtyping import Float
 
 from ccl.grid import Grid
 from ccl.media import Clip
+from ccl.types import FACE_MASK
 
-FACE_MASK = "face_mask"  # its name in a batch's extras
 MOST = 10_000  # boxes of a picture that are believed
 
 

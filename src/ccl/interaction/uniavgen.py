@@ -25,11 +25,10 @@ from ccl.interaction.framewise import sound_around
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.grouped import grouped_attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, untaken, wide
-from ccl.types import AV
+from ccl.types import AV, FACE_MASK
 
 Pictures = Literal["between", "frame", "all"]
 Mask = Literal["none", "unsupervised", "fixed", "decayed"]
-FACE_MASK = "face_mask"
 
 
 class Between(NamedTuple):

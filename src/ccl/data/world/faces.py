@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from ccl.data.faces import FACE_MASK, mask
+from ccl.data.faces import mask
 from ccl.data.world import scene
 from ccl.data.world.world import World
 from ccl.grid import Grid
+from ccl.types import FACE_MASK
 
 
 def boxes(world: World, index: int) -> Float[np.ndarray, "f n 4"]:

@@ -6,12 +6,12 @@ It is the paper's; the published code guides over the text alone and refuses thi
 
 from __future__ import annotations
 
-from ccl.guidance.base import Guidance, table
-from ccl.guidance.rules import strength
-from ccl.types import ALONE, AV, NEGATIVE, POSITIVE, Pass, Route, Scale, View
+from ccl.guidance.base import table
+from ccl.guidance.rules import Apart
+from ccl.types import ALONE, AV, NEGATIVE, POSITIVE, Pass, Route, View
 
 
-class DualCFG(Guidance):
+class DualCFG(Apart):
     """Text and the other stream are guided apart, one upon the other: three passes, of which one sees both.
 
     c_B is switched off by the route, so this is for every interaction whose routes can be closed; what is then left
@@ -24,10 +24,6 @@ class DualCFG(Guidance):
     """
 
     name = "dual_cfg"
-
-    def __init__(self, text: Scale | None = None, modal: Scale | None = None) -> None:
-        self.text = strength("text", text, Scale())
-        self.modal = strength("modal", modal, Scale(2.0, 2.0))
 
     def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
         s_text, s_m = self.text.pair, self.modal.pair

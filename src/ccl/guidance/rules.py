@@ -62,7 +62,20 @@ class UCG2(Guidance):
         return table((Pass(POSITIVE, View(route)), s), (Pass(NEGATIVE, ALONE), s.map(lambda x: 1 - x)))
 
 
-class UCG3(Guidance):
+class Apart(Guidance):
+    """A rule that guides text and the other stream apart, each with a strength of its own.
+
+    Args:
+        text: strength of the text, for each stream.
+        modal: strength of the other stream, for each stream.
+    """
+
+    def __init__(self, text: Scale | None = None, modal: Scale | None = None) -> None:
+        self.text = strength("text", text, Scale())
+        self.modal = strength("modal", modal, Scale(2.0, 2.0))
+
+
+class UCG3(Apart):
     """Unconditional Context Guidance, three passes (Eq. 6): text and the other stream are guided apart.
 
     U + s_text (T - U) + s_m (M - U), where U is neither, T the text alone and M the other stream alone. No pass sees
@@ -75,10 +88,6 @@ class UCG3(Guidance):
 
     name = "ucg3"
     conditional_at_one = False
-
-    def __init__(self, text: Scale | None = None, modal: Scale | None = None) -> None:
-        self.text = strength("text", text, Scale())
-        self.modal = strength("modal", modal, Scale(2.0, 2.0))
 
     def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
         s_text, s_m = self.text.pair, self.modal.pair

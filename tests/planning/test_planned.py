@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ccl import cli, planning
+from ccl.cli.costs import sampled
 from ccl.cli.errors import UsageError
 from ccl.cli.gpus import GPUS, gpu_of
 from ccl.cli.planned import Needs, Planned, devices_of, planned_of
@@ -228,6 +229,25 @@ def test_a_plan_without_a_task_to_train_is_refused() -> None:
 def test_text_states_that_the_network_does_not_read_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.text has a dim of 64 and model\.net a text_dim of 128; "):
         Needs().model(planned_of([*SMALL, "--model.text.init_args.dim", "64"]))
+
+
+def test_what_costs_the_same_is_followed_once() -> None:
+    """Rules that differ in strength alone, and trainings of one network by other tasks."""
+    planned, told = of(*SMALL), []
+    needs = Needs(lambda done, of, now: told.append(now))
+
+    def clip(needs: Needs, rule: str, **strengths: float) -> planning.Clip:
+        node = {"class_path": f"ccl.guidance.{rule}", "init_args": {"scale": {"video": 3.0, "audio": 3.0} | strengths}}
+        config = planned.config | {"sampling": planned.config["sampling"] | {"guidance": node, "steps": 3}}
+        return sampled(Planned(config, planned.grid), needs)[1]
+
+    weak, strong = clip(needs, "UCG2"), clip(needs, "UCG2", video=7.0)
+    assert weak == strong == clip(Needs(), "UCG2", video=7.0) and told == ["parameters", "a clip"]
+    none, still = clip(needs, "UCG2", video=1.0, audio=1.0), clip(needs, "UCGStatic")
+    assert none.flops < weak.flops < still.flops and told[2:] == ["a clip", "a clip"]
+    model = planned.config["model"]
+    other = planned.config | {"model": model | {"tasks": {"joint": model["tasks"]["joint"]}}}
+    assert needs.model(planned) is needs.model(Planned(other, planned.grid))
 
 
 def test_the_disk_is_that_of_latents_as_they_are_encoded() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import partial
 from typing import Any, NamedTuple
 
 from ccl import planning
@@ -67,12 +67,7 @@ class Trained(NamedTuple):
 
 def trained(planned: Planned, needs: Needs) -> Trained:
     """FLOPs of a clip in training."""
-    model = needs.model(planned)
-
-    @cache
-    def forward_of(view: View) -> planning.Table:
-        return planning.forward_flops(model.short, planned.grid, view, text=model.text.length)
-
+    forward_of = partial(needs.forward, planned)
     needs.tell("FLOPs")
     mean = planning.mean_flops(forward_of, planned.tasks)
     return Trained(forward_of, mean, planning.training_flops(mean, checkpointing=planned.checkpointing))
@@ -184,14 +179,11 @@ def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
 
 def sampled(planned: Planned, needs: Needs) -> tuple[Guidance, planning.Clip]:
     """The guidance rule that clips are sampled with, and what one costs."""
-    sizes, _, short, text = needs.model(planned)
-    needs.tell("a clip")
     sampling = planned.config["sampling"]
     node = sampling["guidance"]
     rule = UCG2() if node is None else build(Guidance, node, "sampling.guidance")
-    size = sum(x.all for part, x in sizes.items() if part != "text")
     at = evaluated(times(sampling["steps"], sampling["shift"]), sampling["solver"])
-    return rule, planning.clip(short, size, planned.grid, rule, at, text=text.length)
+    return rule, needs.clip(planned, rule, at)
 
 
 def fits(size: int | float, memory: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,10 +15,12 @@ from ccl.cli.fit import resolve
 from ccl.cli.parts import build
 from ccl.cli.trainer import named_devices
 from ccl.grid import Grid
+from ccl.guidance import Guidance
 from ccl.model.adapter import Freeze, LoRA, freeze
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder, check_width
+from ccl.types import View
 
 
 def devices_of(given: Any, accelerator: str = "auto") -> int:
@@ -165,8 +167,14 @@ class Model(NamedTuple):
     text: TextEncoder
 
 
+def made(planned: Planned) -> str:
+    """What of a config its network and text encoder follow from."""
+    model = planned.config["model"]
+    return json.dumps({key: model.get(key) for key in ("net", "text", "lora", "freeze")}, default=str)
+
+
 class Needs:
-    """What trainings hold on a GPU, each network followed once however many plans share it.
+    """What trainings and clips take, each network followed once however many plans share it, and each kind of clip.
 
     Args:
         told: hears how many things have been followed, of how many so far, and which is next.
@@ -175,7 +183,9 @@ class Needs:
     def __init__(self, told: Callable[[int, int, str], None] = lambda done, of, now: None) -> None:
         self._told, self._done = told, 0
         self._models: dict[str, Model] = {}
-        self._peaks: dict[str, int] = {}
+        self._forwards: dict[Hashable, planning.Table] = {}
+        self._peaks: dict[Hashable, int] = {}
+        self._clips: dict[Hashable, planning.Clip] = {}
 
     def tell(self, now: str) -> None:
         """Say what is followed next."""
@@ -184,7 +194,7 @@ class Needs:
 
     def model(self, planned: Planned) -> Model:
         """The model; nothing is allocated."""
-        key = json.dumps(planned.config["model"], default=str)
+        key = made(planned)
         if key not in self._models:
             self.tell("parameters")
             with torch.device("meta"):
@@ -193,6 +203,24 @@ class Needs:
             sizes, ends = planning.parameters(net, text), planning.ends_of(net)
             self._models[key] = Model(sizes, ends, planning.shorten(net), text)
         return self._models[key]
+
+    def forward(self, planned: Planned, view: View) -> planning.Table:
+        """FLOPs of one forward of a clip."""
+        key = (made(planned), planned.grid, view)
+        if key not in self._forwards:
+            model = self.model(planned)
+            self._forwards[key] = planning.forward_flops(model.short, planned.grid, view, text=model.text.length)
+        return self._forwards[key]
+
+    def clip(self, planned: Planned, rule: Guidance, times: Sequence[float]) -> planning.Clip:
+        """What a clip takes to make, at these times of evaluation."""
+        sizes, _, short, text = self.model(planned)
+        key = (made(planned), planned.grid, planning.asked(short, rule, times))
+        if key not in self._clips:
+            self.tell("a clip")
+            size = sum(x.all for part, x in sizes.items() if part != "text")
+            self._clips[key] = planning.clip(short, size, planned.grid, rule, times, text=text.length)
+        return self._clips[key]
 
     def states(self, planned: Planned, gpus: int) -> planning.Memory:
         """What one of so many GPUs holds between two steps, and of what others hold in one."""
@@ -209,12 +237,12 @@ class Needs:
         """What one of so many GPUs holds at the worst moment, checkpointed as it is planned or as it is said."""
         again = planned.checkpointing if checkpointing is None else checkpointing
         model = self.model(planned)
-        key = json.dumps([planned.config["model"], planned.batch, planned.bf16, again], default=str)
+        steps = tuple(planning.largest(planned.tasks))
+        key = (made(planned), planned.grid, steps, planned.batch, planned.bf16, again)
         if key not in self._peaks:
             self.tell(f"a step of {planned.batch} clips, {'checkpointed' if again else 'activations kept'}")
             given: dict[str, Any] = {"batch": planned.batch, "text": model.text.length, "bf16": planned.bf16}
             self._peaks[key] = max(
-                planning.activations(model.short, planned.grid, views, checkpointing=again, **given)
-                for views in planning.largest(planned.tasks)
+                planning.activations(model.short, planned.grid, views, checkpointing=again, **given) for views in steps
             )
         return replace(self.states(planned, gpus), activations=self._peaks[key])

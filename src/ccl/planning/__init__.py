@@ -19,7 +19,7 @@ from ccl.planning.count import (
 )
 from ccl.planning.kinds import Short, shorten
 from ccl.planning.memory import Memory, activations, largest, sharded, states
-from ccl.planning.sampled import Clip, clip
+from ccl.planning.sampled import Clip, asked, clip
 
 __all__ = [
     "Clip",
@@ -29,6 +29,7 @@ __all__ = [
     "Size",
     "Table",
     "activations",
+    "asked",
     "clip",
     "ends_of",
     "forward_flops",

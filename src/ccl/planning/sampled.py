@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, get_args
@@ -76,6 +76,17 @@ def clip(short: Short, size: int, grid: Grid, guidance: Guidance, times: Sequenc
         rest = max(rest, whole.peak)
         passes += len(views) * len(at)
     return Clip(2.0 * size, rest, flops, passes / len(times), len(times))
+
+
+def asked(short: Short, guidance: Guidance, times: Sequence[float]) -> tuple[Hashable, ...]:
+    """What of a rule the cost of a clip depends on: the passes of each evaluation, and how they are combined, strengths
+    apart."""
+    route, generated = open_route(short.net), AV(*(ends is not None for ends in short.net.ends))
+    rules, combined = [guidance], []
+    for rule in rules:
+        combined.append(type(rule).combine)
+        rules += rule.parts
+    return *(tuple(used(guidance.passes(route, t), generated)) for t in times), *combined
 
 
 class Run(NamedTuple):

@@ -169,6 +169,12 @@ def test_a_mistake_before_the_first_step_does_not_take_the_name(
         ),
         ("name: x\ntrainer: {'': 3}", "the key '' in FILE, line 2 has an empty word"),
         ("grid: {frames: 78}", "grid.frames is 78; the video codec needs 4k + 1 frames"),
+        (
+            "class_path: ccl.guidance.TextCFG\ninit_args: {}",
+            "FILE is a part, a ccl.guidance.TextCFG, and no config with keys of its own: name it where it belongs, "
+            "--sampling.guidance FILE",
+        ),
+        ("joint: {prob: 1, terms: []}", "FILE is a part, tasks, and no config with keys of its own: name it where it "),
         ("a: [", "FILE, line 1 is not YAML"),
         ("only text", "FILE holds no keys"),
     ],

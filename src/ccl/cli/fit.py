@@ -8,7 +8,9 @@ runs_dir/name.
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
+import pkgutil
 import shlex
 import sys
 import warnings
@@ -32,18 +34,30 @@ from torch.distributed.checkpoint.api import CheckpointException
 from ccl import arguments
 from ccl.callbacks import Board, StepProgress, StopOnSignal, Words
 from ccl.callbacks.board import writer_told
-from ccl.cli.errors import UsageError, explain, first_complaint, innermost_options, locate, no_keys, of_older_version
+from ccl.cli.errors import (
+    UsageError,
+    explain,
+    first_complaint,
+    innermost_options,
+    locate,
+    no_keys,
+    of_older_version,
+    read_yaml,
+)
 from ccl.cli.front import config_files
 from ccl.cli.own import reachable
 from ccl.cli.parser import folder_to_write
 from ccl.cli.trainer import check as check_trainer
-from ccl.codecs.base import Codec
+from ccl.codecs.base import AudioCodec, Codec, VideoCodec
 from ccl.data.datamodule import check_numbers
 from ccl.data.index import settings_of
 from ccl.grid import Grid
+from ccl.guidance import Guidance
+from ccl.interaction import Interaction
 from ccl.sampling import Sampling
 from ccl.storage.checkpoint import AtomicCheckpointIO, CheckpointError
 from ccl.storage.run import RunFolder
+from ccl.text.base import TextEncoder
 from ccl.training.module import JointDiffusion
 from ccl.training.optimizer import OptimizerConfig
 from ccl.weights.find import missing
@@ -56,6 +70,15 @@ CALLBACKS = {
     "task_per": ("TaskRouter", "per"),
 }
 GROUPS = ("trainer", "data", "model", "grid", "codec", "sampling")  # of keys
+# Classes of parts -> the key that holds one.
+HOLDERS: dict[type, str] = {
+    Guidance: "sampling.guidance",
+    Interaction: "model.net.init_args.interaction",
+    VideoCodec: "codec.video",
+    AudioCodec: "codec.audio",
+    TextEncoder: "model.text",
+    LightningDataModule: "data",
+}
 
 
 class FitParser(LightningArgumentParser):
@@ -69,8 +92,27 @@ class FitParser(LightningArgumentParser):
         options = innermost_options(ex) or [action.dest for action in self._actions]
         with chdir(self.start or Path.cwd()):
             files = config_files(self.argv)
-            said = of_older_version(files, self.argv) or no_keys(GROUPS, files, self.argv)
+            said = of_older_version(files, self.argv) or no_keys(GROUPS, files, self.argv) or a_part(files)
             raise UsageError(said or explain(message, options, files, self.argv)) from ex
+
+
+def a_part(files: list[Path]) -> str:
+    """What is said of the first file that holds one part of a config in place of keys; "" where none does."""
+    for file in files:
+        tree = read_yaml(file)
+        if tree and all(isinstance(task, dict) and "terms" in task for task in tree.values()):
+            what, key = "tasks", "model.tasks"
+        elif isinstance(name := tree.get("class_path"), str):
+            try:
+                kind = pkgutil.resolve_name(name)
+            except (ImportError, AttributeError, ValueError):
+                kind = None
+            of = inspect.isclass(kind) and next((key for base, key in HOLDERS.items() if issubclass(kind, base)), "")
+            what, key = f"a {name}", of or "KEY"
+        else:
+            continue
+        return f"{file} is a part, {what}, and no config with keys of its own: name it where it belongs, --{key} {file}"
+    return ""
 
 
 class FitCLI(LightningCLI):

@@ -42,13 +42,14 @@ def test_terms_are_named_as_their_tasks_unless_they_say_otherwise() -> None:
     ("make", "sentence"),
     [
         (lambda: Given("all", prob=0.5), '"all" of a stream is given with prob 0.5; it is given to every clip, prob 1'),
-        (lambda: Given("prefix"), '`seconds` go with the part "prefix", and it needs them'),
-        (lambda: Given("all", seconds=(1.0, 2.0)), '`seconds` go with the part "prefix"'),
+        (lambda: Given("prefix"), '`seconds` go with the parts "prefix" and "suffix", which need them'),
+        (lambda: Given("last_frame", seconds=(1.0, 2.0)), '`seconds` go with the parts "prefix" and "suffix"'),
         (lambda: Given("prefix", seconds=(2.0, 1.0)), "a given part's seconds are 2 to 1; the first must be the least"),
         (lambda: Given("all", time=1.5), "a given part's times is 1.5; it must be a number from 0 to 1"),
         (lambda: Given("all", time=(0.2, 0.1)), "a given part's times are 0.2 to 0.1; the first must be the least"),
         (lambda: Term(OPEN, {"vidio": Given("all")}), "a term's given names the stream 'vidio'; there are video and"),
         (lambda: Term(OPEN, {"audio": Given("first_frame")}), 'a term gives the "first_frame" of the audio, which has'),
+        (lambda: Term(OPEN, {"audio": Given("first_last")}), 'a term gives the "first_last" of the audio, which has'),
         (
             lambda: Term(OPEN, {"audio": Given("all")}, weight={"audio": 1.0}),
             "gives all of the audio and weighs its lo",

@@ -6,7 +6,7 @@ t_v latent frames of h x w video tokens; t_a audio tokens; c = floor(t_a / t_v) 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 PICTURES, SOUND = 8 * 2**30, 2**30  # bytes that those of one clip may take
@@ -106,6 +106,18 @@ class Grid:
         # The small constant keeps an exact product (121 / 24 * 24) from being floored one too low.
         return int(self.frames / self.fps * self.latent_rate + 1e-9)
 
+    def beginning(self, seconds: float) -> tuple[int, int]:
+        """Latent frames and audio latents that lie whole within the first seconds; one of each is always left over."""
+        pictures = int(seconds * self.fps + 1e-9)
+        frames = 1 + (pictures - 1) // self.stride_time if pictures else 0  # the first holds one picture
+        return min(frames, self.t_v - 1), min(int(seconds * self.latent_rate + 1e-9), self.t_a - 1)
+
+    def ending(self, seconds: float) -> tuple[int, int]:
+        """Latent frames and audio latents that lie whole within the last seconds; one of each is always left over."""
+        frames = int(seconds * self.fps + 1e-9) // self.stride_time
+        latents = self.t_a - ceil((self.seconds - seconds) * self.latent_rate - 1e-9)
+        return min(frames, self.t_v - 1), min(max(latents, 0), self.t_a - 1)
+
     @property
     def latent_height(self) -> int:
         return self.height // self.stride_space
@@ -135,4 +147,8 @@ class Grid:
     @property
     def samples(self) -> int:
         """Waveform samples of a clip."""
-        return round(self.seconds * self.sample_rate)
+        return self.samples_of(self.frames)
+
+    def samples_of(self, pictures: int) -> int:
+        """Waveform samples while so many pictures are shown."""
+        return round(pictures / self.fps * self.sample_rate)

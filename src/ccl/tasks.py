@@ -15,24 +15,32 @@ from ccl import arguments
 from ccl.rng import seed_of
 from ccl.types import AV, CLOSED, OPEN, STREAMS, Route, View
 
+Part = Literal["all", "first_frame", "last_frame", "first_last", "prefix", "suffix"]
+PICTURES: tuple[Part, ...] = (
+    "first_frame",
+    "last_frame",
+    "first_last",
+)  # parts of the video alone, a latent frame each
+SPANS: tuple[Part, ...] = ("prefix", "suffix")  # parts of so many seconds
+
 
 @dataclass(frozen=True)
 class Given:
     """What of a stream is given while a term trains: it is held at a time of its own, and its loss does not count.
 
     Args:
-        part: "all" of the stream; the "first_frame" of the video, a latent frame; a "prefix" of the clip, which the
-            rest goes on from.
+        part: "all" of the stream; the "first_frame" of the video, the "last_frame" or both, "first_last", each a latent
+            frame; a "prefix" of the clip, which the rest goes on from; a "suffix", to which it leads.
         prob: share of the clips that are given it. "all" is given to every clip: two terms or tasks say otherwise.
-        seconds: the shortest and the longest prefix; each clip draws its own, the same in both streams.
+        seconds: the shortest and the longest prefix or suffix; each clip draws its own, the same in both streams.
         time: 0 is clean; above, as noisy as that time has it (AV-Link: 0.04 and 0.2). Of a pair of times each clip
             draws one between them.
 
     Raises:
-        ValueError: a number is out of range, or a prefix has no seconds, or something else has.
+        ValueError: a number is out of range, or a prefix or suffix has no seconds, or something else has.
     """
 
-    part: Literal["all", "first_frame", "prefix"]
+    part: Part
     prob: float = 1.0
     seconds: tuple[float, float] | None = None
     time: float | tuple[float, float] = 0.0
@@ -41,8 +49,10 @@ class Given:
         arguments.number("a given part's prob", self.prob, 0, 1)
         if self.part == "all" and self.prob != 1:
             raise ValueError(f'"all" of a stream is given with prob {self.prob:g}; it is given to every clip, prob 1')
-        if (self.part == "prefix") != (self.seconds is not None):
-            raise ValueError('`seconds` go with the part "prefix", and it needs them: the shortest and the longest')
+        if (self.part in SPANS) != (self.seconds is not None):
+            raise ValueError(
+                '`seconds` go with the parts "prefix" and "suffix", which need them: the shortest and the longest'
+            )
         for name, pair, most in (("seconds", self.seconds or (0, 0), 1e9), ("times", self.times, 1)):
             for x in pair:
                 arguments.number(f"a given part's {name}", x, 0, most)
@@ -83,8 +93,8 @@ class Term:
         for name, pair in (("given", self.given), ("detach", self.detach or {}), ("weight", self.weight or {})):
             if unknown := [str(key) for key in pair if key not in STREAMS]:
                 raise ValueError(f"a term's {name} names the stream {unknown[0]!r}; there are {' and '.join(STREAMS)}")
-        if (sound := self.given.get("audio")) and sound.part == "first_frame":
-            raise ValueError('a term gives the "first_frame" of the audio, which has none; a "prefix" may be given')
+        if (sound := self.given.get("audio")) and sound.part in PICTURES:
+            raise ValueError(f'a term gives the "{sound.part}" of the audio, which has none; a "prefix" may be given')
         for stream, weight in self.weights._asdict().items():
             arguments.number(f"a term's weight of {stream}", weight, 0)
             if weight and getattr(self.whole, stream):

@@ -76,8 +76,35 @@ def test_a_prefix_is_as_long_in_both_streams_and_does_not_count(drawn: Draws, z:
     assert given == SIZE if prob == 1 else 0 < given < SIZE
 
 
-def test_a_prefix_leaves_something_to_generate(drawn: Draws, z: AV[Any]) -> None:
-    part = Given("prefix", seconds=(100.0, 100.0))
+def test_a_suffix_is_what_lies_whole_within_the_last_seconds(drawn: Draws, z: AV[Any]) -> None:
+    part = Given("suffix", seconds=(0.0, 0.3))
+    _, counted = placed(drawn, Term(OPEN, {"video": part, "audio": part}), z, GRID)
+    for row in range(SIZE):
+        begins = GRID.seconds - 0.3 * float(drawn.where[row])
+        # The first latent frame has picture 0, frame k the pictures 4 k - 3 to 4 k.
+        pictures = [max(0, 4 * k - 3) / GRID.fps for k in range(GRID.t_v)]
+        latents = [k / GRID.latent_rate for k in range(GRID.t_a)]
+        for own, starts in ((counted.video[row], pictures), (counted.audio[row], latents)):
+            assert own.tolist() == [float(start < begins - 1e-6) for start in starts]
+
+
+@pytest.mark.parametrize(
+    ("part", "places"), [("first_frame", [0]), ("last_frame", [-1]), ("first_last", [0, -1])], ids=str
+)
+def test_given_pictures_are_latent_frames_at_the_ends(part: Any, places: list[int], drawn: Draws, z: AV[Any]) -> None:
+    term = Term(OPEN, {"video": Given(part)})
+    time, counted = placed(drawn, term, z, GRID)
+    expected = torch.ones(SIZE, GRID.t_v)
+    expected[:, places] = 0
+    assert torch.equal(counted.video, expected) and counted.audio.all()
+    assert torch.equal(time.video == 0, counted.video == 0)
+    _, seen = placed(drawn, term, z, GRID, shown=True)  # the network that is shown the first one generates it
+    assert seen.video[:, 0].all() and torch.equal(seen.video[:, 1:], expected[:, 1:])
+
+
+@pytest.mark.parametrize("name", ["prefix", "suffix"])
+def test_a_prefix_or_suffix_leaves_something_to_generate(name: Any, drawn: Draws, z: AV[Any]) -> None:
+    part = Given(name, seconds=(100.0, 100.0))
     _, counted = placed(drawn, Term(OPEN, {"video": part, "audio": part}), z, GRID)
     assert all(torch.equal(x.sum(1), torch.ones(SIZE)) for x in counted)
 

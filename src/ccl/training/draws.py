@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from ccl.flow import TimeDistribution
 from ccl.grid import Grid
 from ccl.rng import generator
-from ccl.tasks import Given, Term
-from ccl.types import AV, STREAMS
+from ccl.tasks import PICTURES, Given, Term
+from ccl.types import AV, STREAMS, Stream
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Draws:
         time: of each stream, (B,).
         noise: of the latents' shapes.
         given: (B,) from 0 to 1; a clip is given what a term gives with a greater `prob`. On the CPU.
-        where: (B,) from 0 to 1: how far a prefix reaches, and where a given part's time lies. On the CPU.
+        where: (B,) from 0 to 1: how far a prefix or suffix reaches, and where a given part's time lies. On the CPU.
         prompt: as the network reads them, dropped ones empty.
     """
 
@@ -91,21 +92,22 @@ def placed(
 
     Returns:
         Times of each stream, (B,), or (B, T) where frames have times of their own; and (B, T), 1 where the loss counts
-        and 0 in a given first frame or prefix. A stream that is given whole counts, but its term weighs it by 0.
+        and 0 in a given frame, prefix or suffix. A stream that is given whole counts, but its term weighs it by 0.
     """
     time: AV[Tensor] = AV(draws.time.video, draws.time.video) if term.shared_time else draws.time
     counted = z.map(lambda x: torch.ones(x.shape[0], x.shape[2], device=x.device))
     for i, (stream, part) in enumerate(zip(STREAMS, term.parts, strict=True)):
         x = z[i]
-        if x is None or part is None or (shown and part.part == "first_frame"):
+        if x is None or part is None:
             continue
         low, high = part.times
         own = (low + (high - low) * draws.where).to(time[i])
         if part.part == "all":
             time = time._replace(**{stream: own})
             continue
-        frames = torch.arange(x.shape[2]) < lengths(part, draws.where, grid, stream)[:, None]
-        frames &= (draws.given < part.prob)[:, None]
+        frames = held(part, draws.where, grid, stream) & (draws.given < part.prob)[:, None]
+        if shown and part.part in PICTURES:
+            frames[:, 0] = False
         if frames.any():  # looked at on the CPU
             frames = frames.to(x.device)
             time = time._replace(**{stream: torch.where(frames, own[:, None], time[i][:, None])})
@@ -113,13 +115,15 @@ def placed(
     return time, counted
 
 
-def lengths(part: Given, where: Tensor, grid: Grid, stream: str) -> Tensor:
-    """How many latent frames or audio latents are given of each clip, (B,); at least one is left to generate."""
-    if part.seconds is None:
-        return torch.ones_like(where)
-    seconds = part.seconds[0] + (part.seconds[1] - part.seconds[0]) * where.double()
-    if stream == "audio":
-        return (seconds * grid.latent_rate).floor().clamp(max=grid.t_a - 1)
-    pictures = (seconds * grid.fps).floor()
-    whole = torch.where(pictures > 0, 1 + ((pictures - 1) / grid.stride_time).floor(), 0.0)  # the first holds one
-    return whole.clamp(max=grid.t_v - 1)
+def held(part: Given, where: Tensor, grid: Grid, stream: Stream) -> Bool[Tensor, "b t"]:
+    """Which latent frames or audio latents of each clip a part holds; of a prefix or suffix one at least is left."""
+    low, high = part.seconds or (0.0, 0.0)
+    at = STREAMS.index(stream)
+    held = torch.zeros(len(where), (grid.t_v, grid.t_a)[at], dtype=torch.bool)
+    for row, share in zip(held, where.double().tolist(), strict=True):
+        seconds = low + (high - low) * share
+        first = {"first_frame": 1, "first_last": 1, "prefix": grid.beginning(seconds)[at]}.get(part.part, 0)
+        last = {"last_frame": 1, "first_last": 1, "suffix": grid.ending(seconds)[at]}.get(part.part, 0)
+        row[:first] = True
+        row[len(row) - last :] = True
+    return held

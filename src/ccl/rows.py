@@ -1,8 +1,8 @@
 """Rows of a prompt file or a test set, one JSON object a line: what is generated, and what it is scored against.
 
-Generation reads id, prompt, negative, negative_audio, image, audio, video and seed; scoring reads id, subset, speech,
-lang, reference and meta; pair, seconds and image_prompt are what a test set is made from. One format, so that a test
-set is a prompt file. Paths in a file are relative to its folder.
+Generation reads id, prompt, negative, negative_audio, seed and the media that are given (MEDIA); scoring reads id,
+subset, speech, lang, reference and meta; pair, seconds and image_prompt are what a test set is made from. One format,
+so that a test set is a prompt file. Paths in a file are relative to its folder.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class Row:
         negative: the prompt that guidance leads away from; empty is what training dropped to.
         negative_audio: the sound's own such prompt; None is `negative`.
         image: first picture: a path, or (H, W, 3) uint8.
+        last_image: last picture, likewise.
+        prefix: a clip that this one goes on from: a path, or a ccl.media.Clip. It stands at its beginning.
+        suffix: a clip that this one leads to, likewise; it stands at its end.
         audio: given sound: a path, or (S,) float32 at the model's rate.
         video: given pictures: a path, or (T, H, W, 3) uint8.
         seed: of the noise; None derives one from the id.
@@ -50,6 +53,9 @@ class Row:
     negative: str = ""
     negative_audio: str | None = None
     image: Any = None
+    last_image: Any = None
+    prefix: Any = None
+    suffix: Any = None
     audio: Any = None
     video: Any = None
     seed: int | None = None
@@ -67,12 +73,14 @@ class Row:
         """The stream that is given, if any.
 
         Raises:
-            ValueError: both are, or an image stands beside a video that is given whole.
+            ValueError: both are, or what else is given contradicts it, or itself.
         """
         if self.audio is not None and self.video is not None:
             raise ValueError(f"{self.id}: sound and pictures are both given, so nothing is left to generate")
-        if self.image is not None and self.video is not None:
-            raise ValueError(f"{self.id}: a first image and a whole video are both given; give one of them")
+        there = {key for key in MEDIA if getattr(self, key) is not None}
+        for one, others in CONTRADICTIONS.items():
+            if one in there and (other := next((key for key in others if key in there), None)):
+                raise ValueError(f"{self.id}: {NAMES[other]} and {NAMES[one]} are both given; give one of them")
         return "audio" if self.audio is not None else "video" if self.video is not None else None
 
     def seeded(self, seed: int) -> Row:
@@ -80,7 +88,7 @@ class Row:
         return self if self.seed is not None else replace(self, seed=seed_of("row", seed, self.id) % 2**31)
 
     def giving(self, *streams: str) -> Row:
-        """The row with these of its media alone ("image", "audio", "video"); none makes it text only.
+        """The row with these of its media alone (MEDIA); none makes it text only.
 
         A sound or a video that the row lacks is taken from its reference, so that a2v and v2a run over any test set.
 
@@ -90,13 +98,28 @@ class Row:
         media: dict[str, Any] = {key: getattr(self, key) if key in streams else None for key in MEDIA}
         for key in streams:
             if key in MEDIA and media[key] is None:
-                media[key] = self.reference if key != "image" else None
+                media[key] = self.reference if key in ("audio", "video") else None
                 if media[key] is None:
                     raise ValueError(f"{self.id}: has no {key} to give")
         return replace(self, **media)
 
 
-MEDIA = ("image", "audio", "video")
+NAMES = {
+    "image": "a first image",
+    "last_image": "a last image",
+    "prefix": "a clip to go on from",
+    "suffix": "a clip to lead to",
+    "audio": "a whole sound",
+    "video": "a whole video",
+}
+MEDIA = tuple(NAMES)
+# What else cannot be given beside each: where the one is, there is no room for the other.
+CONTRADICTIONS = {
+    "video": ("image", "last_image", "prefix", "suffix"),
+    "audio": ("prefix", "suffix"),
+    "prefix": ("image", "last_image", "suffix"),
+    "suffix": ("image", "last_image"),
+}
 KEYS = tuple(f.name for f in fields(Row))
 PATHS = (*MEDIA, "reference")
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".wav", ".flac")  # of a row's clip, the first one found is taken

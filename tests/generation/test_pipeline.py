@@ -521,12 +521,12 @@ def test_a_picture_is_fitted_whether_it_is_a_path_or_an_array(pipe, tmp_path):
     middle = wide[:, 8:40].astype(float).reshape(16, 2, 16, 2, 3).mean((1, 3))  # 2 x 2 pixels each
     heard: list[list[str]] = [[], []]
     for image, notes in zip((wide, str(tmp_path / "wide.png")), heard, strict=True):
-        picture = read(Row("a", "p", image=image), pipe.grid, notes).video
+        picture = read(Row("a", "p", image=image), pipe.grid, notes).start.video
         assert picture.shape == (1, 16, 16, 3) and np.abs(picture[0] - middle).max() <= 1
     assert heard == [
         [f"{name} is 48 x 32; its middle 32 x 32 was taken"] for name in ("the image", tmp_path / "wide.png")
     ]
-    corner = read(Row("a", "p", image=wide[:16, :16]), pipe.grid, heard[0]).video
+    corner = read(Row("a", "p", image=wide[:16, :16]), pipe.grid, heard[0]).start.video
     assert corner.shape == (1, 16, 16, 3) and len(heard[0]) == 1
 
 
@@ -535,12 +535,12 @@ def test_what_is_taken_of_a_film_is_told(pipe, tmp_path, frames, goes_on):
     film = np.random.default_rng(1).integers(0, 256, (frames, 16, 32, 3), dtype=np.uint8)
     write_clip(Clip(film, None, 25.0, 16_000), tmp_path / "film.mp4")
     notes: list[str] = []
-    video = read(Row("a", "p", video=str(tmp_path / "film.mp4")), pipe.grid, notes).video
+    video = read(Row("a", "p", video=str(tmp_path / "film.mp4")), pipe.grid, notes).start.video
     assert np.array_equal(video, read_clip(tmp_path / "film.mp4", grid=pipe.grid, require=AV(True, False)).video)
     told = [f"{tmp_path / 'film.mp4'} goes on after 0.36 s; its first 0.36 s were taken"] * goes_on
     assert notes == [*told, f"{tmp_path / 'film.mp4'} is 32 x 16; its middle 16 x 16 was taken"]
     heard: list[str] = []
-    array = read(Row("a", "p", video=film[:9]), pipe.grid, heard).video
+    array = read(Row("a", "p", video=film[:9]), pipe.grid, heard).start.video
     assert array.shape == (9, 16, 16, 3) and heard == ["the video is 32 x 16; its middle 16 x 16 was taken"]
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from ccl import cli
 from ccl.generation import Pipeline
-from ccl.generation.terms import Asked, trained
+from ccl.generation.terms import NOTHING, Asked, trained
 from ccl.guidance import UCG2, SyncCFG
 from ccl.rows import Row
 from ccl.storage.model_folder import export, load_model, save_model
@@ -21,6 +21,8 @@ from ccl.types import AV, CLOSED, OPEN, Closed, Route, View
 from helpers.tiny import PROMPTS, run_folder, tiny_config, tiny_pipeline, tiny_state
 
 BOTH = AV(True, True)
+FIRST = AV("first_frame", None)
+ON = AV("prefix", "prefix")
 A2V = Term(Route(a2v=True, v2a=False), {"audio": Given("all", time=0.2)})
 SOUND = np.sin(np.arange(6000) / 20).astype(np.float32)[:5760]
 
@@ -29,10 +31,10 @@ SOUND = np.sin(np.arange(6000) / 20).astype(np.float32)[:5760]
     ("asked", "name"),
     [
         (Asked(None, BOTH), "joint"),
-        (Asked(None, BOTH, (True, False)), "joint"),
+        (Asked(None, BOTH, (FIRST, NOTHING)), "joint"),
         (Asked(None, AV(True, False)), "single"),
         (Asked(None, AV(False, True)), "single"),
-        (Asked("audio", AV(True, False), (True,)), "a2v"),
+        (Asked("audio", AV(True, False), (FIRST,)), "a2v"),
         (Asked("video", AV(False, True)), "v2a"),
     ],
     ids=str,
@@ -48,10 +50,10 @@ def test_what_the_paper_trains_is_found_by_what_is_given_and_wanted(asked: Asked
         ({"joint": Term(OPEN)}, Asked(None, AV(False, True)), "nothing",
          "this model was not trained for sound; it knows: joint (pictures and sound)"),
         ({"joint": Term(OPEN)}, Asked("audio", AV(True, False)), "context", "not trained for pictures for given so"),
-        ({"joint": Term(OPEN)}, Asked(None, BOTH, (True,)), "context", "for pictures and sound from a first picture; "),
+        ({"joint": Term(OPEN)}, Asked(None, BOTH, (FIRST,)), "context", "pictures and sound from a first picture; "),
         ({"a2v": A2V}, Asked(None, BOTH), "nothing", "it knows: a2v (pictures for given sound)"),
-        ({"i2v": Term(OPEN, {"video": Given("first_frame")})}, Asked(None, BOTH, (True, False)), "nothing",
-         "for pictures and sound from some first pictures; it knows: i2v (pictures and sound, a first picture)"),
+        ({"i2v": Term(OPEN, {"video": Given("first_frame")})}, Asked(None, BOTH, (FIRST, NOTHING)), "nothing",
+         "from a first picture in some of the clips; it knows: i2v (pictures and sound, a first picture)"),
         ({"on": Term(OPEN, {"audio": Given("prefix", seconds=(1.0, 2.0))})}, Asked(None, BOTH), "nothing",
          "it knows: on (pictures and sound, a beginning)"),
     ],
@@ -62,6 +64,31 @@ def test_what_was_not_trained_is_refused_and_what_was_is_told(
     with pytest.raises(ValueError) as error:
         trained({name: Task(1.0, (term,)) for name, term in terms.items()}, closed).find(asked)
     assert sentence in str(error.value)
+
+
+CONTINUE = {name: Given("prefix", prob=0.5, seconds=(0.5, 1.5)) for name in ("video", "audio")}
+
+
+def test_a_beginning_or_a_last_picture_is_found_where_it_was_trained() -> None:
+    terms = {"on": Term(OPEN, CONTINUE), "ends": Term(OPEN, {"video": Given("first_last")})}
+    known = trained({name: Task(1.0, (term,)) for name, term in terms.items()}, "nothing")
+    assert known.find(Asked(None, BOTH, (ON,))) is known.find(Asked(None, BOTH, (ON, NOTHING))) is terms["on"]
+    assert known.find(Asked(None, BOTH, (AV("first_last", None),))) is terms["ends"]
+    with pytest.raises(ValueError, match=r"for pictures and sound from an end; it knows: on .*, with or without a"):
+        known.find(Asked(None, BOTH, (AV("suffix", "suffix"),)))
+
+
+def test_who_knows_a_first_picture_holds_a_beginning_likewise_and_says_that_it_was_not_trained() -> None:
+    known, joint = trained(None, "context"), PAPER_TASKS["joint"].terms[0]
+    for parts, word in ((ON, "a beginning"), (AV("last_frame", None), "a last picture")):
+        term, told = known.near(Asked(None, BOTH, (parts,)))
+        assert term is joint and told == f"this model was not trained on {word}, which is held as a first picture is"
+    assert known.near(Asked(None, BOTH, (FIRST,)))[1] == ""
+    with pytest.raises(ValueError, match="this model was not trained for sound from a beginning; it knows"):
+        known.near(Asked(None, AV(False, True), (AV(None, "prefix"),)))
+    without = trained({"joint": Task(1.0, (Term(OPEN),))}, "context")
+    with pytest.raises(ValueError, match=r"not trained for pictures and sound from a beginning; it knows: joint \(pic"):
+        without.near(Asked(None, BOTH, (ON,)))
 
 
 def test_where_a_closed_route_leaves_the_same_routes_have_no_say() -> None:

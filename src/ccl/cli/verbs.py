@@ -32,7 +32,10 @@ from ccl.cli.rules import check_guidance
 from ccl.files.plaintext import check_prompt, printable
 from ccl.grid import Grid
 from ccl.guidance.named import rules
+from ccl.rows import MEDIA
 
+# Of a row's media.
+FLAGS = {key: f"--{key.replace('_', '-')}" for key in MEDIA} | {"prefix": "--continue", "suffix": "--precede"}
 NOTES = 8  # that are printed; all are in the clips' records
 
 
@@ -123,11 +126,13 @@ def codec_fit(argv: list[str]) -> int:
 def generate(argv: list[str]) -> int:
     parser = Parser(
         "generate",
-        "Make clips: from a prompt; with --image, its first picture; with --audio (a2v) or --video (v2a), the other "
-        "stream; with --only, one stream alone. Spoken words stand in double quotes.",
+        "Make clips: from a prompt; with --image and --last-image, its first and last picture; with --audio (a2v) or "
+        "--video (v2a), the other stream; with --continue, what comes after a clip, with --precede, what comes before; "
+        "with --seconds, longer ones; with --only, one stream alone. Spoken words stand in double quotes.",
         """ccl generate --prompt 'a woman with red hair says "good morning"' -o out.mp4""",
         "ccl generate --ckpt runs/joint/checkpoints/last.ckpt --prompts prompts.jsonl -o out",
         """ccl generate --prompt 'a man speaks' --audio voice.wav --guidance ucg3 --scale 4 3 -o a2v.mp4""",
+        """ccl generate --prompt 'a man says "good night"' --continue out.mp4 --seconds 12 -o longer.mp4""",
         "torchrun --nproc-per-node 8 --no-python ccl generate --prompts rows.jsonl -o out --dtype bfloat16 --offload",
     )
     what = parser.add_mutually_exclusive_group(required=True)
@@ -135,21 +140,35 @@ def generate(argv: list[str]) -> int:
     what.add_argument(
         "--prompts",
         type=path_of,
-        help='a JSONL file, a row a clip: {"id", "prompt", "image", "audio", "video", "seed", ...}',
+        help='a JSONL file, a row a clip: {"id", "prompt", "image", "last_image", "audio", "video", "seed", "prefix" '
+        '(as --continue), "suffix" (as --precede), ...}',
     )
     parser.add_argument("-o", "--out", type=path_of, required=True, help="a file for --prompt, a folder for --prompts")
     parser.add_argument("--ckpt", type=path_of, help="a model folder, a run folder or a .ckpt in one (what ships)")
     add_trust(parser)
     parser.add_argument("--image", type=path_of, help="first picture")
+    parser.add_argument("--last-image", type=path_of, help="last picture")
+    parser.add_argument("--continue", dest="prefix", type=path_of, metavar="CLIP", help="go on from the end of it")
+    parser.add_argument("--precede", dest="suffix", type=path_of, metavar="CLIP", help="lead to the beginning of it")
     parser.add_argument("--audio", type=path_of, help="given sound: pictures are made for it")
     parser.add_argument("--video", type=path_of, help="given pictures: sound is made for them")
     parser.add_argument(
         "--give",
         nargs="+",
-        choices=("text", "image", "audio", "video"),
+        choices=("text", *MEDIA),
         help="for --prompts: give these of the rows' media alone, `text` none of them (all that a row names)",
     )
     parser.add_argument("--only", choices=("audio", "video"), help="make this stream alone")
+    parser.add_argument(
+        "--seconds",
+        type=Number(0, 600, above=True),
+        help="of the clip, window after window, what --continue or --precede gives included (one window)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=Number(0, 600, above=True),
+        help="seconds that windows share (as trained, or 1)",
+    )
     parser.add_argument("--task", type=text_of, help="one that the model was trained on, by its name (what suits)")
     parser.add_argument("--negative", type=any_text, default="", help="prompt to lead away from")
     parser.add_argument("--negative-audio", type=any_text, help="the sound's own such prompt (that of --negative)")
@@ -184,13 +203,13 @@ def generate(argv: list[str]) -> int:
     parser.add_argument("--offload", action="store_true", help="text encoder and codecs leave the GPU when done")
     parser.add_argument("--overwrite", action="store_true", help="for --prompts: make finished clips anew")
     args = parser.parse(argv)
-    given: dict[str, Any] = {name: str(path) for name in ("image", "audio", "video") if (path := getattr(args, name))}
+    given: dict[str, Any] = {name: str(path) for name in MEDIA if (path := getattr(args, name))}
     if args.prompts and given:
-        parser.error(f"--{next(iter(given))} goes with --prompt; rows of --prompts name their own media")
+        parser.error(f"{FLAGS[next(iter(given))]} goes with --prompt; rows of --prompts name their own media")
     files = given | ({"prompts": args.prompts} if args.prompts else {})
     for name, path in files.items():
         if not is_file(Path(path)):
-            parser.error(f"there is no --{name} file {path}")
+            parser.error(f"there is no {FLAGS.get(name, '--prompts')} file {path}")
     out = args.out
     if args.prompt is not None:
         try:
@@ -222,7 +241,7 @@ def generate(argv: list[str]) -> int:
     pipe = Pipeline.load(args.ckpt, device=device, trust=args.trust, **loaded)
     wanted = AV(args.only != "audio", args.only != "video")
     settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "task": args.task}
-    settings |= {"steps": args.steps, "shift": args.shift}
+    settings |= {"steps": args.steps, "shift": args.shift, "seconds": args.seconds, "overlap": args.overlap}
     notes: Counter[str] = Counter()
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
     with bar("generating") if share[0] == 0 else nullcontext() as progress:

@@ -1,8 +1,8 @@
 """What a clip is given: read onto the model's grid, encoded, and held or shown while the rest is generated.
 
-Given pictures and sound, and a first picture, are latent frames that stay as they are (ccl.sampling.Held); a network of
-Wan2.1-I2V's kind is shown its first picture instead. Whatever had to be cut, padded or cropped becomes a note, a
-sentence on the clip. B clips, T latent frames.
+Given pictures and sound are latent frames that stay as they are (ccl.sampling.Held): the whole of a stream, a first or
+last picture, the beginning or the end of a clip. A network of Wan2.1-I2V's kind is shown its first picture instead.
+Whatever had to be cut, padded or cropped becomes a note, a sentence on the clip. B clips, T latent frames.
 """
 
 from __future__ import annotations
@@ -21,18 +21,54 @@ from torch import Tensor
 from ccl import arguments
 from ccl.codecs.base import Codec
 from ccl.generation.prompts import written
-from ccl.grid import Grid
+from ccl.generation.windows import pictures_of
+from ccl.grid import PICTURES, Grid
 from ccl.image import ImageEncoder
 from ccl.image.first import show
-from ccl.media import MediaError, first_picture, fit_image, is_sound, read_audio, read_clip, read_image
+from ccl.media import Clip, MediaError, first_picture, fit_image, is_sound, read_audio, read_clip, read_image
 from ccl.model.image import Shown
-from ccl.rows import Row
+from ccl.rows import NAMES, Row
 from ccl.sampling import Held
-from ccl.tasks import Term
+from ccl.tasks import Part, Term
 from ccl.text.vocabulary import unknown
 from ccl.types import AV, STREAMS, Stream
 
+LONGEST = 600.0  # seconds of a clip that is gone on from
 LOUDEST = 100.0  # of samples: far above what any recording overshoots 1 by, and below what integers of 16 bits are
+
+
+@dataclass(frozen=True)
+class Media:
+    """What one clip is given, as media: video (F, H, W, 3) uint8, audio (S,) float32, or None.
+
+    Args:
+        start: from the clip's beginning on: the whole of a stream, a first picture, what the clip goes on from, of as
+            many pictures as the codec makes whole latent frames of.
+        end: up to the clip's end: a last picture, what the clip leads to.
+    """
+
+    start: AV[Any] = AV(None, None)
+    end: AV[Any] = AV(None, None)
+
+    def without_first(self) -> Media:
+        """The same without a first picture, which a network is shown instead."""
+        return replace(self, start=AV(None, self.start.audio))
+
+    def window(self, given: Stream | None, first: int, grid: Grid) -> Media:
+        """The media of one window of several: of a stream that is given whole, what lies in it.
+
+        Args:
+            given: that stream.
+            first: picture of the window.
+            grid: of a window.
+        """
+        video, audio = self.start
+        if given == "video":
+            video = video[first : first + grid.frames]
+        if given == "audio":
+            begin = grid.samples_of(first)
+            audio = audio[begin : begin + grid.samples]
+        return replace(self, start=AV(video, audio))
 
 
 @dataclass(frozen=True)
@@ -51,13 +87,13 @@ class Conditions:
     device: torch.device
     image: ImageEncoder | None = None
 
-    def held(self, media: Sequence[AV[Any]], like: AV[Any], term: Term) -> Held:
+    def held(self, media: Sequence[Media], like: AV[Any], term: Term) -> Held:
         """Latents of the given media, where they hold, at the times that the term gives them, or None.
 
         A first picture is a video of one frame, so it holds the first latent frame; rows of a batch may differ.
 
         Args:
-            media: of each row, as `read` gives them.
+            media: of each row.
             like: noise (B, C, T, ...) of each stream that takes part.
             term: that the clips are sampled on; of a range of times the least is taken.
         """
@@ -65,20 +101,46 @@ class Conditions:
         time: AV[float] = AV(*(0.0 if part is None else part.times[0] for part in term.parts))
         return Held(AV(*clean), AV(*mask), time, AV(*(z if t else None for z, t in zip(like, time, strict=True))))
 
-    def _held(
-        self, stream: Stream, media: Sequence[AV[Any]], like: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        given = {row: getattr(m, stream) for row, m in enumerate(media) if getattr(m, stream) is not None}
-        if like is None or not given:
+    def _held(self, stream: Stream, media: Sequence[Media], like: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        pairs = [(getattr(m.start, stream), getattr(m.end, stream)) for m in media]
+        if like is None or all(x is None for pair in pairs for x in pair):
             return None, None
         clean = torch.zeros_like(like)
         mask = torch.zeros(like.shape[0], like.shape[2], dtype=torch.bool, device=like.device)
-        for row, x in given.items():
-            z = self.encode(stream, x)
-            clean[row, :, : z.shape[1]], mask[row, : z.shape[1]] = z, True
+        for row, (start, end) in enumerate(pairs):
+            if start is not None:
+                z = self.beginning(stream, start)
+                clean[row, :, : z.shape[1]], mask[row, : z.shape[1]] = z, True
+            if end is not None:
+                z = self.ending(stream, end)
+                first = like.shape[2] - z.shape[1]
+                clean[row, :, first:], mask[row, first:] = z, True
         return clean, mask
 
-    def nulls(self, media: Sequence[AV[Any]], wanted: AV[bool]) -> AV[Any]:
+    def beginning(self, stream: Stream, media: np.ndarray) -> Tensor:
+        """(C, T, ...) of media that stand at a clip's beginning: of a part of it, what lies whole within.
+
+        A sound goes on as its mirror image, not as silence, which the last latents would hear.
+        """
+        grid = self.grid
+        if stream == "video" or len(media) >= grid.samples:
+            return self.encode(stream, media)
+        _, latents = grid.beginning(len(media) / grid.sample_rate)
+        return self.encode(stream, np.pad(media, (0, grid.samples - len(media)), mode="symmetric"))[:, :latents]
+
+    def ending(self, stream: Stream, media: np.ndarray) -> Tensor:
+        """(C, T, ...) of media that stand at a clip's end; before them the first picture stands still, and a sound is
+        its mirror image. The latent frame of a last picture alone holds it as often as it holds pictures."""
+        grid = self.grid
+        if stream == "audio":
+            _, latents = grid.ending(len(media) / grid.sample_rate)
+            z = self.encode(stream, np.pad(media, (grid.samples - len(media), 0), mode="symmetric"))
+            return z[:, grid.t_a - latents :]
+        pictures = media if len(media) > 1 else media.repeat(grid.stride_time, 0)
+        still = pictures[:1].repeat(grid.frames - len(pictures), 0)
+        return self.encode(stream, np.concatenate([still, pictures]))[:, grid.t_v - len(pictures) // grid.stride_time :]
+
+    def nulls(self, media: Sequence[Media], wanted: AV[bool]) -> AV[Any]:
         """Latents of what a guidance rule puts in the place of a stream that a pass leaves out; None where none does.
 
         Silence, and a picture that stands still: the first one given, else mid-grey (paper silent: Harmony names a
@@ -95,8 +157,9 @@ class Conditions:
 
         def pictures() -> Tensor:
             grey = np.full((grid.height, grid.width, 3), 127.5, np.float32)  # 0 in [-1, 1]
-            blank = [still(grey)] if any(x.video is None for x in media) else []
-            return torch.stack([blank[0] if x.video is None else still(x.video[0]) for x in media])
+            first = [None if x.start.video is None else x.start.video[0] for x in media]
+            blank = [still(grey)] if any(x is None for x in first) else []
+            return torch.stack([blank[0] if x is None else still(x) for x in first])
 
         def silence() -> Tensor:
             return torch.stack([self.encode("audio", np.zeros(grid.samples, np.float32))] * len(media))
@@ -110,13 +173,13 @@ class Conditions:
             return self.codec.audio.encode(x, self.grid.t_a)[0]
         return self.codec.video.encode(rearrange(x, "b f h w c -> b c f h w").float() / 127.5 - 1)[0]
 
-    def shown(self, rows: Sequence[Row], media: Sequence[AV[Any]]) -> Shown:
+    def shown(self, rows: Sequence[Row], media: Sequence[Media]) -> Shown:
         """The first picture of each row, as a network of Wan2.1-I2V's kind is shown it; of given pictures, the first.
 
         Raises:
             ValueError: a row has none, or the model has no encoder of it.
         """
-        if lacking := [row.id for row, x in zip(rows, media, strict=True) if x.video is None]:
+        if lacking := [row.id for row, x in zip(rows, media, strict=True) if x.start.video is None]:
             raise ValueError(f"{lacking[0]}: this network is always shown a first picture: give `image`")
         if self.image is None:
             raise ValueError(
@@ -124,7 +187,7 @@ class Conditions:
             )
         each = []
         for x in media:  # one at a time, so that a clip does not depend on its batch
-            picture = torch.tensor(x.video[:1], device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+            picture = torch.tensor(x.start.video[:1], device=self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
             each.append(show(picture, self.grid.frames, self.codec.video, self.image))
         return Shown(torch.cat([one.latents for one in each]), torch.cat([one.states for one in each]))
 
@@ -140,13 +203,34 @@ def streams_of(rows: Sequence[Row], wanted: AV[bool]) -> tuple[Stream | None, AV
     given = {row.given for row in rows}
     if len(given) > 1:
         raise ValueError("the rows of a batch must all be given the same stream")
+    if len({(row.prefix is None, row.suffix is None) for row in rows}) > 1:
+        raise ValueError("the rows of a batch must all go on from a clip, all lead to one, or none")
     (shared,) = given
     generated = AV(wanted.video and shared != "video", wanted.audio and shared != "audio")
     if not any(generated):
         raise ValueError("nothing is left to generate: ask for a stream that is not given")
-    if not generated.video and any(row.image is not None for row in rows):
-        raise ValueError("a first image is given, but no pictures are to be generated")
+    for key in ("image", "last_image"):
+        if not generated.video and any(getattr(row, key) is not None for row in rows):
+            raise ValueError(f"{NAMES[key]} is given, but no pictures are to be generated")
     return shared, generated
+
+
+def parts_of(row: Row, generated: AV[bool], *, shown: bool = False) -> AV[Part | None]:
+    """What of the generated streams a row gives as latent frames, as training calls it.
+
+    Args:
+        row: that is to be generated.
+        generated: which streams are.
+        shown: whether the network is shown the first picture, which is no latent frame of the clip's then.
+    """
+    both: Part | None = "prefix" if row.prefix is not None else "suffix" if row.suffix is not None else None
+    ends: dict[tuple[bool, bool], Part] = {
+        (True, False): "first_frame",
+        (False, True): "last_frame",
+        (True, True): "first_last",
+    }
+    pictures = ends.get((row.image is not None and not shown, row.last_image is not None))
+    return AV(both or pictures if generated.video else None, both if generated.audio else None)
 
 
 def notes_of(rows: Sequence[Row], remarks: Sequence[str], known: Collection[str] | None) -> list[list[str]]:
@@ -161,8 +245,8 @@ def notes_of(rows: Sequence[Row], remarks: Sequence[str], known: Collection[str]
     return [[*remarks, *of_row] for of_row in words]
 
 
-def read(row: Row, grid: Grid, notes: list[str]) -> AV[Any]:
-    """What is given, as media: video (F, H, W, 3) uint8, of one frame for a first image, and audio (S,) float32.
+def read(row: Row, grid: Grid, notes: list[str]) -> Media:
+    """What is given, a clip that is gone on from or led to apart (see `film_of`).
 
     Args:
         row: that names it.
@@ -170,17 +254,57 @@ def read(row: Row, grid: Grid, notes: list[str]) -> AV[Any]:
         notes: gets a sentence for each thing that was cut, padded or cropped.
     """
     pictures = frames(row.video, grid, notes) if row.image is None else picture(row.image, grid, notes)
-    return AV(pictures, sound(row.audio, grid, notes))
+    last = None if row.last_image is None else picture(row.last_image, grid, notes, "the last image")
+    return Media(AV(pictures, sound(row.audio, grid, notes)), AV(last, None))
 
 
-def picture(image: Any, grid: Grid, notes: list[str]) -> UInt8[np.ndarray, "1 h w 3"]:
+def film_of(clip: Any, grid: Grid, wanted: AV[bool], notes: list[str]) -> AV[Any]:
+    """A whole clip, however long, with the grid's size and rates: video (F, H, W, 3) uint8 and audio (S,) float32.
+
+    Args:
+        clip: a path, or a Clip.
+        grid: of the model.
+        wanted: its streams; the others are None.
+        notes: gets a sentence for what was cropped.
+
+    Raises:
+        ValueError: a stream is missing, the clip is no clip or too long, or its sound is not as long as its pictures.
+    """
+    if isinstance(clip, str | Path):
+        if not wanted.video:
+            return whole_pictures(AV(None, read_audio(clip, grid.sample_rate)), grid)
+        most = min(round(LONGEST * grid.fps), PICTURES // (3 * grid.height * grid.width))
+        room = grid.resized(frames=1 + most // grid.stride_time * grid.stride_time)
+        found = read_clip(clip, grid=room, require=wanted, shorter=True)
+        if found.video is not None and len(found.video) == room.frames:
+            raise ValueError(f"{clip} is longer than {room.seconds:.0f} s; cut it to its last seconds")
+        note_crop(first_picture(clip), grid, str(clip), notes)
+        return AV(found.video, found.audio)
+    arguments.instance("the clip", clip, Clip, "the path of a clip, or a ccl.media.Clip")
+    if (clip.fps, clip.sample_rate) != (grid.fps, grid.sample_rate):
+        rates = f"{clip.fps:g} pictures and {clip.sample_rate:,} samples a second"
+        raise ValueError(f"the clip has {rates}; this model needs {grid.fps:g} and {grid.sample_rate:,}: save it first")
+    for stream, needed in wanted._asdict().items():
+        if needed and getattr(clip, stream) is None:
+            raise ValueError(f"the clip has no {stream}")
+    pictures = fitted(clip.video, grid, "the clip", notes) if wanted.video else None
+    return whole_pictures(AV(pictures, clip.audio if wanted.audio else None), grid)
+
+
+def whole_pictures(film: AV[Any], grid: Grid) -> AV[Any]:
+    """A film whose sound is as long as its pictures, or as whole ones beside it would be."""
+    length = grid.samples_of(pictures_of(film, grid.fps, grid.sample_rate))
+    return AV(film.video, None if film.audio is None else to_length(film.audio, length))
+
+
+def picture(image: Any, grid: Grid, notes: list[str], what: str = "the image") -> UInt8[np.ndarray, "1 h w 3"]:
     """A path, or a picture of any size, in the grid's."""
-    name = str(image) if isinstance(image, str | Path) else "the image"
+    name = str(image) if isinstance(image, str | Path) else what
     if isinstance(image, str | Path):
         image = read_image(image)
-    image = array("the image", image, "(H, W, 3) uint8")
+    image = array(what, image, "(H, W, 3) uint8")
     if image.ndim != 3:
-        raise ValueError(f"the image is {image.shape} {image.dtype}; it must be (H, W, 3) uint8")
+        raise ValueError(f"{what} is {image.shape} {image.dtype}; it must be (H, W, 3) uint8")
     return fitted(image[None], grid, name, notes)
 
 

@@ -23,11 +23,12 @@ from ccl.generation.pipeline import Pipeline
 from ccl.generation.prompts import written
 from ccl.guidance import Guidance
 from ccl.media import Clip
-from ccl.rows import Row, check_rows, file_names
+from ccl.rows import MEDIA, Row, check_rows, file_names
 from ccl.types import AV
 
 Report = Callable[[int, int, str], None]
-SILENT = {"step_cache": 0.0}  # what records said nothing of while it could not be otherwise
+# What records said nothing of while it could not be otherwise.
+SILENT = {"step_cache": 0.0, **dict.fromkeys(("seconds", "overlap", "last_image", "prefix", "suffix"))}
 
 
 def generate_files(
@@ -41,6 +42,8 @@ def generate_files(
     guidance: Guidance | str | None = None,
     steps: int | None = None,
     shift: float | None = None,
+    seconds: float | None = None,
+    overlap: float | None = None,
     seed: int = 0,
     resume: bool = True,
     progress: Report | None = None,
@@ -59,6 +62,8 @@ def generate_files(
         guidance: rule, in place of the pipeline's.
         steps: of the solver, in place of the pipeline's.
         shift: moves its times towards noise, in place of the pipeline's.
+        seconds: how long clips are to be, window after window; None is one window more than there is.
+        overlap: seconds that windows share; None is the longest beginning that the model was trained to go on from.
         seed: rows without a seed of their own take one from this and their id.
         resume: skip rows whose clip is finished; else make all anew.
         progress: called with (solver steps done, of how many, id of the last clip) over the whole run.
@@ -77,6 +82,7 @@ def generate_files(
     suffix = ".mp4" if wanted.video else ".wav"
     paths = {row.id: out / f"{name}{suffix}" for row, name in zip(rows, file_names(rows), strict=True)}
     how: dict[str, Any] = {"wanted": wanted, "guidance": guidance, "steps": steps, "shift": shift, "task": task}
+    how |= {"seconds": seconds, "overlap": overlap}
     settings = describe(pipe, **how)
     records = {row.id: {**describe_row(row), **settings} for row in rows}
 
@@ -196,6 +202,8 @@ def describe(
     steps: int | None = None,
     shift: float | None = None,
     task: str | None = None,
+    seconds: float | None = None,
+    overlap: float | None = None,
 ) -> dict[str, Any]:
     """What all clips of a run follow from."""
     rule = pipe.rule(guidance)
@@ -208,26 +216,28 @@ def describe(
         "shift": pipe.shift if shift is None else shift,
         "step_cache": pipe.step_cache,
         "task": task,
+        "seconds": seconds,
+        "overlap": overlap,
         "wanted": [stream for stream, is_wanted in wanted._asdict().items() if is_wanted],
         "grid": vars(pipe.grid),
     }
 
 
 def describe_row(row: Row) -> dict[str, Any]:
-    """What one clip follows from; media given as arrays are named as such."""
+    """What one clip follows from; media that code has given are named as such."""
 
     def name(media: Any) -> str | None:
         return None if media is None else str(media) if isinstance(media, str | Path) else "array"
 
-    given = {"image": name(row.image), "audio": name(row.audio), "video": name(row.video)}
+    given = {key: name(getattr(row, key)) for key in MEDIA}
     texts = {"prompt": row.prompt, "negative": row.negative, "negative_audio": row.negative_audio}
     return {"id": row.id, **texts, "seed": row.seed or 0, **given}
 
 
 def in_batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
-    """Rows in order, at most `size` at a time, only such together as are given the same stream."""
+    """Rows in order, at most `size` at a time, only such together as are given the same stream, or go on alike."""
     if size < 1:
         raise ValueError(f"a batch needs at least one row, not {size}")
-    for _, group in groupby(rows, key=lambda row: row.given):
+    for _, group in groupby(rows, key=lambda row: (row.given, row.prefix is None, row.suffix is None)):
         same = list(group)
         yield from (same[i : i + size] for i in range(0, len(same), size))

@@ -1,8 +1,8 @@
 """From prompts to clips: read conditions, draw noise, solve, decode (CCL Sec. 4.3; the tasks of Sec. 4.2).
 
-One way for every generation task: joint from text, from text and a first picture, a2v (sound given), v2a (pictures
-given), video or sound alone, each on a term that was trained. A clip depends on its own row and seed, not on its batch.
-B clips, T latent frames.
+One way for every generation task: joint from text, from text and a first or last picture, from the beginning or to the
+end of a clip, a2v (sound given), v2a (pictures given), video or sound alone, each on a term that was trained. Longer
+clips are window after window. A clip depends on its own row and seed, not on its batch. B clips, T latent frames.
 
 Text encoder, network and codecs work one after the other. With `offload` the network waits on the CPU until prompts are
 encoded, and then stays; the others are on the device only while they work. States of prompts are kept, so that the text
@@ -24,21 +24,31 @@ from torch.distributed.fsdp import FSDPModule
 
 from ccl import arguments
 from ccl.codecs.base import Codec
-from ccl.generation.conditions import Conditions, frames, notes_of, read, sound, streams_of, to_length
+from ccl.generation.conditions import (
+    Conditions,
+    Media,
+    frames,
+    notes_of,
+    sound,
+    to_length,
+)
+from ccl.generation.how import How
 from ccl.generation.latents import decode, noise
+from ccl.generation.order import Order, grown
 from ccl.generation.prompts import texts_of
-from ccl.generation.terms import Asked, Trained, trained
+from ccl.generation.terms import Trained, trained
 from ccl.grid import Grid
-from ccl.guidance import UCG2, Guidance, check_passes, guided, named, occurring, remark
+from ccl.guidance import UCG2, Guidance, check_passes, guided, named, remark
 from ccl.guidance.stepcache import StepCache
 from ccl.image import ImageEncoder
 from ccl.media import Clip
+from ccl.rng import seed_of
 from ccl.rows import Row, check_rows
 from ccl.sampling import Held, Progress, Sampling, evaluated, solve, times
-from ccl.tasks import Task
+from ccl.tasks import Task, Term
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
-from ccl.types import AV, CLOSED, STREAMS
+from ccl.types import AV, STREAMS
 from ccl.weights.frozen import Precision
 
 
@@ -152,6 +162,9 @@ class Pipeline:
         prompt: str | list[str],
         *,
         image: Any = None,
+        last_image: Any = None,
+        prefix: Any = None,
+        suffix: Any = None,
         audio: Any = None,
         video: Any = None,
         negative: str = "",
@@ -162,6 +175,8 @@ class Pipeline:
         guidance: Guidance | str | None = None,
         steps: int | None = None,
         shift: float | None = None,
+        seconds: float | None = None,
+        overlap: float | None = None,
         progress: Progress | None = None,
     ) -> Any:
         """A clip of a prompt, or a list of clips of a list of prompts.
@@ -169,6 +184,9 @@ class Pipeline:
         Args:
             prompt: one for both streams, spoken words in double quotes.
             image: first picture, a path or (H, W, 3) uint8 of any size, of which the middle is taken.
+            last_image: last picture, likewise.
+            prefix: a clip that is gone on from, a path or a Clip; the result begins with it.
+            suffix: a clip that is led to, likewise; the result ends with it.
             audio: given sound (a2v), a path or (S,) float32 at the grid's sample rate.
             video: given pictures (v2a), a path or (T, H, W, 3) uint8 of any size, at the grid's rate.
             negative: prompt to lead away from.
@@ -179,6 +197,8 @@ class Pipeline:
             guidance: rule, in place of the pipeline's; by its name ("ucg3") it takes the strengths of the pipeline's.
             steps: of the solver, in place of the pipeline's.
             shift: moves its times towards noise, in place of the pipeline's; 1 leaves them even.
+            seconds: how long the clip is to be, window after window; None is one window more than there is.
+            overlap: seconds that windows share; None is the longest beginning that the model was trained to go on from.
             progress: called with (steps done, steps).
 
         Raises:
@@ -188,9 +208,11 @@ class Pipeline:
             arguments.texts("prompt", prompt)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         shared: dict[str, Any] = {"negative": negative, "negative_audio": negative_audio, "seed": seed}
-        shared |= {"image": image, "audio": audio, "video": video}
+        shared |= {"image": image, "last_image": last_image, "prefix": prefix, "suffix": suffix}
+        shared |= {"audio": audio, "video": video}
         rows = [Row(id=f"clip-{i:04d}", prompt=text, **shared) for i, text in enumerate(prompts)]
         how: dict[str, Any] = {"wanted": wanted, "task": task, "guidance": guidance, "steps": steps, "shift": shift}
+        how |= {"seconds": seconds, "overlap": overlap}
         clips = self.generate(rows, **how, progress=progress)
         return clips[0] if isinstance(prompt, str) else clips
 
@@ -204,39 +226,78 @@ class Pipeline:
         guidance: Guidance | str | None = None,
         steps: int | None = None,
         shift: float | None = None,
+        seconds: float | None = None,
+        overlap: float | None = None,
         progress: Progress | None = None,
     ) -> list[Clip]:
         """Clips of rows that share a generation task; a row without a seed takes 0.
 
         What a reader of a clip may not expect stands in its `meta["notes"]`: what was cut, padded or cropped of the
-        given media, where a guidance rule is another one on this model, and words that the model has not learned.
+        given media, where a guidance rule is another one on this model, and words that the model has not learned. Where
+        it is of several windows, `meta["seams"]` has the first picture of each but the first.
 
         Raises:
             ValueError: in words, for what is no row or setting, or does not fit the model or what it was trained on.
         """
         check_rows(rows, to_read=True)
         arguments.instance("wanted", wanted, AV, "AV(video, audio), of bool")
-        rule = self.rule(guidance)
-        given, generated = streams_of(rows, wanted)
-        present = AV(generated.video or given == "video", generated.audio or given == "audio")
-        # A picture that is shown so is no latent frame of the clip's: those are all generated, or all given.
-        shows = "image" in self.net.needs and present.video
-        asked = Asked(given, generated, [row.image is not None and not shows for row in rows])
-        term = self.trained.find(asked, task)
-        route = term.route if all(present) else CLOSED
+        order = Order.of(rows, self.grid, wanted, shown="image" in self.net.needs, seconds=seconds)
         schedule = times(self.steps if steps is None else steps, self.shift if shift is None else shift)
-        asked_at = evaluated(schedule, self.solver)
-        passes = occurring(rule, route, asked_at, generated)
-        check_passes(rule, passes, self.net)
-        remarks = [remark(rule, route, self.net.closed, asked_at), self.trained.unseen(rule.called, passes)]
-        own = rule is self.guidance  # a model's own rule needs no remark
-        notes = notes_of(rows, [] if own else [*filter(None, remarks)], self.provenance.get("words"))
-        media = [read(row, self.grid, of_row) for row, of_row in zip(rows, notes, strict=True)]
+        how = How(order, self.rule(guidance), schedule, evaluated(schedule, self.solver))
+        terms = order.terms(rows, self.trained, task)
+        remarks = [sentence for term, strange in terms for sentence in (strange, *self.remarks(how, term))]
+        notes = notes_of(rows, [*dict.fromkeys(filter(None, remarks))], self.provenance.get("words"))
+        plans = order.plans(rows, terms[-1][0], overlap, notes)
+        rounds = max(plan.count for plan in plans) + (not order.begun)
+
+        def make(number: int, at: Sequence[int], shared: Sequence[AV[Any] | None]) -> list[AV[Any]]:
+            """A window of each of these rows; the number of those that begin a clip is -1."""
+            done = number + (not order.begun)
+            some = [replace(rows[i], seed=seed_of_window(rows[i].seed or 0, done)) for i in at]
+            media = [plans[i].given(order, number, x) for i, x in zip(at, shared, strict=True)]
+
+            def told(step: int, steps: int) -> None:
+                if progress is not None:
+                    progress(done * steps + step, rounds * steps)
+
+            term, _ = terms[0 if number < 0 else -1]
+            return self.window(some, media, term, how, [notes[i] for i in at], told)
+
+        films: list[Any] = [plan.film for plan in plans]
+        if not order.begun:
+            films = make(-1, range(len(rows)), films)
+        clips = []
+        for row, plan, film, of_row in zip(rows, plans, grown(films, plans, make), notes, strict=True):
+            clip = self.clip(row, plan.finished(film, order), wanted)
+            meta = {"notes": of_row, "seams": plan.seams}
+            clips.append(replace(clip, meta={key: value for key, value in meta.items() if value}))
+        return clips
+
+    def window(
+        self,
+        rows: Sequence[Row],
+        media: Sequence[Media],
+        term: Term,
+        how: How,
+        notes: Sequence[list[str]],
+        progress: Progress,
+    ) -> list[AV[Any]]:
+        """The generated streams of clips of the grid's length: video (F, H, W, 3) uint8, audio (S,) float32, or None.
+
+        Args:
+            rows: with their prompts and seeds.
+            media: that they are given.
+            term: that they are sampled on.
+            how: they are sampled.
+            notes: of each, which get what the step cache says.
+            progress: called with (steps done, steps).
+        """
+        order, present, route, passes = how.order, how.order.present, how.route(term), how.passes(term)
         drawn = noise([row.seed or 0 for row in rows], present, self.codec, self.grid, self.device)
-        shown = self.conditions.shown(rows, media) if shows else None
+        shown = self.conditions.shown(rows, media) if order.shows else None
         if self.offload and self.image is not None:
             self.image.unload()
-        kept = [AV(None, x.audio) if shown and row.image is not None else x for row, x in zip(rows, media, strict=True)]
+        kept = [x.without_first() if shown and row.image is not None else x for row, x in zip(rows, media, strict=True)]
         held = self.conditions.held(kept, drawn, term)
         null: AV[bool] = AV(*(here and any(one.null[i] for one in passes) for i, here in enumerate(present)))
         null_times = self.trained.given_times
@@ -251,26 +312,37 @@ class Pipeline:
                      for text, each in prompts.items()}  # fmt: skip
             # Sound alone needs no picture, but it cannot be prepared without.
             cached = not isinstance(self.net, FSDPModule) and not ("image" in self.net.needs and shown is None)
-            settings: dict[str, Any] = {"grid": self.grid, "generated": generated, "cached": cached}
+            settings: dict[str, Any] = {"grid": self.grid, "generated": order.generated, "cached": cached}
             settings |= {"nulls": nulls, "null_times": null_times}
             if shown is not None:
                 settings["extras"] = {"image": shown}
             steps_kept = StepCache(self.step_cache) if self.step_cache else None  # of these clips alone
             settings["steps"] = steps_kept
-            velocity = guided(self.net, rule, route, texts, **settings)
+            velocity = guided(self.net, how.rule, route, texts, **settings)
 
         def cast(x: AV[Any], times: AV[Any], t: float) -> AV[Any]:
             with self.autocast():  # the network alone: the solver's arithmetic stays in float32
                 return velocity(x, times, t)
 
-        z = solve(cast, drawn, schedule, solver=self.solver, held=held, progress=progress)
+        z = solve(cast, drawn, how.schedule, solver=self.solver, held=held, progress=progress)
         if steps_kept is not None:
             for i, of_row in enumerate(notes):
                 of_row.append(steps_kept.said(i))
-        decoded = self.decode(AV(*(latents if g else None for latents, g in zip(z, generated, strict=True))))
-        clips = [self.clip(row, i, decoded, media[i], wanted) for i, row in enumerate(rows)]
-        noted = zip(clips, notes, strict=True)
-        return [replace(clip, meta={"notes": of_row}) if of_row else clip for clip, of_row in noted]
+        decoded = self.decode(AV(*(latents if g else None for latents, g in zip(z, order.generated, strict=True))))
+        return [self.media_of(decoded, i) for i in range(len(rows))]
+
+    def remarks(self, how: How, term: Term) -> list[str]:
+        """What is to be told of a guidance rule on a term; of a model's own, nothing.
+
+        Raises:
+            ValueError: the network cannot take one of its passes.
+        """
+        passes = how.passes(term)
+        check_passes(how.rule, passes, self.net)
+        if how.rule is self.guidance:
+            return []
+        told = remark(how.rule, how.route(term), self.net.closed, how.asked_at)
+        return [told, self.trained.unseen(how.rule.called, passes)]
 
     def rule(self, guidance: Guidance | str | None) -> Guidance:
         """A guidance rule, or that of a name with the pipeline's strengths; None is the pipeline's own.
@@ -290,7 +362,7 @@ class Pipeline:
             raise ValueError(f"{row.id}: names no true clip, `reference`")
         media: AV[Any] = AV(frames(row.reference, self.grid, []), sound(row.reference, self.grid, []))
         z: AV[Any] = AV(*(self.conditions.encode(s, x)[None] for s, x in zip(STREAMS, media, strict=True)))
-        return self.clip(row, 0, self.decode(z), media, AV(True, True))
+        return self.clip(row, self.media_of(self.decode(z), 0), AV(True, True))
 
     @torch.no_grad()
     def remember(self, prompts: Sequence[str]) -> None:
@@ -320,14 +392,17 @@ class Pipeline:
             self.codec.unload()
         return decoded
 
-    def clip(self, row: Row, i: int, decoded: AV[Any], given: AV[Any], wanted: AV[bool]) -> Clip:
-        """Row i of a decoded batch as a clip; a stream that was given whole comes back as it was given."""
-        video, audio = given if decoded.video is None else AV(decoded.video[i], given.audio)
-        if decoded.audio is not None:
-            audio = to_length(decoded.audio[i].float().cpu().numpy(), self.grid.samples)
+    def media_of(self, decoded: AV[Any], i: int) -> AV[Any]:
+        """Row i of a decoded batch: pictures, and sound as long as these."""
+        video, audio = decoded
+        heard = None if audio is None else to_length(audio[i].float().cpu().numpy(), self.grid.samples)
+        return AV(None if video is None else video[i], heard)
+
+    def clip(self, row: Row, media: AV[Any], wanted: AV[bool]) -> Clip:
+        """A clip of a row."""
         return Clip(
-            video=video if wanted.video else None,
-            audio=audio if wanted.audio else None,
+            video=media.video if wanted.video else None,
+            audio=media.audio if wanted.audio else None,
             fps=self.grid.fps,
             sample_rate=self.grid.sample_rate,
             prompt=row.prompt,
@@ -352,6 +427,11 @@ class Pipeline:
         """bfloat16 where there is a GPU, or where it is asked for."""
         enabled = self.half or self.device.type == "cuda"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def seed_of_window(seed: int, number: int) -> int:
+    """Of the noise of a clip's windows; the first one's is the clip's own."""
+    return seed if not number else seed_of("window", seed, number) % 2**31
 
 
 def place(device: str | torch.device) -> torch.device:

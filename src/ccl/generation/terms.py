@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from ccl.tasks import PAPER_TASKS, Task, Term, check, terms_of
+from ccl.tasks import PAPER_TASKS, Given, Part, Task, Term, check, terms_of
 from ccl.types import AV, STREAMS, Closed, Pass, Stream
 
 WORDS = AV("pictures", "sound")
+PARTS: dict[Part, str] = {
+    "first_frame": "a first picture",
+    "last_frame": "a last picture",
+    "first_last": "a first and a last picture",
+    "prefix": "a beginning",
+    "suffix": "an end",
+}
+NOTHING: AV[Part | None] = AV(None, None)
 
 
 @dataclass(frozen=True)
@@ -21,17 +29,23 @@ class Asked:
     Args:
         given: the stream that is given whole.
         generated: the streams that are to be made.
-        images: of each clip, whether its first picture is given as a latent frame.
+        parts: of each clip, what of its streams is given as latent frames.
     """
 
     given: Stream | None
     generated: AV[bool]
-    images: Collection[bool] = (False,)
+    parts: Collection[AV[Part | None]] = (NOTHING,)
+
+    def kinds(self, stream: int) -> set[Part | None]:
+        """What of a stream some clip is given, and None where one is given nothing of it."""
+        return {parts[stream] for parts in self.parts}
 
     def __str__(self) -> str:
-        first = " from a first picture" if all(self.images) else " from some first pictures" if any(self.images) else ""
+        each = [parts.video or parts.audio for parts in self.parts]
+        told = " and ".join(PARTS[part] for part in dict.fromkeys(each) if part)
+        some = " in some of the clips" if told and len(set(each)) > 1 else ""
         whole = AV(*(stream == self.given for stream in STREAMS))
-        return f"{listed(self.generated)}{for_given(whole)}{first}"
+        return f"{listed(self.generated)}{for_given(whole)}{f' from {told}' if told else ''}{some}"
 
 
 @dataclass(frozen=True)
@@ -71,11 +85,34 @@ class Trained:
         seen = (term.route.a2v and not audio) or (term.route.v2a and not video)
         if seen and self.closed != "same":  # a stream that is not there was seen
             return False
-        first = term.parts.video
-        if any(asked.images) and (first is None or first.part != "first_frame"):
-            return False
-        always = [part.part for part in term.parts if part and part.part != "all" and part.prob == 1]
-        return "prefix" not in always and not ("first_frame" in always and not all(asked.images))
+        made = [i for i, wanted in enumerate(asked.generated) if wanted]
+        return all(asked.kinds(i) <= known(term.parts[i]) for i in made)
+
+    def near(self, asked: Asked, name: str | None = None) -> tuple[Term, str]:
+        """The term that `find` finds; or, where there is none, one that is close to what is asked for.
+
+        Who has learned to go on from a clean first latent frame takes a clean beginning, end or last picture as well
+        (docs/log.md has how well), and its sound with it: such a term is taken, and what it lacks is told.
+
+        Returns:
+            The term, and a sentence on what was not trained; "" where it was.
+
+        Raises:
+            ValueError: as of `find`.
+        """
+        try:
+            return self.find(asked, name), ""
+        except ValueError as error:
+            strange = (asked.kinds(0) | asked.kinds(1)) - {None, "first_frame"}
+            if not strange or not asked.generated.video:
+                raise
+            parts: list[AV[Part | None]] = [AV("first_frame" if any(of) else None, None) for of in asked.parts]
+            try:
+                found = self.find(Asked(asked.given, asked.generated, parts), name)
+            except ValueError:
+                raise error from None
+        told = " and ".join(PARTS[part] for part in PARTS if part in strange)
+        return found, f"this model was not trained on {told}, which is held as a first picture is"
 
     @property
     def given_times(self) -> AV[float]:
@@ -116,9 +153,13 @@ def in_words(term: Term) -> str:
     made = AV(*map(bool, term.weights))
     apart = ", apart" if all(made) and not (term.route.a2v or term.route.v2a) else ""
     parts = [part for part in term.parts if part and part.part != "all"]
-    kinds = {"first_frame": "a first picture", "prefix": "a beginning"}
-    starts = sorted({("" if part.prob == 1 else "with or without ") + kinds[part.part] for part in parts})
+    starts = sorted({("" if part.prob == 1 else "with or without ") + PARTS[part.part] for part in parts})
     return f"{listed(made)}{for_given(term.whole)}{apart}{''.join(f', {start}' for start in starts)}"
+
+
+def known(part: Given | None) -> set[Part | None]:
+    """What clips may be given of a stream, None for nothing, where training gave that part."""
+    return {None} if part is None else {part.part} if part.prob == 1 else {None, part.part}
 
 
 def listed(streams: AV[bool]) -> str:

@@ -185,8 +185,11 @@ class Pictures:
         self._timed = self.decoded, frame.pts
         return frame.pts
 
-    def finish(self) -> None:
+    def finish(self, shorter: bool = False) -> None:
         """At the end of the file the last frame holds for its own duration.
+
+        Args:
+            shorter: whether the grid may have room for more.
 
         Raises:
             MediaError: there is no picture, or not enough for the grid.
@@ -199,7 +202,7 @@ class Pictures:
         if not self.done:
             available = floor(float(self._duration) * self.grid.fps + 0.01)
             self._emit(until=self._ticks[0] * self._seconds + (available - 0.5) / self.grid.fps)
-        if not self.done:
+        if not self.done and not (shorter and self.count):
             have = f"{self.count} of {self.grid.frames} frames at {self.grid.fps:g} fps"
             raise MediaError(self.name, f"too short ({have})")
 

@@ -28,6 +28,7 @@ def read_clip(
     id: str = "",
     require: AV[bool] = AV(True, True),
     sample_rate: int = 16_000,
+    shorter: bool = False,
 ) -> Clip:
     """Read a file of any container and codec that ffmpeg knows.
 
@@ -42,6 +43,7 @@ def read_clip(
         id: names the clip; default the file's name without its ending.
         require: streams that must be there; a stream not required is not read and is None.
         sample_rate: Hz of the sound, where there is no grid.
+        shorter: than the grid it may be; all of it is read then.
 
     Raises:
         MediaError: a required stream is missing, the clip is too short, the file is corrupt, truncated or absent.
@@ -58,12 +60,13 @@ def read_clip(
         _decode(container, pictures, sound, source, name, None if grid is None else grid.seconds + SOUND_SLACK)
     fps, video, times, audio = grid.fps if grid else 25.0, None, None, None
     if pictures is not None:
-        pictures.finish()
+        pictures.finish(shorter)
         fps, video, times = pictures.fps, pictures.video, None if grid else pictures.times
     if sound is not None:
         sound.finish()
         audio = sound.from_time(pictures.start if pictures else None, rate)
-        length = grid.samples if grid else (len(audio) if video is None else round(len(video) / fps * rate))
+        length = grid.samples if grid else len(audio)
+        length = length if video is None else round(len(video) / fps * rate)
         if grid is not None and len(audio) < length - SOUND_SLACK * rate:
             raise MediaError(name, f"sound too short ({len(audio) / rate:.2f} of {length / rate:.2f} s)")
         audio = _fit_length(audio, length)

@@ -293,7 +293,7 @@ def test_an_overlay_resolves_over_the_embedded_default(file: str) -> None:
     assert {key for key in keys if key not in found} == set()
 
 
-@pytest.mark.parametrize("file", ["wan14b", "wan14b_i2v", "wan1_3b", "middle", "ovi", "mova", "uniavgen", "harmony"])
+@pytest.mark.parametrize("file", sorted(file.stem for file in (CONFIGS / "model").iterdir()))
 def test_a_model_overlay_builds_on_the_meta_device(file: str) -> None:
     node = resolved("joint.yaml", f"model/{file}.yaml")["model"]["net"]
     with torch.device("meta"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers.models.transformers.transformer_ltx2 import (
     LTX2AdaLayerNormSingle,
     LTX2AudioVideoRotaryPosEmbed,
@@ -15,6 +16,8 @@ from diffusers.models.transformers.transformer_ltx2 import (
 )
 from torch import Tensor, nn
 
+from ccl.cli.check import inlined
+from ccl.cli.parts import build
 from ccl.grid import Grid
 from ccl.interaction import LTX2Attention, Seen, Site
 from ccl.interaction.ltx2 import CrossTimes, Modulation, Reader, middles
@@ -24,11 +27,13 @@ from ccl.nn.layers import EPS
 from ccl.planning.count import by_part
 from ccl.planning.follow import Counting
 from ccl.types import ALONE, AV, CLOSED, OPEN, Route, View
+from helpers import ROOT
 
 GRID = Grid(frames=17, fps=24.0, height=64, width=128, latent_rate=25.0, stride_time=8, stride_space=32)
 WIDTH, HEADS = AV(24, 16), 2  # 3 frames of 1 x 2 tokens, 17 of sound
 SITE = Site(*WIDTH, head_dim=AV(8, 8))
 CPU = torch.device("cpu")
+STACK = ROOT / "configs" / "model" / "ltx2.yaml"
 A2V, V2A = Route(True, False), Route(False, True)
 TIMES = AV(torch.tensor([[0.0, 0.7, 0.7], [0.2, 0.2, 0.2]]), torch.tensor([[0.5], [0.9]]))
 
@@ -169,6 +174,21 @@ def table(rope: Tensor, tokens: int) -> tuple[Tensor, Tensor]:
     whole = rope.repeat_interleave(GRID.h * GRID.w, 0) if tokens == GRID.s_v else rope
     cos, sin = whole.unflatten(1, (HEADS, -1)).permute(3, 1, 0, 2)[:, None].expand(2, 2, -1, -1, -1)
     return cos, sin
+
+
+def test_a_block_at_its_size_has_diffusers_own_parameters_and_a_norm_before_the_text() -> None:
+    """Theirs has no weights there; what else is missing is told at the head of the stack."""
+    node = inlined(yaml.safe_load(STACK.read_text()), STACK)["model"]["net"]
+    node["init_args"]["layers"] = 1
+    with torch.device("meta"):
+        net = build(DualStreamTransformer, node, STACK.name)
+        block = LTX2VideoTransformerBlock(
+            dim=4096, num_attention_heads=32, attention_head_dim=128, cross_attention_dim=4096,
+            audio_dim=2048, audio_num_attention_heads=32, audio_attention_head_dim=64, audio_cross_attention_dim=2048,
+        )  # fmt: skip
+    theirs, ours = (sum(p.numel() for p in one.parameters()) for one in (block, net.blocks[0]))
+    assert ours - theirs == 2 * (4096 + 2048)
+    assert net.head_dim == (128, 64) and net.interaction.a2v.heads == 32
 
 
 @torch.no_grad()

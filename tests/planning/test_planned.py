@@ -6,6 +6,7 @@ import re
 import shlex
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -16,9 +17,10 @@ from ccl import cli, planning
 from ccl.cli.costs import sampled
 from ccl.cli.errors import UsageError
 from ccl.cli.gpus import GPUS, gpu_of
-from ccl.cli.planned import Needs, Planned, devices_of, planned_of
+from ccl.cli.planned import Needs, Planned, devices_of, not_here, planned_of
 from ccl.cli.remedies import changed, sharded_over, verdict
 from ccl.grid import Grid
+from ccl.guidance import Guidance
 from helpers import ROOT
 
 HERE = 8  # GPUs of the machine that is pretended
@@ -231,23 +233,35 @@ def test_text_states_that_the_network_does_not_read_are_refused() -> None:
         Needs().model(planned_of([*SMALL, "--model.text.init_args.dim", "64"]))
 
 
-def test_what_costs_the_same_is_followed_once() -> None:
+def test_what_costs_the_same_is_followed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules that differ in strength alone, and trainings of one network by other tasks."""
-    planned, told = of(*SMALL), []
-    needs = Needs(lambda done, of, now: told.append(now))
+    planned, needs, followed = of(*SMALL), Needs(), []
 
-    def clip(needs: Needs, rule: str, **strengths: float) -> planning.Clip:
-        node = {"class_path": f"ccl.guidance.{rule}", "init_args": {"scale": {"video": 3.0, "audio": 3.0} | strengths}}
-        config = planned.config | {"sampling": planned.config["sampling"] | {"guidance": node, "steps": 3}}
-        return sampled(Planned(config, planned.grid), needs)[1]
+    def clip(short: Any, size: Any, grid: Any, rule: Guidance, *_: Any, **__: Any) -> planning.Clip:
+        followed.append(rule.called)
+        return planning.Clip(0.0, 0.0, 0.0, 1.0, 1)
 
-    weak, strong = clip(needs, "UCG2"), clip(needs, "UCG2", video=7.0)
-    assert weak == strong == clip(Needs(), "UCG2", video=7.0) and told == ["parameters", "a clip"]
-    none, still = clip(needs, "UCG2", video=1.0, audio=1.0), clip(needs, "UCGStatic")
-    assert none.flops < weak.flops < still.flops and told[2:] == ["a clip", "a clip"]
+    monkeypatch.setattr(planning, "clip", clip)
+    for rule, video, steps in (
+        *(("UCG2", 3.0, 3), ("UCG2", 7.0, 3), ("UCGStatic", 3.0, 3), ("TextCFG", 3.0, 3), ("UCG2", 3.0, 4)),
+        *(("UCG2", 2.0, 4), ("TextCFG", 5.0, 3)),
+    ):
+        node = {"class_path": f"ccl.guidance.{rule}", "init_args": {"scale": {"video": video, "audio": 3.0}}}
+        config = planned.config | {"sampling": planned.config["sampling"] | {"guidance": node, "steps": steps}}
+        sampled(Planned(config, planned.grid), needs)
+    assert followed == ["ucg2", "ucg_static", "text_cfg", "ucg2"]
     model = planned.config["model"]
     other = planned.config | {"model": model | {"tasks": {"joint": model["tasks"]["joint"]}}}
     assert needs.model(planned) is needs.model(Planned(other, planned.grid))
+
+
+def test_what_a_stack_lacks_of_its_system_is_read_of_its_head(tmp_path: Path) -> None:
+    said = not_here(ROOT / "configs" / "model" / "mova.yaml")
+    assert said.startswith("its second expert (one of Wan2.2-I2V-A14B's") and said.endswith("the weights of its bridge")
+    assert not_here(ROOT / "configs" / "joint.yaml") == ""
+    file = tmp_path / "own.yaml"
+    file.write_text("# Mine. Not here: its 2.1 B\n# of weights. More.\ngrid: {} # Not here: a\n")
+    assert not_here(file) == "its 2.1 B of weights"
 
 
 def test_the_disk_is_that_of_latents_as_they_are_encoded() -> None:

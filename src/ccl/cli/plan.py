@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     from ccl.cli.costs import generation, training
     from ccl.cli.fit import quiet
     from ccl.cli.own import reachable
-    from ccl.cli.planned import Needs, planned_of
+    from ccl.cli.planned import Needs, not_here, planned_of
 
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(quiet)
     with reachable(config_files(rest), rest):
@@ -53,5 +53,6 @@ def main(argv: list[str]) -> int:
         with bar("Planning") as told:
             needs = Needs(told)
             lines = generation(planned, needs, args) if args.generate else training(planned, needs, args, rest)
+    lines += [f"Not here: {said} ({file})" for file in config_files(rest) if (said := not_here(file))]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -149,6 +152,14 @@ def planned_of(argv: list[str]) -> Planned:
     planned = Planned(config, Grid(**config["grid"]))
     planned.check()
     return planned
+
+
+def not_here(file: Path) -> str:
+    """What of its system a stack does not hold, as the comment at the head of its file says after "Not here:"; up to
+    what stands in its place, or to the end of the sentence. "" where it says nothing."""
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    found = re.search(r"Not here: (.+?)(?:; so |\.(?: |$))", " ".join(line.strip("# ") for line in lines))
+    return found[1] if found else ""
 
 
 class Model(NamedTuple):

@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types ablation ablation-dry bench media faults faults-smoke
+.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types ablation ablation-dry bench media systems faults faults-smoke
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench: .venv/.installed ## ratios against peers, a few minutes
 
 media: .venv/.installed ## what is read of files of every kind, against ffmpeg; rewrites docs/media.md
 	$(BIN)/python benchmarks/media.py --write docs/media.md
+
+systems: .venv/.installed ## the systems of the field side by side and with every guidance rule; rewrites docs/systems.md
+	$(BIN)/python docs/systems.py
 
 MATRIX ?= table2
 JOBS ?= 2

@@ -35,6 +35,7 @@ class Row:
         last_image: last picture, likewise.
         prefix: a clip that this one goes on from: a path, or a ccl.media.Clip. It stands at its beginning.
         suffix: a clip that this one leads to, likewise; it stands at its end.
+        voice: a sound of whoever is to speak, likewise: its voice is taken, and nothing that it says.
         audio: given sound: a path, or (S,) float32 at the model's rate.
         video: given pictures: a path, or (T, H, W, 3) uint8.
         seed: of the noise; None derives one from the id.
@@ -56,6 +57,7 @@ class Row:
     last_image: Any = None
     prefix: Any = None
     suffix: Any = None
+    voice: Any = None
     audio: Any = None
     video: Any = None
     seed: int | None = None
@@ -109,6 +111,7 @@ NAMES = {
     "last_image": "a last image",
     "prefix": "a clip to go on from",
     "suffix": "a clip to lead to",
+    "voice": "a voice",
     "audio": "a whole sound",
     "video": "a whole video",
 }
@@ -116,9 +119,9 @@ MEDIA = tuple(NAMES)
 # What else cannot be given beside each: where the one is, there is no room for the other.
 CONTRADICTIONS = {
     "video": ("image", "last_image", "prefix", "suffix"),
-    "audio": ("prefix", "suffix"),
-    "prefix": ("image", "last_image", "suffix"),
-    "suffix": ("image", "last_image"),
+    "audio": ("prefix", "suffix", "voice"),
+    "prefix": ("image", "last_image", "suffix", "voice"),
+    "suffix": ("image", "last_image", "voice"),
 }
 KEYS = tuple(f.name for f in fields(Row))
 PATHS = (*MEDIA, "reference")

@@ -15,7 +15,7 @@ from ccl import arguments
 from ccl.rng import seed_of
 from ccl.types import AV, CLOSED, OPEN, STREAMS, Route, View
 
-Part = Literal["all", "first_frame", "last_frame", "first_last", "prefix", "suffix"]
+Part = Literal["all", "first_frame", "last_frame", "first_last", "prefix", "suffix", "voice"]
 PICTURES: tuple[Part, ...] = (
     "first_frame",
     "last_frame",
@@ -30,7 +30,8 @@ class Given:
 
     Args:
         part: "all" of the stream; the "first_frame" of the video, the "last_frame" or both, "first_last", each a latent
-            frame; a "prefix" of the clip, which the rest goes on from; a "suffix", to which it leads.
+            frame; a "prefix" of the clip, which the rest goes on from; a "suffix", to which it leads; a "voice" of the
+            audio: another sound of whoever speaks, which lies outside the clip, so that all of the clip counts.
         prob: share of the clips that are given it. "all" is given to every clip: two terms or tasks say otherwise.
         seconds: the shortest and the longest prefix or suffix; each clip draws its own, the same in both streams.
         time: 0 is clean; above, as noisy as that time has it (AV-Link: 0.04 and 0.2). Of a pair of times each clip
@@ -95,6 +96,8 @@ class Term:
                 raise ValueError(f"a term's {name} names the stream {unknown[0]!r}; there are {' and '.join(STREAMS)}")
         if (sound := self.given.get("audio")) and sound.part in PICTURES:
             raise ValueError(f'a term gives the "{sound.part}" of the audio, which has none; a "prefix" may be given')
+        if (pictures := self.given.get("video")) and pictures.part == "voice":
+            raise ValueError('a term gives the video a "voice", which has none; it is given to the audio')
         for stream, weight in self.weights._asdict().items():
             arguments.number(f"a term's weight of {stream}", weight, 0)
             if weight and getattr(self.whole, stream):

@@ -154,6 +154,11 @@ class Scale:
         return AV(self.video, self.audio)
 
 
+# In a batch's extras: sound of each clip's speaker, saying something else, (B, S); zeros where nobody speaks.
+VOICE = "voice"
+VOICE_SECONDS = 1.5  # of it; what is longer is cut
+
+
 @dataclass
 class Batch:
     """What a loader yields: media, or ready latents, of B clips.

@@ -12,8 +12,9 @@ import torch
 
 from ccl import cli
 from ccl.cli.errors import UsageError
-from ccl.data import ShardData, Shards, WorldData, encode_shards, write_shards
+from ccl.data import ShardData, Shards, encode_shards, write_shards
 from ccl.data.faces import Written, mask
+from ccl.data.make import known_of
 from ccl.data.world import World, scene
 from ccl.data.world.faces import Faces, boxes
 from ccl.data.world.script import MOTION
@@ -171,12 +172,12 @@ def test_a_speakers_face_is_found_in_a_file(tmp_path: Path) -> None:
         cli.run([*line[:-1], "nowhere.onnx"])
 
 
-def test_clips_of_which_no_masks_are_known_are_refused_by_a_model_that_needs_them(clips: Path, tmp_path: Path) -> None:
+def test_clips_of_which_no_masks_are_known_are_refused_by_a_model_that_needs_them(clips: Path) -> None:
     data = ShardData(str(clips), GRID)
     with pytest.raises(ValueError, match=r"trains on 'face_mask', which is not known of the clips in .*ten"):
         data.serve(AV(True, True), EmbeddedText(dim=8), ("face_mask",))
-    world = WorldData(Grid(), make_codec(), root=str(tmp_path), seed=3)
-    assert world.extras is not None and world.extras.names == ("face_mask",)
+    known = known_of(Grid(), 3, ("face_mask",))
+    assert known is not None and known.names == ("face_mask",)
     name = {"id": World(3).id(5)}
-    ours, right = (each(name, Grid())["face_mask"] for each in (world.extras, Faces(World(3))))
+    ours, right = (each(name, Grid())["face_mask"] for each in (known, Faces(World(3))))
     assert np.array_equal(ours, right)

@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "inspect words": ("how much a model listens to what it is told to say and to show", "ccl.cli.inspect", "words"),
     "inspect attention": ("what pictures and sound attend to of each other", "ccl.cli.inspect", "attention"),
     "inspect route": ("who sees whom, in each task and each pass of guidance", "ccl.cli.inspect", "route"),
+    "inspect voice": ("whether a model keeps a voice that it is given", "ccl.cli.voice", "voice"),
     "inspect seams": ("whether one sees or hears where windows of clips meet", "ccl.cli.seams", "seams"),
     "inspect alignment": ("what the windows between pictures and sound do", "ccl.cli.inspect", "alignment"),
     "ablate": ("a matrix of trainings, samplings and scorings, with its cost first", "ccl.ablation.verb", "main"),

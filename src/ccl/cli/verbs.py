@@ -150,6 +150,7 @@ def generate(argv: list[str]) -> int:
     parser.add_argument("--last-image", type=path_of, help="last picture")
     parser.add_argument("--continue", dest="prefix", type=path_of, metavar="CLIP", help="go on from the end of it")
     parser.add_argument("--precede", dest="suffix", type=path_of, metavar="CLIP", help="lead to the beginning of it")
+    parser.add_argument("--voice", type=path_of, help="a sound of whoever is to speak, for its voice alone")
     parser.add_argument("--audio", type=path_of, help="given sound: pictures are made for it")
     parser.add_argument("--video", type=path_of, help="given pictures: sound is made for them")
     parser.add_argument(

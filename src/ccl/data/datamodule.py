@@ -39,7 +39,7 @@ from ccl.data.index import (
     settings_of,
     uncaptioned,
 )
-from ccl.data.make import faces_of, world_sources, world_version
+from ccl.data.make import known_of, world_sources, world_version
 from ccl.data.shards import Extras, Shards, collate
 from ccl.data.write import write_shards
 from ccl.files import one_writer
@@ -170,8 +170,7 @@ class ShardData(LightningDataModule):
         if lacking := [name for name in needs if name not in known]:
             remedy = "; make the shards with --faces" if lacking[0] == FACE_MASK else ""
             raise ValueError(
-                f"the model's interaction trains on {lacking[0]!r}, which is not known of the clips in "
-                f"{self.shards}{remedy}"
+                f"the model trains on {lacking[0]!r}, which is not known of the clips in {self.shards}{remedy}"
             )
         if self.trainer is None or self.trainer.is_global_zero:
             sys.stdout.writelines(f"{line}\n" for line in [*self._unchecked(streams, text), *self._uncaptioned()])
@@ -316,7 +315,10 @@ class WorldData(ShardData):
             self.folders = {s: p.with_name(f"{p.name}-latents-{_hash(*parts)}") for s, p in self.media.items()}
         val = str(self.folders["val"]) if val_clips else None
         super().__init__(str(self.folders["train"]), grid, codec, batch_size, num_workers, seed, shuffle, val)
-        self.extras = faces_of(grid, seed)
+
+    def serve(self, streams: AV[bool], text: TextEncoder, needs: tuple[str, ...] = ()) -> None:
+        self.extras = known_of(self.grid, self.seed, needs)
+        super().serve(streams, text, needs)
 
     def prepare_data(self) -> None:
         """Make what is not there yet; a run that was stopped goes on, and two runs at once wait for each other."""

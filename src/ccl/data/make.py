@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,19 +59,45 @@ def world_sources(
     return [Source(s.id, s.load, version) for s in World(seed, split, grid).sources(clips, start)]
 
 
-def faces_of(grid: Grid, seed: int) -> Extras:
-    """Masks of the faces in the world's training clips, which cost nothing until they are asked for."""
+def known_of(grid: Grid, seed: int, needs: Collection[str]) -> Extras | None:
+    """What is known of the world's training clips, of what a model needs: masks of faces, reference voices.
+
+    Returns:
+        That which tells as much of it as there is; None where nothing is asked for.
+    """
     from ccl.data.world.faces import Faces
+    from ccl.data.world.voices import Voices
     from ccl.data.world.world import World
 
-    return Faces(World(seed, "train", grid))
+    world = World(seed, "train", grid)
+    parts: list[Extras] = [part for part in (Faces(world), Voices(world)) if set(part.names) & set(needs)]
+    return Together(tuple(parts)) if parts else None
+
+
+@dataclass(frozen=True)
+class Together:
+    """What several tell of a clip.
+
+    Args:
+        parts: that tell it.
+    """
+
+    parts: tuple[Extras, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all that they tell."""
+        return tuple(name for part in self.parts for name in part.names)
+
+    def __call__(self, sample: Any, grid: Grid) -> dict[str, Any]:
+        return {name: told for part in self.parts for name, told in part(sample, grid).items()}
 
 
 def world_version() -> str:
     """A hash of the code that draws the world, and of that which codes its clips."""
     digest = hashlib.sha256()
     there = [file for file in files("ccl.data.world").iterdir() if file.name.endswith(".py")]
-    code = [file for file in there if file.name != "faces.py"]  # which draws nothing
+    code = [file for file in there if file.name not in ("faces.py", "voices.py")]  # which draw nothing
     for file in (*sorted(code, key=lambda file: file.name), files("ccl.media") / "write.py"):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

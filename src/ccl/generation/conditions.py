@@ -27,11 +27,12 @@ from ccl.image import ImageEncoder
 from ccl.image.first import show
 from ccl.media import Clip, MediaError, first_picture, fit_image, is_sound, read_audio, read_clip, read_image
 from ccl.model.image import Shown
+from ccl.model.voice import Voice
 from ccl.rows import NAMES, Row
 from ccl.sampling import Held
 from ccl.tasks import Part, Term
 from ccl.text.vocabulary import unknown
-from ccl.types import AV, STREAMS, Stream
+from ccl.types import AV, STREAMS, VOICE_SECONDS, Stream
 
 LONGEST = 600.0  # seconds of a clip that is gone on from
 LOUDEST = 100.0  # of samples: far above what any recording overshoots 1 by, and below what integers of 16 bits are
@@ -45,10 +46,12 @@ class Media:
         start: from the clip's beginning on: the whole of a stream, a first picture, what the clip goes on from, of as
             many pictures as the codec makes whole latent frames of.
         end: up to the clip's end: a last picture, what the clip leads to.
+        voice: outside the clip: a sound of whoever is to speak, (S,) float32.
     """
 
     start: AV[Any] = AV(None, None)
     end: AV[Any] = AV(None, None)
+    voice: Any = None
 
     def without_first(self) -> Media:
         """The same without a first picture, which a network is shown instead."""
@@ -173,6 +176,16 @@ class Conditions:
             return self.codec.audio.encode(x, self.grid.t_a)[0]
         return self.codec.video.encode(rearrange(x, "b f h w c -> b c f h w").float() / 127.5 - 1)[0]
 
+    def voice(self, media: Sequence[Media]) -> Voice | None:
+        """The reference voices of some clips, each as long as in training; None where no clip is given one."""
+        if all(x.voice is None for x in media):
+            return None
+        length = int(VOICE_SECONDS * self.grid.latent_rate + 1e-9)
+        silence = np.zeros(1, np.float32)
+        each = [torch.tensor(silence if x.voice is None else x.voice, device=self.device) for x in media]
+        latents = torch.cat([self.codec.audio.encode(x[None], length) for x in each])
+        return Voice(latents, torch.tensor([x.voice is not None for x in media], device=self.device))
+
     def shown(self, rows: Sequence[Row], media: Sequence[Media]) -> Shown:
         """The first picture of each row, as a network of Wan2.1-I2V's kind is shown it; of given pictures, the first.
 
@@ -209,9 +222,9 @@ def streams_of(rows: Sequence[Row], wanted: AV[bool]) -> tuple[Stream | None, AV
     generated = AV(wanted.video and shared != "video", wanted.audio and shared != "audio")
     if not any(generated):
         raise ValueError("nothing is left to generate: ask for a stream that is not given")
-    for key in ("image", "last_image"):
-        if not generated.video and any(getattr(row, key) is not None for row in rows):
-            raise ValueError(f"{NAMES[key]} is given, but no pictures are to be generated")
+    for key, made, what in (("image", 0, "pictures"), ("last_image", 0, "pictures"), ("voice", 1, "sound")):
+        if not generated[made] and any(getattr(row, key) is not None for row in rows):
+            raise ValueError(f"{NAMES[key]} is given, but no {what} {'are' if made == 0 else 'is'} to be generated")
     return shared, generated
 
 
@@ -230,7 +243,8 @@ def parts_of(row: Row, generated: AV[bool], *, shown: bool = False) -> AV[Part |
         (True, True): "first_last",
     }
     pictures = ends.get((row.image is not None and not shown, row.last_image is not None))
-    return AV(both or pictures if generated.video else None, both if generated.audio else None)
+    voice: Part | None = None if row.voice is None else "voice"
+    return AV(both or pictures if generated.video else None, both or voice if generated.audio else None)
 
 
 def notes_of(rows: Sequence[Row], remarks: Sequence[str], known: Collection[str] | None) -> list[list[str]]:
@@ -255,7 +269,7 @@ def read(row: Row, grid: Grid, notes: list[str]) -> Media:
     """
     pictures = frames(row.video, grid, notes) if row.image is None else picture(row.image, grid, notes)
     last = None if row.last_image is None else picture(row.last_image, grid, notes, "the last image")
-    return Media(AV(pictures, sound(row.audio, grid, notes)), AV(last, None))
+    return Media(AV(pictures, sound(row.audio, grid, notes)), AV(last, None), voice(row.voice, grid, notes))
 
 
 def film_of(clip: Any, grid: Grid, wanted: AV[bool], notes: list[str]) -> AV[Any]:
@@ -359,22 +373,40 @@ def sound(audio: Any, grid: Grid, notes: list[str]) -> Float32[np.ndarray, " s"]
     """A path, or samples at the grid's rate: cut, or padded with silence, to the length of a clip."""
     if audio is None:
         return None
-    name = str(audio) if isinstance(audio, str | Path) else "the sound"
-    if isinstance(audio, str | Path):
-        audio = read_audio(audio, grid.sample_rate)
-    needed = "mono samples (S,), floats in [-1, 1]"
-    audio = array("the sound", audio, needed)
-    if not is_sound(audio) or not len(audio):
-        raise ValueError(f"the sound is {arguments.described(audio)}; this model needs {needed}")
-    audio = audio.astype(np.float32)
-    if not np.abs(audio).max() <= LOUDEST:
-        raise ValueError(f"the sound reaches {np.abs(audio).max():g}; samples are from -1 to 1")
+    name, audio = samples_of(audio, grid, "the sound")
     seconds, wanted = len(audio) / grid.sample_rate, grid.seconds
     if len(audio) > grid.samples:
         notes.append(f"{name} lasts {seconds:.2f} s; its first {wanted:.2f} s were taken")
     elif len(audio) < grid.samples:
         notes.append(f"{name} lasts {seconds:.2f} s; silence follows, up to {wanted:.2f} s")
     return to_length(audio, grid.samples)
+
+
+def voice(audio: Any, grid: Grid, notes: list[str]) -> Float32[np.ndarray, " s"] | None:
+    """A path, or samples at the grid's rate: the first VOICE_SECONDS of them."""
+    if audio is None:
+        return None
+    name, audio = samples_of(audio, grid, "the voice")
+    most = round(VOICE_SECONDS * grid.sample_rate)
+    if len(audio) > most:
+        seconds = len(audio) / grid.sample_rate
+        notes.append(f"{name} lasts {seconds:.2f} s; its voice was taken from the first {VOICE_SECONDS:g} s")
+    return audio[:most]
+
+
+def samples_of(audio: Any, grid: Grid, what: str) -> tuple[str, Float32[np.ndarray, " s"]]:
+    """Samples at the grid's rate of a path or an array, and what to call them."""
+    name = str(audio) if isinstance(audio, str | Path) else what
+    if isinstance(audio, str | Path):
+        audio = read_audio(audio, grid.sample_rate)
+    needed = "mono samples (S,), floats in [-1, 1]"
+    audio = array(what, audio, needed)
+    if not is_sound(audio) or not len(audio):
+        raise ValueError(f"{what} is {arguments.described(audio)}; this model needs {needed}")
+    audio = audio.astype(np.float32)
+    if not np.abs(audio).max() <= LOUDEST:
+        raise ValueError(f"{what} reaches {np.abs(audio).max():g}; samples are from -1 to 1")
+    return name, audio
 
 
 def array(name: str, given: Any, wanted: str) -> np.ndarray:

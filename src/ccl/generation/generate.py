@@ -28,7 +28,7 @@ from ccl.types import AV
 
 Report = Callable[[int, int, str], None]
 # What records said nothing of while it could not be otherwise.
-SILENT = {"step_cache": 0.0, **dict.fromkeys(("seconds", "overlap", "last_image", "prefix", "suffix"))}
+SILENT = {"step_cache": 0.0, **dict.fromkeys(("seconds", "overlap", "last_image", "prefix", "suffix", "voice"))}
 
 
 def generate_files(

@@ -48,7 +48,7 @@ from ccl.sampling import Held, Progress, Sampling, evaluated, solve, times
 from ccl.tasks import Task, Term
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
-from ccl.types import AV, STREAMS
+from ccl.types import AV, STREAMS, VOICE
 from ccl.weights.frozen import Precision
 
 
@@ -165,6 +165,7 @@ class Pipeline:
         last_image: Any = None,
         prefix: Any = None,
         suffix: Any = None,
+        voice: Any = None,
         audio: Any = None,
         video: Any = None,
         negative: str = "",
@@ -187,6 +188,7 @@ class Pipeline:
             last_image: last picture, likewise.
             prefix: a clip that is gone on from, a path or a Clip; the result begins with it.
             suffix: a clip that is led to, likewise; the result ends with it.
+            voice: a sound of whoever is to speak, as `audio`: its voice is taken, and nothing that it says.
             audio: given sound (a2v), a path or (S,) float32 at the grid's sample rate.
             video: given pictures (v2a), a path or (T, H, W, 3) uint8 of any size, at the grid's rate.
             negative: prompt to lead away from.
@@ -209,7 +211,7 @@ class Pipeline:
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         shared: dict[str, Any] = {"negative": negative, "negative_audio": negative_audio, "seed": seed}
         shared |= {"image": image, "last_image": last_image, "prefix": prefix, "suffix": suffix}
-        shared |= {"audio": audio, "video": video}
+        shared |= {"voice": voice, "audio": audio, "video": video}
         rows = [Row(id=f"clip-{i:04d}", prompt=text, **shared) for i, text in enumerate(prompts)]
         how: dict[str, Any] = {"wanted": wanted, "task": task, "guidance": guidance, "steps": steps, "shift": shift}
         how |= {"seconds": seconds, "overlap": overlap}
@@ -314,8 +316,8 @@ class Pipeline:
             cached = not isinstance(self.net, FSDPModule) and not ("image" in self.net.needs and shown is None)
             settings: dict[str, Any] = {"grid": self.grid, "generated": order.generated, "cached": cached}
             settings |= {"nulls": nulls, "null_times": null_times}
-            if shown is not None:
-                settings["extras"] = {"image": shown}
+            extras = {"image": shown, VOICE: self.conditions.voice(media)}
+            settings["extras"] = {name: told for name, told in extras.items() if told is not None}
             steps_kept = StepCache(self.step_cache) if self.step_cache else None  # of these clips alone
             settings["steps"] = steps_kept
             velocity = guided(self.net, how.rule, route, texts, **settings)

@@ -18,6 +18,7 @@ PARTS: dict[Part, str] = {
     "first_last": "a first and a last picture",
     "prefix": "a beginning",
     "suffix": "an end",
+    "voice": "a voice",
 }
 NOTHING: AV[Part | None] = AV(None, None)
 
@@ -104,7 +105,7 @@ class Trained:
             return self.find(asked, name), ""
         except ValueError as error:
             strange = (asked.kinds(0) | asked.kinds(1)) - {None, "first_frame"}
-            if not strange or not asked.generated.video:
+            if not strange or "voice" in strange or not asked.generated.video:
                 raise
             parts: list[AV[Part | None]] = [AV("first_frame" if any(of) else None, None) for of in asked.parts]
             try:

@@ -14,9 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ccl.types import AV
-
-VOICE = "voice"  # its name in a batch's extras
+from ccl.types import AV, VOICE
 
 
 class Voice(NamedTuple):

@@ -115,6 +115,18 @@ def placed(
     return time, counted
 
 
+def gives_voice(term: Term) -> bool:
+    """Whether a term gives the sound a voice."""
+    part = term.parts.audio
+    return part is not None and part.part == "voice"
+
+
+def told(draws: Draws, term: Term) -> Bool[Tensor, " b"]:
+    """Which clips a term gives a voice, where they have one."""
+    part = term.parts.audio
+    return draws.given < (part.prob if part is not None and gives_voice(term) else 0.0)
+
+
 def held(part: Given, where: Tensor, grid: Grid, stream: Stream) -> Bool[Tensor, "b t"]:
     """Which latent frames or audio latents of each clip a part holds; of a prefix or suffix one at least is left."""
     low, high = part.seconds or (0.0, 0.0)

@@ -29,18 +29,19 @@ from ccl.image.first import show
 from ccl.model.adapter import Freeze, LoRA, freeze, initialise_adapters
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
+from ccl.model.voice import Voice
 from ccl.nn.chunks import chosen, joined
 from ccl.rng import seed_of
 from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.storage.sharded_checkpoint import sharded_shapes
-from ccl.tasks import PAPER_TASKS, Router, Task, check
+from ccl.tasks import PAPER_TASKS, Router, Task, Term, check
 from ccl.text.base import TextEncoder, check_width
-from ccl.training.draws import Draws, draw, placed
+from ccl.training.draws import Draws, draw, gives_voice, placed, told
 from ccl.training.fsdp import WholeDraws, gathered, shard
 from ccl.training.losses import MIXED, Losses, aligned, by_key, loss_by_clip
 from ccl.training.optimizer import OptimizerConfig
 from ccl.training.start import PARTS, Part, begin, copy_values
-from ccl.types import AV, Batch
+from ccl.types import AV, VOICE, VOICE_SECONDS, Batch
 from ccl.weights.fill import check_shapes, shapes_of
 
 
@@ -308,9 +309,13 @@ class JointDiffusion(LightningModule):
         if shown := "image" in net.needs and z.video is not None:
             extras["image"] = self.show(batch)
         terms = [(term, rows) for task, rows in parts for term in task.terms]
+        voice = self.voice(extras.pop(VOICE, None), [term for term, _ in terms], z)
         taken: list[Any] = []
         for term, rows in terms:
             t, c = placed(chance, term, z, grid, shown=shown)
+            if voice is not None:
+                there = voice.there & told(chance, term).to(voice.there.device)
+                extras = extras | {VOICE: voice._replace(there=there)}  # each term's own
             taken.append(chosen((z, chance.noise, t, c, states, extras), rows, len(batch.id)))
         x, noise, times, counted, texts, more = zip(*taken, strict=True)
         chunk = math.gcd(*(len(rows) for _, rows in terms))  # chunks of a forward are equal
@@ -374,6 +379,28 @@ class JointDiffusion(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             pictures: Tensor = batch.media.video[:, :, 0].float() / 127.5 - 1
             return show(pictures, batch.media.video.shape[2], self.codec.video, self.image)
+
+    @torch.no_grad()
+    def voice(self, sound: Tensor | None, terms: Sequence[Term], z: AV[Tensor]) -> Voice | None:
+        """Reference voices of the batch's clips; None where no term gives one.
+
+        Args:
+            sound: (B, S) of each, zeros where nobody speaks.
+            terms: that the batch trains.
+            z: latents of the clips.
+
+        Raises:
+            TrainingError: a term gives one, and the batch brings none.
+        """
+        if z.audio is None or not any(gives_voice(term) for term in terms):
+            return None
+        if sound is None:
+            if self.training:
+                raise TrainingError("a task gives a voice, which the data do not bring; the talking world's do")
+            return None
+        with torch.autocast(self.device.type, enabled=False):
+            latents = self.codec.audio.encode(sound.float(), int(VOICE_SECONDS * self.grid.latent_rate + 1e-9))
+        return Voice(latents.float(), sound.any(1))
 
     def draw(self, prompt: list[str], z: AV[Tensor], *, index: int, rank: int = 0) -> Draws:
         """What chance decides for one batch, with this module's seed and distributions; see `ccl.training.draws`."""
@@ -444,7 +471,9 @@ class JointDiffusion(LightningModule):
         serve = getattr(getattr(self.trainer, "datamodule", None), "serve", None)
         if serve is not None:
             net, text = self.built
-            serve(AV(*(ends is not None for ends in net.ends)), text, net.interaction.needs)
+            voices = any(gives_voice(term) for task in self.tasks.values() for term in task.terms)
+            needs = (*net.interaction.needs, *([VOICE] if voices else []))
+            serve(AV(*(ends is not None for ends in net.ends)), text, needs)
         path = self.trainer.ckpt_path
         if path is not None and Path(path).is_dir():
             self._check_sharded(Path(path))

@@ -63,8 +63,13 @@ class Faces:
         """
         id = sample["id"]
         if id not in self._made:
-            number = id.rpartition("-")[2]
-            if not number.isdecimal() or self.world.id(int(number)) != id:
-                raise ValueError(f"clip {id} is none of the world's, as {self.world.id(0)} is")
-            self._made[id] = mask(boxes(self.world, int(number)), grid)
+            self._made[id] = mask(boxes(self.world, number_of(self.world, id)), grid)
         return {FACE_MASK: self._made[id]}
+
+
+def number_of(world: World, id: str) -> int:
+    """The number of a clip of a world. ValueError where it has no clip of that name."""
+    number = id.rpartition("-")[2]
+    if not number.isdecimal() or world.id(int(number)) != id:
+        raise ValueError(f"clip {id} is none of the world's, as {world.id(0)} is")
+    return int(number)

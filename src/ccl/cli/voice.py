@@ -1,0 +1,58 @@
+"""`ccl inspect voice`: whether a model keeps a voice that it is given. The work lies in ccl.inspection."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ccl.cli.inspect import add_model, pipeline_of
+from ccl.cli.parser import SEED, STEPS, Parser, Whole, folder_to_write
+from ccl.cli.progress import bar
+from ccl.cli.verbs import say
+
+AT_ONCE = 8  # clips
+
+
+def voice(argv: list[str]) -> int:
+    parser = Parser(
+        "inspect voice",
+        "Whether a model keeps a voice: clips of the talking world are made, each given another sentence of its "
+        "speaker, and once more without; their pitch is compared with that of the true clips.",
+        "ccl inspect voice --ckpt runs/voice --clips 50",
+    )
+    add_model(parser)
+    parser.add_argument("--clips", type=Whole(2, 100), default=50, help="of the world's test split (%(default)s)")
+    parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    parser.add_argument("-o", "--out", type=folder_to_write, help="a folder for the clips and their voices")
+    args = parser.parse(argv)
+    from ccl.data.world import World
+    from ccl.data.world.voices import reference
+    from ccl.generation.generate import in_batches
+    from ccl.inspection.voice import Kept, semitones
+    from ccl.media import write_wav
+    from ccl.rows import Row
+    from ccl.types import AV
+
+    pipe = pipeline_of(args)
+    world, rate = World(0, "test", pipe.grid), pipe.grid.sample_rate
+    voices = [reference(world, i) for i in range(args.clips)]
+    rows = [Row(world.id(i), world.prompt(i)).seeded(args.seed) for i in range(args.clips)]
+    given = [replace(row, voice=voice) for row, voice in zip(rows, voices, strict=True)]
+    made: list[Any] = []
+    with bar("speaking") as told:
+        for some in (given, rows):
+            for batch in in_batches(some, AT_ONCE):
+                made += pipe.generate(batch, steps=args.steps)
+                told(len(made), 2 * len(rows))
+    true: list[Any] = [world.clip(i).audio for i in range(args.clips)]
+    coded = [pipe.decode(AV(None, pipe.conditions.encode("audio", sound)[None])).audio[0].numpy() for sound in true]
+    sounds: list[Any] = [clip.audio for clip in made]
+    parts = (sounds[: len(rows)], sounds[len(rows) :], coded)
+    say(Kept(*(semitones(part, true, rate) for part in parts)))
+    if args.out is not None:
+        for clip, sound in zip(made[: len(rows)], voices, strict=True):
+            clip.save(args.out / f"{clip.id}.mp4")
+            write_wav(args.out / f"{clip.id}-voice.wav", sound, rate)
+        say(args.out)
+    return 0

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from ccl.grid import Grid
-from ccl.interaction import CCA, TARP, Gate, NoInteraction, Site
+from ccl.interaction import CCA, TARP, Gate, NoInteraction, Site, UniAVGen
 from ccl.model import DualStreamTransformer, WanStream
 from ccl.types import ALONE, AV, CLOSED, OPEN, Route, Skip, View
 from helpers import ROOT
@@ -456,6 +456,19 @@ def test_a_chunk_that_skips_a_block_is_a_network_without_it_and_the_others_are_a
     first, second = ((x.map(lambda z, p=p: z[p]), t.map(lambda z, p=p: z[p]), text[p]) for p in (slice(2), slice(2, 4)))
     close(together.map(lambda z: z[:2]), net(*first, grid=GRID).velocity)
     close(together.map(lambda z: z[2:]), without(*second, grid=GRID).velocity)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_chunk_that_skips_a_block_has_no_losses_of_it(layer: int) -> None:
+    net, (x, t, text) = randomised(partial(UniAVGen, window=1)).eval(), inputs(4)
+    skipped = View(OPEN, skip=frozenset([Skip("block", frozenset([layer]))]))
+    faces = net.interaction.example(GRID, 4)["face_mask"]
+    together = net(x, t, text, grid=GRID, view=[View(OPEN), skipped], extras={"face_mask": faces}).losses["face_mask"]
+    for part, view in ((slice(2), View(OPEN)), (slice(2, 4), skipped)):
+        given = x.map(lambda z, part=part: z[part]), t.map(lambda z, part=part: z[part]), text[part]
+        alone = net(*given, grid=GRID, view=view, extras={"face_mask": faces[part]}).losses["face_mask"]
+        torch.testing.assert_close(together[part], alone)
 
 
 def test_self_attention_that_is_skipped_gives_each_token_its_own_value() -> None:

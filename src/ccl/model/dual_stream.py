@@ -231,6 +231,11 @@ class DualStreamTransformer(nn.Module):
             x, losses = block(*args)
         if len(kept) < len(views):
             x = AV.zip(lambda old, new: put(old, new, kept, len(views)), tokens, x)
+            # A block that is skipped has nothing to lower.
+            losses = {
+                name: put(loss.new_zeros(len(loss) // len(kept) * len(views)), loss, kept, len(views))
+                for name, loss in losses.items()
+            }
         return x, losses
 
     @torch.no_grad()

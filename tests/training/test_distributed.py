@@ -20,8 +20,8 @@ from helpers.fakes import GRID, make_net, make_shards, make_text
 from helpers.trainings import assert_same_losses, differences, losses, train_all
 
 KINDS = {"cca": {"steps": 8}, "gate": {"steps": 8}, "cca, a task a clip": {"steps": 3, "per": "sample"}}
-# Whose blocks share a number, and layers; which has a loss of its own.
-OTHERS = {"mova": {"steps": 2}, "ltx2": {"steps": 2}, "uniavgen": {"steps": 2}}
+# Whose blocks share a number, and layers; which has a loss of its own; a path that no clip takes.
+OTHERS = {"mova": {"steps": 2}, "ltx2": {"steps": 2}, "uniavgen": {"steps": 2}, "harmony": {"steps": 2}}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ def test_few_blocks_and_forty_are_the_same_graphs(kind: str, few: int, expected:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["cca", "mova", "ltx2", "uniavgen"])
+@pytest.mark.parametrize("kind", ["cca", "mova", "ltx2", "uniavgen", "harmony"])
 def test_compiled_blocks_give_what_they_give_as_they_are_where_a_pass_skips(kind: str) -> None:
     from helpers.compiled import passes
 

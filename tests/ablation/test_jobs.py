@@ -46,6 +46,11 @@ def test_the_hash_changes_with_each_value_that_a_result_follows_from() -> None:
         assert digest(identity({**CONFIG, key: value})) == digest(identity(CONFIG)), key
 
 
+def test_an_argument_that_is_null_leaves_the_hash_of_a_run_from_before_it() -> None:
+    later = {**CONFIG, "model": {**CONFIG["model"], "head_dim": None}}
+    assert digest(identity(later)) == digest(identity(CONFIG))
+
+
 def test_what_is_finished_is_not_repeated(tmp_path: Path) -> None:
     do_all(toy(tmp_path))
     again = do_all(toy(tmp_path))

@@ -419,7 +419,8 @@ def test_a_run_is_exported_as_a_model_folder_in_bfloat16(tmp_path):
 def test_a_run_trained_with_another_codec_is_refused(tmp_path):
     ckpt = run_folder(tmp_path, tiny_state())
     (ckpt.parents[1] / "run.json").write_text(json.dumps({"starts": [{"codec": "an-older-basis"}]}))
-    with pytest.raises(ValueError, match=r"last\.ckpt was trained with the codec an-older-basis, but its config gives"):
+    told = r"last\.ckpt was trained with the codec an-older-basis, as its run\.json or config\.yaml says"
+    with pytest.raises(ValueError, match=told):
         load_model(ckpt)
 
 

@@ -12,14 +12,15 @@ from ccl.files import sha256
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a resolved config a trained run follows from, by dotted key."""
+    """What of a resolved config a trained run follows from, by dotted key; as in resuming, what is null says no more
+    than what is not there, so that runs are not trained again for an argument that came after them."""
     from ccl.storage.run import MAY_CHANGE, leaves, plain
 
     free = [key for key in MAY_CHANGE if key not in ("trainer.max_steps", "trainer.max_time")]
     return {
         key: value
         for key, value in leaves(plain(config))
-        if not any(fnmatch.fnmatchcase(key, pattern) for pattern in free)
+        if value is not None and not any(fnmatch.fnmatchcase(key, pattern) for pattern in free)
     }
 
 

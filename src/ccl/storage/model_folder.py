@@ -290,7 +290,10 @@ def build(config: dict[str, Any], source: str, *, empty: bool = False, trust: Tr
     provenance = dict(config.get("provenance") or {})
     identity = provenance.get("codec")
     if identity and None not in parts.codec.known and identity != parts.codec.identity:
-        raise ValueError(f"{source} was trained with the codec {identity}, but its config gives {parts.codec.identity}")
+        raise ValueError(
+            f"{source} was trained with the codec {identity}, as its run.json or {CONFIG} says, but its {CONFIG} gives "
+            f"{parts.codec.identity}"
+        )
     return Model(net, parts.text, parts.codec, parts.grid, parts.sampling, provenance, parts.image, parts.tasks)
 
 

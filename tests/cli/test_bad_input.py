@@ -222,7 +222,7 @@ def test_an_index_of_a_sharded_checkpoint_leads_nowhere_else(tmp_path: Path) -> 
     for name in ("../secret.distcp", str(secret)):
         index.storage_data = {key: replace(info, relative_path=name) for key, info in index.storage_data.items()}
         (folder / ".metadata").write_bytes(pickle.dumps(index))
-        with pytest.raises(ValueError, match=r"\.metadata names .*secret\.(distcp)?', which is not a plain file name"):
+        with pytest.raises(ValueError, match=r"\.metadata names .*secret\.\w*', which is not a plain file name"):
             read_sharded(folder)
 
 

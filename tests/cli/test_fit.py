@@ -159,7 +159,7 @@ def test_a_mistake_before_the_first_step_does_not_take_the_name(
         (
             "model: {tasks: {joint: {prob: 1, terms: [{route: {}, given: {video: {part: al}}}]}}}",
             "model.tasks.joint.terms.0.given.video.part in FILE, line 1: it must be one of 'all', 'first_frame', "
-            "'prefix', not 'al'",
+            "'last_frame', 'first_last', 'prefix', 'suffix', 'voice', not 'al'",
         ),
         ("model: {net: {class_path: ccl.model.Dual}}", "FILE, line 1: ccl.model ("),
         ("data: {init_args: {shardz: x}}", "there is no key 'data.init_args.shardz' in FILE, line 1"),

@@ -125,9 +125,10 @@ def test_embeddings_are_those_of_the_upstream_code(network: SyncNetwork) -> None
     rng = np.random.default_rng(0)
     pictures = torch.from_numpy(rng.uniform(0, 255, (2, 3, 5, 224, 224)).astype(np.float32))
     cepstra = torch.from_numpy(rng.standard_normal((2, 1, 13, 20), np.float32) * 8)
+    # Of values up to 82 and 5; a processor that adds in another order was 1.5e-4 off.
     with torch.inference_mode():
-        torch.testing.assert_close(network.lip(pictures), torch.from_numpy(golden["lip"]), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(network.audio(cepstra), torch.from_numpy(golden["aud"]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network.lip(pictures), torch.from_numpy(golden["lip"]), rtol=1e-4, atol=5e-4)
+        torch.testing.assert_close(network.audio(cepstra), torch.from_numpy(golden["aud"]), rtol=1e-4, atol=5e-5)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.02)])

@@ -103,14 +103,18 @@ class Grid:
     def t_a(self) -> int:
         if self.audio_latents is not None:
             return self.audio_latents
+        return self.latents_of(self.frames / self.fps)
+
+    def latents_of(self, seconds: float) -> int:
+        """Audio latents that lie whole within so many seconds."""
         # The small constant keeps an exact product (121 / 24 * 24) from being floored one too low.
-        return int(self.frames / self.fps * self.latent_rate + 1e-9)
+        return int(seconds * self.latent_rate + 1e-9)
 
     def beginning(self, seconds: float) -> tuple[int, int]:
         """Latent frames and audio latents that lie whole within the first seconds; one of each is always left over."""
         pictures = int(seconds * self.fps + 1e-9)
         frames = 1 + (pictures - 1) // self.stride_time if pictures else 0  # the first holds one picture
-        return min(frames, self.t_v - 1), min(int(seconds * self.latent_rate + 1e-9), self.t_a - 1)
+        return min(frames, self.t_v - 1), min(self.latents_of(seconds), self.t_a - 1)
 
     def ending(self, seconds: float) -> tuple[int, int]:
         """Latent frames and audio latents that lie whole within the last seconds; one of each is always left over."""

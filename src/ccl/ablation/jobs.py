@@ -151,9 +151,7 @@ class Laboratory:
             if not self.done(training):
                 return None
             made_by = [self.hash(training), self.state(training)["weights"]]
-        sampling = vars(row.sampling)
-        if sampling["shift"] is None:  # which rows of before this key say as well
-            sampling = {key: value for key, value in sampling.items() if key != "shift"}
+        sampling = {key: value for key, value in vars(row.sampling).items() if value is not None}  # as in `identity`
         how = [row.guidance, sampling, job.seed, sha256(self.folder / TESTSET)]
         return digest([made_by, how])
 

@@ -180,7 +180,7 @@ class Conditions:
         """The reference voices of some clips, each as long as in training; None where no clip is given one."""
         if all(x.voice is None for x in media):
             return None
-        length = int(VOICE_SECONDS * self.grid.latent_rate + 1e-9)
+        length = self.grid.latents_of(VOICE_SECONDS)
         silence = np.zeros(1, np.float32)
         each = [torch.tensor(silence if x.voice is None else x.voice, device=self.device) for x in media]
         latents = torch.cat([self.codec.audio.encode(x[None], length) for x in each])

@@ -399,7 +399,7 @@ class JointDiffusion(LightningModule):
                 raise TrainingError("a task gives a voice, which the data do not bring; the talking world's do")
             return None
         with torch.autocast(self.device.type, enabled=False):
-            latents = self.codec.audio.encode(sound.float(), int(VOICE_SECONDS * self.grid.latent_rate + 1e-9))
+            latents = self.codec.audio.encode(sound.float(), self.grid.latents_of(VOICE_SECONDS))
         return Voice(latents.float(), sound.any(1))
 
     def draw(self, prompt: list[str], z: AV[Tensor], *, index: int, rank: int = 0) -> Draws:

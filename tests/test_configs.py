@@ -329,8 +329,7 @@ def test_harmonys_step_trains_both_streams_and_each_driven_by_the_other_on_the_s
 
 def test_uniavgens_tasks_are_in_the_papers_proportion() -> None:
     shares = {name: task.prob for name, task in tasks_of("uniavgen").items()}
-    joint = shares.pop("joint") - 0.1  # of the task with a reference voice, which it stands for
-    assert joint == pytest.approx(0.4) and shares == {"continuation": 0.1, "v2a": 0.2, "a2v": 0.2}
+    assert shares == {"joint": 0.4, "voice": 0.1, "continuation": 0.1, "v2a": 0.2, "a2v": 0.2}
 
 
 def test_the_embedded_default_is_complete() -> None:

@@ -1,6 +1,6 @@
 """Rows of a prompt file or a test set, one JSON object a line: what is generated, and what it is scored against.
 
-Generation reads id, prompt, negative, negative_audio, seed and the media that are given (MEDIA); scoring reads id,
+Generation reads id, prompt, then, negative, negative_audio, seed and the media that are given (MEDIA); scoring reads id,
 subset, speech, lang, reference and meta; pair, seconds and image_prompt are what a test set is made from. One format,
 so that a test set is a prompt file. Paths in a file are relative to its folder.
 """
@@ -29,6 +29,7 @@ class Row:
     Args:
         id: names the clip, in files and messages.
         prompt: one for both streams, spoken words in double quotes.
+        then: prompts of the windows that follow, in order of time, of a clip of several; none is the first one's again.
         negative: the prompt that guidance leads away from; empty is what training dropped to.
         negative_audio: the sound's own such prompt; None is `negative`.
         image: first picture: a path, or (H, W, 3) uint8.
@@ -51,6 +52,7 @@ class Row:
 
     id: str
     prompt: str = ""
+    then: Sequence[str] = ()
     negative: str = ""
     negative_audio: str | None = None
     image: Any = None
@@ -176,8 +178,9 @@ def parse_row(values: Any, *, name: str, folder: Path) -> Row:
     for key in PATHS:
         if values.get(key) is not None:
             values[key] = str(folder / values[key])
-    row = Row(**{"id": name, **values})
-    check_prompt(row.prompt)
+    row = Row(**{"id": name, **values, "then": tuple(values.get("then", ()))})
+    for prompt in (row.prompt, *row.then):
+        check_prompt(prompt)
     return row
 
 
@@ -207,9 +210,13 @@ def check_rows(rows: object, *, to_read: bool = False) -> None:
         arguments.instance(f"rows[{place}]", row, Row, "a ccl.rows.Row")
         for key in ("id", "prompt", "negative", "subset", "speech", "lang"):
             arguments.instance(f"{key} of rows[{place}]", getattr(row, key), str, "text")
+        arguments.instance(f"then of rows[{place}]", row.then, (list, tuple), "a list of prompts")
+        for text in row.then:
+            arguments.instance(f"then of rows[{place}]", text, str, "text")
         arguments.instance(f"negative_audio of rows[{place}]", row.negative_audio, (str, type(None)), "text, or None")
-        for key in ("prompt", "negative", "negative_audio") if to_read else ():
-            if fault := unreadable(getattr(row, key) or ""):
+        texts = {"prompt": (row.prompt,), "then": row.then, "negative": (row.negative, row.negative_audio or "")}
+        for key, each in texts.items() if to_read else ():
+            if fault := next(filter(None, map(unreadable, each)), ""):
                 raise ValueError(f"{key} of rows[{place}] {fault}")
         if not _FITS["seed"](row.seed):
             raise ValueError(f"seed of rows[{place}] is {arguments.described(row.seed)}; it must be {_WANTED['seed']}")
@@ -241,6 +248,7 @@ def _is_text(value: Any) -> bool:
 _FITS: dict[str, Callable[[Any], bool]] = {
     **{key: lambda v: v is None or isinstance(v, str) for key in PATHS},
     "id": lambda v: isinstance(v, str) and bool(v.strip()),
+    "then": lambda v: isinstance(v, list) and all(isinstance(text, str) for text in v),
     "negative_audio": lambda v: v is None or isinstance(v, str),
     "seed": lambda v: v is None or (isinstance(v, int) and not isinstance(v, bool)),
     "seconds": lambda v: v is None or (isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < float("inf")),
@@ -249,6 +257,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 _WANTED = {
     **dict.fromkeys(PATHS, "the path of a file"),
     "id": "text that is not empty",
+    "then": "a list of prompts",
     "seed": "a whole number",
     "seconds": "a number above 0",
     "meta": "an object",

@@ -184,6 +184,27 @@ def test_a_longer_clip_begins_as_the_short_one(pipe: Pipeline) -> None:
     assert not np.array_equal(longer.video[33:53], longer.video[53:73])  # windows have noise of their own
 
 
+def test_each_window_reads_its_own_prompt(pipe: Pipeline) -> None:
+    one, other = PROMPTS[:2]
+    same, told, changed = (pipe(one, then=then, seconds=2.6) for then in ((), (one, one), (one, other)))
+    _, third = same.meta["seams"]
+    assert np.array_equal(same.video, told.video) and np.array_equal(same.audio, told.audio)
+    assert np.array_equal(same.video[:third], changed.video[:third])
+    assert not np.array_equal(same.video[third:], changed.video[third:])
+
+
+def test_prompts_of_what_leads_to_a_clip_are_in_order_of_time(pipe: Pipeline, clip: Clip) -> None:
+    one, other = PROMPTS[:2]
+    same, changed = (pipe(one, then=[one, last], suffix=clip, seconds=2.4) for last in (one, other))
+    assert len(same.meta["seams"]) == 2
+    # The last window in time is made first, and those before it go on from it.
+    middle = same.meta["seams"][0]
+    assert not np.array_equal(same.video[middle:40], changed.video[middle:40])
+    early, plain = (pipe(first, then=[one, one], suffix=clip, seconds=2.4) for first in (other, one))
+    assert np.array_equal(early.video[middle + 4 :], plain.video[middle + 4 :])
+    assert not np.array_equal(early.video[:middle], plain.video[:middle])
+
+
 def test_pictures_are_made_for_a_sound_that_is_longer_than_a_window(pipe: Pipeline) -> None:
     sound = np.random.default_rng(0).normal(size=3 * 16_000).astype(np.float32) * 0.1
     longer = pipe(PROMPTS[0], audio=sound, seconds=2.4, guidance="none")
@@ -233,6 +254,10 @@ def test_progress_counts_the_steps_of_all_windows(pipe: Pipeline) -> None:
         ({"prefix": Clip(None, np.zeros(16_000, np.float32))}, "the clip has no video"),
         ({"prefix": Clip(None, None, fps=30.0)}, "the clip has 30 pictures and 16,000 samples a second; this model"),
         ({"prefix": "no-such.mp4"}, "no-such.mp4"),
+        ({"then": ["a"]}, "clip-0000: 2 prompts are given for one window; give one for each, or one for all"),
+        ({"then": ["a"] * 4, "seconds": 2.6}, "clip-0000: 5 prompts are given for 3 windows; give one for each"),
+        ({"then": "a"}, r"then of rows\[0\] is 'a'; it must be a list of prompts"),
+        ({"then": [3]}, r"then of rows\[0\] is 3; it must be text"),
         ({"suffix": 3}, "the clip is 3; it must be the path of a clip, or a ccl.media.Clip"),
     ],
 )  # fmt: skip

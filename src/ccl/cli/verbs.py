@@ -137,11 +137,19 @@ def generate(argv: list[str]) -> int:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", type=text_of, help="one for both streams")
+    parser.add_argument(
+        "--then",
+        type=text_of,
+        action="append",
+        default=[],
+        metavar="PROMPT",
+        help="that of the next window, once for each one of a longer clip (--prompt for all)",
+    )
     what.add_argument(
         "--prompts",
         type=path_of,
-        help='a JSONL file, a row a clip: {"id", "prompt", "image", "last_image", "audio", "video", "seed", "prefix" '
-        '(as --continue), "suffix" (as --precede), ...}',
+        help='a JSONL file, a row a clip: {"id", "prompt", "then" (a list), "image", "last_image", "audio", "video", '
+        '"seed", "prefix" (as --continue), "suffix" (as --precede), ...}',
     )
     parser.add_argument("-o", "--out", type=path_of, required=True, help="a file for --prompt, a folder for --prompts")
     parser.add_argument("--ckpt", type=path_of, help="a model folder, a run folder or a .ckpt in one (what ships)")
@@ -205,6 +213,8 @@ def generate(argv: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="for --prompts: make finished clips anew")
     args = parser.parse(argv)
     given: dict[str, Any] = {name: str(path) for name in MEDIA if (path := getattr(args, name))}
+    if args.prompts and args.then:
+        parser.error('--then goes with --prompt; rows of --prompts have their own, as "then": ["...", "..."]')
     if args.prompts and given:
         parser.error(f"{FLAGS[next(iter(given))]} goes with --prompt; rows of --prompts name their own media")
     files = given | ({"prompts": args.prompts} if args.prompts else {})
@@ -213,10 +223,11 @@ def generate(argv: list[str]) -> int:
             parser.error(f"there is no {FLAGS.get(name, '--prompts')} file {path}")
     out = args.out
     if args.prompt is not None:
-        try:
-            check_prompt(args.prompt)
-        except ValueError as error:
-            parser.error(f"--prompt {str(error).removeprefix('its prompt ')}")
+        for flag, text in [("--prompt", args.prompt), *(("--then", text) for text in args.then)]:
+            try:
+                check_prompt(text)
+            except ValueError as error:
+                parser.error(f"{flag} {str(error).removeprefix('its prompt ')}")
         if out.name in ("", "..") or (out.suffix and is_dir(out)):
             parser.error(f"-o is {out}, a folder; a clip is a file")
         out = out if out.suffix else out.with_suffix(".wav" if args.only == "audio" else ".mp4")
@@ -247,7 +258,8 @@ def generate(argv: list[str]) -> int:
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
     with bar("generating") if share[0] == 0 else nullcontext() as progress:
         if args.prompt is not None:
-            texts = {"prompt": args.prompt, "negative": args.negative, "negative_audio": args.negative_audio}
+            texts = {"prompt": args.prompt, "then": args.then, "negative": args.negative}
+            texts["negative_audio"] = args.negative_audio
             row = Row(out.stem, **texts, seed=args.seed, **given)
             clip = generate_file(pipe, row, out, progress=progress, **settings)
             notes.update(clip.meta.get("notes", ()))

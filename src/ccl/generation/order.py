@@ -117,7 +117,7 @@ class Order:
     def _plan(self, row: Row, term: Term, overlap: float | None, notes: list[str]) -> Plan:
         grid = self.grid
         if not self.longer:
-            return Plan(read(row, grid, notes), None, None, 0, grid.frames)
+            return Plan(read(row, grid, notes), self._prompts(row, 1), None, None, 0, grid.frames)
         film = film_of(row.suffix if self.left else row.prefix, grid, self.generated, notes) if self.begun else None
         there = grid.frames if film is None else pictures_of(film, grid.fps, grid.sample_rate)
         share = shared_seconds(term, left=self.left) if overlap is None else overlap
@@ -129,7 +129,18 @@ class Order:
         count = windows.count(there, frames)
         # A stream that is given whole is read as far as the last window reaches.
         whole = grid if film is not None else grid.resized(frames=grid.frames + count * windows.new)
-        return Plan(read(row, whole, notes), film, windows, count, frames)
+        prompts = self._prompts(row, count + (film is None))
+        return Plan(read(row, whole, notes), prompts, film, windows, count, frames)
+
+    def _prompts(self, row: Row, windows: int) -> Sequence[str]:
+        """The prompt of each window, in the order in which they are made."""
+        if not row.then:
+            return [row.prompt] * windows
+        prompts = [row.prompt, *row.then]
+        if len(prompts) != windows:
+            are = f"{windows} windows" if windows > 1 else "one window"
+            raise ValueError(f"{row.id}: {len(prompts)} prompts are given for {are}; give one for each, or one for all")
+        return prompts[::-1] if self.left else prompts
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,7 @@ class Plan:
 
     Args:
         media: that it is given, whole streams as long as all windows.
+        prompts: of its windows, in the order in which they are made.
         film: the clip that it goes on from or leads to: video (F, H, W, 3) uint8 and audio (S,); None without one.
         windows: how windows follow each other; None where there is but one.
         count: windows that go on from what is there.
@@ -145,6 +157,7 @@ class Plan:
     """
 
     media: Media
+    prompts: Sequence[str]
     film: AV[Any] | None
     windows: Windows | None
     count: int

@@ -168,6 +168,7 @@ class Pipeline:
         voice: Any = None,
         audio: Any = None,
         video: Any = None,
+        then: Sequence[str] = (),
         negative: str = "",
         negative_audio: str | None = None,
         seed: int = 0,
@@ -191,6 +192,7 @@ class Pipeline:
             voice: a sound of whoever is to speak, as `audio`: its voice is taken, and nothing that it says.
             audio: given sound (a2v), a path or (S,) float32 at the grid's sample rate.
             video: given pictures (v2a), a path or (T, H, W, 3) uint8 of any size, at the grid's rate.
+            then: prompts of the windows that follow the first, of a clip of several; none is the first one's again.
             negative: prompt to lead away from.
             negative_audio: the sound's own; None is `negative`.
             seed: of the noise; equal prompts with equal seeds give equal clips, in any batch.
@@ -209,7 +211,7 @@ class Pipeline:
         if not isinstance(prompt, str):
             arguments.texts("prompt", prompt)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        shared: dict[str, Any] = {"negative": negative, "negative_audio": negative_audio, "seed": seed}
+        shared: dict[str, Any] = {"then": then, "negative": negative, "negative_audio": negative_audio, "seed": seed}
         shared |= {"image": image, "last_image": last_image, "prefix": prefix, "suffix": suffix}
         shared |= {"voice": voice, "audio": audio, "video": video}
         rows = [Row(id=f"clip-{i:04d}", prompt=text, **shared) for i, text in enumerate(prompts)]
@@ -255,7 +257,8 @@ class Pipeline:
         def make(number: int, at: Sequence[int], shared: Sequence[AV[Any] | None]) -> list[AV[Any]]:
             """A window of each of these rows; the number of those that begin a clip is -1."""
             done = number + (not order.begun)
-            some = [replace(rows[i], seed=seed_of_window(rows[i].seed or 0, done)) for i in at]
+            seeds = [seed_of_window(rows[i].seed or 0, done) for i in at]
+            some = [replace(rows[i], prompt=plans[i].prompts[done], seed=seed) for i, seed in zip(at, seeds, strict=True)]
             media = [plans[i].given(order, number, x) for i, x in zip(at, shared, strict=True)]
 
             def told(step: int, steps: int) -> None:

@@ -25,4 +25,4 @@ def read(row: Row, text: Text) -> AV[str]:
 
 def written(row: Row) -> list[str]:
     """All prompts of a row."""
-    return [row.prompt, row.negative, *([] if row.negative_audio is None else [row.negative_audio])]
+    return [row.prompt, *row.then, row.negative, *([] if row.negative_audio is None else [row.negative_audio])]

@@ -1,8 +1,8 @@
 """Rows of a prompt file or a test set, one JSON object a line: what is generated, and what it is scored against.
 
-Generation reads id, prompt, then, negative, negative_audio, seed and the media that are given (MEDIA); scoring reads id,
-subset, speech, lang, reference and meta; pair, seconds and image_prompt are what a test set is made from. One format,
-so that a test set is a prompt file. Paths in a file are relative to its folder.
+Generation reads id, prompt, then, negative, negative_audio, seed and the media that are given (MEDIA); scoring reads
+id, subset, speech, lang, reference and meta; pair, seconds and image_prompt are what a test set is made from. One
+format, so that a test set is a prompt file. Paths in a file are relative to its folder.
 """
 
 from __future__ import annotations

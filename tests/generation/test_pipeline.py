@@ -18,8 +18,8 @@ from ccl import cli
 from ccl.generation import Pipeline
 from ccl.generation import generate as generate_module
 from ccl.generation import pipeline as pipeline_module
-from ccl.generation.conditions import read
 from ccl.generation.generate import generate_file, generate_files, reconstruct_files
+from ccl.generation.given import read
 from ccl.guidance import UCG3, NoGuidance
 from ccl.media import Clip, read_clip, write_clip, write_png, write_wav
 from ccl.model import save

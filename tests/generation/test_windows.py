@@ -11,8 +11,9 @@ import torch
 
 from ccl import cli
 from ccl.generation import Pipeline
-from ccl.generation.conditions import Conditions, Media
+from ccl.generation.conditions import Conditions
 from ccl.generation.generate import generate_files
+from ccl.generation.given import Media
 from ccl.generation.windows import FADE, Windows, crossfaded
 from ccl.grid import Grid
 from ccl.media import Clip, read_clip, write_png

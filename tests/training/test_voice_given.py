@@ -12,7 +12,7 @@ import torch
 from ccl.data.make import known_of
 from ccl.data.world import World
 from ccl.data.world.voices import reference
-from ccl.generation.conditions import parts_of
+from ccl.generation.order import parts_of
 from ccl.generation.terms import Asked, trained
 from ccl.grid import Grid
 from ccl.inspection.voice import pitch, semitones, told

@@ -28,7 +28,11 @@ from ccl.types import AV
 
 Report = Callable[[int, int, str], None]
 # What records said nothing of while it could not be otherwise.
-SILENT = {"step_cache": 0.0, "then": [], **dict.fromkeys(("seconds", "overlap", "last_image", "prefix", "suffix", "voice"))}
+SILENT = {
+    "step_cache": 0.0,
+    "then": [],
+    **dict.fromkeys(("seconds", "overlap", "last_image", "prefix", "suffix", "voice")),
+}
 
 
 def generate_files(
@@ -230,7 +234,12 @@ def describe_row(row: Row) -> dict[str, Any]:
         return None if media is None else str(media) if isinstance(media, str | Path) else "array"
 
     given = {key: name(getattr(row, key)) for key in MEDIA}
-    texts = {"prompt": row.prompt, "then": list(row.then), "negative": row.negative, "negative_audio": row.negative_audio}
+    texts = {
+        "prompt": row.prompt,
+        "then": list(row.then),
+        "negative": row.negative,
+        "negative_audio": row.negative_audio,
+    }
     return {"id": row.id, **texts, "seed": row.seed or 0, **given}
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ccl import arguments
-from ccl.generation.conditions import LONGEST, Media, film_of, parts_of, read, streams_of
+from ccl.generation.given import LONGEST, Media, film_of, read
 from ccl.generation.terms import Asked, Trained
 from ccl.generation.windows import Windows, pictures_of, shared_seconds
 from ccl.grid import Grid
-from ccl.rows import Row
+from ccl.rows import NAMES, Row
 from ccl.tasks import Part, Term
 from ccl.types import AV, STREAMS, Stream
 
@@ -224,3 +224,45 @@ def frames_of(seconds: float, grid: Grid) -> int:
     """Pictures of so many seconds. ValueError where that is no length of a clip."""
     arguments.number("seconds", seconds, 0, LONGEST)
     return round(seconds * grid.fps)
+
+
+def streams_of(rows: Sequence[Row], wanted: AV[bool]) -> tuple[Stream | None, AV[bool]]:
+    """The stream that all rows are given, and which ones are to be generated.
+
+    Raises:
+        ValueError: there are no rows, they are not given the same, or what they are given leaves nothing to generate.
+    """
+    if not rows:
+        raise ValueError("there is no prompt to generate from")
+    given = {row.given for row in rows}
+    if len(given) > 1:
+        raise ValueError("the rows of a batch must all be given the same stream")
+    if len({(row.prefix is None, row.suffix is None) for row in rows}) > 1:
+        raise ValueError("the rows of a batch must all go on from a clip, all lead to one, or none")
+    (shared,) = given
+    generated = AV(wanted.video and shared != "video", wanted.audio and shared != "audio")
+    if not any(generated):
+        raise ValueError("nothing is left to generate: ask for a stream that is not given")
+    for key, made, what in (("image", 0, "pictures"), ("last_image", 0, "pictures"), ("voice", 1, "sound")):
+        if not generated[made] and any(getattr(row, key) is not None for row in rows):
+            raise ValueError(f"{NAMES[key]} is given, but no {what} {'are' if made == 0 else 'is'} to be generated")
+    return shared, generated
+
+
+def parts_of(row: Row, generated: AV[bool], *, shown: bool = False) -> AV[Part | None]:
+    """What of the generated streams a row gives as latent frames, as training calls it.
+
+    Args:
+        row: that is to be generated.
+        generated: which streams are.
+        shown: whether the network is shown the first picture, which is no latent frame of the clip's then.
+    """
+    both: Part | None = "prefix" if row.prefix is not None else "suffix" if row.suffix is not None else None
+    ends: dict[tuple[bool, bool], Part] = {
+        (True, False): "first_frame",
+        (False, True): "last_frame",
+        (True, True): "first_last",
+    }
+    pictures = ends.get((row.image is not None and not shown, row.last_image is not None))
+    voice: Part | None = None if row.voice is None else "voice"
+    return AV(both or pictures if generated.video else None, both or voice if generated.audio else None)

@@ -24,18 +24,12 @@ from torch.distributed.fsdp import FSDPModule
 
 from ccl import arguments
 from ccl.codecs.base import Codec
-from ccl.generation.conditions import (
-    Conditions,
-    Media,
-    frames,
-    notes_of,
-    sound,
-    to_length,
-)
+from ccl.generation.conditions import Conditions
+from ccl.generation.given import Media, frames, sound, to_length
 from ccl.generation.how import How
 from ccl.generation.latents import decode, noise
 from ccl.generation.order import Order, grown
-from ccl.generation.prompts import texts_of
+from ccl.generation.prompts import notes_of, texts_of
 from ccl.generation.terms import Trained, trained
 from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance, check_passes, guided, named, remark
@@ -257,8 +251,7 @@ class Pipeline:
         def make(number: int, at: Sequence[int], shared: Sequence[AV[Any] | None]) -> list[AV[Any]]:
             """A window of each of these rows; the number of those that begin a clip is -1."""
             done = number + (not order.begun)
-            seeds = [seed_of_window(rows[i].seed or 0, done) for i in at]
-            some = [replace(rows[i], prompt=plans[i].prompts[done], seed=seed) for i, seed in zip(at, seeds, strict=True)]
+            some = [at_window(rows[i], plans[i].prompts[done], done) for i in at]
             media = [plans[i].given(order, number, x) for i, x in zip(at, shared, strict=True)]
 
             def told(step: int, steps: int) -> None:
@@ -434,9 +427,10 @@ class Pipeline:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-def seed_of_window(seed: int, number: int) -> int:
-    """Of the noise of a clip's windows; the first one's is the clip's own."""
-    return seed if not number else seed_of("window", seed, number) % 2**31
+def at_window(row: Row, prompt: str, number: int) -> Row:
+    """A row as a window of its clip is made, with its prompt and noise; the first one's noise is the clip's own."""
+    seed = row.seed or 0
+    return replace(row, prompt=prompt, seed=seed if not number else seed_of("window", seed, number) % 2**31)
 
 
 def place(device: str | torch.device) -> torch.device:

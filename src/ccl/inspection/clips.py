@@ -20,7 +20,7 @@ from ccl.data.shards import collate
 from ccl.data.world import World
 from ccl.data.world.script import Split
 from ccl.data.world.world import TEST_PAIRS
-from ccl.generation.conditions import film, sound
+from ccl.generation.given import film, sound
 from ccl.grid import Grid
 from ccl.media import Clip
 from ccl.text.states import TextStates

@@ -28,7 +28,7 @@ from ccl.types import AV
 
 Report = Callable[[int, int, str], None]
 # What records said nothing of while it could not be otherwise.
-SILENT = {
+SILENT: dict[str, Any] = {
     "step_cache": 0.0,
     "then": [],
     **dict.fromkeys(("seconds", "overlap", "last_image", "prefix", "suffix", "voice")),

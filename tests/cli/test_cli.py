@@ -205,6 +205,8 @@ def test_what_is_wrong_with_a_command_line_is_told_before_anything_large_is_impo
         ("generate --prompt x -o x.mp4 --guidance none.yaml", "there is no config file none.yaml"),
         ("generate --prompt x -o x.mp4 --guidance wrong.yaml", "there is no key 'init_args.x' in wrong.yaml, line 1"),
         ("generate --prompt x -o x.mp4 --scale nan 1", "--scale is nan; it must be a number"),
+        ("generate --prompts x -o x --then y", "--then goes with --prompt; rows of --prompts have their own"),
+        ("generate --prompt x --then . -o x.mp4 --ckpt nowhere", "there is no checkpoint nowhere"),
         ("generate --prompt x -o x.mp4 --ckpt nowhere", "there is no checkpoint nowhere"),
         ("evaluate --videos nowhere", "there is no folder of clips nowhere"),
         ("evaluate --ckpt nowhere", "there is no checkpoint nowhere"),

@@ -206,7 +206,7 @@ def test_a_clip_without_a_negative_of_its_sound_is_finished_by_an_older_record_t
     rows = [Row("a", PROMPTS[0])]
     generate_files(pipe, rows, tmp_path)
     record = json.loads((tmp_path / "a.json").read_text())
-    assert record.pop("negative_audio") is None and record.pop("step_cache") == 0.0
+    assert record.pop("negative_audio") is None and record.pop("step_cache") == 0.0 and record.pop("then") == []
     assert record["guidance"] == {"rule": "UCG2", "scale": {"video": 2.0, "audio": 2.0}}  # as ever
     (tmp_path / "a.json").write_text(json.dumps(record))
     monkeypatch.setattr(pipe, "generate", None)  # nothing is made

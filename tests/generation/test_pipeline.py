@@ -298,6 +298,8 @@ def test_ids_never_leave_the_folder():
         ('{"prompt": ""}', "line 2: has no prompt"),
         ('{"promt": "x"}', "line 2: there is no key 'promt', did you mean 'prompt'?"),
         ('{"prompt": "x", "seed": "1"}', "line 2: 'seed' is \"1\"; it must be a whole number"),
+        ('{"prompt": "x", "then": "y"}', "line 2: 'then' is \"y\"; it must be a list of prompts"),
+        ('{"prompt": "x", "then": ["y", ""]}', "line 2: has no prompt"),
         ('{"prompt": "x", "image": "gone.png"}', r"line 2: its image .*gone.png does not exist"),
         ('{"id": "first", "prompt": "x"}', "line 2: the id 'first' is that of line 1 already"),
     ],

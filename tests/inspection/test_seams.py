@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ccl import cli
-from ccl.inspection.seams import seams_figure, steps_of
+from ccl.inspection.seams import cut, middle, seams_figure, steps_of
 from ccl.media import Clip
+from ccl.storage.model_folder import save_model
+from helpers.tiny import tiny_config, tiny_state
 
 SEAMS = [30, 70]
 
@@ -59,3 +61,32 @@ def test_the_command_reads_the_record_or_asks_for_places(tmp_path: Path, capsys:
     assert (tmp_path / "a.png").is_file()
     assert cli.main(["inspect", "seams", str(tmp_path / "a.mp4"), "--at", "100"]) == 1
     assert "there is no picture 100 at which windows could meet; it has 100" in capsys.readouterr().err
+
+
+def test_a_clip_is_cut_in_the_middle_of_what_is_heard() -> None:
+    clip = clip_of()
+    sound = np.zeros_like(clip.audio)
+    sound[16_000:48_000] = 0.3
+    sound[:100] = 0.01  # too soft to be heard beside it
+    spoken = Clip(clip.video, sound, id="x")
+    assert middle(spoken) == 50
+    before = cut(spoken, 50)
+    assert len(before.video) == 50 and len(before.audio) == 32_000
+    with pytest.raises(ValueError, match="x: nothing is heard, in the middle of which it could be cut"):
+        middle(Clip(clip.video, np.zeros_like(sound), id="x"))
+
+
+def test_a_model_goes_on_from_clips_of_the_world_beside_the_true_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model(tmp_path / "model", tiny_config(), tiny_state())
+    assert cli.main(["inspect", "seams", "--world", "2", "--ckpt", str(tmp_path / "model"), "--steps", "1"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("gone on from: 2 seams of 2 clips\npictures (")
+    assert "\nthe true clips: 2 seams of 2 clips\npictures (" in said
+
+
+@pytest.mark.parametrize("argv", [[], ["a.mp4", "--world", "2"]])
+def test_clips_or_the_world_are_asked_for(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", "seams", *argv]) == 2
+    assert "give clips to look at, or --world" in capsys.readouterr().err

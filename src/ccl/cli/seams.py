@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from ccl.cli.errors import is_file
-from ccl.cli.parser import Parser, Whole, file_to_write, path_of
+from ccl.cli.inspect import add_model, pipeline_of
+from ccl.cli.parser import SEED, STEPS, Parser, Whole, file_to_write, path_of
+from ccl.cli.progress import bar
 from ccl.cli.verbs import say
+
+AT_ONCE = 8  # clips
 
 
 def seams(argv: list[str]) -> int:
@@ -15,15 +20,25 @@ def seams(argv: list[str]) -> int:
         "inspect seams",
         "Whether one sees or hears where windows of a clip meet: steps of pictures and sound across its seams against "
         "those at all other places. A rank of 0.5 is a seam like any other place; 1 is worse than all. Clips of `ccl "
-        "generate` have their seams in the record beside them.",
+        "generate` have their seams in the record beside them. With --world, true clips are cut in the middle of what "
+        "is said, where a seam is hardest, and a model goes on from there.",
         "ccl inspect seams longer.mp4 -o seams.png",
         "ccl inspect seams out/*.mp4",
         "ccl inspect seams mine.mp4 --at 77 129",
+        "ccl inspect seams --world 12 --ckpt runs/continue",
     )
-    parser.add_argument("clips", nargs="+", type=path_of, metavar="CLIP")
+    parser.add_argument("clips", nargs="*", type=path_of, metavar="CLIP")
     parser.add_argument("--at", nargs="+", type=Whole(), help="pictures before which windows meet (the record's)")
+    parser.add_argument("--world", type=Whole(1, 100), help="so many clips of the world's test split, in place of CLIP")
+    add_model(parser)
+    parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
     parser.add_argument("-o", "--out", type=file_to_write, help="a .png file, of one clip")
     args = parser.parse(argv)
+    if bool(args.clips) == bool(args.world):
+        parser.error("give clips to look at, or --world with how many clips of the world a model is to go on from")
+    if args.at and args.world:
+        parser.error("--at goes with a clip; --world cuts clips in the middle of what is said")
     for path in args.clips:
         if not is_file(path):
             parser.error(f"there is no clip {path}")
@@ -36,15 +51,39 @@ def seams(argv: list[str]) -> int:
     from ccl.inspection.seams import MEASURES, seams_figure, steps_of
     from ccl.media import read_natural
 
-    found = [(read_natural(path)[0], args.at or recorded(path)) for path in args.clips]
-    count = sum(len(at) for _, at in found)
-    say(f"{count} seam{'s' * (count > 1)} of {len(found)} clip{'s' * (len(found) > 1)}")
-    for name, steps in steps_of(found).items():
-        say(f"{name} ({MEASURES[name]}): {steps}")
+    if args.world:
+        each = gone_on(args)
+    else:
+        each = {"": [(read_natural(path)[0], args.at or recorded(path)) for path in args.clips]}
+    for what, found in each.items():
+        count = sum(len(at) for _, at in found)
+        say(f"{what}{count} seam{'s' * (count > 1)} of {len(found)} clip{'s' * (len(found) > 1)}")
+        for name, steps in steps_of(found).items():
+            say(f"{name} ({MEASURES[name]}): {steps}")
     if args.out is not None:
-        write_whole(args.out, png_of(pixels_of(seams_figure(*found[0]))))
+        write_whole(args.out, png_of(pixels_of(seams_figure(*next(iter(each.values()))[0]))))
         say(args.out)
     return 0
+
+
+def gone_on(args: Any) -> dict[str, list[tuple[Any, list[int]]]]:
+    """Clips of the world that a model goes on from in the middle of what is said, the true ones, and the places."""
+    from ccl.inspection.clips import world_clips
+    from ccl.inspection.seams import cut, middle
+    from ccl.rows import Row
+
+    pipe = pipeline_of(args)
+    clips = list(world_clips(pipe.grid, args.world))
+    rows = [Row(clip.id, clip.prompt, prefix=cut(clip, middle(clip))).seeded(args.seed) for clip in clips]
+    made: list[Any] = []
+    with bar("going on") as told:
+        for first in range(0, len(rows), AT_ONCE):
+            made += pipe.generate(rows[first : first + AT_ONCE], steps=args.steps)
+            told(len(made), len(rows))
+    return {
+        "gone on from: ": [(clip, clip.meta["seams"]) for clip in made],
+        "the true clips: ": [(clip, [middle(clip)]) for clip in clips],
+    }
 
 
 def recorded(path: Path) -> list[int]:

@@ -9,7 +9,7 @@ F pictures, S samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ccl.types import AV
 
 SPAN = 0.005  # seconds between spectra
 BESIDE = 4  # pictures that are drawn on each side of a seam
+HEARD = 0.1  # of a sound's largest sample
 MEASURES = {
     "pictures": "step from one picture to the next, of 255",
     "bend": "sharpest bend of the waveform",
@@ -76,6 +77,26 @@ def steps_of(clips: Sequence[tuple[Clip, Sequence[int]]]) -> dict[str, Steps]:
             found["bend"].append(parted(*largest(bends, 1 / clip.sample_rate, at)))
             found["spectrum"].append(parted(*largest(spectral_steps(clip), SPAN, at)))
     return {name: summed(each) for name, each in found.items() if each}
+
+
+def middle(clip: Clip) -> int:
+    """The picture in the middle of what is heard of a clip, the first one left out.
+
+    Raises:
+        ValueError: nothing is.
+    """
+    heard = np.abs(clip.audio) if clip.audio is not None else np.zeros(0)
+    loud = np.flatnonzero(heard > HEARD * heard.max(initial=0.0))
+    if not len(loud):
+        raise ValueError(f"{clip.id}: nothing is heard, in the middle of which it could be cut")
+    return max(1, round((loud[0] + loud[-1]) / 2 / clip.sample_rate * clip.fps))
+
+
+def cut(clip: Clip, frames: int) -> Clip:
+    """The first pictures of a clip, and their sound."""
+    samples = round(frames / clip.fps * clip.sample_rate)
+    video, audio = (None if x is None else x[:n] for x, n in ((clip.video, frames), (clip.audio, samples)))
+    return replace(clip, video=video, audio=audio, times=None)
 
 
 def largest(values: np.ndarray, seconds: float, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -1,4 +1,4 @@
-"""Captions of a folder's media files: a table of them, or a text beside each.
+"""Captions of a folder's media files: a table of them, which may name voices too, or a text beside each.
 
 However a table writes a file's name (absolute, `./a.mp4`, `x/../a.mp4`, composed or decomposed letters), it is the file
 that counts: one in the folder, named once.
@@ -10,14 +10,26 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccl.files.plaintext import csv_rows, json_lines, read_text, unreadable
 
 COLUMNS = ("file", "prompt")
 
 
-def sidecar_captions(folder: Path, media: Sequence[Path]) -> dict[Path, str]:
+class Caption(NamedTuple):
+    """What is told of a file.
+
+    Args:
+        prompt: of it.
+        voice: another file of the folder, in which whoever speaks says something else.
+    """
+
+    prompt: str
+    voice: Path | None = None
+
+
+def sidecar_captions(folder: Path, media: Sequence[Path]) -> dict[Path, Caption]:
     """What `<name>.txt` beside each file says, on one line; files that have none are left out.
 
     Raises:
@@ -25,14 +37,15 @@ def sidecar_captions(folder: Path, media: Sequence[Path]) -> dict[Path, str]:
     """
     texts = {_same(path.with_suffix("")): path for path in folder.rglob("*") if path.suffix.lower() == ".txt"}
     found = {path: texts.get(_same(path.with_suffix(""))) for path in media}
-    return {path: " ".join(read_text(text).split()) for path, text in found.items() if text and text.is_file()}
+    there = {path: text for path, text in found.items() if text and text.is_file()}
+    return {path: Caption(" ".join(read_text(text).split())) for path, text in there.items()}
 
 
-def read_captions(table: str | Path, folder: Path, media: Sequence[Path]) -> dict[Path, str]:
-    """The prompt of each media file that a table names.
+def read_captions(table: str | Path, folder: Path, media: Sequence[Path]) -> dict[Path, Caption]:
+    """The prompt of each media file that a table names, and its voice where there is one.
 
     Args:
-        table: .csv with a head, or .jsonl, with `file` and `prompt`; anything else in it is left.
+        table: .csv with a head, or .jsonl, with `file` and `prompt`, and perhaps `voice`; anything else in it is left.
         folder: in which relative names begin, and in which all files must be.
         media: the files of that folder that may be named.
 
@@ -50,7 +63,7 @@ def read_captions(table: str | Path, folder: Path, media: Sequence[Path]) -> dic
     else:
         raise ValueError(f"captions {table}: the name must end in .csv or .jsonl")
     names = _Names(folder, media)
-    prompts: dict[Path, str] = {}
+    captions: dict[Path, Caption] = {}
     lines: dict[Path, int] = {}
     for line, row in rows:
         where = f"captions {table}, line {line}"
@@ -58,16 +71,22 @@ def read_captions(table: str | Path, folder: Path, media: Sequence[Path]) -> dic
             raise ValueError(f"{where}: it must have `file` and `prompt`, both text")
         if fault := unreadable(row["prompt"]):
             raise ValueError(f"{where}: its prompt {fault}")
+        voice = row.get("voice") or ""
+        if not isinstance(voice, str):
+            raise ValueError(f"{where}: its `voice` must be text, the name of a file")
         try:
             path = names.find(row["file"])
+            other = names.find(voice) if voice.strip() else None
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        if path in prompts:
+        if path == other:
+            raise ValueError(f"{where}: its voice is the file itself; it must be another one, with other words")
+        if path in captions:
             raise ValueError(f"{where}: {row['file']} was named before, in line {lines[path]}")
-        if table.suffix.lower() == ".csv" and (other := names.swallowed(row["prompt"])):
-            raise ValueError(f"{where}: a double quote is opened and not closed before the row of {other}")
-        prompts[path], lines[path] = row["prompt"].strip(), line
-    return prompts
+        if table.suffix.lower() == ".csv" and (next_row := names.swallowed(row["prompt"])):
+            raise ValueError(f"{where}: a double quote is opened and not closed before the row of {next_row}")
+        captions[path], lines[path] = Caption(row["prompt"].strip(), other), line
+    return captions
 
 
 class _Names:

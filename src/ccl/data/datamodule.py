@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import compress
 from pathlib import Path
 from shutil import disk_usage
@@ -40,13 +40,18 @@ from ccl.data.index import (
     uncaptioned,
 )
 from ccl.data.make import known_of, world_sources, world_version
-from ccl.data.shards import Extras, Shards, collate
+from ccl.data.shards import Extras, Shards, Together, collate
+from ccl.data.voices import Kept
 from ccl.data.write import write_shards
 from ccl.files import one_writer
 from ccl.grid import Grid
 from ccl.text.base import TextEncoder
-from ccl.types import AV, FACE_MASK, Batch
+from ccl.types import AV, FACE_MASK, VOICE, Batch
 
+REMEDIES = {
+    FACE_MASK: "; make the shards with --faces",
+    VOICE: "; make the shards with --captions that name another sound of each speaker in a column `voice`",
+}
 # Numbers of a data module's, from and to; what is beyond is a slip that would fill the memory or never end.
 NUMBERS = {
     "batch_size": (1, 100_000),
@@ -164,11 +169,11 @@ class ShardData(LightningDataModule):
         """
         self.streams, self.needs = streams, needs
         self.refuse_text(text)
-        if needs and self.extras is None and "faces" in settings_of(self.shards):
-            self.extras = Written()
+        if needs and self.extras is None:
+            self.extras = kept_of(settings_of(self.shards), needs)
         known = () if self.extras is None else self.extras.names
         if lacking := [name for name in needs if name not in known]:
-            remedy = "; make the shards with --faces" if lacking[0] == FACE_MASK else ""
+            remedy = REMEDIES.get(lacking[0], "")
             raise ValueError(
                 f"the model trains on {lacking[0]!r}, which is not known of the clips in {self.shards}{remedy}"
             )
@@ -362,6 +367,16 @@ def refuse_small_memory(workers: int, batch: int, shared: Path = Path("/dev/shm"
             f"MiB need {needed / 2**20:.0f}: use fewer num_workers (0 reads in the training process) or a larger "
             f"{shared} (docker run --shm-size)"
         )
+
+
+def kept_of(settings: dict[str, Any], needs: Collection[str]) -> Extras | None:
+    """What shards of these settings keep with each clip, of what a model needs."""
+    parts: list[Extras] = []
+    if FACE_MASK in needs and "faces" in settings:
+        parts.append(Written())
+    if VOICE in needs and settings.get("voices"):
+        parts.append(Kept())
+    return Together(tuple(parts)) if parts else None
 
 
 def refuse_other_text(folder: Path, text: TextEncoder) -> None:

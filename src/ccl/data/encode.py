@@ -23,6 +23,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from ccl.codecs.base import Codec
+from ccl.data import voices
 from ccl.data.archive import Advance, Report, begun, refuse_other_kind, sample_files, write_tar
 from ccl.data.bucketed import of_bucket
 from ccl.data.engines import Engine, run
@@ -174,8 +175,9 @@ class Book:
         }
         if not all(source.held):
             self.settings["streams"] = list(compress(STREAMS, source.held))
-        if "faces" in source.index["settings"]:
-            self.settings["faces"] = source.index["settings"]["faces"]
+        for what in ("faces", "voices"):  # that go with a clip
+            if what in source.index["settings"]:
+                self.settings[what] = source.index["settings"][what]
         if self.text is not None:
             self.settings["text"] = {
                 "identity": self.text.identity, "length": self.text.length, "dim": self.text.dim
@@ -304,7 +306,8 @@ class Encoder:
                 raise ValueError(f"clip {sample['id']} of {folder}: its {what} are not finite in {self.order.dtype}")
         data = save_safetensors({name: z.to("cpu", self.dtype).contiguous() for name, z in tensors.items()})
         told: Sample = {name: sample[name] for name in ("id", "prompt", "faces") if name in sample}
-        return sample_files({"safetensors": data}, told)
+        voice = {voices.FILE: sample["voice"]} if "voice" in sample else {}
+        return sample_files({"safetensors": data} | voice, told)
 
 
 def line_path(shard: Path) -> Path:

@@ -106,6 +106,7 @@ def _check_settings(settings: dict[str, Any], path: Path) -> None:
     with reading(path, "an index of shards"):  # no clip can have some lengths
         stored_grid(settings)
     _must(isinstance(settings.get("faces", ""), str), path, "settings.faces", "what found them")
+    _must(isinstance(settings.get("voices", True), bool), path, "settings.voices", "whether clips have them")
     if kind == "latents":
         _must(isinstance(settings.get("codec"), str), path, "settings.codec", "the identity of codecs")
     if "text" in settings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -65,6 +64,7 @@ def known_of(grid: Grid, seed: int, needs: Collection[str]) -> Extras | None:
     Returns:
         That which tells as much of it as there is; None where nothing is asked for.
     """
+    from ccl.data.shards import Together
     from ccl.data.world.faces import Faces
     from ccl.data.world.voices import Voices
     from ccl.data.world.world import World
@@ -72,25 +72,6 @@ def known_of(grid: Grid, seed: int, needs: Collection[str]) -> Extras | None:
     world = World(seed, "train", grid)
     parts: list[Extras] = [part for part in (Faces(world), Voices(world)) if set(part.names) & set(needs)]
     return Together(tuple(parts)) if parts else None
-
-
-@dataclass(frozen=True)
-class Together:
-    """What several tell of a clip.
-
-    Args:
-        parts: that tell it.
-    """
-
-    parts: tuple[Extras, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of all that they tell."""
-        return tuple(name for part in self.parts for name in part.names)
-
-    def __call__(self, sample: Any, grid: Grid) -> dict[str, Any]:
-        return {name: told for part in self.parts for name, told in part(sample, grid).items()}
 
 
 def world_version() -> str:

@@ -13,6 +13,7 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
 from random import Random
@@ -25,6 +26,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ccl.data import voices
 from ccl.data.archive import check_sizes
 from ccl.data.index import digest, grid_settings, read_index
 from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256_now
@@ -38,7 +40,8 @@ from ccl.types import AV, STREAMS, Batch
 Sample = dict[str, Any]
 """id, prompt, and either video (F, H, W, 3) uint8 and audio (S,) float32, or latents AV((C, t_v, h, w), (C, t_a)) and,
 where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket; `faces`, boxes of each
-picture, where they were found; `extras` where a network is told more. A stream that is not read is None."""
+picture, where they were found; `voice`, the bytes of one; `extras` where a network is told more. A stream that is not
+read is None."""
 OF_PICTURES = ("height", "width", "stride_time", "stride_space")  # of a grid; sound knows nothing of them
 EMPTY = "empty.safetensors"  # beside the index: states of the empty prompt
 
@@ -57,6 +60,25 @@ class Extras(Protocol):
     def __call__(self, sample: Sample, grid: Grid) -> dict[str, np.ndarray]:
         """By name, arrays of a shape that the clip's grid decides; a ValueError says what is wrong with the sample."""
         ...
+
+
+@dataclass(frozen=True)
+class Together:
+    """What several tell of a clip.
+
+    Args:
+        parts: that tell it.
+    """
+
+    parts: tuple[Extras, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all that they tell."""
+        return tuple(name for part in self.parts for name in part.names)
+
+    def __call__(self, sample: Sample, grid: Grid) -> dict[str, np.ndarray]:
+        return {name: told for part in self.parts for name, told in part(sample, grid).items()}
 
 
 class Shards(IterableDataset[Sample]):
@@ -261,21 +283,27 @@ class Shards(IterableDataset[Sample]):
             raise kind(f"shard {path} cannot be read after clip {last}: {what}") from error
 
     def _described(self, raw: Sample) -> Sample:
-        """Id and prompt of a sample, and its faces as they are written, if it is whole and its own; else FileError."""
+        """Id and prompt of a sample, its faces as they are written, and its voice, if it is whole and its own; else
+        FileError."""
         where = self._where(raw)
-        for name in ("json", self._ending):
-            if name not in raw:
-                raise FileError(f"{where}: its {name} is missing")
+        if "json" not in raw:
+            raise FileError(f"{where}: its json is missing")
         with reading(f"{where}: its json", "that of a clip"):
             description = json.loads(raw["json"])
-            id, prompt, checksum = description["id"], description["prompt"], description["crc32"][self._ending]
+            id, prompt, sums = description["id"], description["prompt"], dict(description["crc32"])
+            endings = (self._ending, *([voices.FILE] if voices.FILE in sums else []))
+            checksums = {ending: sums[ending] for ending in endings}
         if plain_name(id, where) != raw["__key__"]:
             raise FileError(f"{where}: its json is that of clip {id}")
         if not isinstance(prompt, str) or unreadable(prompt):
             raise FileError(f"{where}: its prompt is no text")
-        if zlib.crc32(raw[self._ending]) != checksum:
-            raise FileError(f"{where}: its {self._ending} is corrupt (its checksum differs)")
-        return {name: description[name] for name in ("id", "prompt", "faces") if name in description}
+        for ending, checksum in checksums.items():
+            if ending not in raw:
+                raise FileError(f"{where}: its {ending} is missing")
+            if zlib.crc32(raw[ending]) != checksum:
+                raise FileError(f"{where}: its {ending} is corrupt (its checksum differs)")
+        found = {name: description[name] for name in ("id", "prompt", "faces") if name in description}
+        return found | ({"voice": raw[voices.FILE]} if voices.FILE in raw else {})
 
     def _decode(self, raw: Sample) -> Sample:
         sample = self._described(raw)

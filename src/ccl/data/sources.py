@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ccl.data.buckets import read_into_bucket
-from ccl.data.caption_files import read_captions, sidecar_captions
+from ccl.data.caption_files import Caption, read_captions, sidecar_captions
 from ccl.grid import Grid
-from ccl.media import Clip, MediaError, read_clip
+from ccl.media import Clip, MediaError, read_audio, read_clip
 from ccl.types import AV
 
 VIDEO = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
@@ -38,11 +38,13 @@ class Source:
         id: names the clip; made safe for file names, and unique, when it is written.
         load: makes the clip; called once, perhaps in another process. A MediaError or OSError means: skip, with reason.
         fingerprint: what else the clip depends on (a file's size, a prompt); part of the shards' identity.
+        voice: another sound of whoever speaks, at the clip's rate, (S,) float32; None where there is none.
     """
 
     id: str
     load: Callable[[], Clip]
     fingerprint: str = ""
+    voice: Callable[[], Any] | None = None
 
 
 @runtime_checkable
@@ -71,8 +73,9 @@ def folder_sources(
 
     Args:
         folder: of videos.
-        captions: a .csv file with a header, or a .jsonl file, with `file` (in the folder) and `prompt`; without it a
-            prompt is the text of `<name>.txt` beside the video.
+        captions: a .csv file with a header, or a .jsonl file, with `file` (in the folder) and `prompt`, and perhaps
+            `voice`, a file of the folder in which whoever speaks says something else; without it a prompt is the text
+            of `<name>.txt` beside the video.
         grid: what the clips are brought to; of several, the nearest that a clip fills.
         need_captions: whether a video without a caption, or with a blank one, is skipped by the writer, with the
             reason; else its prompt is empty.
@@ -88,18 +91,23 @@ def folder_sources(
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO | SOUND and not p.name.startswith("."))
     if not paths:
         raise ValueError(f"{folder} holds no video file ({', '.join(sorted(VIDEO))})")
-    prompts = sidecar_captions(folder, paths) if captions is None else read_captions(captions, folder, paths)
-    if need_captions and not any(prompts.values()):
+    told = sidecar_captions(folder, paths) if captions is None else read_captions(captions, folder, paths)
+    voices = {caption.voice for caption in told.values()}
+    if need_captions and not any(caption.prompt for caption in told.values()):
         where = "no NAME.txt beside NAME.mp4 says anything" if captions is None else f"{captions} names none of them"
         raise ValueError(
             f"none of the {len(paths)} clips in {folder} has a caption: {where}; caption them, or keep them with empty "
             "prompts (--empty-prompts)"
         )
     sources = []
+    rate = (grid or Grid()).sample_rate if isinstance(grid, Grid | None) else next(iter(grid)).sample_rate
     for path in paths:
+        if path in voices and path not in told and path.suffix.lower() in SOUND:
+            continue  # it is there to be heard beside another
         name = path.relative_to(folder).as_posix()
-        prompt = prompts.get(path) or (None if need_captions else "")
-        size = path.stat().st_size if path.exists() else 0
+        caption = told.get(path, Caption(""))
+        prompt = caption.prompt or (None if need_captions else "")
+        size, voice = size_of(path), caption.voice
         if prompt is None:
             place = path.with_suffix(".txt") if captions is None else Path(captions)
             load: Callable[[], Clip] = partial(_uncaptioned, name, place.name)
@@ -107,8 +115,15 @@ def folder_sources(
             load = partial(read_clip, path, grid=grid or Grid(), prompt=prompt, id=name, require=AV(not sound, True))
         else:
             load = partial(read_into_bucket, path, grids=list(grid), prompt=prompt, id=name)
-        sources.append(Source(name, load, json.dumps([size, prompt])))
+        known = [size, prompt] + ([] if voice is None else [voice.relative_to(folder).as_posix(), size_of(voice)])
+        heard = None if voice is None else partial(read_audio, voice, rate)
+        sources.append(Source(name, load, json.dumps(known), heard))
     return sources
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 where a link leads to none."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _uncaptioned(name: str, place: str) -> Clip:

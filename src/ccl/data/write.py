@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ccl.data import voices
 from ccl.data.archive import (
     Advance,
     Report,
@@ -98,6 +99,7 @@ def write_shards(
     extra |= {"filters": [repr(one) for one in filters]} if filters else {}
     extra |= {"listener": listener.version} if listener else {}
     extra |= {"faces": faces.version} if faces else {}
+    extra |= {"voices": True} if any(getattr(source, "voice", None) for source in sources) else {}
     extra |= {"streams": ["audio"]} if sound else {}
     keys = safe_keys([source.id for source in sources])
     with one_writer(out):
@@ -201,7 +203,8 @@ def shards_make(
     Args:
         folder: searched with all folders in it.
         out: where the shards go.
-        captions: a .csv or .jsonl file with `file` and `prompt`; without it, `<name>.txt` beside `<name>.mp4`.
+        captions: a .csv or .jsonl file with `file` and `prompt`, and perhaps `voice`; without it, `<name>.txt` beside
+            `<name>.mp4`.
         grid: rate, size and length that clips are brought to; of several, the nearest that a clip fills.
         strict: fail on the first clip that cannot be used.
         shard_size: clips a tar file.
@@ -272,6 +275,7 @@ def _make(
             found = {} if faces is None else {"faces": written(faces.find(clip))}
             file = io.BytesIO()
             write_clip(clip, file)
+            files = {"mp4": file.getvalue()} | _voice(source, clip.sample_rate)
     except MachineError:
         raise
     except MediaError as error:
@@ -279,7 +283,16 @@ def _make(
     except OSError as error:
         return "", None, error.strerror or str(error)
     description = {"id": keys[index], "source": source.id, "prompt": clip.prompt, "meta": clip.meta, **found}
-    return bucket, sample_files({"mp4": file.getvalue()}, description), ""
+    return bucket, sample_files(files, description), ""
+
+
+def _voice(source: Loadable, sample_rate: int) -> dict[str, bytes]:
+    """The file of a source's voice, if it has one."""
+    heard = getattr(source, "voice", None)
+    try:
+        return {} if heard is None else {voices.FILE: voices.encoded(heard(), sample_rate)}
+    except MediaError as error:
+        raise MediaError(source.id, f"its voice cannot be taken, {error}") from error
 
 
 def _bucket(clip: Clip, grids: dict[str, Grid], sound: bool) -> str:

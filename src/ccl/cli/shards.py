@@ -28,7 +28,9 @@ def make(argv: list[str]) -> int:
         "-o", "--out", type=folder_to_write, required=True, help="folder of the shards and their index.json"
     )
     parser.add_argument(
-        "--captions", type=path_of, help=".csv or .jsonl with `file`, `prompt` and perhaps `voice`; without it, NAME.txt beside NAME.mp4"
+        "--captions",
+        type=path_of,
+        help=".csv or .jsonl with `file`, `prompt` and perhaps `voice`; without it, NAME.txt beside NAME.mp4",
     )
     parser.add_argument(
         "--transcribe",

@@ -107,8 +107,26 @@ def test_a_run_that_another_matrix_beside_it_has_trained_is_copied(tmp_path: Pat
     assert {name.split("/")[0] for name in second.asked} == {"rows"}
     assert all(map(second.done, second.jobs))
     state = second.state(second.jobs[0])
-    assert state["trained_as"] in ("one/runs/gate-s0", "one/runs/ccl-s0")  # a toy's two runs are equal
+    assert state["copied_from"] in ("one/runs/gate-s0", "one/runs/ccl-s0")  # a toy's two runs are equal
     assert state["weights"] == first.state(first.jobs[0])["weights"]
+
+
+def test_the_clips_of_an_equal_row_beside_it_are_taken_over(tmp_path: Path) -> None:
+    do_all(toy(tmp_path / "one"))
+    made = tmp_path / "one" / "rows" / "row0-s0" / "clips" / "a.mp4"
+    made.parent.mkdir(exist_ok=True)
+    made.write_text("a clip")
+    first, second_row, *others = matrix().rows  # all are equal but for their names
+    rows = (replace(first, name="same"), replace(second_row, name="row0", guidance=RULE), *others)
+    other = replace(matrix(), name="other", rows=rows)
+    second = toy(tmp_path / "two", other)
+    for job in second.jobs:
+        if job.kind == "runs":
+            second.do(job)
+    (same,) = (job for job in second.jobs if job.name == "rows/same-s0")
+    assert (second._clips(same) / "a.mp4").read_text() == "a clip"  # whatever it is called
+    (row0,) = (job for job in second.jobs if job.name == "rows/row0-s0")
+    assert not second._clips(row0).exists()
 
 
 def test_a_run_beside_it_that_is_damaged_unfinished_or_another_is_trained(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 A job is done when its result is whole and follows from the YAML as it now is: NAME.json beside its folder holds the
 hash. So a matrix that was stopped at any moment goes on, a finished job is not repeated, and a changed one is done
 anew, what it had made being set aside, from where it comes back when the change is taken back. A run that another
-matrix beside this one has trained is copied from there.
+matrix beside this one has trained is copied from there, and so are the clips of an equal row, which are scored anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import yaml
 
 from ccl.ablation.identity import digest, identity, modules, shipped, sums
 from ccl.ablation.matrix import ROWS, RUNS, Matrix, flags, numbered, record
-from ccl.ablation.states import WEIGHTS, copy_run, holds_weights, read_state, trained_beside, write_state
+from ccl.ablation.states import WEIGHTS, copy_whole, holds_weights, made_beside, read_state, write_state
 from ccl.files import LOCK, one_writer, sha256, write_whole
 
 TESTSET, PROTOCOL, MATRIX = "test.jsonl", "protocol.yaml", "matrix.yaml"
@@ -184,7 +184,7 @@ class Laboratory:
         """The folder of an equal run, which another matrix beside this one has trained; None where there is none."""
         if job.kind != RUNS or self.path(job).exists():
             return None
-        return trained_beside(self.folder, str(self.hash(job)))
+        return made_beside(self.folder, RUNS, str(self.hash(job)), holds_weights)
 
     @property
     def scored(self) -> str:
@@ -212,7 +212,8 @@ class Laboratory:
             if self.done(job):  # it has come back
                 return
             if found := self.beside(job):
-                copy_run(found, self.path(job))
+                copy_whole(found, self.path(job))
+                write_state(self.path(job), **read_state(found), copied_from="/".join(found.parts[-3:]))
                 return
             before, begun = self.state(job).get("seconds", 0.0), time.monotonic()
             self._say(job, hash=now, whole=False, seconds=before)
@@ -264,6 +265,15 @@ class Laboratory:
         """Of a training."""
         return int(self.resolved[job.of]["trainer"]["max_steps"])
 
+    def _clips(self, job: Job) -> Path:
+        """The folder of a row's clips, with those of an equal row beside this matrix, if there are any."""
+        clips = self.path(job) / "clips"
+        there = made_beside(self.folder, ROWS, str(self.hash(job)), lambda row, state: (row / "clips").is_dir())
+        if there is not None and not clips.exists():
+            clips.parent.mkdir(exist_ok=True)
+            copy_whole(there / "clips", clips)  # of which each is looked at before it is taken for finished
+        return clips
+
     def _score(self, job: Job) -> dict[str, Any]:
         from ccl.cli.metrics import best_device
         from ccl.cli.parts import build
@@ -280,14 +290,14 @@ class Laboratory:
         device = self.device or best_device()
         pipe = Pipeline.load(model, device=device, trust=modules(self.resolved.get(run.name)))
         rule = None if row.guidance is None else build(Guidance, row.guidance, f"guidance of {row.name}")
-        how = row.sampling
+        how, clips = row.sampling, self._clips(job)
         generate_files(
-            pipe, read_rows(file, give=how.give), out / "clips",
+            pipe, read_rows(file, give=how.give), clips,
             guidance=rule, steps=how.steps, shift=how.shift, task=how.task, batch_size=how.batch_size, seed=job.seed,
         )  # fmt: skip
         rows, metrics = read_rows(file, give=()), self.metrics()
         said = f"{self.matrix.test.set}, {file.name} sha256 {sha256(file)[:16]}; {len(rows)} rows"
-        score({row.name: out / "clips"}, rows, metrics, out, about=about(said, device))
+        score({row.name: clips}, rows, metrics, out, about=about(said, device))
         return {"scored": self.scored, "lacking": [metric.name for metric in metrics if metric.missing()]}
 
 

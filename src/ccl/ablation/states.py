@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ccl.ablation.matrix import RUNS
 from ccl.files import MARK, FileError, reading, sha256, write_whole
 
 WEIGHTS = "model.safetensors"
@@ -38,31 +37,32 @@ def holds_weights(run: Path, state: Mapping[str, Any]) -> bool:
     return weights.is_file() and sha256(weights) == state.get("weights")
 
 
-def trained_beside(matrix: Path, hash: str) -> Path | None:
-    """The folder of a run that another matrix has trained to the end.
+def made_beside(matrix: Path, kind: str, hash: str, holds: Callable[[Path, Mapping[str, Any]], bool]) -> Path | None:
+    """The folder of a result that another matrix has brought to its end.
 
     Args:
         matrix: the folder of this one; others lie beside it.
-        hash: of everything that the run follows from.
+        kind: of the job, "runs" or "rows".
+        hash: of everything that the result follows from.
+        holds: whether its folder has what its state tells of.
     """
-    for path in sorted(matrix.parent.glob(f"*/{RUNS}/*.json")):
-        run = path.with_suffix("")
+    for path in sorted(matrix.parent.glob(f"*/{kind}/*.json")):
+        result = path.with_suffix("")
         try:
-            state = read_state(run)
+            state = read_state(result)
         except FileError:  # the other matrix will say so when it is gone on with
             continue
-        if path.parents[1] != matrix and state.get("hash") == hash and state.get("whole") and holds_weights(run, state):
-            return run
+        if path.parents[1] != matrix and state.get("hash") == hash and state.get("whole") and holds(result, state):
+            return result
     return None
 
 
-def copy_run(run: Path, to: Path) -> None:
-    """Copy a run's folder and what is known of it; for the one writer of `to`.
+def copy_whole(folder: Path, to: Path) -> None:
+    """Copy a folder to where there is none, whole or not at all; for the one writer of `to`.
 
     A copy and no link: a longer training writes on in its folder.
     """
     partial = to.with_name(f"{MARK}{to.name}")
     shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
-    shutil.copytree(run, partial)
+    shutil.copytree(folder, partial)
     partial.rename(to)
-    write_state(to, **read_state(run), trained_as="/".join(run.parts[-3:]))

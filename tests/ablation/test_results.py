@@ -21,6 +21,7 @@ from ccl.ablation.finished import curve_of, gather
 from ccl.ablation.matrix import Matrix, Row, Run
 from ccl.ablation.numbers import Number, Numbers, numbers
 from ccl.ablation.tables import Told
+from ccl.evaluation.store import packed
 from ccl.media import write_clip
 from helpers.matrices import Values, fake, write_matrix
 from helpers.tiny_clips import tiny_clip
@@ -54,6 +55,33 @@ def test_rows_are_means_over_seeds_with_their_deviation(tmp_path):
     mean = (base[::2].mean() + base[1::2].mean()) / 2  # of easy and hard
     assert one.value == pytest.approx(0.51 + mean) and one.sd == pytest.approx(0.01) and one.clips == 10
     assert one.seeds == pytest.approx({0: 0.5 + mean, 1: 0.51 + mean, 2: 0.52 + mean})
+
+
+def test_a_row_stands_beside_what_its_shuffled_clips_give(tmp_path):
+    """Openings that follow their own clip's loudness in one row, and nobody's in the other."""
+    matrix = fake(RUNS, ROWS[:2], seeds=(0, 1))
+    write_matrix(tmp_path, matrix, steady)
+    rng = np.random.default_rng(0)
+    for row, follows in (("base", False), ("tarp", True)):
+        for seed in matrix.seeds:
+            out = tmp_path / "rows" / f"{row}-s{seed}" / "features" / "mouth" / row
+            out.mkdir(parents=True)
+            for clip in range(10):
+                loud, other = rng.random((2, 40))
+                (out / f"{clip}.npy").write_bytes(packed(np.stack([loud if follows else other, loud])))
+    (tmp_path / "rows" / "tarp-s1" / "features" / "mouth" / "tarp" / "3.npy").write_bytes(b"half")  # is passed over
+    chance = gather(matrix, tmp_path).chance
+    assert set(chance) == {("base", "mouth"), ("tarp", "mouth")} and set(chance["tarp", "mouth"]) == {0, 1}
+    assert all(one["p"] < 0.001 and abs(one["shuffled"]) < 0.1 for one in chance["tarp", "mouth"].values())
+    assert all(one["p"] > 0.01 for one in chance["base", "mouth"].values())
+    results.write(matrix, tmp_path)
+    said = (tmp_path / "table.md").read_text()
+    line = next(line for line in said.partition("## Chance")[2].splitlines() if "tarp" in line)
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[5] == "< 0.001, < 0.001" and float(cells[2]) - float(cells[3]) == pytest.approx(
+        float(cells[4]), abs=0.002
+    )
+    assert "how often a shuffling" in (tmp_path / "report.html").read_text()
 
 
 def test_rows_are_compared_as_the_matrix_says(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 from ccl.ablation import states
 from ccl.ablation.matrix import ROWS, RUNS, Matrix, numbered
 from ccl.evaluation.metrics import METRICS
-from ccl.evaluation.metrics.base import Column
+from ccl.evaluation.metrics.base import Column, Metric
 from ccl.evaluation.score import find
-from ccl.evaluation.store import read, read_state
+from ccl.evaluation.store import features_of, read, read_state
 from ccl.evaluation.tables.results import CEILING, Results
 from ccl.files import reading
 from ccl.rows import Row, read_rows
@@ -54,6 +54,8 @@ class Finished:
         rows: the seeds at which a row is sampled and scored whole, by its name.
         curves: by (run, seed).
         missing: a sentence for each run and row that is not there or not whole.
+        chance: by (row, column), what chance gives at each seed: the value of "shuffled" pairs of pictures and sound,
+            and "p", how often a shuffling is as high as the true pairs.
     """
 
     results: Results
@@ -62,6 +64,7 @@ class Finished:
     rows: dict[str, list[int]]
     curves: dict[tuple[str, int], Curve]
     missing: Sequence[str]
+    chance: dict[tuple[str, str], dict[int, dict[str, float]]] = field(default_factory=dict)
 
 
 class Missing:
@@ -96,6 +99,7 @@ def gather(matrix: Matrix, folder: Path) -> Finished:
     scores: list[dict[str, Any]] = []
     protocol: dict[str, dict[str, Any]] = {}
     clips: dict[tuple[str, str], Path] = {}
+    chance: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     seeds: dict[str, list[int]] = {row.name: [] for row in matrix.rows}
     for row in matrix.rows:
         for seed in matrix.seeds:
@@ -106,6 +110,8 @@ def gather(matrix: Matrix, folder: Path) -> Finished:
                 continue
             seeds[row.name].append(seed)
             scores += [one | {"method": row.name, "id": at_seed(one["id"], seed)} for one in found]
+            for column, beside in chance_in(place, row.name, matrix.scores).items():
+                chance.setdefault((row.name, column), {})[seed] = beside
             said = protocol_of(place)
             if any(protocol.get(name, how) != how for name, how in said.items()):
                 missing.add(f"row {row.name}", seed, "was scored by another protocol than the rows before it")
@@ -116,7 +122,7 @@ def gather(matrix: Matrix, folder: Path) -> Finished:
     curves = curves_of(matrix, folder, missing)
     every = [replace(row, id=at_seed(row.id, seed)) for seed in matrix.seeds for row in test]
     results = Results(scores, every, columns_there(matrix.scores, scores), protocol=protocol, clips=clips)
-    return Finished(results, test, list(matrix.seeds), seeds, curves, missing.sentences)
+    return Finished(results, test, list(matrix.seeds), seeds, curves, missing.sentences, chance)
 
 
 def at_seed(id: str, seed: int) -> str:
@@ -146,10 +152,26 @@ def protocol_of(place: Path) -> dict[str, dict[str, Any]]:
     return {**state["metrics"], **{name: {"missing": reason} for name, reason in state["lacking"].items()}}
 
 
+def chance_in(place: Path, method: str, scores: Collection[str]) -> dict[str, dict[str, float]]:
+    """What chance gives in a row's folder, by the first column of each metric that shuffles its clips."""
+    found = {}
+    for metric in asked(scores):
+        if metric.pool is not Metric.pool and (features := features_of(place, metric.name, method)):
+            numbers = metric().pool(features)
+            if "shuffled" in numbers:
+                found[metric.columns[0].name] = numbers
+    return found
+
+
+def asked(scores: Collection[str]) -> list[type[Metric]]:
+    """Metrics by their names, of the class or on the command line; one's own are not among them."""
+    wanted = {name.lower() for name in scores}
+    return [m for name, m in METRICS.items() if wanted & {name, m.__name__.lower()}]
+
+
 def columns_of(scores: Collection[str]) -> list[Column]:
     """The columns of metrics by their names, of the class or on the command line; of one's own none are known."""
-    wanted = {name.lower() for name in scores}
-    return [c for name, m in METRICS.items() if wanted & {name, m.__name__.lower()} for c in m.columns]
+    return [column for metric in asked(scores) for column in metric.columns]
 
 
 def columns_there(scores: Collection[str], rows: Sequence[dict[str, Any]]) -> list[Column]:

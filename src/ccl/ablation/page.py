@@ -38,6 +38,7 @@ def write(told: Told, folder: Path) -> None:
         "Missing": noted({"Runs and rows": below[MISSING]}) if MISSING in below else "",
         "Verdict": verdicts(told),
         "Results": picture(folder / "rows.png", ROWS) + plain(tables.rows_table(told)),
+        "Chance": plain(chance) if (chance := tables.chance_table(told)).rows else "",
         "Differences": differences(told),
         "Losses": picture(folder / "curves.png", LOSSES),
         "Notes": noted({heading: lines for heading, lines in below.items() if heading != MISSING}),

@@ -116,6 +116,26 @@ def rows_table(told: Told) -> Table:
     return Table("Results", head, rows, text)
 
 
+def chance_table(told: Told) -> Table:
+    """Each row's value beside what chance gives, of measures that have such a floor."""
+    head = ["measure", "row", "value", "shuffled", "above", "p at each seed"]
+    rows = []
+    for column in told.numbers.columns:
+        for row in told.matrix.rows:
+            if at_seeds := told.finished.chance.get((row.name, column.name)):
+                value = told.numbers.rows[row.name, column.name].value
+                floor = sum(one["shuffled"] for one in at_seeds.values()) / len(at_seeds)
+                p = ", ".join(probability(one["p"]) for one in at_seeds.values())
+                above = number(column, value - floor, sign=True)
+                rows.append([titled(column), row.name, number(column, value), number(column, floor), above, p])
+    text = (
+        "Shuffled: the pictures of each clip with the sound of another one of the same row and seed, mean over seeds. "
+        "p: how often a shuffling gives as much as the true pairs; a row whose p is small has learned what belongs "
+        "together."
+    )
+    return Table("Chance", head, rows, text)
+
+
 def differences_table(told: Told) -> Table:
     """Each row's difference to the one it is compared with, measure by measure."""
     head = ["measure", "row", "compared with", "difference", "95 %", "p", "", "at each seed", "clips"]
@@ -176,7 +196,7 @@ def test_rows(one: Decided) -> list[list[str]]:
 
 def every_table(told: Told) -> list[Table]:
     """All tables that have a row, in order."""
-    return [t for t in (claims_table(told), rows_table(told), differences_table(told)) if t.rows]
+    return [t for t in (claims_table(told), rows_table(told), chance_table(told), differences_table(told)) if t.rows]
 
 
 def notes(told: Told) -> dict[str, list[str]]:

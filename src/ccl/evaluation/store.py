@@ -7,6 +7,7 @@ for numbers of whole sets. What is damaged is measured again, and the file that 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -231,6 +232,15 @@ def read_state(file: Path) -> dict[str, Any] | None:
         if not isinstance(part, dict) or not all(isinstance(value, kind) for value in part.values()):
             return None
     return state
+
+
+def features_of(out: Path, metric: str, method: str) -> list[np.ndarray]:
+    """What a metric keeps of a method's clips, by the clips' names; what cannot be read is left out."""
+    found = []
+    for path in sorted((out / "features" / metric / file_of(method)).glob("*.npy")):
+        with contextlib.suppress(ValueError):
+            found.append(unpacked(path.read_bytes()))
+    return [feature for feature in found if feature.size]
 
 
 def packed(feature: np.ndarray) -> bytes:

@@ -8,6 +8,7 @@ import re
 import shutil
 import time
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_a_row_stands_beside_what_its_shuffled_clips_give(tmp_path):
     results.write(matrix, tmp_path)
     said = (tmp_path / "table.md").read_text()
     line = next(line for line in said.partition("## Chance")[2].splitlines() if "tarp" in line)
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    cells = [unescape(cell).strip() for cell in line.strip("|").split("|")]
     assert cells[5] == "< 0.001, < 0.001" and float(cells[2]) - float(cells[3]) == pytest.approx(
         float(cells[4]), abs=0.002
     )

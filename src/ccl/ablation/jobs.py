@@ -270,7 +270,7 @@ class Laboratory:
         clips = self.path(job) / "clips"
         there = made_beside(self.folder, ROWS, str(self.hash(job)), lambda row, state: (row / "clips").is_dir())
         if there is not None and not clips.exists():
-            clips.parent.mkdir(exist_ok=True)
+            clips.parent.mkdir(parents=True, exist_ok=True)
             copy_whole(there / "clips", clips)  # of which each is looked at before it is taken for finished
         return clips
 

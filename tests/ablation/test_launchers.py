@@ -33,6 +33,37 @@ def test_a_run_and_twenty_rows_are_done_once_each(tmp_path: Path) -> None:
     assert left(work, some) == dict.fromkeys([job.folder for job in some], "begun\ndone\n")
 
 
+def test_towards_the_end_the_runs_that_are_left_go_before_rows() -> None:
+    """Table 2 in its three seeds, a run four times as long as a row: two workers are never left with one run."""
+    runs = {"gate": 1, "tarp": 1, "ccl": 3}
+    every = [
+        job
+        for seed in range(3)
+        for run, rows in runs.items()
+        for job in (
+            Job("runs", run, seed),
+            *(Job("rows", f"{run}{row}", seed, (f"runs/{run}-s{seed}",)) for row in range(rows)),
+        )
+    ]
+
+    def clock(workers: int) -> tuple[float, list[str]]:
+        schedule, now, ends, order = Schedule(every, lambda job: False, workers), 0.0, [], []
+        while True:
+            while len(ends) < 2 and (job := schedule.next()) is not None:
+                ends.append((now + (4 if job.kind == "runs" else 1), job.name, job))
+                order.append(job.name)
+            if not ends:
+                return now, order
+            ends.sort(key=lambda end: end[:2])
+            now, _, job = ends.pop(0)
+            schedule.finish(job)
+
+    in_order, _ = clock(1)  # as one worker would have it
+    at_most, order = clock(2)
+    assert at_most < in_order and at_most <= (9 * 4 + 15) / 2 + 0.5
+    assert order.index("rows/gate0-s0") < order.index("runs/gate-s1")  # something to look at early
+
+
 def test_a_worker_that_is_killed_costs_its_job_another_beginning(tmp_path: Path) -> None:
     work, some = Counted(tmp_path, kill="rows/row1-s0"), jobs(3)
     schedule = Schedule(some, work.done)

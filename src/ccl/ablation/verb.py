@@ -57,7 +57,7 @@ def launch(laboratory: Laboratory, args: Namespace) -> int:
 
     logs = laboratory.folder / LOGS
     with one_writer(laboratory.folder, "wait for it, or choose another folder with -o"):
-        schedule = Schedule(laboratory.jobs, laboratory.done)
+        schedule = Schedule(laboratory.jobs, laboratory.done, args.jobs or 1)
         if schedule.found:
             say(f"{len(schedule.found)} of {len(schedule.jobs)} are done already")
         try:

@@ -79,7 +79,9 @@ def test_a_clip_is_cut_in_the_middle_of_what_is_heard() -> None:
 def test_a_model_goes_on_from_clips_of_the_world_beside_the_true_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_model(tmp_path / "model", tiny_config(), tiny_state())
+    config = tiny_config()
+    config["grid"] |= {"frames": 77}  # room for a sentence
+    save_model(tmp_path / "model", config, tiny_state())
     assert cli.main(["inspect", "seams", "--world", "2", "--ckpt", str(tmp_path / "model"), "--steps", "1"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("gone on from: 2 seams of 2 clips\npictures (")

@@ -118,6 +118,21 @@ def test_a_damaged_voice_is_told_with_its_clip(videos: Path, tmp_path: Path) -> 
         list(Shards(tmp_path / "clips", GRID, shuffle=0, endless=False))
 
 
+def test_a_voice_of_which_the_clips_json_has_no_sum_is_not_its_own(videos: Path, tmp_path: Path) -> None:
+    (shard,) = made(videos, tmp_path / "clips").glob("*.tar")
+    with tarfile.open(shard) as tar:
+        files = [(member, tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+    with tarfile.open(shard, "w") as tar:
+        for member, data in files:
+            if member.name.endswith("json"):
+                said = json.loads(data)
+                said["crc32"].pop("voice.mp4", None)
+                data = json.dumps(said).encode()
+                member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert not any("voice" in sample for sample in Shards(tmp_path / "clips", GRID, shuffle=0, endless=False))
+
+
 def test_shards_without_voices_are_refused_with_the_remedy(tmp_path: Path) -> None:
     write_shards(tiny_sources(1, GRID), tmp_path / "clips", GRID)
     assert "voices" not in json.loads((tmp_path / "clips/index.json").read_text())["settings"]

@@ -92,3 +92,8 @@ def test_a_model_goes_on_from_clips_of_the_world_beside_the_true_ones(
 def test_clips_or_the_world_are_asked_for(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", "seams", *argv]) == 2
     assert "give clips to look at, or --world" in capsys.readouterr().err
+
+
+def test_what_goes_with_the_world_alone_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", "seams", "a.mp4", "--ckpt", "runs/x"]) == 2
+    assert "--ckpt goes with --world; clips are looked at as they are" in capsys.readouterr().err

@@ -268,8 +268,10 @@ class Laboratory:
     def _clips(self, job: Job) -> Path:
         """The folder of a row's clips, with those of an equal row beside this matrix, if there are any."""
         clips = self.path(job) / "clips"
+        if clips.exists():
+            return clips
         there = made_beside(self.folder, ROWS, str(self.hash(job)), lambda row, state: (row / "clips").is_dir())
-        if there is not None and not clips.exists():
+        if there is not None:
             clips.parent.mkdir(parents=True, exist_ok=True)
             copy_whole(there / "clips", clips)  # of which each is looked at before it is taken for finished
         return clips

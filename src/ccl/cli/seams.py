@@ -39,6 +39,8 @@ def seams(argv: list[str]) -> int:
         parser.error("give clips to look at, or --world with how many clips of the world a model is to go on from")
     if args.at and args.world:
         parser.error("--at goes with a clip; --world cuts clips in the middle of what is said")
+    if args.clips and (args.ckpt or args.steps):
+        parser.error(f"{'--ckpt' if args.ckpt else '--steps'} goes with --world; clips are looked at as they are")
     for path in args.clips:
         if not is_file(path):
             parser.error(f"there is no clip {path}")

@@ -303,7 +303,7 @@ class Shards(IterableDataset[Sample]):
             if zlib.crc32(raw[ending]) != checksum:
                 raise FileError(f"{where}: its {ending} is corrupt (its checksum differs)")
         found = {name: description[name] for name in ("id", "prompt", "faces") if name in description}
-        return found | ({"voice": raw[voices.FILE]} if voices.FILE in raw else {})
+        return found | ({"voice": raw[voices.FILE]} if voices.FILE in checksums else {})
 
     def _decode(self, raw: Sample) -> Sample:
         sample = self._described(raw)

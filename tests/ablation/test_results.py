@@ -234,6 +234,14 @@ def test_of_steps_that_mix_tasks_the_joint_tasks_own_losses_are_compared(tmp_pat
     assert {name: x.tolist() for name, x in curve.losses.items()} == {"loss": [3, 5], "video": [1, 2], "audio": [2, 3]}
 
 
+def test_what_an_interaction_asks_to_lower_beside_the_streams_losses_is_not_compared(tmp_path):
+    write_matrix(tmp_path, three(), steady, steps=3, loss=lambda run, seed, step: 4.0)
+    log = tmp_path / "runs" / "gate-s0" / "losses.jsonl"
+    masked = {"task": "joint", "loss": 4.07, "video": 1.0, "audio": 3.0, "face_mask": 0.7}
+    log.write_text("".join(json.dumps({"batch": step - 1, "step": step} | masked) + "\n" for step in (1, 2, 3)))
+    assert curve_of("gate", 0, tmp_path).losses["loss"] == pytest.approx(4.0)
+
+
 def test_a_moving_average_forgets_its_beginning():
     assert smooth(np.array([1.0, 3.0]), 0.5) == pytest.approx([1.0, (0.5 * 1 + 3) / 1.5])
     assert smooth(np.full(50, 2.0)) == pytest.approx(2.0)

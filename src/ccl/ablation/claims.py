@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ccl import arguments
 
 Verdict = Literal["holds", "does not hold", "undecided"]
-LOSS = "loss"  # of training, a measure of the rows' runs: "loss", or of a stream "loss.video", "loss.audio"
+LOSS = "loss"  # of training, a measure of the rows' runs: both streams', or of one "loss.video", "loss.audio"
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Test:
         better: the row of which it is said.
         worse: the row it is compared with.
         measure: a column of the scores ("mouth", "wer"), or "loss", "loss.video", "loss.audio": the joint task's
-            training loss of the rows' runs, step by step, of which less is better.
+            training loss of the rows' runs, of both streams or one, step by step, of which less is better.
         margin: None says that `better` is better. A number, in the measure's own unit (0.02 of "wer" is two words of a
             hundred), says that it is no worse than by this much.
     """

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ccl.ablation import states
+from ccl.ablation.claims import LOSS
 from ccl.ablation.matrix import ROWS, RUNS, Matrix, numbered
 from ccl.evaluation.metrics import METRICS
 from ccl.evaluation.metrics.base import Column, Metric
@@ -19,6 +20,7 @@ from ccl.evaluation.store import features_of, read, read_state
 from ccl.evaluation.tables.results import CEILING, Results
 from ccl.files import reading
 from ccl.rows import Row, read_rows
+from ccl.types import STREAMS
 
 LOG = "losses.jsonl"  # of a run
 JOINT = "joint"  # the task whose loss curves show, as the paper's Fig. 5
@@ -32,7 +34,7 @@ class Curve:
         run: its name.
         seed: of the training.
         steps: of the joint task, ascending; of a training without it all steps.
-        losses: of each step, by "loss" and, for each stream there is, "video" and "audio".
+        losses: of each step, for each stream there is, "video" and "audio", and "loss", their sum.
         last: step of the run, of whatever task.
     """
 
@@ -215,7 +217,7 @@ def curve_of(run: str, seed: int, folder: Path) -> Curve | None:
         for line in joint:
             by_step.setdefault(int(line["step"]), []).append(line)
         steps = np.array(sorted(by_step), dtype=np.int64)
-        names = [key for key in ("loss", "video", "audio") if joint and all(key in line for line in joint)]
+        names = [key for key in (LOSS, *STREAMS) if joint and all(key in line for line in joint)]
         # Batches that are accumulated share a step.
         losses = {key: np.array([np.mean([x[key] for x in by_step[step]]) for step in steps]) for key in names}
         return Curve(run, seed, steps, losses, max(int(line["step"]) for line in lines)) if lines else None
@@ -223,11 +225,18 @@ def curve_of(run: str, seed: int, folder: Path) -> Curve | None:
 
 def of_joint(line: dict[str, Any]) -> dict[str, Any] | None:
     """The joint task's losses in a line, under the names that they have where a step trains it alone; None where it
-    trains others."""
-    if line.get("task", JOINT) == JOINT:
-        return line
-    own = {key.removeprefix(f"{JOINT}/"): x for key, x in line.items() if key.startswith(f"{JOINT}/")}
-    return {"step": line["step"], **own} if "loss" in own else None
+    trains others.
+
+    The loss is the sum of the streams', as what an interaction asks for beside them, or a task's weights, would make runs
+    incomparable.
+    """
+    own = line
+    if line.get("task", JOINT) != JOINT:
+        own = {key.removeprefix(f"{JOINT}/"): x for key, x in line.items() if key.startswith(f"{JOINT}/")}
+    if LOSS not in own:
+        return None
+    streams = [own[key] for key in STREAMS if key in own]
+    return {**own, "step": line["step"], LOSS: sum(streams) if streams else own[LOSS]}
 
 
 def whole_lines(text: str) -> Iterator[dict[str, Any]]:

@@ -227,7 +227,7 @@ def of_joint(line: dict[str, Any]) -> dict[str, Any] | None:
     """The joint task's losses in a line, under the names that they have where a step trains it alone; None where it
     trains others.
 
-    The loss is the sum of the streams', as what an interaction asks for beside them, or a task's weights, would make runs
+    The loss is the sum of the streams': what an interaction asks for beside them, or a task's weights, would make runs
     incomparable.
     """
     own = line

@@ -194,6 +194,21 @@ def test_each_window_reads_its_own_prompt(pipe: Pipeline) -> None:
     assert not np.array_equal(same.video[third:], changed.video[third:])
 
 
+@pytest.mark.parametrize(("side", "last", "new", "cut"), [("prefix", "last", 20, 12), ("suffix", "first", 17, 10)])
+def test_it_is_told_where_a_window_is_cut_that_has_a_prompt_of_its_own(
+    pipe: Pipeline, clip: Clip, side: str, last: str, new: int, cut: int
+) -> None:
+    whole = len(clip.video) + 2 * new
+    told = (
+        f"{cut / 25:g} of the {new / 25:g} s that the {last} window adds are cut, and what its prompt asks for may lie "
+    )
+    for frames, notes in (whole, 0), (whole - cut, 1):
+        made = pipe(PROMPTS[0], then=[PROMPTS[1]], seconds=frames / 25, steps=2, **{side: clip})
+        assert [note for note in made.meta["notes"] if "cut" in note] == [
+            f"{told}there; {whole / 25:g} s would keep it whole"
+        ] * notes
+
+
 def test_prompts_of_what_leads_to_a_clip_are_in_order_of_time(pipe: Pipeline, clip: Clip) -> None:
     one, other = PROMPTS[:2]
     same, late = (pipe(one, then=[one, last], suffix=clip, seconds=2.4) for last in (one, other))

@@ -130,6 +130,12 @@ class Order:
         # A stream that is given whole is read as far as the last window reaches.
         whole = grid if film is not None else grid.resized(frames=grid.frames + count * windows.new)
         prompts = self._prompts(row, count + (film is None))
+        if row.then and (cut := there + count * windows.new - frames):
+            last, most = ("first" if self.left else "last"), (frames + cut) / grid.fps
+            notes.append(
+                f"{cut / grid.fps:.3g} of the {windows.new / grid.fps:.3g} s that the {last} window adds are cut, and what "
+                f"its prompt asks for may lie there; {most:.4g} s would keep it whole"
+            )
         return Plan(read(row, whole, notes), prompts, film, windows, count, frames)
 
     def _prompts(self, row: Row, windows: int) -> Sequence[str]:

@@ -133,8 +133,8 @@ class Order:
         if row.then and (cut := there + count * windows.new - frames):
             last, most = ("first" if self.left else "last"), (frames + cut) / grid.fps
             notes.append(
-                f"{cut / grid.fps:.3g} of the {windows.new / grid.fps:.3g} s that the {last} window adds are cut, and what "
-                f"its prompt asks for may lie there; {most:.4g} s would keep it whole"
+                f"{cut / grid.fps:.3g} of the {windows.new / grid.fps:.3g} s that the {last} window adds are cut, and "
+                f"what its prompt asks for may lie there; {most:.4g} s would keep it whole"
             )
         return Plan(read(row, whole, notes), prompts, film, windows, count, frames)
 

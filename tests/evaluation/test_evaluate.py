@@ -272,6 +272,19 @@ def test_metrics_have_the_names_that_the_command_line_knows():
     assert tuple(METRICS) == NAMES
 
 
+def test_what_is_not_usual_is_measured_where_it_is_asked_for(monkeypatch):
+    from ccl.cli.evaluate import parse
+    from ccl.cli.metrics import metrics_of
+
+    def names(*asked: str) -> list[str]:
+        return [metric.name for metric in metrics_of(parse(["--videos", "x", *asked]), [Row("a")])]
+
+    assert "av_align" in names() and "dnsmos" in names()
+    monkeypatch.setattr(METRICS["av_align"], "usual", False)
+    assert "av_align" not in names() and "dnsmos" in names()
+    assert names("--metrics", "av_align") == ["av_align"]
+
+
 @pytest.mark.parametrize("sentence", PROTOCOLS)
 def test_a_protocol_that_cannot_be_is_one_sentence(sentence, folder, tmp_path, capsys):
     (file := tmp_path / "own.yaml").write_text(PROTOCOLS[sentence] + "\n")

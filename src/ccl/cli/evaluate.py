@@ -141,7 +141,11 @@ def parse(argv: list[str]) -> Namespace:
     what.add_argument("--limit", type=Whole(), help="the first N rows of each subset alone")
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--metrics", type=text_of, nargs="+", metavar="NAME", help="these alone, comma or space between (all that fit)"
+        "--metrics",
+        type=text_of,
+        nargs="+",
+        metavar="NAME",
+        help="these alone, comma or space between (the usual ones that fit)",
     )
     how.add_argument("--protocol", type=path_of, help="YAML of other conventions, as evaluation/protocol.yaml has them")
     how.add_argument("--whisper", type=text_of, help="size of Whisper, or a file of its weights (large-v3)")

@@ -36,7 +36,7 @@ def names_of(args: Namespace) -> list[str]:
 
 
 def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> list[Metric]:
-    """The metrics asked for, or all that fit the test set, with the conventions of the command line and --protocol.
+    """The metrics asked for, or all usual ones that fit the test set, with the command line's and --protocol's words.
 
     `referenced` says that the rows' true clips will be there, where they are not yet.
     """
@@ -47,7 +47,7 @@ def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> li
     known = METRICS | own
     names = names_of(args)
     if not names:
-        unfit = set() if args.reference else {"fvd"}
+        unfit = {name for name, cls in known.items() if not cls.usual} | (set() if args.reference else {"fvd"})
         true = args.reference or any(row.reference and (referenced or Path(row.reference).is_file()) for row in rows)
         unfit |= set() if true else {"onset"}
         unfit |= set() if any("world" in row.id for row in rows) else {"mouth", "colours"}

@@ -94,13 +94,14 @@ Result = Measured | Failed
 class Metric(torchmetrics.Metric, ABC):
     """A measure of clips. A new metric is a subclass in a file of its own.
 
-    Class attributes: `name`, short, as on the command line; `columns`; `batch_size`, how many clips `measure` takes
-    together, and `gpu_batch_size`, its default on a GPU. The constructor takes conventions and weights, with defaults,
-    and loads nothing: `measure` does.
+    Class attributes: `name`, short, as on the command line; `columns`; `usual`, whether `ccl evaluate` measures it
+    without being asked for it by name; `batch_size`, how many clips `measure` takes together, and `gpu_batch_size`, its
+    default on a GPU. The constructor takes conventions and weights, with defaults, and loads nothing: `measure` does.
     """
 
     name: str
     columns: tuple[Column, ...]
+    usual: bool = True
     batch_size: int = 1
     gpu_batch_size: int = 16
     full_state_update = False

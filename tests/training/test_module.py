@@ -20,16 +20,28 @@ from torch import Tensor, nn
 from ccl import flow
 from ccl.callbacks import SaveCheckpoint, TaskRouter
 from ccl.flow import UniformTime
-from ccl.model import Output
+from ccl.model import DualStreamTransformer, Output, WanStream
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text import EmbeddedText
 from ccl.training.draws import placed
 from ccl.training.losses import loss_by_clip
 from ccl.training.module import JointDiffusion, TrainingError
 from ccl.training.optimizer import OptimizerConfig
+from ccl.training.start import begin
 from ccl.types import AV, Batch
 from ccl.weights import find
-from helpers.fakes import CHANNELS, GRID, FakeData, fit, make_batch, make_codec, make_module, make_net, model_config
+from helpers.fakes import (
+    CHANNELS,
+    GRID,
+    FakeData,
+    fit,
+    make_batch,
+    make_codec,
+    make_module,
+    make_net,
+    make_text,
+    model_config,
+)  # fmt: skip
 
 JOINT, SINGLE, A2V, V2A = (PAPER_TASKS[name] for name in ("joint", "single", "a2v", "v2a"))
 
@@ -358,6 +370,15 @@ def test_what_ships_is_found_by_its_name_wherever_the_package_lies() -> None:
     assert find.installed("ccl/other") == Path("ccl/other") and find.installed("a/ccl/checkpoints") == Path(
         "a/ccl/checkpoints"
     )
+
+
+def test_a_source_for_a_stream_that_the_network_lacks_is_told() -> None:
+    audio = WanStream(width=8, ffn=16, channels=CHANNELS.audio)
+    alone = DualStreamTransformer(video=None, audio=audio, layers=1, head_dim=8, text_dim=8, freq_dim=16)
+    with pytest.raises(
+        ValueError, match=r"^x is given as \.video, and the network has no video stream; null leaves it out"
+    ):
+        begin(alone, make_text(), {"video": "x"})
 
 
 def test_what_no_source_has_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

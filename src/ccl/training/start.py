@@ -62,6 +62,8 @@ def load_pretrained(net: DualStreamTransformer, text: TextEncoder, source: str, 
     def place(parameter: Tensor, whole: Tensor) -> None:
         parameter.copy_(spread(whole.to(parameter.dtype), parameter))
 
+    if part in STREAMS and getattr(net, part) is None:
+        raise ValueError(f"{source} is given as .{part}, and the network has no {part} stream; null leaves it out")
     own = tuple(f"text.{name}" for name, _ in text.named_parameters())
     state = None
     try:

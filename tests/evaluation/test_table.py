@@ -154,7 +154,7 @@ def test_a_published_mean_is_taken_from_subsets_where_only_they_are_printed():
 
 def test_a_comparison_names_both_systems_and_the_same_clips():
     text = markdown(scored())
-    assert "| CU ↑ | ours | ovi | +1.00 | [+1.00, +1.00] | 0.125 | 4 |" in text  # 2 of 16 exchanges
+    assert "| CU ↑ | ours | ovi | +1.00 | [+1.00, +1.00] | 0.125 | 0.500 | 4 | 6 |" in text  # 2 of 16 exchanges
     assert "| Sync-C ↑ | ours | ovi | +1.00 |" in text and "| 3 |" in text
 
 
@@ -176,7 +176,7 @@ def test_csv_holds_numbers_as_they_are(tmp_path):
     assert (
         (tmp_path / "pairs.csv")
         .read_text()
-        .startswith("a,b,subset,column,difference,low,high,p,clips,subsets\nours,ovi,easy,cu,")
+        .startswith("a,b,subset,column,difference,low,high,p,clips,subsets,adjusted,needed\nours,ovi,easy,cu,")
     )
 
 

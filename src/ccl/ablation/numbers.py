@@ -19,13 +19,12 @@ from ccl.ablation.finished import Curve, Finished
 from ccl.ablation.matrix import Matrix
 from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.tables.layout import whole
-from ccl.evaluation.tables.statistics import NAN, Ratio, by_seed, compare, deviation, interval
+from ccl.evaluation.tables.statistics import ALPHA, NAN, Ratio, by_seed, compare, deviation, interval
 from ccl.evaluation.tables.summary import strata_of
 
-P = 0.05
 RULE = (
-    f"* where the 95 % interval over clips and seeds leaves out 0, p is below {P:g} and there are two seeds or more; "
-    "neither is corrected for the number of comparisons."
+    f"* where the 95 % interval over clips and seeds leaves out 0, p is below {ALPHA:g} and there are two seeds or "
+    "more; neither is corrected for the number of comparisons."
 )
 LOSSES = {
     LOSS: Column(LOSS, "Joint loss", "lower", digits=4),
@@ -89,7 +88,7 @@ class Difference:
     @property
     def starred(self) -> bool:
         """Whether it is told from none by RULE."""
-        return len(self.seeds or ()) > 1 and self.p < P and (self.low > 0 or self.high < 0)
+        return len(self.seeds or ()) > 1 and self.p < ALPHA and (self.low > 0 or self.high < 0)
 
     @property
     def gain(self) -> tuple[float, float, float]:

@@ -21,6 +21,7 @@ from ccl.evaluation.tables import layout
 from ccl.evaluation.tables.layout import Line, Place, Published, number, titled
 from ccl.evaluation.tables.notes import notes
 from ccl.evaluation.tables.results import Results
+from ccl.evaluation.tables.statistics import ALPHA
 from ccl.evaluation.tables.summary import Pair, Summary, summarise
 from ccl.files import replacing
 
@@ -204,8 +205,8 @@ def comparison(results: Results, summary: Summary, colours: Mapping[str, int]) -
         body.append(f"<tr><th>{escape(layout.versus(column, next(iter(pairs.values()))))}</th>{cells}</tr>")
     text = (
         "On the clips that all systems have: difference, its 95 % interval by paired bootstrap, and p by exchanging "
-        "the two within clips. In colour, that of the better system, where p is below 0.05; p is not corrected for "
-        "the number of comparisons."
+        "the two within clips; after it p corrected for the number of columns (Holm). In colour, that of the better "
+        f"system, where the corrected p is below {ALPHA:g}."
     )
     table = f"<table><thead><tr><th>measure</th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     return f'<p class="hint">{text}</p><div class="scroll">{table}</div>'
@@ -215,7 +216,7 @@ def pair_html(column: Any, pair: Pair | None, reach: float, colours: Mapping[str
     if pair is None:
         return f"<td>{layout.DASH}</td>"
     names = ""
-    if pair.p < 0.05 and column.better:
+    if pair.adjusted < ALPHA and column.better:
         first = (pair.difference > 0) == (column.better == "higher")
         names = f' class="{"first" if first else "second"}-better m{colours[pair.a if first else pair.b]}"'
     interval = layout.bounds(column, pair.low, pair.high, sign=True)
@@ -223,7 +224,7 @@ def pair_html(column: Any, pair: Pair | None, reach: float, colours: Mapping[str
     return (
         f'<td{names}><div class="pair">{charts.forest(pair.low, pair.high, pair.difference, reach)}'
         f'<span class="delta">{number(column, pair.difference, sign=True)}</span></div>'
-        f"<small>{interval}, p {escape(p if p.startswith('<') else f'= {p}')}, n {pair.clips}</small></td>"
+        f"<small>{interval}, p {escape(p if p.startswith('<') else f'= {p}')}, Holm {escape(layout.probability(pair.adjusted))}, n {pair.clips}</small></td>"
     )
 
 

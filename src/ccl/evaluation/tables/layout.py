@@ -12,6 +12,7 @@ import numpy as np
 
 from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.tables.results import ALL, CEILING, MEAN, Results
+from ccl.evaluation.tables.statistics import ALPHA, FEWEST, POWER
 from ccl.evaluation.tables.summary import Cell, Pair, Summary, best_of
 
 # Numbers printed elsewhere: by method, column and subset, a rate as a fraction.
@@ -26,6 +27,7 @@ PAPER = (
 BEYOND = "Beyond the paper"
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 DASH = "—"
+MANY_CLIPS = 100_000  # more of them are not counted
 PRINTED, COMMON, PART = "†", "‡", "§"  # marks of what is not measured here, of clips all systems have, of some subsets
 
 
@@ -220,7 +222,7 @@ def below(line: Line, places: Sequence[Place]) -> list[tuple[str, list[str]]]:
 def comparison(results: Results, summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Every pair of systems over the whole test set."""
     known = {column.name: column for column in results.shown}
-    head = ["measure", "a", "b", "a minus b", "95 %", "p", "clips"]
+    head = ["measure", "a", "b", "a minus b", "95 %", "p", "p, Holm", "clips", f"{POWER:.0%} with"]
     return head, [[versus(known[p.column], p), *compared(known[p.column], p)] for p in told_pairs(results, summary)]
 
 
@@ -243,4 +245,33 @@ def compared(column: Column, pair: Pair) -> list[str]:
     """A pair in words and numbers."""
     interval = bounds(column, pair.low, pair.high, sign=True)
     difference = number(column, pair.difference, sign=True)
-    return [pair.a, pair.b, difference, interval, probability(pair.p), str(pair.clips)]
+    ps = [probability(pair.p), probability(pair.adjusted)]
+    return [pair.a, pair.b, difference, interval, *ps, str(pair.clips), needed(pair.needed)]
+
+
+def needed(clips: float) -> str:
+    """How many clips would tell two systems apart; what is beyond all test sets is not spelled out."""
+    if clips != clips:
+        return DASH
+    return f"{clips:,.0f}" if clips <= MANY_CLIPS else f"> {MANY_CLIPS:,}"
+
+
+def told_apart(results: Results, summary: Summary) -> list[str]:
+    """Of every two systems, in words, in which columns they differ once their number is thought of, or that in none."""
+    families: dict[tuple[str, str], list[Pair]] = {}
+    for pair in summary.pairs:
+        if pair.subset == whole(results):
+            families.setdefault((pair.a, pair.b), []).append(pair)
+    titles, made = {column.name: column.title for column in results.columns}, []
+    for (a, b), pairs in families.items():
+        by = f"{ALPHA:g}, Holm over {len(pairs)} {'column' if len(pairs) == 1 else 'columns'}"
+        differ = [pair for pair in pairs if pair.adjusted < ALPHA]
+        if differ:
+            made.append(f"{a} and {b} differ in {', '.join(titles[pair.column] for pair in differ)} ({by}).")
+            continue
+        clips, nearest = max(pair.clips for pair in pairs), min(pairs, key=lambda pair: pair.needed)
+        apart = f"{titles[nearest.column]} would tell them apart with {needed(nearest.needed)} clips, were it as seen"
+        told = f"; {apart}" if np.isfinite(nearest.needed) else ""
+        few = f"; fewer than {FEWEST} clips can tell nothing apart" if clips < FEWEST else ""
+        made.append(f"{a} and {b} are not distinguishable: no column's difference survives ({by}){few}{told}.")
+    return made

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ccl.evaluation.tables.layout import COMMON, PART, PRINTED, Line, Published, lines, sections
+from ccl.evaluation.tables.layout import COMMON, PART, PRINTED, Line, Published, lines, sections, told_apart
 from ccl.evaluation.tables.results import Results
-from ccl.evaluation.tables.statistics import LEVEL
+from ccl.evaluation.tables.statistics import ALPHA, LEVEL, POWER
 from ccl.evaluation.tables.summary import Summary
 
 REASONS, EXAMPLES, MANY = 12, 3, 4  # how many reasons, clips and columns are spelled out
@@ -16,6 +16,7 @@ REASONS, EXAMPLES, MANY = 12, 3, 4  # how many reasons, clips and columns are sp
 def notes(results: Results, summary: Summary, published: Published | None = None) -> dict[str, list[str]]:
     """What stands below the table, by heading; headings without a line are left out."""
     found = {
+        "Told apart": told_apart(results, summary),
         "How to read it": reading(results, summary, published),
         "Not measured": [f"{name}: {sentence}" for name, sentence in results.missing.items()],
         "Clips without a value": failures(results),
@@ -44,6 +45,12 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
         made.append(
             "Systems are measured on the clips that all of them have a value of. Bold is the best of these values as "
             "shown; differences between systems are in the comparison."
+        )
+    if summary.pairs:
+        made.append(
+            "p of two systems is by exchanging them within clips (sign flips), beside it corrected for the number of "
+            f"columns in which the two are compared (Holm); {POWER:.0%} with is how many clips would give a p below "
+            f"{ALPHA:g} of that column alone in {POWER:.0%} of cases, were the difference and its spread as seen."
         )
     if any(cell.own == cell.own for cell in cells):
         made.append(

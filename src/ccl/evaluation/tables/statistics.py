@@ -2,8 +2,8 @@
 
 Every column is a ratio of sums over clips: a mean is sum(values) / count, a corpus rate sum(errors) / sum(words); so
 one code serves both. Intervals are percentile bootstrap (Efron 1979) with the same resamples for two systems that are
-compared; p is by sign flips (Fisher 1935), exactly where there are few clips, and not corrected for the number of
-comparisons. Draws follow from names, so that the same scores give the same table.
+compared; p is by sign flips (Fisher 1935), exactly where there are few clips; `holm` corrects several of them for their
+number. Draws follow from names, so that the same scores give the same table.
 
 Seeds of a training, where a method has several, are a level of their own. A value is the mean of the seeds' values.
 Clips are resampled in blocks, a clip with all its seeds, for what is hard in a prompt is hard at each; and so are two
@@ -24,10 +24,11 @@ from zlib import crc32
 
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 RESAMPLES, FLIPS, EXACT = 2_000, 10_000, 12  # at most 2**EXACT exchanges are all tried
-LEVEL = 0.95
+LEVEL, ALPHA, POWER = 0.95, 0.05, 0.8
+FEWEST = 6  # clips with which a p below ALPHA can come of exchanges at all: 2 / 2**6
 NAN = float("nan")
 
 
@@ -49,6 +50,12 @@ class Ratio:
     def seeds(self) -> Float64[np.ndarray, " s"]:
         """The value of each seed, of a method without any its own; NaN where nothing is divided by."""
         return divide(*(np.atleast_1d(part.sum(-1)) for part in (self.top, self.bottom)))
+
+    @property
+    def moves(self) -> Float64[np.ndarray, " n"]:
+        """How far each clip alone moves the value: of a mean its distance from it; the mean of the seeds."""
+        top, bottom = np.atleast_2d(self.top), np.atleast_2d(self.bottom)
+        return divide(top - self.seeds[:, None] * bottom, bottom.mean(-1, keepdims=True)).mean(0)
 
     @property
     def there(self) -> Bool[np.ndarray, " n"]:
@@ -107,6 +114,38 @@ def exchange_p(strata: Sequence[tuple[Ratio, Ratio]], name: str, flips: int = FL
     seen = abs(np.mean([a.value - b.value for a, b in strata]))
     as_large = int((np.abs(np.mean(differences, axis=0)) >= seen * (1 - 1e-9) - 1e-12).sum())
     return as_large / len(swaps[0]) if exact else (as_large + 1) / (flips + 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Each p corrected for how many are looked at together (Holm 1979): below ALPHA are those of which, however the
+    others turn out, one alone is there by chance with at most that probability.
+    """
+    order = np.argsort(ps, kind="stable")
+    steps = np.asarray(ps, float)[order] * np.arange(len(ps), 0, -1)
+    found = np.empty(len(ps))
+    found[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return found.tolist()
+
+
+def clips_needed(strata: Sequence[tuple[Ratio, Ratio]]) -> float:
+    """Clips that would tell two methods apart (p below ALPHA in POWER of cases), were what is seen the truth.
+
+    By Student's t for the mean of differences (Guenther 1981), which exchanges come near to; of a ratio of sums, each
+    clip's difference is how far it moves the value. Clips are shared among strata as they are now.
+
+    Returns:
+        A whole number; infinite where no difference is seen, NaN where a stratum has fewer than two clips.
+    """
+    sizes = np.array([len(a) for a, _ in strata])
+    if sizes.min() < 2:
+        return NAN
+    difference = float(np.mean([a.value - b.value for a, b in strata]))
+    if abs(difference) < 1e-12:
+        return float("inf")
+    variances = np.array([np.var(a.moves - b.moves, ddof=1) for a, b in strata])
+    variance = float((variances * sizes.sum() / sizes).sum()) / len(strata) ** 2  # of one clip, the strata as they are
+    certain, likely = ndtri([1 - ALPHA / 2, POWER])
+    return max(float(FEWEST), float(np.ceil((certain + likely) ** 2 * variance / difference**2 + certain**2 / 2)))
 
 
 def over_seeds(values: Float64[np.ndarray, "r ..."]) -> Float64[np.ndarray, " r"]:

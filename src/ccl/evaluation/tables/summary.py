@@ -10,7 +10,7 @@ its own clips stands beside. One that has no value at all takes no part, and has
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.tables.results import ALL, MEAN, Results
-from ccl.evaluation.tables.statistics import NAN, RESAMPLES, Ratio, compare, interval
+from ccl.evaluation.tables.statistics import NAN, RESAMPLES, Ratio, clips_needed, compare, holm, interval
 
 Strata = Mapping[str, Ratio]  # a method's clips by subset; of a single subset that alone
 
@@ -69,6 +69,8 @@ class Pair:
         p: two-sided; of a difference as large if it did not matter which clip is whose.
         clips: that all systems have; where there are none, that both have.
         subsets: as in Cell.
+        adjusted: p corrected for the number of columns in which the two are compared in this subset (Holm).
+        needed: clips that would tell them apart, by `clips_needed`.
     """
 
     a: str
@@ -81,6 +83,8 @@ class Pair:
     p: float
     clips: int
     subsets: tuple[str, ...] = ()
+    adjusted: float = NAN
+    needed: float = NAN
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,22 @@ def summarise(results: Results, *, resamples: int = RESAMPLES) -> Summary:
                 both = {name: pair for name, pair in both.items() if all(x.value == x.value for x in pair)}
                 if both:
                     numbers = compare(list(both.values()), subset, resamples)
-                    pairs.append(Pair(a, b, subset, column.name, *numbers, subsets=part_of(both, clips)))
-    return Summary(cells, pairs)
+                    needed = clips_needed(list(both.values()))
+                    part = part_of(both, clips)
+                    pairs.append(Pair(a, b, subset, column.name, *numbers, subsets=part, needed=needed))
+    return Summary(cells, adjusted(pairs))
+
+
+def adjusted(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with p corrected over the columns of the same two systems in the same subset."""
+    families: dict[tuple[str, str, str], list[int]] = {}
+    for place, pair in enumerate(pairs):
+        families.setdefault((pair.a, pair.b, pair.subset), []).append(place)
+    made = list(pairs)
+    for places in families.values():
+        for place, p in zip(places, holm([pairs[place].p for place in places]), strict=True):
+            made[place] = replace(pairs[place], adjusted=p)
+    return made
 
 
 def common_clips(systems: Mapping[str, Strata]) -> dict[str, np.ndarray] | None:

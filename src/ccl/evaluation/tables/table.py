@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -45,7 +46,11 @@ def write(results: Results, out: str | Path, published: Published | None = None)
     summary, out = summarise(results), Path(out)
     lines = long_lines(results, summary)
     write_whole(out / "summary.csv", csv_text(lines))
-    pairs = [vars(pair) | {"subsets": " + ".join(pair.subsets)} for pair in summary.pairs]
+    pairs = [
+        {key: None if isinstance(x, float) and not np.isfinite(x) else x for key, x in vars(pair).items()}
+        | {"subsets": " + ".join(pair.subsets)}
+        for pair in summary.pairs
+    ]
     write_whole(out / "pairs.csv", csv_text(pairs) if pairs else "")
     write_whole(out / "table.csv", csv_text(wide_lines(results, summary, published)))
     write_whole(out / "table.md", markdown(results, summary, published))

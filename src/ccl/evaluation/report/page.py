@@ -220,11 +220,12 @@ def pair_html(column: Any, pair: Pair | None, reach: float, colours: Mapping[str
         first = (pair.difference > 0) == (column.better == "higher")
         names = f' class="{"first" if first else "second"}-better m{colours[pair.a if first else pair.b]}"'
     interval = layout.bounds(column, pair.low, pair.high, sign=True)
-    p = layout.probability(pair.p)
+    p, corrected = (layout.probability(x) for x in (pair.p, pair.adjusted))
+    ps = f"p {p if p.startswith('<') else f'= {p}'}, Holm {corrected}"
     return (
         f'<td{names}><div class="pair">{charts.forest(pair.low, pair.high, pair.difference, reach)}'
         f'<span class="delta">{number(column, pair.difference, sign=True)}</span></div>'
-        f"<small>{interval}, p {escape(p if p.startswith('<') else f'= {p}')}, Holm {escape(layout.probability(pair.adjusted))}, n {pair.clips}</small></td>"
+        f"<small>{interval}, {escape(ps)}, n {pair.clips}</small></td>"
     )
 
 

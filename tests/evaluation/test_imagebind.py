@@ -19,20 +19,18 @@ from ccl.evaluation.dsp.fbank import fbank
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.metrics.imagebind import (
-    MEAN,
-    STD,
     IBScore,
     audio_clips,
     clip_pictures,
     clip_starts,
     clipped,
-    resize_bicubic,
     resize_bilinear,
     streamed,
     three_crops,
     vision_clips,
 )
 from ccl.evaluation.nets.imagebind import Attention, ImageBind, Tower, ours
+from ccl.evaluation.pictures import MEAN, STD, resize_bicubic
 from ccl.media import Clip
 from ccl.weights import catalogue as weights
 
@@ -171,7 +169,7 @@ def test_streamed_pictures_lie_two_seconds_apart() -> None:
     # ffmpeg's fps filter rounds a picture's time to the nearest tick: the one at n is the last before 2 n + 1 s.
     shown = film(9.0, 10.0)
     pictures, pairs = streamed(shown)
-    expected = resize_bicubic(torch.from_numpy(shown.video[[9, 29, 49, 69]]).permute(0, 3, 1, 2))
+    expected = resize_bicubic(torch.from_numpy(shown.video[[9, 29, 49, 69]]).permute(0, 3, 1, 2), 224)
     assert torch.equal(pictures, expected)
     assert pairs.tolist() == [[0, 1], [1, 2], [2, 3]]
     assert len(streamed(film(4.0, 24.0))[1]) == 1
@@ -209,7 +207,7 @@ def test_official_pictures_are_those_of_their_pairs() -> None:
 def test_bicubic_is_pillows() -> None:
     ramp = np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8)
     picture = np.array(Image.fromarray(ramp).resize((427, 480), Image.Resampling.BICUBIC))
-    mine = resize_bicubic(torch.from_numpy(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    mine = resize_bicubic(torch.from_numpy(picture).permute(2, 0, 1)[None], 224)[0].permute(1, 2, 0)
     theirs = np.array(Image.fromarray(picture).resize((224, int(224 * 480 / 427)), Image.Resampling.BICUBIC))
     assert mine.shape == theirs.shape and mine.dtype == torch.uint8
     apart = np.abs(mine.numpy().astype(int) - theirs)  # both round twice, in fixed point

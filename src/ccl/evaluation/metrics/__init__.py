@@ -3,6 +3,8 @@
 from ccl.evaluation.metrics.audiobox import AudioBox
 from ccl.evaluation.metrics.av_align import AVAlign
 from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.metrics.clap import CLAP
+from ccl.evaluation.metrics.clip import CLIP
 from ccl.evaluation.metrics.colours import Colours
 from ccl.evaluation.metrics.desync import DeSync
 from ccl.evaluation.metrics.dnsmos import DNSMOS
@@ -16,10 +18,15 @@ from ccl.evaluation.metrics.wer import WER
 # In the order of tables: the paper's columns, then ours.
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
-    for metric in (AudioBox, WER, SyncNet, DeSync, IBScore, DNSMOS, AVAlign, Onset, FVD, Mouth, Colours)
+    for metric in (
+        *(AudioBox, WER, SyncNet, DeSync, IBScore, DNSMOS, AVAlign, Onset, FVD, Mouth, Colours),
+        *(CLAP, CLIP),  # of text, sound and pictures in one space
+    )
 }
 
 __all__ = [
+    "CLAP",
+    "CLIP",
     "DNSMOS",
     "FVD",
     "METRICS",

@@ -29,6 +29,7 @@ from ccl.evaluation.dsp.fbank import fbank
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.imagebind import ImageBind, ours
+from ccl.evaluation.pictures import normalised, resize_bicubic
 from ccl.weights import catalogue as weights
 
 SIZE = 224
@@ -37,8 +38,6 @@ CLIP_SECONDS = 2
 AUDIO_CLIPS, VIDEO_CLIPS = 3, 5
 FRAMES = 204  # of a spectrogram; 2 s make 198, zeros fill it up
 LEVEL, SPREAD = -4.268, 9.138  # of log mel energies, AudioSet
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP
-STD = (0.26862954, 0.26130258, 0.27577711)
 STREAM_FPS = 0.5
 
 Convention = Literal["av-benchmark", "official"]
@@ -189,7 +188,7 @@ def streamed(film: Film) -> tuple[UInt8[Tensor, "n 3 h w"], Tensor]:
         )
     pictures = film.video[film.indices(STREAM_FPS)[:count]]
     n = torch.arange(count)
-    return resize_bicubic(torch.from_numpy(pictures).permute(0, 3, 1, 2)), torch.stack([n[:-1], n[1:]], dim=1)
+    return resize_bicubic(torch.from_numpy(pictures).permute(0, 3, 1, 2), SIZE), torch.stack([n[:-1], n[1:]], dim=1)
 
 
 def clipped(film: Film) -> tuple[Float32[Tensor, "n 3 h w"], Tensor]:
@@ -215,15 +214,6 @@ def clip_pictures(times: Float[np.ndarray, " t"], seconds: float) -> np.ndarray:
     return np.stack([np.minimum(np.searchsorted(times, starts), last), last], axis=1)
 
 
-def resize_bicubic(pictures: UInt8[Tensor, "n 3 h w"]) -> UInt8[Tensor, "n 3 y x"]:
-    """Shorter side 224, as torchvision's v2.Resize does to uint8: antialiased, rounded to uint8 again."""
-    h, w = pictures.shape[-2:]
-    size = (SIZE, int(SIZE * w / h)) if h <= w else (int(SIZE * h / w), SIZE)
-    if size == (h, w):
-        return pictures
-    return F.interpolate(pictures, size, mode="bicubic", antialias=True, align_corners=False)
-
-
 def resize_bilinear(pictures: Float32[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 3 y x"]:
     """Shorter side 224, as pytorchvideo's ShortSideScale: not antialiased."""
     h, w = pictures.shape[-2:]
@@ -233,9 +223,7 @@ def resize_bilinear(pictures: Float32[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 
 
 def vision_clips(pictures: Tensor, pairs: Tensor) -> Float32[Tensor, "k 3 2 224 224"]:
     """Each pair in each of three crops, normalised as CLIP has it."""
-    scaled = pictures / 255.0 if pictures.dtype == torch.uint8 else pictures
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    crops = three_crops((scaled - mean) / std)
+    crops = three_crops(normalised(pictures))
     return rearrange(crops[:, pairs], "crop p t c h w -> (p crop) c t h w")
 
 

@@ -1,0 +1,158 @@
+"""CLIP: how alike the pictures and the words of their prompt are (Radford et al. 2021, arXiv 2103.00020).
+
+The mean over pictures of the cosine of each one's embedding and the prompt's, as JavisBench's `calc_clip_score`: 48
+pictures evenly from the first to the last, shorter side resized, middle cropped. Each is seen by itself, none moves.
+
+N pictures, E = 512.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.nets.pretrained import Pretrained
+from ccl.evaluation.pictures import centre_crop, normalised, resize_bicubic
+from ccl.rows import Row
+from ccl.weights import catalogue as weights
+from ccl.weights.read import read_json
+
+WORDS = 77  # tokens that CLIP's text tower has positions for; more are cut off
+SIDE = 224  # pixels, where a config does not say otherwise
+NOTHING = "the row has no prompt to compare its pictures with"
+
+Checkpoint = Literal["clip", "clip-large"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is kept of a film: its pictures as bytes of the network's size, and the row's prompt."""
+
+    pictures: UInt8[Tensor, "n 3 s s"]
+    prompt: str
+
+
+class CLIP(Metric):
+    """Mean cosine of pictures and prompt in CLIP's space, higher is better; tables elsewhere may show it times 100.
+
+    Args:
+        pictures: how many of the film's, evenly from the first to the last; 48 as JavisBench.
+        checkpoint: which of the published ones, by its name in `ccl weights list`.
+        weights: its folder, or a file in it, whatever `checkpoint` says; None looks it up.
+        device: where the network runs.
+        precision: of its matrix products and convolutions.
+        chunk: pictures to a forward; None is 16 on a CPU, else 192.
+    """
+
+    name = "clip"
+    columns = (Column("clip", "CLIP", digits=3),)
+    usual = False
+    batch_size, gpu_batch_size = 4, 16
+
+    def __init__(
+        self,
+        *,
+        pictures: int = 48,
+        checkpoint: Checkpoint = "clip",
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_for(device)
+        if pictures < 1:
+            raise ValueError(f"pictures is {pictures}; it must be at least 1")
+        self.pictures, self.checkpoint, self.given = pictures, checkpoint, weights
+        self.place, self.precision = torch.device(device), precision
+        self.chunk = chunk or (16 if self.place.type == "cpu" else 192)
+
+    def inapplicable(self, row: Row, *, speech: bool) -> str:
+        return "" if row.prompt.strip() else NOTHING
+
+    def prepare(self, film: Film) -> Inputs:
+        """Resized and cropped pictures."""
+        if not film.row.prompt.strip():
+            raise Unscorable(NOTHING)
+        index = torch.linspace(0, len(film.video) - 1, self.pictures).round().long().numpy()
+        # One at a time: bytes of a 1080p picture are 6 MB, and 48 of them would lie there twice.
+        chosen = (torch.from_numpy(film.video[at]).permute(2, 0, 1)[None] for at in index)
+        return Inputs(torch.cat([squared(picture, self.side) for picture in chosen]), film.row.prompt)
+
+    def measure(self, inputs: Sequence[Inputs]) -> list[Measured]:
+        with torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            seen = self.see(torch.cat([one.pictures for one in inputs])).split([len(one.pictures) for one in inputs])
+            words = self.read([one.prompt for one in inputs])
+        scores = [F.cosine_similarity(each, word, dim=-1).mean() for each, word in zip(seen, words, strict=True)]
+        return [Measured({"clip": float(score)}) for score in scores]
+
+    def see(self, pictures: UInt8[Tensor, "n 3 s s"]) -> Float32[Tensor, "n e"]:
+        """Embeddings of pictures."""
+        parts = (normalised(part.to(self.place)) for part in pictures.split(self.chunk))
+        return torch.cat([self.net.get_image_features(part).pooler_output.float().cpu() for part in parts])
+
+    def read(self, prompts: Sequence[str]) -> Float32[Tensor, "b e"]:
+        """Embeddings of prompts."""
+        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=WORDS, return_tensors="pt")
+        tokens = {name: tokens[name].to(self.place) for name in ("input_ids", "attention_mask")}
+        return self.net.get_text_features(**tokens).pooler_output.float().cpu()
+
+    @property
+    def source(self) -> Pretrained:
+        """Folder and file. MissingWeights, or ValueError where they hold no weights."""
+        return Pretrained.find(self.checkpoint, self.given)
+
+    @cached_property
+    def side(self) -> int:
+        """Pixels of a picture's side, as the network takes it."""
+        vision = read_json(self.source.folder / "config.json").get("vision_config")
+        return int(vision.get("image_size", SIDE)) if isinstance(vision, dict) else SIDE
+
+    @cached_property
+    def net(self) -> Any:
+        from transformers import CLIPModel
+
+        with torch.inference_mode(False):
+            return self.source.network(CLIPModel, "CLIP").to(self.place)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import CLIPTokenizer
+
+        return self.source.tokenizer(CLIPTokenizer, "CLIP")
+
+    def load(self) -> None:
+        _ = self.net, self.tokenizer
+
+    def missing(self) -> str:
+        try:
+            _ = self.source
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "model": f"transformers' CLIPModel, {self.checkpoint if self.given is None else self.source.folder.name}",
+            "pictures": f"{self.pictures}, evenly from the first to the last; shorter side by antialiased bicubic, "
+            "middle cropped",
+            "words": f"the prompt's first {WORDS} tokens",
+            "score": "mean cosine over pictures",
+            "precision": self.precision,
+            "weights": weights.sha256(self.source.file),
+        }
+
+
+def squared(pictures: UInt8[Tensor, "n 3 h w"], side: int) -> UInt8[Tensor, "n 3 s s"]:
+    """The middle of pictures whose shorter side is the network's."""
+    return centre_crop(resize_bicubic(pictures, side), side)

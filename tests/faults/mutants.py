@@ -25,7 +25,7 @@ from faults.mutate import (
     nodes_of,
 )
 from faults.process import Outcome, run
-from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, JOINT, MAKE, OVERLAY, SMALL, copy
+from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, JOINT, MAKE, MERGE, OVERLAY, SMALL, copy
 
 MOST = 3 * 2**30  # bytes of memory that a small input may take; the imports alone are half a gigabyte
 
@@ -80,6 +80,7 @@ INPUTS = (
     Input("png, given", ("model", "first.png"), "first.png", (in_bytes,), f"{ONE} --image first.png"),
     Input("captions, CSV", ("clips", "captions.csv"), "captions.csv", (in_bytes, in_cells, in_cells), MAKE),
     Input("prompts, JSONL", ("model", "rows.jsonl"), "rows.jsonl", (in_bytes, in_lines, in_lines), GENERATE),
+    Input("results of another lab", ("scores",), "scores/results.json", (in_bytes, in_json, in_json), MERGE),
     Input("test set", ("made", "rows.jsonl"), "rows.jsonl", (in_bytes, in_lines), f"{EVALUATE} --testset rows.jsonl"),
     Input("index", ("shards", "small.yaml"), "shards/index.json", (in_bytes, in_json, in_json), ENCODE, ("in shards",)),
     Input("tar, encoded", ("shards", "small.yaml"), f"shards/{TAR}", (in_bytes, in_members), ENCODE, vouched=True),

@@ -51,6 +51,7 @@ ENCODE = f"shards encode shards -o out {SMALL} --no-text"
 EXPORT = "export runs/run -o out --dtype float32"
 GENERATE = "generate --ckpt model --prompts rows.jsonl -o out --batch-size 2 --device cpu"
 EVALUATE = "evaluate --videos made --metrics av_align,onset -o out --batch-size 2"
+MERGE = "evaluate merge scores scores/results.json -o out"
 CAPTIONS = "file,prompt\n" + "".join(f'clip{i}.mp4,"clip number {i}, ""hello"""\n' for i in range(6))
 
 

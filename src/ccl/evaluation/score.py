@@ -24,7 +24,7 @@ from ccl import arguments
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
 from ccl.evaluation.speech import spoken
-from ccl.evaluation.store import Item, Store
+from ccl.evaluation.store import Item, Store, asked, digest
 from ccl.evaluation.tables.results import ALL, MEAN, Results
 from ccl.files import machine_trouble, naming, one_writer, sha256
 from ccl.rows import SUFFIXES, Row, check_rows, file_names, same_name
@@ -125,6 +125,9 @@ def score(
             clips={(i.method, i.row.id): i.path for i in every if i.path is not None},
             causes={name: causes(group) for name, group in items.items()},
             about=about or {},
+            origin={column.name: metric.name for metric in metrics for column in metric.columns},
+            asks={row.id: asked(row) for row in rows},
+            true={item.row.id: sum for item in every if (sum := digest(item.row.reference))},
         )
 
 

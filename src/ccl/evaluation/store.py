@@ -295,15 +295,21 @@ def rows_of(metric: Metric, item: Item, result: Result) -> Iterator[dict[str, An
         }
 
 
+def asked(row: Row) -> str:
+    """sha256 of what a row of a test set asks for, wherever its true clip lies."""
+    said = [getattr(row, field) for field in SCORING_FIELDS if field != "reference"]
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def fingerprint(item: Item) -> str:
     """Of what a clip's scores follow from: its bytes, and those of its reference, and what the test set says of it."""
     said: list[Any] = [getattr(item.row, field) for field in SCORING_FIELDS]
     for path in (item.path, item.row.reference):
-        said.append(_digest(path))
+        said.append(digest(path))
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def _digest(path: str | Path | None) -> str | None:
+def digest(path: str | Path | None) -> str | None:
     """Of a file's bytes; None where none can be read, which whoever decodes it says in words."""
     try:
         return weights.sha256(path) if path is not None and Path(path).is_file() else None

@@ -86,12 +86,14 @@ def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:
         # Files that were joined have a mark in their middle.
         if line := line.strip().lstrip(MARK):
             try:
-                yield number, _json(line)
+                yield number, one_json(line)
             except ValueError as error:
                 raise FileError(f"{path}, line {number}: {error}") from error
 
 
-def _json(line: str) -> Any:
+def one_json(line: str) -> Any:
+    """The value of a JSON text. ValueError where it is none, names a key twice or holds NaN or infinity."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
             raise ValueError(f"the key '{twice[0]}' stands there twice")

@@ -36,6 +36,9 @@ class Results:
         clips: the files, by (method, id).
         causes: by method, sentences on what the clips follow from: weights, guidance, steps.
         about: what tables say of the scoring itself, by name: test set and its hash, version, device, date.
+        origin: the metric that a column is of, by the column's name.
+        asks: sha256 of what a row of the test set asks for, by id.
+        true: sha256 of a row's true clip, by id, where there is one.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -46,6 +49,9 @@ class Results:
     clips: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     causes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     about: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+    asks: Mapping[str, str] = field(default_factory=dict)
+    true: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def methods(self) -> list[str]:

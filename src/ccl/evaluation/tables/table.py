@@ -2,7 +2,7 @@
 
 table.md, table.csv and table.tex are like the paper's Table 1, one method a row; summary.csv has a row for each method,
 subset and column, pairs.csv one for each comparison. Of a single method, table.md and the console show a measure a row,
-with chance and ceiling beside it.
+with chance and ceiling beside it. results.json has all of it for others (exchange.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ccl.evaluation.tables import layout
+from ccl.evaluation.tables.exchange import NAME, dumped
 from ccl.evaluation.tables.layout import Line, Place, Published, number
 from ccl.evaluation.tables.notes import notes
 from ccl.evaluation.tables.results import Results
@@ -55,6 +56,7 @@ def write(results: Results, out: str | Path, published: Published | None = None)
     write_whole(out / "table.csv", csv_text(wide_lines(results, summary, published)))
     write_whole(out / "table.md", markdown(results, summary, published))
     write_whole(out / "table.tex", tex(results, summary, published))
+    write_whole(out / NAME, dumped(results))
     return lines
 
 

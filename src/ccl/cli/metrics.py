@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Names of the metrics, ccl.evaluation.METRICS, which a wrong name must not wait for.
 NAMES = (
     *("audiobox", "wer", "sync", "desync", "ib", "dnsmos", "av_align", "onset", "fvd", "mouth", "colours"),
-    *("clap", "clip"),
+    *("clap", "clip", "ib_text", "javis"),
 )
 
 

@@ -230,6 +230,16 @@ TABLE: dict[str, Weights] = {
             "sha256:af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
             50_830_672,
         ),
+        Weights(
+            "clip-bpe",
+            "bpe_simple_vocab_16e6.txt.gz",
+            "the words of ImageBind's text tower (CLIP's byte pairs)",
+            1.36,
+            _OPENAI,
+            ("https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",),
+            "sha256:924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+            1_356_917,
+        ),
         # Text metrics: sizes are those of the weights in float32, counted from the networks' shapes.
         _clap("clap", "larger_clap_general", 776.0),
         _clap("clap-unfused", "clap-htsat-unfused", 614.0),

@@ -10,6 +10,8 @@ from ccl.evaluation.metrics.desync import DeSync
 from ccl.evaluation.metrics.dnsmos import DNSMOS
 from ccl.evaluation.metrics.fvd import FVD
 from ccl.evaluation.metrics.imagebind import IBScore
+from ccl.evaluation.metrics.imagebind_text import IBText
+from ccl.evaluation.metrics.javis import Javis
 from ccl.evaluation.metrics.mouth import Mouth
 from ccl.evaluation.metrics.onset import Onset
 from ccl.evaluation.metrics.sync import SyncNet
@@ -20,7 +22,7 @@ METRICS: dict[str, type[Metric]] = {
     metric.name: metric
     for metric in (
         *(AudioBox, WER, SyncNet, DeSync, IBScore, DNSMOS, AVAlign, Onset, FVD, Mouth, Colours),
-        *(CLAP, CLIP),  # of text, sound and pictures in one space
+        *(CLAP, CLIP, IBText, Javis),  # of text, sound and pictures in one space
     )
 }
 
@@ -37,6 +39,8 @@ __all__ = [
     "Column",
     "DeSync",
     "IBScore",
+    "IBText",
+    "Javis",
     "Measured",
     "Metric",
     "Mouth",

@@ -1,9 +1,10 @@
-"""ImageBind's vision and audio towers (Girdhar et al. 2023, arXiv 2305.05665), under the published file's own keys.
+"""ImageBind's vision, audio and text towers (Girdhar et al. 2023, arXiv 2305.05665), under the published file's keys.
 
 Each tower is a pre-norm ViT: patches + CLS + positions, blocks, then LayerNorm, CLS token, Linear to the joint space.
 What differs is a table: vision takes two pictures as one patch in time and has a LayerNorm before its blocks; audio
 takes overlapping patches of a spectrogram through a LayerNorm of their own and attends to one learned key and value
-more. Every clip's embedding is made unit, audio's then scaled by 20, and clips of one film are averaged.
+more; text takes tokens, of which none sees a later one, and reads the last. Every clip's embedding is made unit, then
+audio's scaled by 20 and text's by a learned number, and clips of one film are averaged.
 
 B films, K clips of each, L tokens, D width, E joint width, H heads.
 """
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ccl.evaluation.nets.filled import filled
@@ -26,7 +27,10 @@ Value = TypeVar("Value")
 
 EPS = 1e-6
 # The published file also holds these modalities, which nothing here needs.
-OTHERS = ("text", "depth", "thermal", "imu")
+OTHERS = ("depth", "thermal", "imu")
+# And which token may see which, -inf where it may not: of every text the same.
+MASK = "modality_preprocessors.text.mask"
+VOCABULARY, LENGTH = 49_408, 77  # tokens; CLIP's
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,19 @@ class Tower:
 
 HUGE_VISION = Tower(1280, 32, 16)
 HUGE_AUDIO = Tower(768, 12, 12)
+HUGE_TEXT = Tower(1024, 24, 16)
 
 
 class ImageBind(nn.Module):
-    """Vision and audio towers; the defaults are those of imagebind_huge."""
+    """Vision and audio towers, and that of text where it is given; the defaults are those of imagebind_huge."""
 
-    def __init__(self, vision: Tower = HUGE_VISION, audio: Tower = HUGE_AUDIO, out_dim: int = 1024) -> None:
+    def __init__(
+        self,
+        vision: Tower = HUGE_VISION,
+        audio: Tower = HUGE_AUDIO,
+        out_dim: int = 1024,
+        text: Tower | None = None,
+    ) -> None:
         super().__init__()
         pictures = nn.Conv3d(3, vision.dim, (2, 14, 14), (2, 14, 14), bias=False)
         spectrogram = nn.Conv2d(1, audio.dim, 16, 10, bias=False)
@@ -73,11 +84,16 @@ class ImageBind(nn.Module):
         )
         scale = nn.Sequential(nn.Identity(), LogitScale(20.0))
         self.modality_postprocessors = nn.ModuleDict({"vision": nn.Identity(), "audio": scale})
+        if text is not None:
+            self.modality_preprocessors["text"] = Words(text.dim)
+            self.modality_trunks["text"] = Trunk(text, causal=True)
+            self.modality_heads["text"] = Last(text.dim, out_dim)
+            self.modality_postprocessors["text"] = nn.Sequential(nn.Identity(), LogitScale(1 / 0.07))
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> ImageBind:
+    def of(cls, state: Mapping[str, Any], *, text: Tower | None = None) -> ImageBind:
         """The network of these weights; ValueError where they are not ImageBind's."""
-        return filled(cls, state, "ImageBind")
+        return filled(lambda: cls(text=text), state, "ImageBind")
 
     def forward(self, kind: str, clips: Float[Tensor, "b k ..."]) -> Float[Tensor, "b e"]:
         """The mean embedding of each film's clips: vision (b k 3 2 224 224), audio (b k 1 128 204)."""
@@ -88,6 +104,13 @@ class ImageBind(nn.Module):
         tokens = self.modality_trunks[kind](self.modality_preprocessors[kind](clips))
         unit = F.normalize(self.modality_heads[kind](tokens).float(), dim=-1)
         return self.modality_postprocessors[kind](unit)
+
+    def read(self, tokens: Int64[Tensor, "n 77"]) -> Float[Tensor, "n e"]:
+        """Each text's embedding; the text tower must be there."""
+        states = self.modality_trunks["text"](self.modality_preprocessors["text"](tokens))
+        # Upstream: the largest token of all ends a text.
+        unit = F.normalize(self.modality_heads["text"](states, tokens.argmax(-1)).float(), dim=-1)
+        return self.modality_postprocessors["text"](unit)
 
 
 class Patches(nn.Module):
@@ -109,14 +132,27 @@ class Patches(nn.Module):
         return x + self.pos_embedding_helper["pos_embed"]
 
 
+class Words(nn.Module):
+    """Tokens of a text with learned positions."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.token_embedding = nn.Embedding(VOCABULARY, dim)
+        self.pos_embed = nn.Parameter(torch.zeros(1, LENGTH, dim))
+
+    def forward(self, tokens: Int64[Tensor, "n l"]) -> Float[Tensor, "n l d"]:
+        return self.token_embedding(tokens) + self.pos_embed
+
+
 class Trunk(nn.Module):
     """The blocks of one tower."""
 
-    def __init__(self, tower: Tower, *, norm_first: bool = False, bias_kv: bool = False) -> None:
+    def __init__(self, tower: Tower, *, norm_first: bool = False, bias_kv: bool = False, causal: bool = False) -> None:
         super().__init__()
         norm = nn.LayerNorm(tower.dim, EPS) if norm_first else nn.Identity()
         self.pre_transformer_layer = nn.Sequential(norm)
-        self.blocks = nn.Sequential(*(Block(tower.dim, tower.heads, bias_kv=bias_kv) for _ in range(tower.blocks)))
+        blocks = (Block(tower.dim, tower.heads, bias_kv=bias_kv, causal=causal) for _ in range(tower.blocks))
+        self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Float[Tensor, "n l d"]) -> Float[Tensor, "n l d"]:
         return self.blocks(self.pre_transformer_layer(x))
@@ -125,9 +161,9 @@ class Trunk(nn.Module):
 class Block(nn.Module):
     """Attention, then a four times wider MLP, each after its norm."""
 
-    def __init__(self, dim: int, heads: int, *, bias_kv: bool) -> None:
+    def __init__(self, dim: int, heads: int, *, bias_kv: bool, causal: bool = False) -> None:
         super().__init__()
-        self.attn = Attention(dim, heads, bias_kv=bias_kv)
+        self.attn = Attention(dim, heads, bias_kv=bias_kv, causal=causal)
         self.norm_1 = nn.LayerNorm(dim, EPS)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, 4 * dim), "fc2": nn.Linear(4 * dim, dim)})
         self.norm_2 = nn.LayerNorm(dim, EPS)
@@ -138,11 +174,11 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """nn.MultiheadAttention's weights; `bias_kv` appends one learned key and value."""
+    """nn.MultiheadAttention's weights; `bias_kv` appends one learned key and value, `causal` shows no later token."""
 
-    def __init__(self, dim: int, heads: int, *, bias_kv: bool) -> None:
+    def __init__(self, dim: int, heads: int, *, bias_kv: bool, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
@@ -157,7 +193,8 @@ class Attention(nn.Module):
             k = torch.cat([k, self.bias_k.expand(len(k), -1, -1).to(k.dtype)], dim=1)
             v = torch.cat([v, self.bias_v.expand(len(v), -1, -1).to(v.dtype)], dim=1)
         q, k, v = (rearrange(y, "n l (h d) -> n h l d", h=self.heads) for y in (q, k, v))
-        return self.out_proj(rearrange(F.scaled_dot_product_attention(q, k, v), "n h l d -> n l (h d)"))
+        states = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out_proj(rearrange(states, "n h l d -> n l (h d)"))
 
 
 class First(nn.Module):
@@ -165,6 +202,17 @@ class First(nn.Module):
 
     def forward(self, x: Float[Tensor, "n l d"]) -> Float[Tensor, "n d"]:
         return x[:, 0]
+
+
+class Last(nn.Module):
+    """The state of the token that ends a text, in the joint space."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.LayerNorm(dim, EPS), nn.Linear(dim, out_dim, bias=False))
+
+    def forward(self, x: Float[Tensor, "n l d"], last: Int64[Tensor, " n"]) -> Float[Tensor, "n e"]:
+        return self.proj(x[torch.arange(len(x), device=x.device), last])
 
 
 class LogitScale(nn.Module):
@@ -179,12 +227,14 @@ class LogitScale(nn.Module):
         return self.log_logit_scale.exp().clamp(max=100) * x
 
 
-def ours(state: Mapping[str, Value]) -> dict[str, Value]:
-    """What of a published state dict belongs to the two towers; keys of other modalities are left out, no others."""
-    return {key: value for key, value in state.items() if not _is_other(key)}
+def ours(state: Mapping[str, Value], *, text: bool = False) -> dict[str, Value]:
+    """What of a published state dict belongs to the towers; keys of other modalities are left out, no others."""
+    return {key: value for key, value in state.items() if is_ours(key, text=text)}
 
 
-def _is_other(key: str) -> bool:
+def is_ours(key: str, *, text: bool = False) -> bool:
+    """Whether a key of the published file belongs to the towers, of which that of text may be one, or to nobody."""
     part, _, rest = key.partition(".")
     parts = ("modality_preprocessors", "modality_trunks", "modality_heads", "modality_postprocessors")
-    return part in parts and rest.split(".")[0] in OTHERS
+    others = OTHERS if text else ("text", *OTHERS)
+    return key != MASK and not (part in parts and rest.split(".")[0] in others)

@@ -1,6 +1,6 @@
 """JavisScore and AVHScore, as JavisBench has them (Liu et al. 2025, arXiv 2503.23377; Mao et al. 2024, 2404.14381).
 
-Both are cosines of single pictures and sound in ImageBind's space, and neither is trained. AVHScore: each picture against
+Both are cosines of single pictures and sound in ImageBind's space; neither is trained. AVHScore: each picture against
 the whole sound, the mean. JavisScore: in windows along time, each picture against the window's sound; of a window the
 mean of the lowest two fifths, of a film the mean over windows. Every picture is seen, so it is slow without a GPU. The
 weights' licence, CC-BY-NC-SA 4.0, forbids commercial use.

@@ -1,7 +1,7 @@
 """CLIP's byte-pair tokens, from the list of merges that openai/CLIP publishes (bpe_simple_vocab_16e6.txt.gz, MIT).
 
-As ImageBind's SimpleTokenizer: text is mended (ftfy), freed of HTML's escapes and of spare blanks, in small letters. The
-marks of start and end are plain text where a prompt writes them.
+As ImageBind's SimpleTokenizer: text is mended (ftfy), freed of HTML's escapes and of spare blanks, in small letters.
+The marks of start and end are plain text where a prompt writes them.
 """
 
 from __future__ import annotations

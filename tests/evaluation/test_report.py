@@ -5,24 +5,26 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from ccl.evaluation.report import charts
 from ccl.evaluation.report import page as report
+from ccl.evaluation.store import feature_path, packed
 from ccl.evaluation.tables.results import Results
-from ccl.media import write_clip
+from ccl.files import write_whole
+from ccl.media import read_natural, write_clip
+from helpers.browser import BROWSER, QUIET, browsing, needs_browser
 from helpers.scored import NO_FACE, PUBLISHED, scored
-from helpers.tiny_clips import tiny_clip
+from helpers.tiny_clips import TINY, tiny_clip
 
 EVIL = '</script><script>window.hacked = 1</script><img src=x onerror="hacked=1"><!-- \u2028 $css &amp; \'"'
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture
@@ -162,16 +164,11 @@ def test_every_clip_is_a_dot():
 
 # In a browser ------------------------------------------------------------------------------------------------------
 
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no chromium or google-chrome to open the page in")
-QUIET = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--virtual-time-budget=8000"),
-]
-
 
 def browse(path: Path, profile: Path, *options: str) -> str:
     """What the page has become, its scripts run."""
-    command = [str(BROWSER), *QUIET, f"--user-data-dir={profile}", *options, path.resolve().as_uri()]
+    options = ("--virtual-time-budget=8000", f"--user-data-dir={profile}", *options)
+    command = [str(BROWSER), *QUIET, *options, path.resolve().as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
@@ -247,3 +244,187 @@ def test_the_page_can_be_looked_at(results, tmp_path):
         )
         with Image.open(shot) as picture:
             assert picture.width == width and len(picture.convert("RGB").getcolors(1 << 24)) > 50  # not an empty page
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Path:
+    """A page of three systems and four rows of clips of two seconds; no clip of the third has a sound."""
+    clips = {(m, f"r{i}"): tmp_path / m / f"r{i}.mp4" for m in ("ours", "ovi", "mova") for i in range(4)}
+    for number, (key, path) in enumerate(clips.items()):
+        clip = tiny_clip(number, replace(TINY, height=48, width=64), seconds=2)
+        write_clip(replace(clip, audio=None) if key[0] == "mova" else clip, path)
+    page(scored(("ours", "ovi", "mova"), clips=clips), tmp_path)
+    return tmp_path / "out" / "report.html"
+
+
+SHOW = "(name, value) => { tools[name].value = value; tools.dispatchEvent(new Event('input')); }"
+TIMES = "Player.live.open.map((p) => p.media.currentTime)"
+SEEN = "[...document.querySelectorAll('.sample')].map((n) => n.dataset.id)"
+
+
+@needs_browser
+def test_two_systems_play_in_one_time_and_one_of_them_is_heard(pairs, tmp_path):
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(pairs)
+        assert tab.ask("document.querySelectorAll('video').length") == 0  # until they are played
+        tab.ask(f"({SHOW})('show', '0,1')")
+        tab.press("j")
+        assert tab.ask("location.hash") == "#row=r0"
+        tab.press(" ")
+        tab.until("Player.live && Player.live.time > 0.3")
+        for _ in range(5):
+            first, second = tab.ask(TIMES)
+            assert abs(first - second) < 0.2
+        assert tab.ask("Player.live.open.map((p) => p.media.muted)") == [False, True]
+        tab.press("m")
+        assert tab.ask("Player.live.open.map((p) => p.media.muted)") == [True, False]
+        tab.press(" ")
+        assert tab.ask("Player.live.open.every((p) => p.media.paused)")
+        # One bar for both, and a picture of time under each.
+        tab.ask(
+            "(() => { const b = document.querySelector('.at .bar input'); b.value = 1.5;"
+            " b.dispatchEvent(new Event('input')); })()"
+        )
+        tab.until(f"{TIMES}.every((t) => Math.abs(t - 1.5) < 0.05)")
+        heads = tab.ask("[...document.querySelectorAll('.at .head')].map((h) => parseFloat(h.style.left))")
+        assert heads == pytest.approx([75, 75], abs=3)
+        tab.press("ArrowLeft")
+        tab.until(f"{TIMES}.every((t) => Math.abs(t - 1) < 0.05)")
+        # The order on the screen is swapped, and nothing stops for it.
+        left = "[...document.querySelectorAll('.at .clip')].map((c) => c.getBoundingClientRect().left)"
+        before = tab.ask(left)
+        tab.press("s")
+        assert tab.ask(left) == before[::-1] and tab.ask("Player.live.open.length") == 2
+        tab.press("j")
+        assert tab.ask("location.hash") == "#row=r1" and tab.ask("document.querySelectorAll('video').length") == 0
+
+
+@needs_browser
+def test_clips_at_their_end_begin_again_together(pairs, tmp_path):
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(pairs)
+        tab.click(".sample .go")
+        tab.until("Player.live && Player.live.time > 0.1")
+        tab.ask("Player.live.seek(1.8)")
+        tab.until("Player.live.time < 1 && Player.live.playing && Player.live.open.every((p) => !p.media.paused)")
+        assert np.ptp(tab.ask(TIMES)) < 0.2 and len(tab.ask(TIMES)) == 3
+
+
+@needs_browser
+def test_samples_are_filtered_by_a_range_and_by_whose_clips_failed(tmp_path):
+    path = tmp_path / "out" / "report.html"
+    page(scored(count=60), tmp_path)
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(path)
+        for name, value in (("by", "cu"), ("of", "0"), ("least", "6.95"), ("most", "7.2")):
+            tab.ask(f"({SHOW})('{name}', '{value}')")
+        assert tab.ask(SEEN) == ["r20", "r21", "r22"]  # CU of ours is 5 + 0.1 i
+        tab.ask(f"({SHOW})('of', '1')")
+        assert tab.ask(SEEN) == ["r30", "r31", "r32"]
+        tab.ask(f"({SHOW})('of', '0,1')")
+        assert tab.ask(SEEN) == []  # they differ by 1
+        tab.ask(f"({SHOW})('by', 'wer')"), tab.ask(f"({SHOW})('of', '1')")
+        tab.ask(f"({SHOW})('least', '24')"), tab.ask(f"({SHOW})('most', '26')")  # as the page writes it, in percent
+        assert len(tab.ask(SEEN)) == 20
+        tab.ask(f"({SHOW})('by', '')"), tab.ask(f"({SHOW})('only', 'failed')")
+        assert tab.ask(SEEN) == ["r0"]
+        tab.ask(f"({SHOW})('of', '0')")
+        assert tab.ask(SEEN) == []
+
+
+@needs_browser
+def test_a_link_leads_to_its_row_whatever_hides_it(tmp_path):
+    path = tmp_path / "out" / "report.html"
+    page(scored(count=60), tmp_path)
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(path, "#row=r47")
+        seen = "(() => { const r = document.querySelector('.at').getBoundingClientRect();"
+        seen += " return r.top >= 40 && r.top < 200 && document.querySelector('.at').dataset.id; })()"
+        tab.until(f"{seen} === 'r47'")
+        tab.ask(f"({SHOW})('find', 'r3')")
+        tab.ask("location.hash = '#row=r5'")
+        tab.until("document.querySelector('.at')?.dataset.id === 'r5'")
+        tab.until(f"{seen} === 'r5'")
+        assert tab.ask("tools.find.value") == ""
+        tab.ask("location.hash = '#row=nobody'")
+        tab.until("document.getElementById('count').textContent === 'There is no row nobody.'")
+
+
+@needs_browser
+def test_a_phone_shows_the_page_without_moving_sideways(pairs, tmp_path):
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(pairs, "#row=r1", width=360, height=740)
+        tab.ask(f"({SHOW})('show', '0,1')")
+        assert tab.ask("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
+        tops = tab.ask("[...document.querySelectorAll('.sample:first-child .clip')].map((c) => c.offsetTop)")
+        assert tops[0] == tops[1]  # side by side all the same
+
+
+@needs_browser
+def test_a_page_of_hundreds_is_quick(tmp_path):
+    path = tmp_path / "out" / "report.html"
+    page(scored(("a", "b", "c"), count=200), tmp_path)
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(path)
+        sort = f"({SHOW})('order', 'best')"
+        timed = f"const t = performance.now(); {sort}; document.body.offsetHeight; return performance.now() - t;"
+        took = f"(() => {{ {timed} }})()"
+        assert tab.ask(took) < 1000  # 30 ms where nothing else is at work
+        assert tab.ask(f"{SEEN}.length") < 100  # the others as one comes to them
+
+
+def strange_clip(path: Path, codec: str, number: int = 0) -> Path:
+    """The pictures of a small clip in a codec that browsers do not show, with its sound."""
+    clip = tiny_clip(number, replace(TINY, height=48, width=64), seconds=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("mp3", rate=16_000, layout="mono")
+        for picture in clip.video:
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode(None))
+        frame = av.AudioFrame.from_ndarray(clip.audio[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16_000, 0
+        container.mux([*audio.encode(frame), *audio.encode(None)])
+    return path
+
+
+@needs_browser
+@pytest.mark.parametrize(("codec", "file"), [("libx265", "r0.mp4"), ("mpeg4", "r0.avi")])
+def test_what_browsers_do_not_show_is_converted_and_said(tmp_path, codec, file):
+    clips = {("ours", "r0"): strange_clip(tmp_path / "ours" / file, codec)}
+    text = page(scored(("ours",), clips=clips), tmp_path)
+    what = {"libx265": "hevc", "mpeg4": "mpeg4, mp3 sound in avi"}[codec]
+    assert f"converted for the page (1 of {what})" in text
+    clip = data_of(text)["samples"][0]["clips"][0]
+    assert clip["from"] == what and clip["seconds"] == pytest.approx(1, abs=0.1) and clip["type"] == "video/mp4"
+    (made,) = (tmp_path / "out" / "report_clips").iterdir()
+    film, _ = read_natural(made)
+    assert film.video.shape == (25, 48, 64, 3) and len(film.audio) / film.sample_rate == pytest.approx(1, abs=0.1)
+    stamp = made.stat().st_mtime_ns
+    page(scored(("ours",), clips=clips), tmp_path)
+    assert made.stat().st_mtime_ns == stamp  # not made again
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(tmp_path / "out" / "report.html")
+        tab.click(".sample .play")
+        tab.until("Player.live && Player.live.time > 0.2")
+        assert tab.ask("Player.live.open[0].media.videoWidth") == 64
+
+
+def test_conversions_of_clips_that_are_gone_go_and_nothing_else(results, tmp_path):
+    folder = tmp_path / "out" / "report_clips"
+    folder.mkdir(parents=True)
+    for name in ("0" * 32 + ".mp4", "mine.mp4"):
+        (folder / name).write_bytes(b"")
+    page(results, tmp_path)
+    assert [path.name for path in folder.iterdir()] == ["mine.mp4"]
+
+
+def test_clips_carry_their_loudness_and_the_mouth_that_was_measured(results, tmp_path):
+    curve = np.stack([np.linspace(0, 0.02, 9), np.zeros(9)])
+    write_whole(feature_path(tmp_path / "out", "mouth", "ours", "r1"), packed(curve))
+    first, second = (sample["clips"][0] for sample in data_of(page(results, tmp_path))["samples"][:2])
+    assert "mouth" not in first
+    assert list(base64.b64decode(second["mouth"])) == [round(255 * x / 8) for x in range(9)]
+    assert len(base64.b64decode(second["wave"])) == 200 and second["seconds"] == pytest.approx(0.36, abs=0.05)

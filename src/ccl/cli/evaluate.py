@@ -98,7 +98,8 @@ def run(args: Namespace) -> None:
             said = about_of(args, testset, len(rows))
             results = score(methods, rows, metrics, out, reference=truth, about=said, progress=progress)
         table.write(results, out, published=beside)
-        report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside)
+        with bar("looking at clips for the page") as progress:
+            report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside, progress=progress)
     table.show(results, console, published=beside)
     for name in ("table.md", "report.html", "scores.jsonl"):
         console.print(str(out / name), highlight=False, soft_wrap=True, markup=False)

@@ -171,15 +171,11 @@ class Store:
         return [row for item in items for row in by_clip.get((item.method, item.row.id), ())]
 
     def _path(self, metric: str, method: str, id: str) -> Path:
-        return self.out / "features" / metric / file_of(method) / f"{file_of(id)}.npy"
+        return feature_path(self.out, metric, method, id)
 
     def _feature(self, metric: Metric, item: Item) -> np.ndarray | None:
         """As it was kept; one that cannot be read is as good as none."""
-        path = self._path(metric.name, item.method, item.row.id)
-        try:
-            return unpacked(path.read_bytes())
-        except (FileNotFoundError, ValueError):
-            return None
+        return feature_of(self.out, metric.name, item.method, item.row.id)
 
     def _forget(self, changed: set[tuple[str, str]], stale: set[str]) -> None:
         """Remove the features of clips and of metrics that are no longer what they were."""
@@ -232,6 +228,19 @@ def read_state(file: Path) -> dict[str, Any] | None:
         if not isinstance(part, dict) or not all(isinstance(value, kind) for value in part.values()):
             return None
     return state
+
+
+def feature_path(out: Path, metric: str, method: str, id: str) -> Path:
+    """Where what a metric keeps of a clip lies."""
+    return out / "features" / metric / file_of(method) / f"{file_of(id)}.npy"
+
+
+def feature_of(out: Path, metric: str, method: str, id: str) -> np.ndarray | None:
+    """What a metric keeps of a clip; None where there is nothing, or nothing that can be read."""
+    try:
+        return unpacked(feature_path(out, metric, method, id).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def features_of(out: Path, metric: str, method: str) -> list[np.ndarray]:

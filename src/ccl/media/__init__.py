@@ -32,6 +32,7 @@ What is refused, as a MediaError with its reason
 Every write is whole or not at all.
 """
 
+from ccl.media.browser import Look, look
 from ccl.media.clip import Clip, is_pictures, is_sound
 from ccl.media.errors import LARGEST, MediaError
 from ccl.media.read import SOUND_SLACK, first_picture, read_audio, read_clip, read_natural
@@ -48,12 +49,14 @@ __all__ = [
     "SOUND_SLACK",
     "TORCHAUDIO",
     "Clip",
+    "Look",
     "MediaError",
     "first_picture",
     "fit_image",
     "gif_bytes",
     "is_pictures",
     "is_sound",
+    "look",
     "read_audio",
     "read_clip",
     "read_image",

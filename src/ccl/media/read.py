@@ -57,7 +57,7 @@ def read_clip(
         heard = best_stream(container, "audio", name, seen) if require.audio else None
         pictures = Pictures(seen, grid, name) if seen else None
         sound = Sound(heard, name, rate) if heard else None
-        _decode(container, pictures, sound, source, name, None if grid is None else grid.seconds + SOUND_SLACK)
+        decode(container, pictures, sound, source, name, None if grid is None else grid.seconds + SOUND_SLACK)
     fps, video, times, audio = grid.fps if grid else 25.0, None, None, None
     if pictures is not None:
         pictures.finish(shorter)
@@ -96,7 +96,7 @@ def read_natural(path: str | Path) -> tuple[Clip, dict[str, str]]:
             raise MediaError(name, "; ".join(without.values()))
         pictures = Pictures(streams["video"], None, name) if "video" in streams else None
         sound = Sound(streams["audio"], name) if "audio" in streams else None
-        _decode(container, pictures, sound, path, name)
+        decode(container, pictures, sound, path, name)
     fps, rate, video, times, audio = 25.0, 16_000, None, None, None
     if pictures is not None:
         pictures.finish()
@@ -136,7 +136,7 @@ def read_audio(source: str | Path | bytes, sample_rate: int = 16_000) -> Float32
     return audio
 
 
-def _decode(
+def decode(
     container: Any,
     pictures: Pictures | None,
     sound: Sound | None,

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
+from ccl.evaluation.report.clips import Key, Shown
 from ccl.evaluation.tables.results import Results
 from ccl.files import machine_trouble
 from ccl.media import MediaError, first_picture
+from ccl.media.browser import PARTS
 
 POSTER = 320  # pixels of the longer side of a clip's first picture, which the page shows until the clip is played
 Order = Literal["worst", "best", "apart", "id"]  # of samples
@@ -39,7 +43,7 @@ def names_of(results: Results) -> dict[tuple[str, str], str]:
 
 def data(
     results: Results,
-    found: Mapping[tuple[str, str], Path],
+    clips: Mapping[Key, Shown],
     folder: Path,
     embedded: bool,
     colours: Mapping[str, int],
@@ -52,7 +56,7 @@ def data(
     text = {(row["method"], row["id"]): row["text"] for row in results.rows if row.get("text") is not None}
     samples = []
     for place, row in enumerate(results.test):
-        clips = []
+        row_clips = []
         for method in results.methods:
             key = (method, row.id)
             numbers = {
@@ -69,11 +73,11 @@ def data(
                 }
             if key in text:
                 clip["text"] = text[key]
-            if key in found:
-                clip |= shown_clip(found[key], names[key], folder, embedded)
+            if key in clips:
+                clip |= shown_clip(clips[key], names[key], folder, embedded)
             else:
                 clip["note"] = "no file"
-            clips.append(clip)
+            row_clips.append(clip)
         subset = row.subset or ("other" if len(results.subsets) > 1 else "")
         samples.append(
             {
@@ -82,7 +86,7 @@ def data(
                 "prompt": row.prompt,
                 "speech": row.speech,
                 "lang": row.lang,
-                "clips": clips,
+                "clips": row_clips,
             }
         )
     keys = ("name", "title", "better", "digits", "percent")
@@ -101,22 +105,37 @@ def data(
     }
 
 
-def shown_clip(path: Path, name: str, folder: Path, embedded: bool) -> dict[str, Any]:
-    """How the page shows a file: its first picture or why there is none, and where its bytes are."""
-    clip: dict[str, Any] = {"type": TYPES.get(path.suffix.lower(), "video/mp4"), "name": path.name}
+def shown_clip(clip: Shown, name: str, folder: Path, embedded: bool) -> dict[str, Any]:
+    """How the page shows a clip: its first picture or why there is none, its curves, and where its bytes are."""
+    path = clip.path
+    told: dict[str, Any] = {"type": TYPES.get(path.suffix.lower(), "video/mp4"), "name": path.name}
+    if clip.look:
+        told["seconds"] = round(clip.look.seconds, 3)
+        told["wave"] = curve(np.sqrt(clip.look.loudness))  # a voice is seen beside a bang
+        if clip.look.strange:
+            told["from"] = clip.look.strange
+    if clip.mouth is not None:
+        told["mouth"] = curve(clip.mouth / max(float(clip.mouth.max()), 1e-9))
     if embedded:
-        clip["data"] = name
+        told["data"] = name
     else:
-        clip["href"] = quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
-    if clip["type"].startswith("audio"):
-        return clip | {"note": "sound alone"}
+        told["href"] = quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+    if told["type"].startswith("audio"):
+        return told | {"note": "sound alone"}
     try:
-        clip["poster"] = poster(path)
+        told["poster"] = poster(path)
     except MediaError as error:
         if machine_trouble(error):
             raise
-        clip["note"] = error.reason
-    return clip
+        told["note"] = error.reason
+    return told
+
+
+def curve(values: Float[np.ndarray, " n"]) -> str:
+    """Numbers in 0..1 as bytes in base64, no more than PARTS of them."""
+    if len(values) > PARTS:
+        values = np.interp(np.linspace(0, len(values) - 1, PARTS), np.arange(len(values)), values)
+    return base64.b64encode(np.round(255 * np.clip(values, 0, 1)).astype(np.uint8).tobytes()).decode()
 
 
 def poster(path: Path) -> str:

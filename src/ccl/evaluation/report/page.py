@@ -16,6 +16,7 @@ from string import Template
 from typing import Any
 
 from ccl.evaluation.report import charts
+from ccl.evaluation.report.clips import Key, Progress, Shown, shown, strange
 from ccl.evaluation.report.gallery import Order, as_json, data, names_of
 from ccl.evaluation.tables import layout
 from ccl.evaluation.tables.layout import Line, Place, Published, number, titled
@@ -30,7 +31,12 @@ PAIRED = 4  # systems of which every pair is offered to sort by
 
 
 def write(
-    results: Results, path: str | Path, *, limit_mb: int | float = 100, published: Published | None = None
+    results: Results,
+    path: str | Path,
+    *,
+    limit_mb: int | float = 100,
+    published: Published | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write the page, whole.
 
@@ -39,6 +45,7 @@ def write(
         path: of the page.
         limit_mb: how much the clips may weigh together to lie in the page.
         published: numbers printed elsewhere, to stand beside.
+        progress: called with (clips done, of how many, a clip's file) while they are looked at and converted.
     """
     colours = colours_of(results)
     summary = summarise(results)
@@ -50,7 +57,7 @@ def write(
     }
     title = f"Evaluation of {', '.join(results.systems) or 'clips'}"
     pairs = list(combinations(results.systems, 2)) if len(results.systems) <= PAIRED else []
-    compose(path, title, lede(results), sections, results, pairs=pairs, limit_mb=limit_mb)
+    compose(path, title, lede(results), sections, results, pairs=pairs, limit_mb=limit_mb, progress=progress)
 
 
 def compose(
@@ -63,6 +70,7 @@ def compose(
     pairs: Sequence[tuple[str, str]] = (),
     order: Order = "worst",
     limit_mb: int | float = 100,
+    progress: Progress | None = None,
 ) -> None:
     """Write a page of sections above the samples, whole.
 
@@ -75,11 +83,12 @@ def compose(
         pairs: of methods, by whose differences samples can be sorted.
         order: of the samples, until another is chosen.
         limit_mb: how much the clips may weigh together to lie in the page.
+        progress: called with (clips done, of how many, a clip's file).
     """
     path = Path(path)
     names = names_of(results)
-    found = {key: clip for key, clip in results.clips.items() if key in names and clip.is_file()}
-    weight = sum(clip.stat().st_size for clip in found.values())
+    clips = shown(results, path.parent, progress)
+    weight = sum(clip.path.stat().st_size for clip in clips.values())
     embedded = weight <= limit_mb * 1e6
     sections = {heading: text for heading, text in sections.items() if text}
     head = Template(asset("page.html")).substitute(
@@ -88,16 +97,16 @@ def compose(
         css=asset("page.css"),
         nav="".join(f'<a href="#{name.lower()}">{name}</a>' for name in [*sections, "Samples"]),
         sections="\n".join(f'<section id="{k.lower()}"><h2>{k}</h2>{v}</section>' for k, v in sections.items()),
-        hint=hint(embedded, weight, bool(found)),
-        data=as_json(data(results, found, path.parent, embedded, colours_of(results), pairs, order)),
+        hint=hint(embedded, weight, clips),
+        data=as_json(data(results, clips, path.parent, embedded, colours_of(results), pairs, order)),
     )
     with replacing(path) as file:
         file.write(head.encode(errors="replace"))  # half a surrogate pair may come from JSON
         if embedded:
-            for key, clip in found.items():
+            for key, clip in clips.items():
                 file.write(f'<script type="text/plain" id="{names[key]}">'.encode())
-                file.write(base64.b64encode(clip.read_bytes()) + b"</script>\n")
-        file.write(f"<script>{asset('page.js')}</script>\n</body>\n</html>\n".encode())
+                file.write(base64.b64encode(clip.path.read_bytes()) + b"</script>\n")
+        file.write(f"<script>{asset('player.js')}{asset('page.js')}</script>\n</body>\n</html>\n".encode())
 
 
 def colours_of(results: Results) -> dict[str, int]:
@@ -117,7 +126,7 @@ def lede(results: Results) -> str:
     return f"{samples}, {len(results.systems)} {'system' if len(results.systems) == 1 else 'systems'}."
 
 
-def hint(embedded: bool, weight: int, any_clip: bool) -> str:
+def hint(embedded: bool, weight: int, clips: Mapping[Key, Shown]) -> str:
     """How to read the samples, and where their clips are."""
     where = (
         f"The clips ({weight / 1e6:.1f} MB) lie in this page."
@@ -125,7 +134,10 @@ def hint(embedded: bool, weight: int, any_clip: bool) -> str:
         else f"The clips ({weight / 1e6:.0f} MB) are too large to lie in this page and are linked: it is not "
         "self-contained, keep it where it is beside them."
     )
-    return ("Click a picture to play it. " + where if any_clip else "There are no clips beside these scores.") + (
+    made = [f"{count} of {escape(what)}" for what, count in strange(clips).items()]
+    if made:
+        where += f" What browsers do not show is converted for the page ({', '.join(made)}); scores are of the files."
+    return ("Click a picture to play it. " + where if clips else "There are no clips beside these scores.") + (
         " Red is the worst tenth of a measure; samples without the value sorted by come last."
     )
 

@@ -35,7 +35,7 @@ Every write is whole or not at all.
 from ccl.media.browser import Look, look
 from ccl.media.clip import Clip, is_pictures, is_sound
 from ccl.media.errors import LARGEST, MediaError
-from ccl.media.read import SOUND_SLACK, first_picture, read_audio, read_clip, read_natural
+from ccl.media.read import SOUND_SLACK, first_picture, read_audio, read_channels, read_clip, read_natural
 from ccl.media.resampling import FFMPEG, TORCHAUDIO, resample
 from ccl.media.shown import write_encoded, write_shown
 from ccl.media.sound import RATES
@@ -58,6 +58,7 @@ __all__ = [
     "is_sound",
     "look",
     "read_audio",
+    "read_channels",
     "read_clip",
     "read_image",
     "read_natural",

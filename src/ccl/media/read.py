@@ -13,7 +13,7 @@ from ccl.media.clip import Clip
 from ccl.media.container import best_stream, opened, packets
 from ccl.media.errors import MediaError, check_size, faults
 from ccl.media.pictures import Pictures, Upright, pixel_aspect
-from ccl.media.sound import Sound
+from ccl.media.sound import Sound, channels
 from ccl.types import AV, STREAMS
 
 # Sound may end this much before the picture (an encoder's last block) and is then padded with silence.
@@ -134,6 +134,30 @@ def read_audio(source: str | Path | bytes, sample_rate: int = 16_000) -> Float32
     audio = read_clip(source, require=AV(False, True), sample_rate=sample_rate).audio
     assert audio is not None
     return audio
+
+
+def read_channels(path: str | Path) -> tuple[Float32[np.ndarray, "c s"], int, tuple[str, ...]]:
+    """A file's sound as its codec gives it: each channel by itself, gaps left out, what exceeds full scale kept.
+
+    Returns:
+        The channels, their sample rate in Hz, and their names as ffmpeg has them: ("FL", "FR").
+
+    Raises:
+        MediaError: there is none, it is corrupt, or its rate or its channels change within it.
+        OSError, MemoryError: the machine is in trouble.
+    """
+    name, blocks, kinds = str(path), [], set[tuple[int, tuple[str, ...]]]()
+    with opened(path, name) as container, faults(path, name, "is corrupt or truncated"):
+        stream = best_stream(container, "audio", name)
+        for frame in container.decode(stream):
+            kinds.add((frame.sample_rate, tuple(channel.name for channel in frame.layout.channels)))
+            blocks.append(channels(frame).copy())
+    if not blocks:
+        raise MediaError(name, "its audio stream holds no sound")
+    if len(kinds) > 1:
+        raise MediaError(name, "its sample rate or its channels change within it")
+    [(rate, names)] = kinds
+    return np.concatenate(blocks, axis=1), rate, names
 
 
 def decode(

@@ -272,6 +272,17 @@ def test_metrics_have_the_names_that_the_command_line_knows():
     assert tuple(METRICS) == NAMES
 
 
+@pytest.mark.parametrize("asked", ["LSE-C", "lse_d", "sync_c", "Sync-D", "sync"])
+def test_lip_sync_is_known_by_its_other_names(asked):
+    from argparse import Namespace
+
+    from ccl.cli.metrics import ALIASES, NAMES, names_of
+
+    assert names_of(Namespace(metrics=[f"wer,{asked}"], protocol=None)) == ["wer", "sync"]
+    also = {column.also.lower() for metric in METRICS.values() for column in metric.columns if column.also}
+    assert also <= set(ALIASES) and not set(ALIASES) & set(NAMES)
+
+
 def test_what_is_not_usual_is_measured_where_it_is_asked_for(monkeypatch):
     from ccl.cli.evaluate import parse
     from ccl.cli.metrics import metrics_of

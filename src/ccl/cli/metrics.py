@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 NAMES = (
     *("audiobox", "wer", "sync", "desync", "ib", "dnsmos", "av_align", "onset", "fvd", "mouth", "colours"),
     *("clap", "clip", "ib_text", "javis"),
+    *("lufs", "lengths", "dynamics"),
 )
+# What others call a metric of ours, or one of its columns.
+ALIASES = dict.fromkeys(("lse-c", "lse-d", "sync-c", "sync-d"), "sync")
 
 
 def names_of(args: Namespace) -> list[str]:
@@ -29,7 +32,8 @@ def names_of(args: Namespace) -> list[str]:
         UsageError: there is none of that name, neither ours nor one that --protocol names.
     """
     known = list(dict.fromkeys([*NAMES, *map(str, read_yaml(args.protocol) if args.protocol else ())]))
-    names = list(dict.fromkeys(name for word in args.metrics or () for name in word.split(",") if name))
+    asked = (name for word in args.metrics or () for name in word.split(",") if name)
+    names = list(dict.fromkeys(ALIASES.get(name.lower().replace("_", "-"), name) for name in asked))
     if args.metrics and not names:
         raise UsageError(f"--metrics names none; there are: {', '.join(known)}")
     for name in names:

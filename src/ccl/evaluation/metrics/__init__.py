@@ -8,10 +8,13 @@ from ccl.evaluation.metrics.clip import CLIP
 from ccl.evaluation.metrics.colours import Colours
 from ccl.evaluation.metrics.desync import DeSync
 from ccl.evaluation.metrics.dnsmos import DNSMOS
+from ccl.evaluation.metrics.dynamics import Dynamics
 from ccl.evaluation.metrics.fvd import FVD
 from ccl.evaluation.metrics.imagebind import IBScore
 from ccl.evaluation.metrics.imagebind_text import IBText
 from ccl.evaluation.metrics.javis import Javis
+from ccl.evaluation.metrics.lengths import Lengths
+from ccl.evaluation.metrics.loudness import LUFS
 from ccl.evaluation.metrics.mouth import Mouth
 from ccl.evaluation.metrics.onset import Onset
 from ccl.evaluation.metrics.sync import SyncNet
@@ -23,6 +26,7 @@ METRICS: dict[str, type[Metric]] = {
     for metric in (
         *(AudioBox, WER, SyncNet, DeSync, IBScore, DNSMOS, AVAlign, Onset, FVD, Mouth, Colours),
         *(CLAP, CLIP, IBText, Javis),  # of text, sound and pictures in one space
+        *(LUFS, Lengths, Dynamics),  # of sound and pictures by themselves, without weights
     )
 }
 
@@ -31,6 +35,7 @@ __all__ = [
     "CLIP",
     "DNSMOS",
     "FVD",
+    "LUFS",
     "METRICS",
     "WER",
     "AVAlign",
@@ -38,9 +43,11 @@ __all__ = [
     "Colours",
     "Column",
     "DeSync",
+    "Dynamics",
     "IBScore",
     "IBText",
     "Javis",
+    "Lengths",
     "Measured",
     "Metric",
     "Mouth",

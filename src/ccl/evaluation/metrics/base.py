@@ -40,6 +40,7 @@ class Column:
         over: for a corpus rate, the columns whose sums are divided (errors, words); else the mean over clips is taken.
         shown: whether tables have it; counts are rows only.
         pooled: a number of a whole set, from `Metric.pool`; no clip has a row of it.
+        also: what other tables call it: "LSE-C".
     """
 
     name: str
@@ -50,6 +51,7 @@ class Column:
     over: tuple[str, str] | None = None
     shown: bool = True
     pooled: bool = False
+    also: str = ""
 
     def aggregate(self, values: dict[str, np.ndarray]) -> float:
         """The value over clips from the (n,) values of each column by name; NaN is a clip without one. NaN if none."""

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics.av_align import FARNEBACK
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 
 FPS = 8  # pictures a second that are compared, or the file's own where those are fewer
 SHORT = 256  # pixels
 THRESHOLD = 6.0  # pixels from one picture to the next at 8 a second
 LONGEST = 0.05  # share of a picture's pixels
-# Pyramid's factor and levels, window, iterations, neighbourhood and its sigma, flags: AV-Align's, but for two levels
-# more, since an eighth of a second moves further than a picture's time.
-FARNEBACK = (0.5, 5, 15, 3, 5, 1.2, 0)
 
 
 class Dynamics(Metric):
@@ -64,23 +63,28 @@ class Dynamics(Metric):
 
     def protocol(self) -> dict[str, Any]:
         return {
-            "rule": f"VBench's dynamic degree: {THRESHOLD:g} pixels of {SHORT} in a quarter of the pairs at {FPS} a second",
+            "rule": f"VBench's: a quarter of the pairs, {FPS} a second, above {THRESHOLD:g} pixels of {SHORT}",
             "flow": f"Farneback's, where VBench has RAFT's; short side of {self.short} pixels",
         }
 
 
 def longest(pictures: UInt8[np.ndarray, "t h w 3"], short: int) -> Float[np.ndarray, " p"]:
-    """Of each picture and the next the mean length of the longest arrows of the flow, in pixels of a short side of 256."""
+    """Mean length of the longest arrows from each picture to the next, in pixels of a short side of 256.
+
+    Pictures are mirrored beyond their edges: there Farneback sees things move in two that are the same.
+    """
     import cv2
 
     height, width = pictures.shape[1:3]
     scale = short / min(height, width)
     size = max(short, round(width * scale)), max(short, round(height * scale))
     grey = [cv2.resize(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA) for each in pictures]
+    edge = short // 8
+    grey = [cv2.copyMakeBorder(each, edge, edge, edge, edge, cv2.BORDER_REFLECT_101) for each in grey]
     unset: Any = None  # a field to begin with, of which there is none
     lengths = []
-    for before, after in zip(grey[:-1], grey[1:], strict=True):
-        field = cv2.calcOpticalFlowFarneback(before, after, unset, *FARNEBACK)
+    for before, after in pairwise(grey):
+        field = cv2.calcOpticalFlowFarneback(before, after, unset, *FARNEBACK)[edge:-edge, edge:-edge]
         arrows = np.hypot(field[..., 0], field[..., 1]).ravel()
         count = int(arrows.size * LONGEST)
         lengths.append(float(np.partition(arrows, -count)[-count:].mean()))

@@ -10,7 +10,7 @@ from ccl.evaluation.metrics.base import Column, Measured, Metric
 
 
 class Lengths(Metric):
-    """By how many seconds the ends of sound and pictures lie apart; the row `av_surplus` is above 0 where sound goes on.
+    """By how many seconds sound and pictures end apart; `av_surplus` (a row) is above 0 where sound goes on.
 
     An AAC stream is whole blocks of 1024 samples, so that up to 21 ms at 48 kHz, and 64 at 16 kHz, are the codec's.
     """

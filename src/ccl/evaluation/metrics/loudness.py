@@ -69,7 +69,7 @@ class LUFS(Metric):
 
     def protocol(self) -> dict[str, Any]:
         return {
-            "loudness": f"ITU-R BS.1770, blocks of {BLOCK:g} s, both gates; silence is -70 LUFS, as in ffmpeg's ebur128",
+            "loudness": f"ITU-R BS.1770, blocks of {BLOCK:g} s, both gates; silence is -70 LUFS, as ffmpeg has it",
             "channels": "the file's own; one channel counts twice" if self.dual_mono else "the file's own",
             "true_peak": f"at {OVERSAMPLED} times the rate",
             "clipped": f"samples of any channel of {self.full_scale:g} or more",

@@ -35,6 +35,8 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
         f"In brackets: {LEVEL:.0%} percentile bootstrap over the clips that have a value. "
         "n is clips scored/failed; a failed clip is left out of the value."
     ]
+    if also := [f"{column.title} the {column.also}" for column in results.columns if column.also]:
+        made.append(f"{' and '.join(also)} of other tables.".replace(" the ", " is the ", 1))
     if any(cell.inapplicable for cell in cells):
         made.append("n/a are clips in which there was nothing to measure, which is no failure.")
     if len(results.subsets) > 1:

@@ -130,12 +130,13 @@ PATHS = (*MEDIA, "reference")
 SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi", ".wav", ".flac")  # of a row's clip, the first one found is taken
 
 
-def read_rows(path: str | Path, *, give: Collection[str] | None = None) -> list[Row]:
+def read_rows(path: str | Path, *, give: Collection[str] | None = None, keep: Collection[str] = ()) -> list[Row]:
     """Rows of a JSONL file; empty lines are skipped, a row without an id is named by its line.
 
     Args:
         path: of the file.
         give: which of the rows' media to give, see `Row.giving`; None gives all they name.
+        keep: which others stay where a row has them, and are not looked for.
 
     Raises:
         ValueError: one sentence with file and line: no JSON, an unknown key, a wrong type, a file that is not there, an
@@ -149,8 +150,9 @@ def read_rows(path: str | Path, *, give: Collection[str] | None = None) -> list[
     for number, values in json_lines(path):
         try:
             row = parse_row(values, name=f"{path.stem}-{number:04d}", folder=path.parent)
-            row = row if give is None else row.giving(*give)
-            check_media(row)
+            given = row if give is None else row.giving(*give)
+            check_media(given)
+            row = replace(given, **{key: getattr(row, key) for key in keep})
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
         if (own := same_name(row.id)) in seen:

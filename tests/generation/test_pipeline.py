@@ -118,6 +118,18 @@ def test_stream_that_is_not_wanted_takes_no_part(pipe, wanted, monkeypatch):
     assert all([x.video is not None, x.audio is not None] == list(wanted) for x in seen)
 
 
+@pytest.mark.parametrize(("has", "lacks"), [("audio", "video"), ("video", "audio")])
+def test_a_model_of_one_stream_makes_that_one_and_says_how_it_is_asked(has: str, lacks: str) -> None:
+    alone, words = (
+        ccl.load(f"ccl/checkpoints/streams/{has}"),
+        f"has no {lacks} stream; its {has} alone .*`--only {has}`",
+    )
+    with pytest.raises(ValueError, match=words):
+        alone(PROMPTS[0], steps=1)
+    clip = alone(PROMPTS[0], steps=1, wanted=AV(has == "video", has == "audio"))
+    assert getattr(clip, has) is not None and getattr(clip, lacks) is None
+
+
 def test_one_step_is_one_forward_whatever_the_rule(pipe, monkeypatch):
     batches = []
     forward = pipe.net.forward

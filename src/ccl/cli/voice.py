@@ -39,11 +39,12 @@ def voice(argv: list[str]) -> int:
     voices = [reference(world, i) for i in range(args.clips)]
     rows = [Row(world.id(i), world.prompt(i)).seeded(args.seed) for i in range(args.clips)]
     given = [replace(row, voice=voice) for row, voice in zip(rows, voices, strict=True)]
+    streams = AV(*(end is not None for end in pipe.net.ends))
     made: list[Any] = []
     with bar("speaking") as told:
         for some in (given, rows):
             for batch in in_batches(some, AT_ONCE):
-                made += pipe.generate(batch, steps=args.steps)
+                made += pipe.generate(batch, wanted=streams, steps=args.steps)
                 told(len(made), 2 * len(rows))
     true: list[Any] = [world.clip(i).audio for i in range(args.clips)]
     coded = [pipe.decode(AV(None, pipe.conditions.encode("audio", sound)[None])).audio[0].numpy() for sound in true]
@@ -52,7 +53,7 @@ def voice(argv: list[str]) -> int:
     say(Kept(*(semitones(part, true, rate) for part in parts)))
     if args.out is not None:
         for clip, sound in zip(made[: len(rows)], voices, strict=True):
-            clip.save(args.out / f"{clip.id}.mp4")
+            clip.save(args.out / f"{clip.id}{'.mp4' if streams.video else '.wav'}")
             write_wav(args.out / f"{clip.id}-voice.wav", sound, rate)
         say(args.out)
     return 0

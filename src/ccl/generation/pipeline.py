@@ -214,6 +214,12 @@ class Pipeline:
         clips = self.generate(rows, **how, progress=progress)
         return clips[0] if isinstance(prompt, str) else clips
 
+    def _check_streams(self, wanted: AV[bool]) -> None:
+        for stream, asked, end in zip(STREAMS, wanted, self.net.ends, strict=True):
+            if asked and end is None:
+                other = next(name for name in STREAMS if name != stream)
+                raise ValueError(f"this model has no {stream} stream; its {other} alone is made with `--only {other}`")
+
     @torch.no_grad()
     def generate(
         self,
@@ -239,6 +245,7 @@ class Pipeline:
         """
         check_rows(rows, to_read=True)
         arguments.instance("wanted", wanted, AV, "AV(video, audio), of bool")
+        self._check_streams(wanted)
         order = Order.of(rows, self.grid, wanted, shown="image" in self.net.needs, seconds=seconds)
         schedule = times(self.steps if steps is None else steps, self.shift if shift is None else shift)
         how = How(order, self.rule(guidance), schedule, evaluated(schedule, self.solver))

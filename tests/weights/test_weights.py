@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 import threading
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,14 +25,16 @@ SHA = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves DATA at /good, half of it at /cut (once), other bytes at /bad, a tar file at /archive."""
+    """Serves DATA at /good, half of it at /cut (once), other bytes at /bad, a tar file at /archive, a zip at /wheel."""
 
     asked: list[str | None]
     ranges = True
     says = True  # what a range is of
 
     def do_GET(self) -> None:
-        body = {"/good": DATA, "/cut": DATA, "/bad": b"x" * len(DATA), "/archive": archive()}.get(self.path)
+        body = {"/good": DATA, "/cut": DATA, "/bad": b"x" * len(DATA), "/archive": archive(), "/wheel": wheel()}.get(
+            self.path
+        )
         if body is None:
             self.send_error(404)
             return
@@ -64,6 +67,14 @@ def archive() -> bytes:
             info = tarfile.TarInfo(name)
             info.size = len(DATA)
             tar.addfile(info, io.BytesIO(DATA))
+    return file.getvalue()
+
+
+def wheel() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as held:
+        for name in ("../../evil", "inner/w.bin"):
+            held.writestr(name, DATA)
     return file.getvalue()
 
 
@@ -139,10 +150,13 @@ def test_another_file_is_refused_and_the_next_source_taken(host, tmp_path):
     assert list((tmp_path / "other").iterdir()) == []
 
 
-def test_a_member_of_an_archive_is_read_and_nothing_else_is_written(host, tmp_path):
-    path = fetch(entry(f"{host}/archive!inner/w.bin"), folder=tmp_path / "a" / "b")
+@pytest.mark.parametrize("kind", ["archive", "wheel"])
+def test_a_member_of_an_archive_is_read_and_nothing_else_is_written(host, tmp_path, kind):
+    with pytest.raises(ValueError, match="could not be fetched"):
+        fetch(entry(f"{host}/{kind}!inner/none.bin"), folder=tmp_path / "none")
+    path = fetch(entry(f"{host}/{kind}!inner/w.bin"), folder=tmp_path / "a" / "b")
     assert path.read_bytes() == DATA
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
+    assert [p for p in (tmp_path / "a").rglob("*") if p.is_file()] == [path]
 
 
 def test_no_way_to_a_source_is_one_sentence_that_says_what_else_helps(tmp_path):

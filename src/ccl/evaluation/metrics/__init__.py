@@ -7,8 +7,10 @@ from ccl.evaluation.metrics.clap import CLAP
 from ccl.evaluation.metrics.clip import CLIP
 from ccl.evaluation.metrics.colours import Colours
 from ccl.evaluation.metrics.desync import DeSync
+from ccl.evaluation.metrics.dino import DINO
 from ccl.evaluation.metrics.dnsmos import DNSMOS
 from ccl.evaluation.metrics.dynamics import Dynamics
+from ccl.evaluation.metrics.face import Face
 from ccl.evaluation.metrics.fvd import FVD
 from ccl.evaluation.metrics.imagebind import IBScore
 from ccl.evaluation.metrics.imagebind_text import IBText
@@ -28,13 +30,14 @@ METRICS: dict[str, type[Metric]] = {
         *(AudioBox, WER, SyncNet, DeSync, IBScore, DNSMOS, AVAlign, Onset, FVD, Mouth, Colours),
         *(CLAP, CLIP, IBText, Javis),  # of text, sound and pictures in one space
         *(LUFS, Lengths, Dynamics),  # of sound and pictures by themselves, without weights
-        Speaker,  # who is heard
+        *(Speaker, Face, DINO),  # who is heard and seen, and whether it is the same to the end
     )
 }
 
 __all__ = [
     "CLAP",
     "CLIP",
+    "DINO",
     "DNSMOS",
     "FVD",
     "LUFS",
@@ -46,6 +49,7 @@ __all__ = [
     "Column",
     "DeSync",
     "Dynamics",
+    "Face",
     "IBScore",
     "IBText",
     "Javis",

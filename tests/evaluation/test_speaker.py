@@ -134,7 +134,7 @@ def test_a_test_set_that_is_scored_keeps_its_voices(tmp_path, drawn):
     from ccl.cli import main
 
     for name, low in (("a", 200), ("b", 900)):
-        write_wav(chirp(2, low), RATE, tmp_path / f"{name}.wav")
+        write_wav(tmp_path / f"{name}.wav", chirp(2, low), RATE)
     Clip(np.zeros((50, 16, 16, 3), np.uint8), chirp(2), 25.0, RATE).save(tmp_path / "clips/c.mp4")
 
     def scored(voice: str) -> float:

@@ -20,7 +20,7 @@ NAMES = (
     *("audiobox", "wer", "sync", "desync", "ib", "dnsmos", "av_align", "onset", "fvd", "mouth", "colours"),
     *("clap", "clip", "ib_text", "javis"),
     *("lufs", "lengths", "dynamics"),
-    *("speaker", "face", "dino"),
+    *("speaker", "face", "dino", "aesthetic"),
 )
 # What others call a metric of ours, or one of its columns.
 ALIASES = dict.fromkeys(("lse-c", "lse-d", "sync-c", "sync-d"), "sync")

@@ -1,5 +1,6 @@
 """Measures of clips, one backbone a file."""
 
+from ccl.evaluation.metrics.aesthetic import Aesthetic
 from ccl.evaluation.metrics.audiobox import AudioBox
 from ccl.evaluation.metrics.av_align import AVAlign
 from ccl.evaluation.metrics.base import Column, Measured, Metric
@@ -30,7 +31,7 @@ METRICS: dict[str, type[Metric]] = {
         *(AudioBox, WER, SyncNet, DeSync, IBScore, DNSMOS, AVAlign, Onset, FVD, Mouth, Colours),
         *(CLAP, CLIP, IBText, Javis),  # of text, sound and pictures in one space
         *(LUFS, Lengths, Dynamics),  # of sound and pictures by themselves, without weights
-        *(Speaker, Face, DINO),  # who is heard and seen, and whether it is the same to the end
+        *(Speaker, Face, DINO, Aesthetic),  # who is heard, who and what is seen
     )
 }
 
@@ -44,6 +45,7 @@ __all__ = [
     "METRICS",
     "WER",
     "AVAlign",
+    "Aesthetic",
     "AudioBox",
     "Colours",
     "Column",

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
@@ -84,10 +85,7 @@ class CLIP(Metric):
         """Resized and cropped pictures."""
         if not film.row.prompt.strip():
             raise Unscorable(NOTHING)
-        index = torch.linspace(0, len(film.video) - 1, self.pictures).round().long().numpy()
-        # One at a time: bytes of a 1080p picture are 6 MB, and 48 of them would lie there twice.
-        chosen = (torch.from_numpy(film.video[at]).permute(2, 0, 1)[None] for at in index)
-        return Inputs(torch.cat([squared(picture, self.side) for picture in chosen]), film.row.prompt)
+        return Inputs(squares(film.video, self.pictures, self.side), film.row.prompt)
 
     def measure(self, inputs: Sequence[Inputs]) -> list[Measured]:
         with torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -151,6 +149,14 @@ class CLIP(Metric):
             "precision": self.precision,
             "weights": weights.sha256(self.source.file),
         }
+
+
+def squares(video: UInt8[np.ndarray, "t h w 3"], count: int, side: int) -> UInt8[Tensor, "n 3 s s"]:
+    """So many pictures, evenly from the first to the last, as the network takes them."""
+    index = torch.linspace(0, len(video) - 1, count).round().long().numpy()
+    # One at a time: bytes of a 1080p picture are 6 MB, and 48 of them would lie there twice.
+    chosen = (torch.from_numpy(video[at]).permute(2, 0, 1)[None] for at in index)
+    return torch.cat([squared(picture, side) for picture in chosen])
 
 
 def squared(pictures: UInt8[Tensor, "n 3 h w"], side: int) -> UInt8[Tensor, "n 3 s s"]:

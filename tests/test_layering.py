@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "image": VALUES | {"codecs", "model", "weights"},  # what a network is shown of a picture
     "data": LEAVES | {"media", "codecs", "text"},  # encoding needs a codec and a text encoder
     "evaluation": LEAVES | {"media", "rows", "weights"},  # knows nothing of what made the clips
+    "study": LEAVES | {"evaluation", "media", "rows"},  # as little
     # Where the parts meet.
     "planning": VALUES | {"guidance", "model", "nn", "tasks"},
     "storage": LEAVES | {"codecs", "image", "model", "sampling", "tasks", "text", "weights"},

@@ -25,7 +25,7 @@ from faults.mutate import (
     nodes_of,
 )
 from faults.process import Outcome, run
-from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, JOINT, MAKE, MERGE, OVERLAY, SMALL, copy
+from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, JOINT, MAKE, MERGE, OVERLAY, READ, SMALL, STUDY, copy
 
 MOST = 3 * 2**30  # bytes of memory that a small input may take; the imports alone are half a gigabyte
 
@@ -120,6 +120,16 @@ INPUTS = (
     ),
     Input("scores so far", ("made", "scores"), "scores/scores.jsonl", (in_bytes, in_lines), SCORE),
     Input("state of scores", ("made", "scores"), "scores/state.json", (in_bytes, in_json), SCORE),
+    Input("study, mp4", ("made",), "made/row0.mp4", (in_bytes,), STUDY, ("row0",)),
+    Input("study, answers", ("study", "answers.jsonl"), "answers.jsonl", (in_bytes, in_lines, in_lines), READ),
+    Input(
+        "study, key",
+        ("study", "answers.jsonl"),
+        "study/key.json",
+        (in_bytes, in_json, in_json),
+        READ,
+        ("answers.jsonl",),
+    ),
 )
 
 

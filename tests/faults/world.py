@@ -50,6 +50,8 @@ MAKE = f"shards make clips -o out --captions captions.csv --shard-size 2 {SHAPE}
 ENCODE = f"shards encode shards -o out {SMALL} --no-text"
 EXPORT = "export runs/run -o out --dtype float32"
 GENERATE = "generate --ckpt model --prompts rows.jsonl -o out --batch-size 2 --device cpu"
+STUDY = "study make --methods one=made two=made --question sync --raters 2 --pairs 4 -o out"
+READ = "study read study answers.jsonl -o out"
 EVALUATE = "evaluate --videos made --metrics av_align,onset -o out --batch-size 2"
 MERGE = "evaluate merge scores scores/results.json -o out"
 CAPTIONS = "file,prompt\n" + "".join(f'clip{i}.mp4,"clip number {i}, ""hello"""\n' for i in range(6))
@@ -78,11 +80,24 @@ def make(folder: Path) -> Path:
         (EXPORT, "model"),
         (GENERATE, "made"),
         (EVALUATE, "scores"),
+        (STUDY, "study"),
     ):
         ended = run(command.replace("-o out", f"-o {out}"), folder)
         if ended.status:
             raise RuntimeError(f"ccl {command} ended with {ended.status}: {ended.said[-2000:]}")
+    (folder / "answers.jsonl").write_text(answers(folder / "study"))
     return folder
+
+
+def answers(study: Path) -> str:
+    """What a rater of the study says who always takes the one on the left, but where both are the same."""
+    key = json.loads((study / "key.json").read_text())
+    made = []
+    for place, trial in enumerate(key["trials"]):
+        left, right = trial["clips"]
+        said = {"study": key["study"], "rater": "ann", "trial": place, "question": "sync", "left": left, "right": right}
+        made.append(said | {"answer": "tie" if trial["check"] else "left"})
+    return "".join(json.dumps(one) + "\n" for one in made)
 
 
 def copy(world: Path, folder: Path, *names: str) -> Path:

@@ -100,11 +100,12 @@ class Page:
 
 
 @contextmanager
-def browsing(profile: Path) -> Iterator[Page]:
+def browsing(profile: Path, downloads: Path | None = None) -> Iterator[Page]:
     """A browser for the time of a test.
 
     Args:
-        profile: folder of its own.
+        profile: folder of its own, where it keeps what pages want remembered.
+        downloads: folder of what is saved.
     """
     (theirs_in, send), (receive, theirs_out) = os.pipe(), os.pipe()
 
@@ -117,7 +118,12 @@ def browsing(profile: Path) -> Iterator[Page]:
     process = subprocess.Popen([str(BROWSER), *QUIET, *options], preexec_fn=pipes, close_fds=False, **quiet)
     os.close(theirs_in), os.close(theirs_out)
     try:
-        yield Page(send, receive)
+        page = Page(send, receive)
+        if downloads is not None:
+            page("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+        yield page
+        page("Browser.close")  # a killed one may forget
+        process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()

@@ -25,6 +25,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
     "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),
     "evaluate merge": ("put the results of several labs into one table", "ccl.cli.merge", "merge"),
+    "study make": ("blind pairs of clips on a page, for people to judge", "ccl.cli.study", "make"),
+    "study read": ("what they answered: win rates, intervals, agreement", "ccl.cli.study", "read"),
     "inspect words": ("how much a model listens to what it is told to say and to show", "ccl.cli.inspect", "words"),
     "inspect attention": ("what pictures and sound attend to of each other", "ccl.cli.inspect", "attention"),
     "inspect route": ("who sees whom, in each task and each pass of guidance", "ccl.cli.inspect", "route"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -199,22 +200,27 @@ def parse(argv: list[str]) -> Namespace:
 
 def methods_of(args: Namespace) -> dict[str, Path]:
     """Folders by the name of their system. UsageError where one is not there or a name comes twice."""
-    pairs = [(args.videos.resolve().name, args.videos)] if args.videos else []
-    for pair in args.methods:
+    return folders_of(args.methods, [(args.videos.resolve().name, args.videos)] if args.videos else [])
+
+
+def folders_of(methods: Sequence[str], before: Sequence[tuple[str, Path]] = ()) -> dict[str, Path]:
+    """Folders by name, of those before and of `NAME=DIR`. UsageError where one is not there or a name comes twice."""
+    pairs = list(before)
+    for pair in methods:
         # A name and a folder may hold "=" themselves: the first at which a folder begins.
         places = [place for place, sign in enumerate(pair) if sign == "=" and place and pair[place + 1 :]]
         if not places:
             raise UsageError(f"--methods is {pair}; it must be NAME=DIR")
         place = next((place for place in places if Path(pair[place + 1 :]).is_dir()), places[0])
         pairs.append((pair[:place], Path(pair[place + 1 :])))
-    methods: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     for name, path in pairs:
         if not path.is_dir():
             raise UsageError(f"there is no folder of clips {path}")
-        if name in methods:
+        if name in found:
             raise UsageError(f"two systems are called '{name}'; name them with --methods NAME=DIR")
-        methods[name] = path
-    return methods
+        found[name] = path
+    return found
 
 
 def rows_of(folders: list[Path]) -> list[Row]:

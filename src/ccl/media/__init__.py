@@ -37,7 +37,7 @@ from ccl.media.clip import Clip, is_pictures, is_sound
 from ccl.media.errors import LARGEST, MediaError
 from ccl.media.read import SOUND_SLACK, first_picture, read_audio, read_channels, read_clip, read_natural
 from ccl.media.resampling import FFMPEG, TORCHAUDIO, resample
-from ccl.media.shown import write_encoded, write_shown
+from ccl.media.shown import is_shown, write_encoded, write_shown
 from ccl.media.sound import RATES
 from ccl.media.still import fit_image, gif_bytes, read_image, write_png
 from ccl.media.write import write_clip, write_wav
@@ -55,6 +55,7 @@ __all__ = [
     "fit_image",
     "gif_bytes",
     "is_pictures",
+    "is_shown",
     "is_sound",
     "look",
     "read_audio",

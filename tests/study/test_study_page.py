@@ -109,7 +109,7 @@ def test_both_play_at_once_in_time_with_the_sound_that_is_chosen(study: Path, tm
     with browsing(tmp_path / "profile") as page:
         begin(page, study, "bob")
         page.until("document.body.dataset.open === 'true'")
-        page.ask("document.querySelectorAll('video').forEach((v) => { v.playbackRate = 0.1; })")
+        page.ask("document.querySelectorAll('video').forEach((v) => { v.defaultPlaybackRate = 0.1; })")
         page.press("b")
         page.until(f"{look}.every(([, paused, time]) => !paused && time > 0)")
         (one, _, a), (other, _, b) = page.ask(look)

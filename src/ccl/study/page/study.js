@@ -5,7 +5,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
   const data = JSON.parse(document.getElementById("data").textContent);
   const { study, questions, trials, parts } = data;
   const $ = (id) => document.getElementById(id);
-  const KEPT = `ccl study ${study}`, SIDES = ["left", "right"], WORDS = { left: "left", right: "right", tie: "no difference", broken: "not played" };
+  const KEPT = `ccl study ${study}`, SIDES = ["left", "right"], WORDS = { left: "the first", right: "the second", tie: "no difference", broken: "not played" };
   let me = null; // { rater, part, answers: [lines] }
   let at = null; // the pair on the screen
   let playing = 0; // grows with everything that is played, so that what was begun before stops
@@ -129,7 +129,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
       box.className = "question" + (q === now ? " now" : "") + (answer ? " done" : "");
       text.textContent = q.text;
       if (answer) text.dataset.answer = WORDS[answer.answer];
-      for (const [value, label, key] of [["left", "Left", "←"], ["tie", "No difference", "↓"], ["right", "Right", "→"]]) {
+      for (const [value, label, key] of [["left", "First", "←"], ["tie", "No difference", "↓"], ["right", "Second", "→"]]) {
         const button = document.createElement("button"), hint = document.createElement("kbd");
         button.type = "button"; button.disabled = !open; button.dataset.answer = value;
         hint.textContent = key;
@@ -181,7 +181,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
   function halt() {
     playing += 1;
     if (!at) return;
-    at.videos.forEach((video, side) => { video.pause(); $(SIDES[side]).classList.remove("playing"); });
+    at.videos.forEach((video, side) => { video.pause(); video.playbackRate = video.defaultPlaybackRate; $(SIDES[side]).classList.remove("playing"); });
   }
 
   function saw(here, side) {
@@ -237,11 +237,14 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
     here.heard = [ear === 0, ear === 1];
     const over = here.videos.map(ended);
     if (!(await Promise.all(here.videos.map((video) => start(here, video)))).every(Boolean)) return;
+    // The one that is not heard hurries or waits, so that nobody hears it; a seek would make it late again.
     const follow = () => {
       if (mine !== playing) return;
-      const [a, b] = here.videos;
-      if (!a.ended && !b.ended && Math.abs(a.currentTime - b.currentTime) > 0.06) here.videos[1 - ear].currentTime = here.videos[ear].currentTime;
-      setTimeout(follow, 250);
+      const lead = here.videos[ear], other = here.videos[1 - ear], late = lead.currentTime - other.currentTime;
+      if (Math.abs(late) > 0.5 && !lead.ended) other.currentTime = lead.currentTime;
+      lead.playbackRate = lead.defaultPlaybackRate;
+      other.playbackRate = other.defaultPlaybackRate * (1 + Math.max(-0.3, Math.min(0.3, 2 * late)));
+      setTimeout(follow, 100);
     };
     follow();
     const whole = await Promise.all(over);

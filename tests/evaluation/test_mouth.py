@@ -15,7 +15,6 @@ from ccl.evaluation.metrics.base import Failed, Measured
 from ccl.evaluation.metrics.mouth import (
     Mouth,
     correlate,
-    derangement,
     envelope,
     floor,
     found,
@@ -26,6 +25,7 @@ from ccl.evaluation.metrics.mouth import (
     shuffled,
     table,
 )
+from ccl.evaluation.tables.shuffling import derangement
 from ccl.media import Clip
 
 TEST = World(split="test")

@@ -138,6 +138,7 @@ TARGETS = (
     Target("shards encode, 2 workers", f"{ENCODE} --workers 2", SHARDS, "out", bytes_of, slow=True),
     Target("generate", GENERATE, ("model", "rows.jsonl"), "out", clips_of),
     Target("evaluate", EVALUATE, ("made",), "out", scored),
+    Target("evaluate, controls", f"{EVALUATE} --controls", ("made",), "out", scored, slow=True),
     Target("evaluate merge", MERGE, ("scores",), "out", bytes_of),
     Target("study make", STUDY, ("made",), "out", bytes_of),
     Target("study read", READ, ("study", "answers.jsonl"), "out", bytes_of),

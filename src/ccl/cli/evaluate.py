@@ -61,6 +61,7 @@ def run(args: Namespace) -> None:
     from rich.console import Console
 
     from ccl.evaluation import CEILING, score
+    from ccl.evaluation.controls import controlled, cost
     from ccl.evaluation.report import page as report
     from ccl.evaluation.score import ELSEWHERE
     from ccl.evaluation.tables import table
@@ -98,6 +99,10 @@ def run(args: Namespace) -> None:
         with bar("scoring") as progress:
             said = about_of(args, testset, len(rows))
             results = score(methods, rows, metrics, out, reference=truth, about=said, progress=progress)
+        if args.controls:
+            console.print(cost(results, metrics), markup=False, highlight=False, soft_wrap=True)
+            with bar("controls") as progress:
+                results = controlled(results, metrics, out, progress=progress)
         table.write(results, out, published=beside)
         with bar("looking at clips for the page") as progress:
             report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside, progress=progress)
@@ -148,6 +153,12 @@ def parse(argv: list[str]) -> Namespace:
         nargs="+",
         metavar="NAME",
         help="these alone, comma or space between (the usual ones that fit)",
+    )
+    how.add_argument(
+        "--controls",
+        action="store_true",
+        help="score each clip again with another's sound, its own moved, one still picture, and silence: whether "
+        "measures of sync see it on these clips",
     )
     how.add_argument("--protocol", type=path_of, help="YAML of other conventions, as evaluation/protocol.yaml has them")
     how.add_argument("--whisper", type=text_of, help="size of Whisper, or a file of its weights (large-v3)")

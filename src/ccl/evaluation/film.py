@@ -1,13 +1,14 @@
 """A clip as its file holds it, decoded once and shared by all metrics.
 
 What a metric derives from it (the pictures at 25 a second, the sound at 16 kHz, face tracks) is made once, on first
-demand, and goes with the film. T frames, H x W pixels, S samples.
+demand, and goes with the film: what was found in the pictures alone goes with the pictures, whatever sound they get.
+T frames, H x W pixels, S samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,8 @@ class Film:
     path: Path | None = None
     without: dict[str, str] = field(default_factory=dict)
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    _seen: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # made without looking at the sound
+    _heard: bool = field(default=False, repr=False)  # whether what is being made has looked at it
 
     @classmethod
     def read(cls, path: str | Path, row: Row | None = None) -> Film:
@@ -67,16 +70,32 @@ class Film:
             return cls(source, Row(source.id, source.prompt, speech=source.meta.get("speech", "")))
         return cls.read(source)
 
+    def with_sound(self, audio: Float32[np.ndarray, " s"], sample_rate: int) -> Film:
+        """The same pictures with another sound; what was or will be found in them is found once for both."""
+        without = {stream: why for stream, why in self.without.items() if stream != "audio"}
+        clip = replace(self.clip, audio=audio, sample_rate=sample_rate)
+        return Film(clip, self.row, self.path, without, _seen=self._seen)
+
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` gives, made once for this film; an error is kept and raised again."""
-        if key not in self._made:
-            try:
-                self._made[key] = make()
-            except (Unscorable, MediaError) as error:
-                self._made[key] = error
-        made = self._made[key]
+        """What `make` gives, made once for this film, or for these pictures where it asks for no sound; an error is
+        kept and raised again.
+        """
+        if key in self._made:
+            made, self._heard = self._made[key], True
+        else:
+            made = self._seen[key] if key in self._seen else self._make(key, make)
         if isinstance(made, Exception):
             raise made
+        return made
+
+    def _make(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        before, self._heard = self._heard, False
+        try:
+            made = make()
+        except (Unscorable, MediaError) as error:
+            made = error
+        (self._made if self._heard else self._seen)[key] = made
+        self._heard |= before
         return made
 
     @property
@@ -115,6 +134,7 @@ class Film:
     @property
     def audio(self) -> Float32[np.ndarray, " s"]:
         """All samples, mono, at the file's own rate. Unscorable where there are none."""
+        self._heard = True
         if self.clip.audio is None or not len(self.clip.audio):
             raise Unscorable(self.without.get("audio", "no audio stream"))
         audio = self.clip.audio

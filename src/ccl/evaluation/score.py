@@ -137,8 +137,9 @@ def score_group(
     store: Store,
     apart: Callable[[Metric, Row], str],
     tick: Callable[[int, str], None],
+    reader: Callable[[Item], Film | Failed] | None = None,
 ) -> None:
-    """Run through one method's clips once, decoding only what a metric still lacks."""
+    """Run through one method's clips once, decoding only what a metric still lacks, by `reader` where one is given."""
     todo: dict[str, set[int]] = {}  # by metric: positions whose batch is not whole on disk
     for metric in metrics:
         wanted = todo.setdefault(metric.name, set())
@@ -150,7 +151,7 @@ def score_group(
                 wanted.update(batch)
     needed = sorted(set().union(*todo.values()) if todo else set())
     waiting: dict[str, list[tuple[Item, Any]]] = {metric.name: [] for metric in metrics}
-    for position, film in films(items, needed):
+    for position, film in films(items, needed, reader or read):
         item = items[position]
         for metric in metrics:
             if position not in todo[metric.name]:
@@ -170,7 +171,9 @@ def score_group(
                 waiting[metric.name] = []
 
 
-def films(items: Sequence[Item], needed: Sequence[int]) -> Iterator[tuple[int, Film | Failed]]:
+def films(
+    items: Sequence[Item], needed: Sequence[int], read: Callable[[Item], Film | Failed]
+) -> Iterator[tuple[int, Film | Failed]]:
     """The films of these positions in turn; the next one is decoded while the last is measured."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, items[needed[0]]) if needed else None

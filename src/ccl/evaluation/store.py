@@ -33,12 +33,15 @@ Key = tuple[str, str, str]  # method, id, column
 
 @dataclass(frozen=True)
 class Item:
-    """A clip to be scored: of which method, what the test set says, and where it should lie."""
+    """A clip to be scored: of which method, what the test set says, where it should lie; and the clip whose sound it
+    gets in place of its own, where it does.
+    """
 
     method: str
     row: Row
     path: Path | None
     missing: str = ""
+    sound: Path | None = None
 
     def against(self, reference: str | None) -> Item:
         """The same with this true clip, where there is one."""
@@ -316,6 +319,8 @@ def fingerprint(item: Item) -> str:
     voice = () if item.row.voice is None else (item.row.voice,)
     for path in (item.path, item.row.reference, *voice):
         said.append(digest(path))
+    if item.sound is not None:
+        said.append(digest(item.sound))
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 

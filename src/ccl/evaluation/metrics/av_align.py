@@ -35,7 +35,7 @@ class AVAlign(Metric):
     """
 
     name = "av_align"
-    columns = (Column("av_align", "AV-Align", digits=3),)
+    columns = (Column("av_align", "AV-Align", digits=3, sync=True),)
 
     def __init__(self, height: int | None = None, threads: int | None = None) -> None:
         super().__init__()

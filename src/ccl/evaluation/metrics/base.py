@@ -41,6 +41,7 @@ class Column:
         shown: whether tables have it; counts are rows only.
         pooled: a number of a whole set, from `Metric.pool`; no clip has a row of it.
         also: what other tables call it: "LSE-C".
+        sync: it says how well sound and pictures go together, which controls try (`ccl.evaluation.controls`).
     """
 
     name: str
@@ -52,6 +53,7 @@ class Column:
     shown: bool = True
     pooled: bool = False
     also: str = ""
+    sync: bool = False
 
     def aggregate(self, values: dict[str, np.ndarray]) -> float:
         """The value over clips from the (n,) values of each column by name; NaN is a clip without one. NaN if none."""

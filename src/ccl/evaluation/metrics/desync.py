@@ -62,7 +62,7 @@ class DeSync(Metric):
     """
 
     name = "desync"
-    columns = (Column("desync", "DeSync", better="lower", digits=2),)
+    columns = (Column("desync", "DeSync", better="lower", digits=2, sync=True),)
     batch_size = 4
 
     def __init__(

@@ -72,7 +72,7 @@ class IBScore(Metric):
     """
 
     name = "ib"
-    columns: tuple[Column, ...] = (Column("ib_score", "IB", "higher", digits=2),)
+    columns: tuple[Column, ...] = (Column("ib_score", "IB", "higher", digits=2, sync=True),)
     batch_size, gpu_batch_size = 8, 32
 
     def __init__(

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.tables import shuffling
 
 # The world's mouth colour, as data/world/scene.py paints it (evaluation imports nothing of data; a test compares them).
 MOUTH = (205, 0, 150)
@@ -38,7 +39,7 @@ class Mouth(Metric):
 
     name = "mouth"
     columns = (
-        Column("mouth", "Mouth"),
+        Column("mouth", "Mouth", sync=True),
         Column("mouth_found", "Mouth found", shown=False),
         Column("mouth_lag", "lag, frames", better="", shown=False),
     )
@@ -120,20 +121,6 @@ def correlate(curve: Float[np.ndarray, " t"], loudness: Float[np.ndarray, " t"])
     return float(np.clip(curve @ loudness / spread.prod(), -1, 1))
 
 
-def derangement(count: int, seed: int = 0) -> np.ndarray:
-    """(count,) A random permutation of 0..count-1 that leaves nothing in its place.
-
-    Raises:
-        ValueError: fewer than two.
-    """
-    if count < 2:
-        raise ValueError(f"shuffling pairs needs two clips at least, not {count}")
-    order = np.random.default_rng(seed).permutation(count)
-    partner = np.empty(count, int)
-    partner[order] = np.roll(order, 1)  # one cycle through all: nobody keeps their own
-    return partner
-
-
 def lag(curve: Float[np.ndarray, " t"], loudness: Float[np.ndarray, " t"], furthest: int = FURTHEST) -> int:
     """By how many frames the sound is late: the shift of the highest correlation; negative where it is early.
 
@@ -169,23 +156,17 @@ def table(pairs: Sequence[np.ndarray]) -> Float[np.ndarray, "n n"]:
 
 def shuffled(pairs: Sequence[np.ndarray], seed: int = 0) -> Float[np.ndarray, " n"]:
     """The measure of each clip's pictures with another clip's sound."""
-    return table(pairs)[np.arange(len(pairs)), derangement(len(pairs), seed)]
+    return table(pairs)[np.arange(len(pairs)), shuffling.derangement(len(pairs), seed)]
 
 
 def floor(pairs: Sequence[np.ndarray], seed: int = 0, rounds: int = 8) -> float:
-    """What the measure gives by chance: its mean over `rounds` shufflings of the sound between the clips."""
-    partners = np.array([derangement(len(pairs), seed + k) for k in range(rounds)])
-    return float(table(pairs)[np.arange(len(pairs)), partners].mean())
+    """What the measure gives by chance, by `shuffling.floor`."""
+    return shuffling.floor(table(pairs), seed, rounds)
 
 
 def p_value(pairs: Sequence[np.ndarray], seed: int = 0, rounds: int = 2000) -> float:
-    """One-sided permutation test, true pairs against shuffled: how often a shuffling's mean is as high as the true one.
-
-    The smallest value it can give is 1 / (rounds + 1).
-    """
-    every, rows, rng = table(pairs), np.arange(len(pairs)), np.random.default_rng(seed)
-    means = np.array([every[rows, rng.permutation(len(pairs))].mean() for _ in range(rounds)])
-    return float((1 + np.sum(means >= every.diagonal().mean())) / (rounds + 1))
+    """True pairs against shuffled, by `shuffling.p_value`."""
+    return shuffling.p_value(table(pairs), seed, rounds)
 
 
 def _values(pair: Pair) -> dict[str, float]:

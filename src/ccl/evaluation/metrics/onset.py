@@ -39,8 +39,8 @@ class Onset(Metric):
 
     name = "onset"
     columns = (
-        Column("onset_acc", "Onset Acc", digits=1, percent=True),
-        Column("onset_ap", "Onset AP", digits=1, percent=True),
+        Column("onset_acc", "Onset Acc", digits=1, percent=True, sync=True),
+        Column("onset_ap", "Onset AP", digits=1, percent=True, sync=True),
     )
 
     def __init__(self, scoring: Literal["published", "detection"] = "published", tolerance: float = 0.1) -> None:

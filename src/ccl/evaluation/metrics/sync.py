@@ -80,8 +80,8 @@ class SyncNet(Metric):
 
     name = "sync"
     columns = (
-        Column("sync_c", "Sync-C", "higher", also="LSE-C"),
-        Column("sync_d", "Sync-D", "lower", also="LSE-D"),
+        Column("sync_c", "Sync-C", "higher", also="LSE-C", sync=True),
+        Column("sync_d", "Sync-D", "lower", also="LSE-D", sync=True),
         Column("sync_offset", "offset", "", shown=False),
         Column("sync_faces", "pictures with a face", "", digits=0, shown=False),
         Column("sync_pictures", "pictures", "", digits=0, shown=False),

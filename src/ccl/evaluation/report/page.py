@@ -194,7 +194,7 @@ def cell_html(place: Place, cell: Any, is_first: bool) -> str:
     value = (f"<b>{value}</b>" if cell.best else value) + layout.mark(cell)
     under = [layout.bounds(place.column, cell.low, cell.high), layout.counts(cell), layout.own(place.column, cell)]
     under += [f"of {' + '.join(cell.subsets)}"] if cell.subsets else []
-    under += [f"{name} {layout.extra_number(place.column, name, v)}" for name, v in cell.extras]
+    under += [f"{name} {layout.extra(place.column, cell, name)}" for name, _ in cell.extras]
     return f"<td{mark}>{value}{''.join(f'<small>{escape(text)}</small>' for text in under if text)}</td>"
 
 

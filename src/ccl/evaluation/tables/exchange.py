@@ -41,6 +41,7 @@ def dumped(results: Results) -> str:
         "methods": {name: list(results.causes.get(name, ())) for name in results.methods},
         "test": test,
         "pooled": list(results.pooled),
+        "controls": list(results.controls),
         "rows": list(results.rows),
     }
     return json.dumps(tree, indent=0) + "\n"
@@ -86,6 +87,7 @@ def read(path: str | Path) -> Results:
         about={name: node.text() for name, node in tree.get("about").fields()},
         origin={column.name: metric for column, metric in columns},
         asks={row.id: asks for row, asks, _ in test if asks},
+        controls=[control_in(node, methods, names) for node in tree.get("controls").parts()],
         true={row.id: true for row, _, true in test if true},
     )
 
@@ -194,6 +196,8 @@ def column_in(node: Node, metrics: Mapping[str, Any]) -> tuple[Column, str]:
         (over[0], over[1]) if over else None,
         node.get("shown").flag(),
         node.get("pooled").flag(),
+        node.get("also").text(),
+        node.get("sync").flag(),
     )
     return column, node.get("metric").one_of(metrics, "one of its metrics")
 
@@ -231,6 +235,22 @@ def pooled_in(node: Node, methods: Any, columns: Any) -> dict[str, Any]:
     line |= {key: node.get(key).whole(10**9) for key in SET_KEYS if node.get(key).value is not None}
     line |= {"own": node.get("own").number()} if node.get("own").value is not None else {}
     return line | ({"common": node.get("common").flag()} if node.get("common").value is not None else {})
+
+
+def control_in(node: Node, methods: Any, columns: Any) -> dict[str, Any]:
+    """What a control says of a column."""
+    line: dict[str, Any] = {
+        "method": node.get("method").one_of(methods, "one of its methods"),
+        "subset": node.get("subset").text(),
+        "column": node.get("column").one_of(columns, "one of its columns"),
+        "control": node.get("control").text(),
+        "clips": node.get("clips").whole(10**9),
+    }
+    for key in ("true", "value", "p"):
+        if (number := node.get(key).number()) is None:
+            raise node.get(key).wrong("a finite number")
+        line[key] = number
+    return line
 
 
 def unique(where: str, key: str, names: list[Any], path: Path) -> list[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ PAPER = (
 BEYOND = "Beyond the paper"
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 DASH = "—"
+BLIND = "cannot tell true from shuffled"
 MANY_CLIPS = 100_000  # more of them are not counted
 PRINTED, COMMON, PART = "†", "‡", "§"  # marks of what is not measured here, of clips all systems have, of some subsets
 
@@ -170,6 +172,21 @@ def extra_number(column: Column, name: str, value: float | None) -> str:
     return probability(value) if name == "p" else number(column, value)
 
 
+def extra(column: Column, cell: Cell, name: str) -> str:
+    """What stands beside a value, by its name; of p in words too where it says that the measure sees nothing."""
+    text = extra_number(column, name, dict(cell.extras).get(name))
+    return f"{text}: {BLIND}" if text and name == "p" and blind(column, cell) else text
+
+
+def blind(column: Column, cell: Cell) -> bool:
+    """Whether a measure does not tell the clips from shuffled ones, where it was tried."""
+    extras, value = dict(cell.extras), cell.own if cell.own == cell.own else cell.value
+    if not {"shuffled", "p"} <= extras.keys() or value != value:
+        return False
+    gain = value - extras["shuffled"] if column.better != "lower" else extras["shuffled"] - value
+    return not (extras["p"] < ALPHA and gain > 0)
+
+
 def extra_names(summary: Summary) -> list[str]:
     """What stands beside any value: "shuffled", "p"."""
     return list(dict.fromkeys(name for cell in summary.cells.values() for name, _ in cell.extras))
@@ -189,13 +206,13 @@ def upright(results: Results, summary: Summary) -> tuple[list[str], list[list[st
     for column in results.shown:
         cells = {subset: cell for (m, subset, c), cell in summary.cells.items() if (m, c) == (method, column.name)}
         for subset, cell in cells.items():
-            extra = [extra_number(column, name, dict(cell.extras).get(name)) for name in names]
+            beside = [extra(column, cell, name) for name in names]
             if ceiling:
                 true = summary.cells[CEILING, subset, column.name]
-                extra.append(number(column, true.value) + mark(true))
+                beside.append(number(column, true.value) + mark(true))
             value, interval = number(column, cell.value) + mark(cell), bounds(column, cell.low, cell.high)
             counted = [cell.scored, cell.failed, *([cell.inapplicable] if apart else [])]
-            rows.append([titled(column), subset, value, interval, *extra, *map(str, counted)])
+            rows.append([titled(column), subset, value, interval, *beside, *map(str, counted)])
     return head, rows
 
 
@@ -214,7 +231,7 @@ def below(line: Line, places: Sequence[Place]) -> list[tuple[str, list[str]]]:
         ("n", [counts(cell) for _, cell in pairs]),
         ("all its own", [own(column, cell) for column, cell in pairs]),
         ("mean of", [" + ".join(cell.subsets) for _, cell in pairs]),
-        *((n, [extra_number(column, n, dict(cell.extras).get(n)) for column, cell in pairs]) for n in names),
+        *((name, [extra(column, cell, name) for column, cell in pairs]) for name in names),
     ]
     return [(name, texts) for name, texts in made if any(texts)]
 
@@ -224,6 +241,35 @@ def comparison(results: Results, summary: Summary) -> tuple[list[str], list[list
     known = {column.name: column for column in results.shown}
     head = ["measure", "a", "b", "a minus b", "95 %", "p", "p, Holm", "clips", f"{POWER:.0%} with"]
     return head, [[versus(known[p.column], p), *compared(known[p.column], p)] for p in told_pairs(results, summary)]
+
+
+def controls(results: Results) -> tuple[list[str], list[list[str]]]:
+    """What measures of sync say of the true clips and of each control, over the whole test set; * where it is worse
+    by more than chance gives.
+    """
+    known, at = {column.name: column for column in results.columns}, whole(results)
+    lines: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for line in results.controls:
+        if line["subset"] == at and line["column"] in known:
+            lines.setdefault((line["method"], line["column"]), {})[line["control"]] = line
+    names = list(dict.fromkeys(name for found in lines.values() for name in found))
+    rows = []
+    for (method, name), found in lines.items():
+        column, some = known[name], next(iter(found.values()))
+        cells = [controlled(column, found[control]) if control in found else DASH for control in names]
+        rows.append([titled(column), method, number(column, some["true"]), *cells, str(some["clips"])])
+    return ["measure", "system", "true", *names, "clips"], rows
+
+
+def controlled(column: Column, line: Mapping[str, Any]) -> str:
+    """What a control gives, * where the measure sees it."""
+    return number(column, line["value"]) + "*" * seen(column, line)
+
+
+def seen(column: Column, line: Mapping[str, Any]) -> bool:
+    """Whether a measure tells the true clips from a control's."""
+    better = line["true"] < line["value"] if column.better == "lower" else line["true"] > line["value"]
+    return bool(line["p"] < ALPHA and better)
 
 
 def told_pairs(results: Results, summary: Summary) -> list[Pair]:

@@ -51,6 +51,12 @@ def merge(files: Mapping[str, Results]) -> Results:
         protocol=metrics | {name: {"missing": lacking(files, name)} for name in absent},
         causes={names[file, m]: c for file, one in files.items() for m, c in one.causes.items() if (file, m) in names},
         about=about,
+        controls=[
+            dict(line, method=names[file, line["method"]])
+            for file, one in files.items()
+            for line in (one.controls if whole else ())
+            if (file, line["method"]) in names and line["column"] in kept
+        ],
         origin={column: metric for column, metric in first(files).origin.items() if column in kept},
         asks={id: asks for id, asks in first(files).asks.items() if id in ids},
         true={id: true for one in files.values() for id, true in one.true.items() if id in ids},

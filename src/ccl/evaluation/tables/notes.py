@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ccl.evaluation.tables.layout import COMMON, PART, PRINTED, Line, Published, lines, sections, told_apart
+from ccl.evaluation.tables.layout import (
+    BLIND,
+    COMMON,
+    PART,
+    PRINTED,
+    Line,
+    Published,
+    lines,
+    number,
+    probability,
+    sections,
+    seen,
+    told_apart,
+    whole,
+)
 from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.statistics import ALPHA, LEVEL, POWER
 from ccl.evaluation.tables.summary import Summary
@@ -17,6 +31,7 @@ def notes(results: Results, summary: Summary, published: Published | None = None
     """What stands below the table, by heading; headings without a line are left out."""
     found = {
         "Told apart": told_apart(results, summary),
+        "Controls": tried(results),
         "How to read it": reading(results, summary, published),
         "Not measured": [f"{name}: {sentence}" for name, sentence in results.missing.items()],
         "Clips without a value": failures(results),
@@ -65,6 +80,36 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
             "fully known, so these rows stand beside the others and are not compared with them."
         )
     return made
+
+
+def tried(results: Results) -> list[str]:
+    """Of every system which measures of sync tell its clips from shuffled ones, and which do not."""
+    titles, at = {column.name: column for column in results.columns}, whole(results)
+    made = []
+    lines = [line for line in results.controls if line["subset"] == at and line["control"] == "shuffled"]
+    for method in dict.fromkeys(line["method"] for line in lines):
+        own = [(titles[line["column"]], line) for line in lines if line["method"] == method]
+        if sees := [f"{c.title} (p {told(line['p'])})" for c, line in own if seen(c, line)]:
+            made.append(f"{', '.join(sees)} of {method} tell true clips from shuffled ones.")
+        made += [
+            f"{c.title} of {method} {BLIND} on these {line['clips']} clips ({number(c, line['true'])} against "
+            f"{number(c, line['value'])}, p {told(line['p'])}): here it says nothing of sync."
+            for c, line in own
+            if not seen(c, line)
+        ]
+    if made:
+        made.append(
+            "Shuffled: each clip with another one's sound; early and late: its own sound moved; still: one picture; "
+            f"silent: no sound. * is worse than true with p below {ALPHA:g} (sign flips within clips; mouth against "
+            "shufflings of all clips)."
+        )
+    return made
+
+
+def told(p: float) -> str:
+    """A p in words: "= 0.031", "< 0.001"."""
+    text = probability(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def printed_lines(results: Results, summary: Summary, published: Published | None) -> list[Line]:

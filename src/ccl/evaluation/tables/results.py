@@ -39,6 +39,8 @@ class Results:
         origin: the metric that a column is of, by the column's name.
         asks: sha256 of what a row of the test set asks for, by id.
         true: sha256 of a row's true clip, by id, where there is one.
+        controls: what measures of sync say of clips that do not go with their sound: {"method", "subset", "column",
+            "control", "true", "value", "p", "clips"}, over the clips that have a value with and without the control.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -52,6 +54,7 @@ class Results:
     origin: Mapping[str, str] = field(default_factory=dict)
     asks: Mapping[str, str] = field(default_factory=dict)
     true: Mapping[str, str] = field(default_factory=dict)
+    controls: Sequence[Mapping[str, Any]] = ()
 
     @cached_property
     def methods(self) -> list[str]:

@@ -136,6 +136,12 @@ def show(results: Results, console: Console | None = None, published: Published 
         ):
             for start in range(0, len(some), SYSTEMS_ABREAST):
                 console.print(abreast(places, some[start : start + SYSTEMS_ABREAST]))
+    if results.controls:
+        head, rows = layout.controls(results)
+        tried = Table(*head, title="controls", box=None, pad_edge=False)
+        for row in rows:
+            tried.add_row(*map(shown, row))
+        console.print(tried)
     for heading, sentences in notes(results, summary, published).items():
         console.print(f"[bold]{heading}[/]")
         for sentence in sentences:
@@ -163,6 +169,7 @@ def abreast(places: Sequence[Place], some: Sequence[Line]) -> Table:
             small = layout.counts(cell) if cell else ""
             under = [layout.bounds(place.column, cell.low, cell.high), layout.own(place.column, cell)] if cell else []
             under += [f"of {' + '.join(cell.subsets)}"] if cell and cell.subsets else []
+            under += [layout.BLIND] if cell and layout.blind(place.column, cell) else []
             texts.append("\n".join(filter(None, (f"{text}  [dim]{small}[/]" if small else text, *map(escape, under)))))
         table.add_row(layout.titled(place.column), place.subset, *texts)
     return table

@@ -26,6 +26,9 @@ def markdown(results: Results, summary: Summary, published: Published | None = N
         ]
     if summary.pairs:
         parts.append("### Comparison of systems on the same clips\n\n" + md_table(*layout.comparison(results, summary)))
+    if results.controls:
+        parts.append("### Controls: what measures of sync say of clips that are not in sync\n")
+        parts.append(md_table(*layout.controls(results)))
     for heading, sentences in notes(results, summary, published).items():
         parts.append(f"### {heading}\n\n" + "".join(f"- {md_escape(sentence)}\n" for sentence in sentences))
     return "\n".join(parts)

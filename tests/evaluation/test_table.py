@@ -184,6 +184,7 @@ def test_all_files_are_written(tmp_path):
     table.write(scored(("one",)), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "pairs.csv",
+        "results.json",
         "summary.csv",
         "table.csv",
         "table.md",

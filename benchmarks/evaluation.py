@@ -36,7 +36,24 @@ from safetensors.torch import save_file
 from _timing import ratio, verdict
 from _timing import turns as timed
 from ccl.data.world import World
-from ccl.evaluation import DNSMOS, FVD, WER, AudioBox, AVAlign, Colours, DeSync, IBScore, Mouth, Onset, SyncNet, score
+from ccl.evaluation import (
+    DNSMOS,
+    FVD,
+    LUFS,
+    WER,
+    AudioBox,
+    AVAlign,
+    Colours,
+    DeSync,
+    Dynamics,
+    IBScore,
+    Lengths,
+    Mouth,
+    Onset,
+    Speaker,
+    SyncNet,
+    score,
+)
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Measured, Metric, Result
 from ccl.grid import Grid
@@ -63,6 +80,7 @@ NETWORKS = {  # by metric, whose published weights no folder of test data has
     "fvd": ["i3d"],
     "desync": ["synchformer"],
     "ib": ["imagebind"],
+    "speaker": ["resemblyzer"],
 }
 Cases = dict[str, Metric]
 
@@ -93,16 +111,21 @@ def cases(precision: Literal["fp32", "bf16"] = "fp32") -> Cases:
         "colours": Colours(),
         "desync": DeSync(precision=precision),
         "ib": IBScore(precision=precision),
+        "lufs": LUFS(),
+        "lengths": Lengths(),
+        "dynamics": Dynamics(),
+        "speaker": Speaker(),
     }
 
 
 PRECISE = ("sync", "wer", "audiobox", "fvd", "desync", "ib")  # that offer bf16
-APART = ("sync-speaker", "sync-s3fd")  # variants, which the table does not have
+# Variants, and what is measured where it is asked for by name: the table does not have them.
+APART = ("sync-speaker", "sync-s3fd", "lufs", "lengths", "dynamics", "speaker")
 
 
 def random_weights(name: str, folder: Path) -> Path:
     """A file of weights as they are before training, in the published layout."""
-    from ccl.evaluation.nets import audiobox, i3d, imagebind, s3fd, synchformer, syncnet
+    from ccl.evaluation.nets import audiobox, i3d, imagebind, s3fd, synchformer, syncnet, voice
 
     torch.manual_seed(0)
     file = folder / files.TABLE[name].file
@@ -122,6 +145,7 @@ def random_weights(name: str, folder: Path) -> Path:
                 "s3fd": s3fd.S3FD,
                 "synchformer": synchformer.Synchformer,
                 "imagebind": imagebind.ImageBind,
+                "resemblyzer": voice.VoiceEncoder,
             }[name]()
             torch.save(net.state_dict(), file)
     return file
@@ -159,7 +183,8 @@ def linked(clips: Sequence[Path], folder: Path) -> list[Row]:
     for i, clip in enumerate(clips):
         (folder / f"{i:02}-{clip.stem}{clip.suffix}").symlink_to(clip.resolve())
     paths = sorted(folder.iterdir())
-    return [Row(path.stem, 'green shirt, she says: "..."', speech=SPEECH, reference=str(path)) for path in paths]
+    said = 'green shirt, she says: "..."'
+    return [Row(path.stem, said, speech=SPEECH, reference=str(path), voice=str(path)) for path in paths]
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------
@@ -206,7 +231,7 @@ def networks(metric: Metric) -> Iterator[tuple[Any, str]]:
             yield from ((metric.network(), name) for name in ("see", "hear", "compare"))
         case IBScore():
             yield metric.net, "embed"
-        case AudioBox() | FVD():
+        case AudioBox() | FVD() | Speaker():
             yield metric.net, "forward"
         case WER():
             import whisper.decoding
@@ -215,8 +240,11 @@ def networks(metric: Metric) -> Iterator[tuple[Any, str]]:
             yield whisper.decoding, "decode"
         case DNSMOS():
             yield from ((session, "run") for session in metric.sessions)
-        case AVAlign():
+        case AVAlign() | Dynamics():
             yield cv2, "calcOpticalFlowFarneback"
+        case LUFS():
+            levels = sys.modules["ccl.evaluation.metrics.loudness"]
+            yield from ((levels, name) for name in ("read_channels", "integrated", "true_peak"))
 
 
 def loaded(module: str, name: str, *more: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,10 +41,11 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         net = ViTModel(ViTConfig(**SIZES, image_size=64, patch_size=16), add_pooling_layer=False)
     else:
         net = Dinov2Model(Dinov2Config(**SIZES, image_size=56, patch_size=14, mlp_ratio=2))
-    state = {name: value + 0.3 * torch.randn_like(value) for name, value in net.state_dict().items()}
+    with torch.no_grad():
+        for value in net.parameters():
+            value.add_(0.3 * torch.randn_like(value))
     path = tmp_path_factory.mktemp(request.param)
-    (path / "config.json").write_text(json.dumps(net.config.to_dict()))
-    save_file(state, path / "model.safetensors")
+    net.save_pretrained(path)  # under the names that published files have
     return path
 
 
@@ -80,6 +80,14 @@ def test_the_metric_is_the_cosine_of_the_networks_class_tokens(folder):
         wide = {"interpolate_pos_encoding": True} if metric.net.config.model_type == "vit" else {}
         seen.append(metric.net((byte.round() / 255 - mean) / std, **wide).last_hidden_state[0, 0])
     assert found == pytest.approx(consistency(torch.stack(seen)), abs=1e-5)
+
+
+def test_weights_under_the_networks_own_names_are_taken_too(folder, tmp_path):
+    net = DINO(weights=folder).net
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    save_file(net.state_dict(), tmp_path / "model.safetensors")
+    again = DINO(weights=tmp_path).net.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in net.state_dict().items())
 
 
 def test_a_still_picture_is_itself_and_another_scene_is_not(folder):

@@ -27,6 +27,15 @@ from ccl.weights.read import read_json
 
 SIDE = 224  # pixels of the shorter side
 
+# Names of published weights that newer transformers have changed.
+ATTENTION = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+}
+BLOCKS = {"intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2", "encoder.layer.": "layers."}
+
 Checkpoint = Literal["dino", "dinov2"]
 
 
@@ -99,7 +108,8 @@ class DINO(Metric):
 
         second = read_json(self.source.folder / "config.json").get("model_type") == "dinov2"
         with torch.inference_mode(False):
-            return self.source.network(Dinov2Model if second else Tower, "DINO").to(self.place)
+            cls, renamed = (Dinov2Model, ATTENTION) if second else (Tower, ATTENTION | BLOCKS)
+            return self.source.network(cls, "DINO", renamed).to(self.place)
 
     def load(self) -> None:
         _ = self.net

@@ -20,7 +20,7 @@ from ccl.evaluation.dsp.slaney import slaney
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.voice import BANDS, VoiceEncoder
-from ccl.media import MediaError
+from ccl.media import MediaError, read_audio
 from ccl.rows import Row
 from ccl.weights import catalogue as weights
 
@@ -63,7 +63,7 @@ class Speaker(Metric):
             raise Unscorable(NONE_GIVEN)
         own = pieces(film.sound(RATE))
         try:
-            return own, pieces(Film.of(film.row.voice).sound(RATE))
+            return own, pieces(voice(film.row.voice))
         except (MediaError, Unscorable) as error:
             raise Unscorable(f"its voice: {getattr(error, 'reason', error)}") from error
 
@@ -100,11 +100,16 @@ class Speaker(Metric):
     def protocol(self) -> dict[str, Any]:
         return {
             "model": "Resemblyzer's voice encoder",
-            "sound": f"mono, {RATE} Hz by torchaudio's resampling, raised to {LEVEL:g} dB where it is quieter",
+            "sound": f"mono, {RATE} Hz by torchaudio's resampling, a voice's file by ffmpeg's; raised to {LEVEL:g} dB",
             "pauses": "kept, where Resemblyzer shortens them with webrtcvad",
             "pieces": "1.6 s, 1.3 a second; cosine of the means",
             "weights": weights.sha256(weights.locate("resemblyzer", self.file)),
         }
+
+
+def voice(given: Any) -> Float32[np.ndarray, " s"]:
+    """The sound of a row's voice: of a file, whose pictures stay undecoded, or of a ccl.media.Clip."""
+    return read_audio(given, RATE) if isinstance(given, str | Path) else Film.of(given).sound(RATE)
 
 
 def pieces(sound: Float32[np.ndarray, " s"]) -> Float32[np.ndarray, "b 160 40"]:

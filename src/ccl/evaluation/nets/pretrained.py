@@ -6,8 +6,10 @@ many, is refused in a sentence.
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -50,8 +52,14 @@ class Pretrained:
                 return cls(place, place / file)
         raise ValueError(f"{place}, given as the weights of {name}, holds neither {' nor '.join(FILES)}")
 
-    def network(self, cls: Any, what: str) -> Any:
+    def network(self, cls: Any, what: str, renamed: Mapping[str, str] = MappingProxyType({})) -> Any:
         """The network, a class of transformers, for use and not for training.
+
+        Args:
+            cls: its class.
+            what: its name in errors.
+            renamed: parts of names that the file has otherwise than the network may have them, in order: releases of
+                transformers rename parts of networks, and published files stay as they are.
 
         Raises:
             ValueError: the folder is of another network; one sentence.
@@ -63,6 +71,8 @@ class Pretrained:
         with torch.random.fork_rng():  # it draws weights, which the file's take the place of
             net = cls(cls.config_class.from_dict(config))
         state = dict(tensors(self.file, lambda name: not name.endswith(DERIVED)))
+        own = net.state_dict().keys()
+        state = {own_name(name, own, renamed): tensor for name, tensor in state.items()}
         fill(net, state, self.file, kind=what, without=lambda name: name.endswith(DERIVED))
         return net.eval().requires_grad_(False)
 
@@ -86,3 +96,12 @@ class Pretrained:
                 raise
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"{self.folder} has no {what} that can be read: {reason}") from error
+
+
+def own_name(name: str, own: Container[str], renamed: Mapping[str, str]) -> str:
+    """A weight's name in the network: its own, or with its parts renamed."""
+    if name in own:
+        return name
+    for old, new in renamed.items():
+        name = name.replace(old, new)
+    return name

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ccl.cli import main
 from ccl.data.world import World
-from ccl.evaluation import AVAlign, DeSync, IBScore, Mouth, SyncNet
+from ccl.evaluation import AVAlign, DeSync, IBScore, Mouth, Onset, SyncNet
 from ccl.evaluation.controls import CONTROLS, SHIFTS, altered, controlled, cost, derangement, moved, told
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
@@ -273,6 +274,31 @@ def test_on_shuffled_clips_they_say_that_they_cannot(world, tmp_path):
     for title in ("Mouth", "AV-Align"):
         assert f"{title} of mine {layout.BLIND} on these 12 clips" in text
         assert any(line.startswith(f"| {title} ↑ |") and layout.BLIND in line for line in text.splitlines())
+
+
+def test_onsets_are_told_from_shuffled_ones_and_do_not_look_at_pictures(tmp_path):
+    rows = []
+    for i in range(COUNT):
+        sound = np.zeros(2 * RATE, np.float32)
+        for at in np.random.default_rng(i).choice(np.arange(2000, 30_000, 4000), 3, replace=False):
+            sound[at : at + 800] = 0.8 * np.sin(np.arange(800)) * np.linspace(1, 0, 800)
+        Clip(np.zeros((50, 16, 16, 3), np.uint8), sound).save(tmp_path / "clips" / f"o{i}.mp4")
+        rows.append(Row(f"o{i}", reference=str(tmp_path / "clips" / f"o{i}.mp4")))
+    metrics = [Onset()]
+    results = controlled(score({"mine": tmp_path / "clips"}, rows, metrics, tmp_path), metrics, tmp_path)
+    found = by_control(results, "onset_acc", "all")
+    assert found["shuffled"]["p"] < 0.01 and found["shuffled"]["true"] == 1 > found["shuffled"]["value"] + 0.2
+    assert found["still"]["value"] == 1 and found["silent"]["value"] == 0
+
+
+def test_the_command_tells_its_cost_first_and_shows_what_came_out(clips, tmp_path, capsys):
+    command = ["evaluate", "--videos", str(clips / "true"), "--metrics", "av_align", "--controls", "-o", str(tmp_path)]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"controls: {COUNT} clips x 7 ways x 1 metrics (av_align), {7 * COUNT} scores less those")
+    assert "### Controls" in (tmp_path / "table.md").read_text() and (tmp_path / "controls/scores.jsonl").is_file()
+    assert main([*command[:4], "audiobox", *command[5:]]) == 0, "a metric that is none of sync, or cannot run"
+    assert "nothing to try" in capsys.readouterr().out
 
 
 # Planted scores of measures whose weights cannot be had here ----------------------------------------------------------

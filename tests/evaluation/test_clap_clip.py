@@ -17,6 +17,7 @@ from ccl.evaluation import CLAP, CLIP, Film, Measured, Metric, Row
 from ccl.evaluation.metrics.base import Failed
 from ccl.evaluation.metrics.clap import WINDOW, windows
 from ccl.evaluation.metrics.clip import squared
+from ccl.evaluation.metrics.sets import frechet
 from ccl.evaluation.pictures import normalised
 from ccl.media import Clip
 from ccl.weights import catalogue as weights
@@ -94,6 +95,18 @@ def test_a_sound_scores_the_same_in_any_company(clap):
     together = values(CLAP(weights=clap), films)
     alone = [values(CLAP(weights=clap), [one])[0] for one in films]
     assert together == pytest.approx(alone, abs=1e-5) and len({round(value, 4) for value in together}) == 3
+
+
+def test_sounds_are_as_far_from_others_as_the_frechet_distance_of_their_embeddings(clap):
+    films = [film(i % 3, 1.0 + 0.1 * i) for i in range(4)]
+    metric = CLAP(weights=clap)
+    metric.update(films)
+    assert np.isnan(metric.compute()["fad_clap"]) and metric.compute()["scored"] == 4
+    metric.update(films[1:], reference=True)
+    own, true = ([result.feature for result in metric.score(some)] for some in (films, films[1:]))
+    expected = frechet(np.stack(own), np.stack(true))
+    assert metric.compute()["fad_clap"] == pytest.approx(expected, abs=1e-6) and expected > 0
+    assert metric.compute()["clap"] == pytest.approx(np.mean(values(metric, films)), abs=1e-6)
 
 
 def test_only_the_first_77_tokens_of_a_prompt_are_read(clap):

@@ -14,7 +14,8 @@ import torch
 from scipy.linalg import sqrtm
 
 from ccl.evaluation.metrics.base import Failed, Measured
-from ccl.evaluation.metrics.fvd import FVD, frechet, pictures
+from ccl.evaluation.metrics.fvd import FVD, pictures
+from ccl.evaluation.metrics.sets import frechet
 from ccl.evaluation.nets.i3d import InceptionI3d, convert, flatten, load, read_pickled, same
 from ccl.media import Clip
 from helpers import TESTS

@@ -21,6 +21,7 @@ NAMES = (
     *("clap", "clip", "ib_text", "javis"),
     *("lufs", "lengths", "dynamics"),
     *("speaker", "face", "dino", "aesthetic"),
+    *("fad", "panns", "kl"),
 )
 # What others call a metric of ours, or one of its columns.
 ALIASES = dict.fromkeys(("lse-c", "lse-d", "sync-c", "sync-d"), "sync")

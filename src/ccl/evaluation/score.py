@@ -320,7 +320,8 @@ def pool(
     except ValueError as error:
         folder = store.out / "features" / metric.name
         raise ValueError(f"{metric.name} of the whole set: {error}; remove {folder} to start anew") from error
-    return {name if name in own else f"{metric.columns[0].name}.{name}": value for name, value in numbers.items()}
+    known = {name: name if name.partition(".")[0] in own else f"{metric.columns[0].name}.{name}" for name in numbers}
+    return {known[name]: value for name, value in numbers.items()}
 
 
 def subsets(items: Sequence[Item]) -> list[str]:

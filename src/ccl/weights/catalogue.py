@@ -231,6 +231,23 @@ TABLE: dict[str, Weights] = {
             50_830_672,
         ),
         Weights(
+            "vggish",
+            "vggish-10086976.pth",
+            "FAD (VGGish)",
+            288.0,
+            "Apache-2.0",
+            ("https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth",),
+        ),
+        Weights(
+            "panns",
+            "Cnn14_16k_mAP=0.438.pth",
+            "FD, KL and IS of sounds (PANNs Cnn14, 16 kHz)",
+            327.0,
+            "CC-BY 4.0",
+            ("https://zenodo.org/records/3987831/files/Cnn14_16k_mAP%3D0.438.pth?download=1",),
+            "md5:362fc5ff18f1d6ad2f6d464b45893f2c",
+        ),
+        Weights(
             "clip-bpe",
             "bpe_simple_vocab_16e6.txt.gz",
             "the words of ImageBind's text tower (CLIP's byte pairs)",

@@ -16,7 +16,12 @@ from jaxtyping import Float
 
 @lru_cache(maxsize=16)
 def mel_bands(
-    scale: Literal["htk", "kaldi"], sample_rate: int, fft: int, bands: int, lowest: float = 0.0
+    scale: Literal["htk", "kaldi"],
+    sample_rate: int,
+    fft: int,
+    bands: int,
+    lowest: float = 0.0,
+    highest: float | None = None,
 ) -> Float[np.ndarray, "m k"]:
     """Weights of the bands.
 
@@ -27,6 +32,7 @@ def mel_bands(
         fft: samples of a frame, even.
         bands: M.
         lowest: Hz, where the first band begins.
+        highest: Hz, where the last band ends; None is half the sample rate.
     """
     from transformers.audio_utils import mel_filter_bank  # late: it takes a second
 
@@ -36,7 +42,7 @@ def mel_bands(
             fft // 2 + 1,
             bands,
             lowest,
-            sample_rate / 2,
+            sample_rate / 2 if highest is None else highest,
             sample_rate,
             mel_scale=scale,
             triangularize_in_mel_space=scale == "kaldi",

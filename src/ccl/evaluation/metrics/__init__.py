@@ -12,6 +12,7 @@ from ccl.evaluation.metrics.dino import DINO
 from ccl.evaluation.metrics.dnsmos import DNSMOS
 from ccl.evaluation.metrics.dynamics import Dynamics
 from ccl.evaluation.metrics.face import Face
+from ccl.evaluation.metrics.fad import FAD
 from ccl.evaluation.metrics.fvd import FVD
 from ccl.evaluation.metrics.imagebind import IBScore
 from ccl.evaluation.metrics.imagebind_text import IBText
@@ -20,6 +21,7 @@ from ccl.evaluation.metrics.lengths import Lengths
 from ccl.evaluation.metrics.loudness import LUFS
 from ccl.evaluation.metrics.mouth import Mouth
 from ccl.evaluation.metrics.onset import Onset
+from ccl.evaluation.metrics.panns import KL, PANNs
 from ccl.evaluation.metrics.speaker import Speaker
 from ccl.evaluation.metrics.sync import SyncNet
 from ccl.evaluation.metrics.wer import WER
@@ -32,6 +34,7 @@ METRICS: dict[str, type[Metric]] = {
         *(CLAP, CLIP, IBText, Javis),  # of text, sound and pictures in one space
         *(LUFS, Lengths, Dynamics),  # of sound and pictures by themselves, without weights
         *(Speaker, Face, DINO, Aesthetic),  # who is heard, who and what is seen
+        *(FAD, PANNs, KL),  # sets of sounds
     )
 }
 
@@ -40,7 +43,9 @@ __all__ = [
     "CLIP",
     "DINO",
     "DNSMOS",
+    "FAD",
     "FVD",
+    "KL",
     "LUFS",
     "METRICS",
     "WER",
@@ -60,6 +65,7 @@ __all__ = [
     "Metric",
     "Mouth",
     "Onset",
+    "PANNs",
     "Speaker",
     "SyncNet",
 ]

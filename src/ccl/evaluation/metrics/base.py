@@ -42,6 +42,7 @@ class Column:
         pooled: a number of a whole set, from `Metric.pool`; no clip has a row of it.
         also: what other tables call it: "LSE-C".
         sync: it says how well sound and pictures go together, which controls try (`ccl.evaluation.controls`).
+        width: of a pooled number, how many features a clip has; of fewer clips than that tables say that it is biased.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Column:
     pooled: bool = False
     also: str = ""
     sync: bool = False
+    width: int = 0
 
     def aggregate(self, values: dict[str, np.ndarray]) -> float:
         """The value over clips from the (n,) values of each column by name; NaN is a clip without one. NaN if none."""
@@ -218,11 +220,14 @@ class Metric(torchmetrics.Metric, ABC):
         """
         if reason := self.missing():
             raise ValueError(reason)
-        none: dict[str, float] = {}
         for result in self.score(sources):
-            values = result.values if isinstance(result, Measured) else none
-            row = [values.get(column.name, float("nan")) for column in self.columns]
-            self.values.append(torch.tensor([row], dtype=torch.float64))
+            self.gather(result)
+
+    def gather(self, result: Result) -> None:
+        """Keep a clip's values for `compute`."""
+        values = result.values if isinstance(result, Measured) else {}
+        row = [values.get(column.name, float("nan")) for column in self.columns]
+        self.values.append(torch.tensor([row], dtype=torch.float64))
 
     def compute(self) -> dict[str, float]:
         """Each column over all clips so far, and how many were "scored" and "failed"."""

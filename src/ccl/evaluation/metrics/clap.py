@@ -22,7 +22,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from ccl.evaluation.film import Film, Unscorable
-from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.metrics.base import Column, Measured
+from ccl.evaluation.metrics.sets import DISTANCE, OfSets, Set, distance
 from ccl.evaluation.nets.pretrained import Pretrained
 from ccl.rows import Row
 from ccl.weights import catalogue as weights
@@ -48,8 +49,11 @@ class Inputs:
     prompt: str
 
 
-class CLAP(Metric):
-    """Cosine of sound and prompt in CLAP's space, higher is better.
+class CLAP(OfSets):
+    """Cosine of sound and prompt in CLAP's space, higher is better; and the Frechet distance of the sounds' embeddings
+    to those of reference clips, lower is better.
+
+    Alone: `clap.update(films)`, `clap.update(truths, reference=True)`, `clap.compute()`.
 
     Args:
         checkpoint: which of the published ones, by its name in `ccl weights list`.
@@ -59,7 +63,10 @@ class CLAP(Metric):
     """
 
     name = "clap"
-    columns = (Column("clap", "CLAP", digits=3),)
+    columns = (
+        Column("clap", "CLAP", digits=3),
+        Column("fad_clap", "FAD CLAP", better="lower", digits=3, pooled=True, width=512),
+    )
     usual = False
     batch_size, gpu_batch_size = 8, 32
 
@@ -90,7 +97,11 @@ class CLAP(Metric):
             sounds = self.hear([sound for one in inputs for sound in one.sounds]).split(counts)
             words = self.read([one.prompt for one in inputs])
         means = torch.stack([F.normalize(each, dim=-1).mean(0) for each in sounds])
-        return [Measured({"clap": float(score)}) for score in F.cosine_similarity(means, words, dim=-1)]
+        scores = F.cosine_similarity(means, words, dim=-1)
+        return [Measured({"clap": float(score)}, mean.numpy()) for score, mean in zip(scores, means, strict=True)]
+
+    def pool(self, features: Set, reference: Set | None = None) -> dict[str, float]:
+        return distance("fad_clap", features, reference)
 
     def hear(self, sounds: Sequence[Float32[np.ndarray, " s"]]) -> Float32[Tensor, "k e"]:
         """Embeddings of sounds of 10 s at most."""
@@ -155,6 +166,7 @@ class CLAP(Metric):
             "longer: the mean of windows of 10 s, evenly from beginning to end",
             "words": f"the prompt's first {WORDS} tokens",
             "score": "cosine of embeddings",
+            "distance": DISTANCE,
             "precision": self.precision,
             "weights": weights.sha256(self.source.file),
         }

@@ -6,7 +6,7 @@ covariances. T pictures, H x W pixels, B clips, N and M clips of the two sets, D
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -19,15 +19,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ccl.evaluation.film import Film, Unscorable
-from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.metrics.base import Column, Measured
+from ccl.evaluation.metrics.sets import DISTANCE, OfSets, distance
 from ccl.evaluation.nets.i3d import CLASSES, LEAST_FRAMES, SIDE, InceptionI3d, load
-from ccl.media import Clip
 from ccl.weights import catalogue as files
 
 TOGETHER = 512  # pictures to a forward; each fills 1.6 MB in the widest layer
 
 
-class FVD(Metric):
+class FVD(OfSets):
     """Frechet distance of I3D logits to those of reference clips; small sets give large numbers, so compare equal ones.
 
     Alone: `fvd.update(clips)`, `fvd.update(truths, reference=True)`, `fvd.compute()`.
@@ -42,7 +42,7 @@ class FVD(Metric):
     """
 
     name = "fvd"
-    columns = (Column("fvd", "FVD", better="lower", digits=0),)
+    columns = (Column("fvd", "FVD", better="lower", digits=0, pooled=True, width=CLASSES),)
     batch_size = 4
 
     def __init__(
@@ -60,10 +60,6 @@ class FVD(Metric):
             raise ValueError(f"the I3D takes {LEAST_FRAMES} pictures at least, not {frames}")
         self.frames, self.start, self.fps = frames, start, fps
         self.weights, self.where, self.precision = weights, device, precision
-        self.add_state("fake", default=[], dist_reduce_fx="cat")
-        self.add_state("real", default=[], dist_reduce_fx="cat")
-        self.fake: list[Tensor]
-        self.real: list[Tensor]
 
     def prepare(self, film: Film) -> Float[Tensor, "3 t h w"]:
         """The pictures as the network takes them."""
@@ -89,9 +85,7 @@ class FVD(Metric):
         return [Measured({}, feature) for feature in features]
 
     def pool(self, features: Sequence[np.ndarray], reference: Sequence[np.ndarray] | None = None) -> dict[str, float]:
-        if reference is None or min(len(features), len(reference)) < 2:
-            return {}
-        return {"fvd": frechet(np.stack(features), np.stack(reference))}
+        return distance("fvd", features, reference)
 
     def load(self) -> None:
         _ = self.net
@@ -110,7 +104,7 @@ class FVD(Metric):
             "start": self.start,
             "fps": self.fps,
             "resize": f"bilinear, shorter side {SIDE}, centre crop",
-            "distance": "Frechet, unbiased covariance",
+            "distance": DISTANCE,
             "precision": self.precision,
             "weights": files.sha256(files.locate("i3d", self.weights)),
         }
@@ -118,25 +112,6 @@ class FVD(Metric):
     @cached_property
     def net(self) -> InceptionI3d:
         return load(files.locate("i3d", self.weights)).to(self.where)
-
-    # torchmetrics: the sets are gathered here, for no clip has a value ------------------------------------------------
-
-    def update(self, sources: Iterable[Film | Clip | str | Path], reference: bool = False) -> None:
-        """Gather the features of clips, or of the reference clips they are compared with."""
-        if reason := self.missing():
-            raise ValueError(reason)
-        for result in self.score(sources):
-            feature = result.feature if isinstance(result, Measured) else None
-            row = torch.full((CLASSES,), torch.nan) if feature is None else torch.from_numpy(feature)
-            (self.real if reference else self.fake).append(row[None])
-
-    def compute(self) -> dict[str, float]:
-        """The distance of all clips so far, NaN without two and two reference clips; how many "scored" and "failed"."""
-        none = torch.empty(0, CLASSES)
-        sets = [torch.cat([none, *(x if isinstance(x, list) else [x])]) for x in (self.fake, self.real)]
-        fake, real = ([row.numpy(force=True) for row in rows if not row.isnan().any()] for rows in sets)
-        counts = {"scored": float(len(fake)), "failed": float(len(sets[0]) - len(fake))}
-        return {"fvd": float("nan")} | self.pool(fake, real) | counts
 
 
 def pictures(video: UInt8[np.ndarray, "t h w 3"], side: int = SIDE) -> Float[Tensor, "3 t side side"]:
@@ -148,14 +123,3 @@ def pictures(video: UInt8[np.ndarray, "t h w 3"], side: int = SIDE) -> Float[Ten
     frames = interpolate(frames, size, mode="bilinear", align_corners=False)
     top, left = (size[0] - side) // 2, (size[1] - side) // 2
     return (frames[:, :, top : top + side, left : left + side] * 2 - 1).permute(1, 0, 2, 3).contiguous()
-
-
-def frechet(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
-    """|mean a - mean b|^2 + tr(A + B - 2 (A B)^1/2) with the unbiased covariances A and B.
-
-    tr (A B)^1/2 is the sum of the singular values of a b^T, centred and scaled: no matrix root, no rounding below 0.
-    """
-    left, right = ((x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a.astype(np.float64), b.astype(np.float64)))
-    means = ((a.mean(0, dtype=np.float64) - b.mean(0, dtype=np.float64)) ** 2).sum()
-    shared = np.linalg.svd(left @ right.T, compute_uv=False).sum()
-    return float(means + (left**2).sum() + (right**2).sum() - 2 * shared)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ccl.evaluation.metrics.sets import EXTRAPOLATED
 from ccl.evaluation.tables.layout import (
     BLIND,
     COMMON,
@@ -74,6 +75,7 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
             f"{COMMON} is of fewer clips than the method has, those that all systems have; the value of all its own "
             "stands beside and is compared with nothing."
         )
+    made += of_few(results, summary)
     if any(p for line in printed_lines(results, summary, published) for p in line.cells):
         made.append(
             f"{PRINTED} as printed in the paper, not measured here: its clips are not public and its protocol is not "
@@ -110,6 +112,24 @@ def told(p: float) -> str:
     """A p in words: "= 0.031", "< 0.001"."""
     text = probability(p)
     return text if text.startswith("<") else f"= {text}"
+
+
+def of_few(results: Results, summary: Summary) -> list[str]:
+    """What is to be known of numbers of whole sets: what is extrapolated, and which are of few clips."""
+    made = []
+    if any(name == EXTRAPOLATED for cell in summary.cells.values() for name, _ in cell.extras):
+        made.append(
+            "Extrapolated is what a distance of two sets tends to as both grow: a line through its values of parts of "
+            "them, over 1 / n, at 0. n biases it less, and it scatters more."
+        )
+    for column in results.shown:
+        counts = [cell.clips for (_, _, name), cell in summary.cells.items() if name == column.name and cell.clips]
+        if counts and min(counts) < column.width:
+            made.append(
+                f"{column.title} is of {min(counts)} clips and of {column.width} features: of so few clips it says "
+                "more about n than about them. Compare sets of one size alone; extrapolated it is too large as well."
+            )
+    return made
 
 
 def printed_lines(results: Results, summary: Summary, published: Published | None) -> list[Line]:

@@ -59,7 +59,8 @@ class Results:
     @cached_property
     def methods(self) -> list[str]:
         """In order of appearance, the ceiling last."""
-        names = list(dict.fromkeys(row["method"] for row in self.rows))
+        found = [row["method"] for row in (*self.rows, *self.pooled)]
+        names = list(dict.fromkeys([*found, *(method for method, _ in self.clips)]))  # a number of a set has no rows
         return sorted(names, key=lambda name: name == CEILING)
 
     @property

@@ -128,13 +128,13 @@ class Laboratory:
     def metrics(self) -> list[Any]:
         """The metrics, made anew."""
         from ccl.cli.metrics import metrics_of
+        from ccl.cli.protocols import Protocol
         from ccl.rows import read_rows
 
         asked = dict.fromkeys(("precision", "whisper", "reference", "batch_size"))
-        given = {"metrics": list(self.matrix.scores) or None, "protocol": self.folder / PROTOCOL, "device": self.device}
-        if not self.matrix.scores:
-            given["protocol"] = None
-        return metrics_of(Namespace(**asked, **given), read_rows(self.folder / TESTSET, give=()))
+        given = {"metrics": list(self.matrix.scores) or None, "device": self.device}
+        protocol = Protocol("matrix", self.folder / PROTOCOL) if self.matrix.scores else None
+        return metrics_of(Namespace(**asked, **given), read_rows(self.folder / TESTSET, give=()), protocol=protocol)
 
     # What follows from what.
 

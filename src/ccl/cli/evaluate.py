@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ccl
 from ccl.cli.errors import UsageError
 from ccl.cli.metrics import best_device, metrics_of, names_of
 from ccl.cli.parser import SEED, SHIFT, STEPS, Number, Parser, Whole, add_trust, folder_to_write, path_of, text_of
 from ccl.cli.progress import bar
+from ccl.cli.protocols import Protocol, protocols_of, shipped
 from ccl.cli.testsets import (
     MOST,
     PAPER,
@@ -28,15 +29,19 @@ from ccl.cli.verbs import check_there
 from ccl.files import sha256
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
+PROTOCOLS = "protocols"  # the folder, in that of the results, of each of several protocols' scores
 
 if TYPE_CHECKING:
+    from ccl.evaluation.metrics import Metric
+    from ccl.evaluation.tables.results import Results
     from ccl.rows import Row
 
 
 def evaluate(argv: list[str]) -> int:
     args = parse(argv)
     methods_of(args)  # told before anything large is imported
-    names_of(args)
+    protocols = protocols_of(args.protocol)
+    names_of(args, protocols)
     if args.ckpt:
         check_there(args.ckpt)
     from ccl.cli.own import reachable
@@ -51,28 +56,30 @@ def evaluate(argv: list[str]) -> int:
                 weights.use(name, file)
             except ValueError as error:
                 raise UsageError(f"--weights {pair}: {error}") from error
-        with reachable([args.protocol] if args.protocol else []):  # until the end: a metric may import when it runs
-            run(args)
+        files = [protocol.file for protocol in protocols if protocol.file]
+        with reachable(files):  # until the end: a metric may import when it runs
+            run(args, protocols)
     return 0
 
 
-def run(args: Namespace) -> None:
+def run(args: Namespace, protocols: Sequence[Protocol]) -> None:
     """Make the clips where a checkpoint is given, score them, write and show."""
     from rich.console import Console
 
-    from ccl.evaluation import CEILING, score
+    from ccl.evaluation import CEILING
     from ccl.evaluation.controls import controlled, cost
     from ccl.evaluation.report import page as report
     from ccl.evaluation.score import ELSEWHERE
     from ccl.evaluation.tables import table
+    from ccl.evaluation.tables.results import joined
     from ccl.files import one_writer, sweep
 
     methods = methods_of(args)
     testset = chosen_testset(args, methods)
     rows = limited(testset.rows() if testset else rows_of(list(methods.values())), args.limit)
-    metrics = metrics_of(
-        args, rows, isinstance(testset, ShardSet)
-    )  # what is wrong with the command line is told before the work
+    # What is wrong with the command line is told before the work.
+    every = protocols or [Protocol(PAPER)]
+    metrics = {p: metrics_of(args, rows, isinstance(testset, ShardSet), p, beside=protocols) for p in every}
     made: list[Row] = []
     if args.ckpt:
         assert testset is not None
@@ -80,6 +87,7 @@ def run(args: Namespace) -> None:
     out = out_of(args, methods, testset.name if testset else "")
     if args.ckpt:
         methods = {args.name or home_of(args.ckpt).name: out / "clips"}
+    places = {p: out / PROTOCOLS / p.name if len(every) > 1 else out for p in every}
     if CEILING in methods:
         raise UsageError(f"no system can be called '{CEILING}': that is what tables call true clips, --reference DIR")
     truth = CEILING if args.reference else None
@@ -98,17 +106,50 @@ def run(args: Namespace) -> None:
             methods[CEILING] = args.reference
         with bar("scoring") as progress:
             said = about_of(args, testset, len(rows))
-            results = score(methods, rows, metrics, out, reference=truth, about=said, progress=progress)
-        if args.controls:
-            console.print(cost(results, metrics), markup=False, highlight=False, soft_wrap=True)
+            found = scored(methods, rows, metrics, places, reference=truth, about=said, progress=progress)
+        for protocol, one in found.items() if args.controls else ():
+            console.print(cost(one, metrics[protocol]), markup=False, highlight=False, soft_wrap=True)
             with bar("controls") as progress:
-                results = controlled(results, metrics, out, progress=progress)
+                found[protocol] = controlled(one, metrics[protocol], places[protocol], progress=progress)
+        for protocol, one in found.items() if len(found) > 1 else ():
+            table.write(one, places[protocol])
+        results = joined({protocol.name: one for protocol, one in found.items()})
         table.write(results, out, published=beside)
         with bar("looking at clips for the page") as progress:
             report.write(results, out / "report.html", limit_mb=args.embed_mb, published=beside, progress=progress)
     table.show(results, console, published=beside)
-    for name in ("table.md", "report.html", "scores.jsonl"):
-        console.print(str(out / name), highlight=False, soft_wrap=True, markup=False)
+    for file in (out / "table.md", out / "report.html", *(place / "scores.jsonl" for place in places.values())):
+        console.print(str(file), highlight=False, soft_wrap=True, markup=False)
+
+
+def scored(
+    methods: Mapping[str, Path],
+    rows: Sequence[Row],
+    metrics: Mapping[Protocol, Sequence[Metric]],
+    places: Mapping[Protocol, Path],
+    *,
+    reference: str | None,
+    **how: Any,
+) -> dict[Protocol, Results]:
+    """The scores by each protocol, in its folder; where there are several, methods are named after them too."""
+    from dataclasses import replace
+
+    from ccl.evaluation import score
+    from ccl.evaluation.tables.results import under
+
+    found = {}
+    for protocol, asked in metrics.items():
+
+        def named(method: str, protocol: Protocol = protocol) -> str:
+            return under(method, protocol.name) if len(metrics) > 1 else method
+
+        names = {named(method): folder for method, folder in methods.items()}
+        true = named(reference) if reference else None
+        one = score(names, rows, asked, places[protocol], reference=true, **how)
+        lacks = protocol.lacks([metric.name for metric in asked if metric.name not in one.missing])
+        by = dict.fromkeys(names, protocol.name) if len(metrics) > 1 else {}
+        found[protocol] = replace(one, lacks=lacks, protocols=by)
+    return found
 
 
 def parse(argv: list[str]) -> Namespace:
@@ -120,6 +161,7 @@ def parse(argv: list[str]) -> Namespace:
         "ccl evaluate --videos out/mine --testset paper",
         "ccl evaluate --methods ovi=clips/ovi --methods mova=clips/mova --testset paper --metrics wer sync -o scores",
         "ccl evaluate --videos clips --whisper tiny.en --weights yunet=yunet.onnx",
+        "ccl evaluate --videos clips --metrics sync --protocol mova --protocol joonson",
     )
     what = parser.add_argument_group("what is scored (one of the first three)")
     what.add_argument(
@@ -160,7 +202,15 @@ def parse(argv: list[str]) -> Namespace:
         help="score each clip again with another's sound, its own moved, one still picture, and silence: whether "
         "measures of sync see it on these clips",
     )
-    how.add_argument("--protocol", type=path_of, help="YAML of other conventions, as evaluation/protocol.yaml has them")
+    how.add_argument(
+        "--protocol",
+        type=text_of,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"whose conventions: {', '.join(shipped())}, or a YAML file as evaluation/protocol.yaml is (paper); "
+        "repeatable, then each measures what it states, all in one table",
+    )
     how.add_argument("--whisper", type=text_of, help="size of Whisper, or a file of its weights (large-v3)")
     how.add_argument(
         "--weights",

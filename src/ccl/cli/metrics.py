@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from argparse import Namespace
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccl.cli.errors import UsageError, did_you_mean, read_yaml
+from ccl.cli.protocols import Protocol
 
 if TYPE_CHECKING:
     from ccl.evaluation.metrics import Metric
@@ -27,13 +29,13 @@ NAMES = (
 ALIASES = dict.fromkeys(("lse-c", "lse-d", "sync-c", "sync-d"), "sync")
 
 
-def names_of(args: Namespace) -> list[str]:
+def names_of(args: Namespace, protocols: Sequence[Protocol] = ()) -> list[str]:
     """The metrics asked for; none where none are.
 
     Raises:
-        UsageError: there is none of that name, neither ours nor one that --protocol names.
+        UsageError: there is none of that name, neither ours nor one that a protocol names.
     """
-    known = list(dict.fromkeys([*NAMES, *map(str, read_yaml(args.protocol) if args.protocol else ())]))
+    known = list(dict.fromkeys([*NAMES, *(str(name) for protocol in protocols for name in protocol.tree)]))
     asked = (name for word in args.metrics or () for name in word.split(",") if name)
     names = list(dict.fromkeys(ALIASES.get(name.lower().replace("_", "-"), name) for name in asked))
     if args.metrics and not names:
@@ -44,17 +46,39 @@ def names_of(args: Namespace) -> list[str]:
     return names
 
 
-def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> list[Metric]:
-    """The metrics asked for, or all usual ones that fit the test set, with the command line's and --protocol's words.
+def metrics_of(
+    args: Namespace,
+    rows: list[Row],
+    referenced: bool = False,
+    protocol: Protocol | None = None,
+    beside: Sequence[Protocol] = (),
+) -> list[Metric]:
+    """The metrics asked for, or all usual ones that fit the test set, with the command line's and a protocol's words.
 
-    `referenced` says that the rows' true clips will be there, where they are not yet.
+    Args:
+        args: the command line.
+        rows: of the test set.
+        referenced: whether the rows' true clips will be there, where they are not yet.
+        protocol: whose conventions stand; None is every metric's own.
+        beside: all protocols that a table is to have. Where there are several, each measures what it states.
+
+    Raises:
+        UsageError: there is no such metric, or no such convention; of several protocols this one states no metric that
+            is asked for.
     """
     from ccl.cli.parts import device_of
     from ccl.evaluation.metrics import METRICS
 
-    protocol, own = protocol_of(args.protocol) if args.protocol else ({}, {})
+    stated, own = protocol_of(protocol.file) if protocol and protocol.file else ({}, {})
     known = METRICS | own
-    names = names_of(args)
+    names = names_of(args, beside or ([protocol] if protocol else ()))
+    if len(beside) > 1 and protocol and protocol.file:
+        asked_for = names or list(stated)
+        names = [name for name in asked_for if name in stated]
+        if not names:
+            raise UsageError(
+                f"protocol {protocol.name} states {', '.join(stated)}, and nothing of {', '.join(asked_for)}"
+            )
     if not names:
         unfit = {name for name, cls in known.items() if not cls.usual} | (set() if args.reference else {"fvd"})
         true = args.reference or any(row.reference and (referenced or Path(row.reference).is_file()) for row in rows)
@@ -65,7 +89,7 @@ def metrics_of(args: Namespace, rows: list[Row], referenced: bool = False) -> li
     usual = {"device": best_device()}
     metrics = []
     for name in names:
-        cls, settings = known[name], dict(protocol.get(name, {}))
+        cls, settings = known[name], dict(stated.get(name, {}))
         takes = inspect.signature(cls).parameters
         settings |= {key: value for key, value in asked.items() if key in takes and value is not None}
         settings = {key: value for key, value in usual.items() if key in takes} | settings
@@ -105,8 +129,10 @@ def protocol_of(file: Path) -> tuple[dict[str, dict[str, Any]], dict[str, type[M
                 )
             own[name] = own_metric(path, name, file)
         settings = (node.get("init_args") or {}) if isinstance(node, dict) else None
-        if not isinstance(settings, dict) or node.keys() - {"class_path", "init_args"}:
-            raise UsageError(f"{file}: metric {name} must have init_args: {{...}}, and class_path at most beside them")
+        if not isinstance(settings, dict) or node.keys() - {"class_path", "init_args", "lacks"}:
+            raise UsageError(
+                f"{file}: metric {name} must have init_args: {{...}}, and class_path and lacks at most beside them"
+            )
         cls = own[name] if name in own else METRICS[name]
         if name not in own and path not in (None, right := f"ccl.evaluation.metrics.{cls.__name__}"):
             raise UsageError(f"{file}: metric {name} is {right}, not {path}")

@@ -7,14 +7,29 @@ every combining mark and so breaks words of Hindi, Tamil or pointed Arabic; ours
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Literal
 
 import regex
 
 from ccl.evaluation.recogniser import code_of, quiet
 
+Normaliser = Literal["whisper", "verse-bench", "fastvideo"]
+NORMALISERS = {  # in the words of tables
+    "whisper": "Whisper's in English; else Whisper's basic one with combining marks kept in their words, "
+    "Arabic and Hebrew points dropped; one apostrophe and one set of digits; "
+    "words without letter or digit are dropped",
+    "verse-bench": "small letters, punctuation kept; what is heard counts as nothing where it is punctuation alone",
+    "fastvideo": "NFKC, small letters, punctuation dropped; letters are counted in Chinese, Japanese and Korean; "
+    "what is heard counts as nothing where it is punctuation alone",
+}
+# FastVideo's: of ASCII, and these.
+PUNCTUATION = str.maketrans("", "", string.punctuation + "，。！？、；：「」『』（）《》【】—…")  # noqa: RUF001
+EAST_ASIAN = regex.compile(r"[\u4e00-\u9fff\u3400-\u4dbf\u3040-\u30ff\uac00-\ud7af]")
+LETTERS, WORDS = ("zh", "ja", "ko", "yue"), ("en", "de", "fr", "es", "it", "pt")  # counted so whatever the text holds
 # Written without spaces between words, so letters are counted (CER): the Whisper paper's list, and Cantonese and Khmer.
 UNSPACED = frozenset({"zh", "yue", "ja", "th", "lo", "my", "km"})
 DOTTED = frozenset({"tr", "az"})  # their I has no dot, and their İ has one, in both cases
@@ -28,6 +43,24 @@ LETTER = regex.compile(r"[^\p{M}\s]\p{M}*")
 DIGIT = regex.compile(r"\p{Nd}")
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻ＇", "'"))  # noqa: RUF001
 ALONE = regex.compile(r"(?<![\p{L}\p{N}\p{M}])\p{M}+")  # marks on what is no letter
+
+
+def compared(reference: str, heard: str, lang: str, how: Normaliser = "whisper") -> tuple[list[str], list[str]]:
+    """What is counted of the text that was to be spoken, and of the one that was heard.
+
+    Sources: Verse-Bench wer/wer_inferencer.py, FastVideo fastvideo/eval/metrics/audio/wer/metric.py.
+    """
+    if how == "whisper":
+        return words_of(reference, lang), words_of(heard, lang)
+    if set(heard) <= set(string.punctuation):
+        heard = ""
+    if how == "verse-bench":
+        return reference.lower().split(), heard.lower().split()
+    texts = [unicodedata.normalize("NFKC", text).lower().translate(PUNCTUATION) for text in (reference, heard)]
+    code = code_of(lang)
+    letters = code in LETTERS or (code not in WORDS and any(map(EAST_ASIAN.search, texts)))
+    first, second = ["".join(text.split()) if letters else text.split() for text in texts]
+    return list(first), list(second)
 
 
 def words_of(text: str, lang: str) -> list[str]:

@@ -27,9 +27,9 @@ def crop(film: Film, track: Track, settings: Settings) -> UInt8[np.ndarray, "n 2
     from scipy.signal import medfilt
 
     left, top, right, bottom = track.boxes.T
-    half = medfilt(np.maximum(bottom - top, right - left) / 2, SMOOTHED)
-    middle_y = medfilt((top + bottom) / 2, SMOOTHED)
-    middle_x = medfilt((left + right) / 2, SMOOTHED)
+    half, middle_y, middle_x = np.maximum(bottom - top, right - left) / 2, (top + bottom) / 2, (left + right) / 2
+    if settings.follow == "overlap":
+        half, middle_y, middle_x = (medfilt(values, SMOOTHED) for values in (half, middle_y, middle_x))
     ticks = film.indices(FPS)[track.start : track.start + len(track.boxes)]
     crops = np.empty((len(ticks), SIDE, SIDE, 3), np.uint8)
     for i, (picture, s, y, x) in enumerate(zip(ticks, half, middle_y, middle_x, strict=True)):

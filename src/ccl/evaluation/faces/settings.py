@@ -12,6 +12,8 @@ from ccl.weights import catalogue as files
 
 Weights = Mapping[str, Path | None]  # files given by hand for "s3fd", "yunet"; None or absent: looked up by name
 
+Follow = Literal["overlap", "first"]
+
 SMOOTHED = 13  # ticks over which a track's boxes are smoothed
 
 
@@ -26,6 +28,8 @@ class Settings:
         min_face: pixels that the mean width or height of a track's boxes must exceed.
         iou: overlap of a box with the track's last one that must be exceeded.
         crop_scale: how much of a face's size is cropped around it.
+        follow: "overlap" chains boxes shot by shot as SyncNet's pipeline does, bridges gaps and smooths the boxes;
+            "first" takes every run of pictures with a face, of each its best-scored one as it is (Verse-Bench).
         legacy_avi: follow only as many ticks as the file has pictures, as pipelines do that convert to 25 fps through
             an .avi; without effect at 25 fps and more.
         device: where S3FD runs.
@@ -37,11 +41,12 @@ class Settings:
     min_face: float = 100.0
     iou: float = 0.5
     crop_scale: float = 0.4
+    follow: Follow = "overlap"
     legacy_avi: bool = False
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.min_track < SMOOTHED - 1:
+        if self.follow == "overlap" and self.min_track < SMOOTHED - 1:
             raise ValueError(
                 f"min_track is {self.min_track}, at least {SMOOTHED - 1} are needed: "
                 f"boxes are smoothed over {SMOOTHED} pictures"

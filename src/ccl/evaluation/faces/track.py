@@ -1,4 +1,4 @@
-"""Faces followed through a film, by the greedy rule of SyncNet's pipeline.
+"""Faces followed through a film, by the greedy rule of SyncNet's pipeline, or by Verse-Bench's.
 
 Pictures are counted at 25 a second, in ticks; a film at fewer shows some pictures twice, and each is looked at once.
 """
@@ -59,6 +59,8 @@ def tracks(film: Film, settings: Settings, weights: Weights) -> list[Track]:
             # that ffmpeg repeats, are counted in ticks. Upstream slices the one by the other.
             cut, ticks = np.arange(len(pictures)), ticks[: len(pictures)]
         boxes: list[list[Box]] = [[(a, b, c, d) for _, a, b, c, d in faces[picture].tolist()] for picture in ticks]
+        if settings.follow == "first":
+            return accepted(boxes, [(0, len(boxes))], settings)
         return accepted(boxes, film.once(("shots", len(cut)), lambda: shots(pictures, cut)), settings)
 
     return film.once(("tracks", settings, name, path), follow)
@@ -87,8 +89,9 @@ def accepted(boxes: Sequence[Sequence[Box]], shots: Sequence[tuple[int, int]], s
     longest = max(end - start for start, end in shots)
     if longest < settings.min_track:
         raise Unscorable(f"the longest shot has {longest} pictures, more than {settings.min_track} are needed")
+    chained = runs if settings.follow == "first" else chains
     followed = [
-        chain for shot in shots if shot[1] - shot[0] >= settings.min_track for chain in chains(boxes, shot, settings)
+        chain for shot in shots if shot[1] - shot[0] >= settings.min_track for chain in chained(boxes, shot, settings)
     ]
     length = max((len(chain) for chain in followed), default=0)
     if length <= settings.min_track:
@@ -126,6 +129,17 @@ def chains(boxes: Sequence[Sequence[Box]], shot: tuple[int, int], settings: Sett
         if not chain:
             return found
         found.append(chain)
+
+
+def runs(boxes: Sequence[Sequence[Box]], shot: tuple[int, int], settings: Settings) -> list[Chain]:
+    """The best-scored face of each picture, for as long as every picture shows one, whoever's it is (Verse-Bench)."""
+    found: list[Chain] = [[]]
+    for tick in range(*shot):
+        if boxes[tick]:
+            found[-1].append((tick, boxes[tick][0]))
+        elif found[-1]:
+            found.append([])
+    return [chain for chain in found if chain]
 
 
 def overlap(a: Box, b: Box) -> float:

@@ -133,8 +133,8 @@ class Metric(torchmetrics.Metric, ABC):
         """
 
     @abstractmethod
-    def measure(self, inputs: Sequence[Any]) -> list[Measured]:
-        """Numbers for a batch of what `prepare` gave; under inference mode."""
+    def measure(self, inputs: Sequence[Any]) -> Sequence[Result]:
+        """Numbers for a batch of what `prepare` gave, or why one has none after all; under inference mode."""
 
     def inapplicable(self, row: Row, *, speech: bool) -> str:
         """Why a row of a test set has nothing for this metric to measure, which is no failure; "" where it has.

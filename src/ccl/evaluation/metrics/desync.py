@@ -30,6 +30,7 @@ PICTURES, PICTURE_STEP = 16, 8  # of a segment
 SAMPLES, SAMPLE_STEP = 10_240, 5_120
 SHORTEST = (PICTURES + PICTURE_STEP * (SEGMENTS - 1)) / FPS  # seconds: 4.8
 OFFSETS = torch.linspace(-2, 2, CLASSES)  # seconds; above 0 where the sound is early
+BLACK = -1  # in the place of a picture's number
 CHANCE = float(OFFSETS.abs().mean())  # of a class drawn at random
 
 
@@ -54,8 +55,13 @@ class DeSync(Metric):
     """Mean size of the offsets named for the first and the last 4.8 s. Shorter clips have no value.
 
     Args:
-        seconds: how much of each clip counts, from its start; a clip with less of either stream has no value, as in
-            av-benchmark (8.0 there, the nominal length - 0.2 in MOVA). None: as much as both streams have.
+        seconds: how much of each clip counts, from its start (av-benchmark 8.0). None: as much as both streams have.
+        pad: a clip with less of either stream than `seconds` has no value where it is "none" (av-benchmark); "last"
+            repeats the last picture, and a short sound has no value (MOVA); "zeros" adds black pictures and silence
+            (JavisBench).
+        windows: "ends" compares the first and the last 14 segments (av-benchmark, MOVA); "all" 14 after 14, the last
+            ones ending with the clip (JavisBench), which differs from 29 segments on, 9.6 s.
+        loop: repeat the segments of a clip that has fewer than 14 until there are (JavisBench); else it has no value.
         weights: Synchformer's file; None looks up "synchformer".
         device: where the network runs.
         precision: of the matrix products; sums between them stay fp32.
@@ -68,14 +74,21 @@ class DeSync(Metric):
     def __init__(
         self,
         seconds: float | None = None,
+        pad: Literal["none", "last", "zeros"] = "none",
+        windows: Literal["ends", "all"] = "ends",
+        loop: bool = False,
         weights: str | Path | None = None,
         device: str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         super().__init__()
         self.batch_for(device)
-        if seconds is not None and seconds < SHORTEST:
-            raise ValueError(f"DeSync needs {SHORTEST} s of a clip, {SEGMENTS} segments; seconds is {seconds}")
+        if seconds is not None and seconds < (least := PICTURES / FPS if loop else SHORTEST):
+            needed = "a segment" if loop else f"{SEGMENTS} segments"
+            raise ValueError(f"DeSync needs {least} s of a clip, {needed}; seconds is {seconds}")
+        if pad != "none" and seconds is None:
+            raise ValueError(f"pad is {pad!r}, which needs seconds: how long clips are to be")
+        self.pad, self.windows, self.loop = pad, windows, loop
         self.seconds, self.file, self.place, self.precision = seconds, weights, torch.device(device), precision
         self._loaded: list[Synchformer] = []  # in a list, so that it is no part of this module
 
@@ -85,24 +98,32 @@ class DeSync(Metric):
         seen, heard = film.seconds, len(audio) / film.clip.sample_rate
         length = min(seen, heard) if self.seconds is None else self.seconds
         lasts = f"the pictures last {seen:.2f} s and the sound {heard:.2f} s"
-        if min(seen, heard) < length - 1e-6:
+        enough = {"none": min(seen, heard), "last": heard, "zeros": length}[self.pad]
+        if enough < length - 1e-6:
             raise Unscorable(f"{lasts}; {length:.2f} s of both are asked for")
         pictures, samples = int(FPS * length + 1e-6), int(SAMPLE_RATE * length + 1e-6)
         count = min((pictures - PICTURES) // PICTURE_STEP, (samples - SAMPLES) // SAMPLE_STEP) + 1
-        if count < SEGMENTS:
+        if count < (1 if self.loop else SEGMENTS):
             needed = f"{round(SHORTEST * FPS)} and {round(SHORTEST * SAMPLE_RATE):,}"
             raise Unscorable(
                 f"{lasts}: {pictures} frames at 25 fps and {samples:,} samples at 16 kHz, "
                 f"where DeSync needs {needed} ({SHORTEST} s)"
             )
-        segments, windows = choose(count)
+        segments, windows = choose(count, self.windows)
         ticks = segments[:, None] * PICTURE_STEP + np.arange(PICTURES)
-        natives, index = np.unique(film.indices(FPS)[ticks], return_inverse=True)
+        shown, sound = film.indices(FPS), film.sound(SAMPLE_RATE)
+        if len(shown) < pictures:
+            shown = np.pad(
+                shown, (0, pictures - len(shown)), constant_values=shown[-1] if self.pad == "last" else BLACK
+            )
+        if len(sound) < samples:
+            sound = np.pad(sound, (0, samples - len(sound)))
+        natives, index = np.unique(shown[ticks], return_inverse=True)
         cut = segments[:, None] * SAMPLE_STEP + np.arange(SAMPLES)
         return Segments(
             crops(video, natives),
             torch.from_numpy(index.reshape(ticks.shape)),
-            log_mel(torch.from_numpy(film.sound(SAMPLE_RATE)[cut])),
+            log_mel(torch.from_numpy(sound[cut])),
             torch.from_numpy(windows),
         )
 
@@ -157,6 +178,14 @@ class DeSync(Metric):
             "shortest": SHORTEST,
             "grid": [float(OFFSETS[0]), float(OFFSETS[-1]), CLASSES],
             "chance": round(CHANCE, 3),
+            # What came later is named only where it differs, so that older rows, which were scored so, still stand.
+            **({"pad": self.pad} if self.pad != "none" else {}),
+            **(
+                {"windows": f"{SEGMENTS} after {SEGMENTS} segments, the last with the clip's end"}
+                if self.windows == "all"
+                else {}
+            ),
+            **({"loop": True} if self.loop else {}),
             "precision": self.precision,
             "weights": "" if self.missing() else files.sha256(files.locate("synchformer", self.file)),
         }
@@ -169,11 +198,18 @@ def desync(logits: Float[Tensor, f"w {CLASSES}"]) -> float:
     return float(OFFSETS[logits.argmax(1)].abs().double().mean())
 
 
-def choose(count: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, f"w {SEGMENTS}"]]:
-    """Of `count` segments those in the first or the last 14, and the windows as positions among them."""
-    windows = np.unique([np.arange(SEGMENTS), np.arange(count - SEGMENTS, count)], axis=0)
-    segments, positions = np.unique(windows, return_inverse=True)
-    return segments, positions.reshape(windows.shape)
+def choose(
+    count: int, windows: Literal["ends", "all"] = "ends"
+) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, f"w {SEGMENTS}"]]:
+    """Of `count` segments those that are compared, and the windows of 14 as positions among them.
+
+    The first and the last, or one after the other up to the last; fewer than 14 go round.
+    """
+    last = max(count - SEGMENTS, 0)
+    starts = [0, last] if windows == "ends" else [*range(0, last, SEGMENTS), last]
+    rows = np.unique(np.array(starts)[:, None] + np.arange(SEGMENTS), axis=0) % count
+    segments, positions = np.unique(rows, return_inverse=True)
+    return segments, positions.reshape(rows.shape)
 
 
 def features(
@@ -193,7 +229,7 @@ def features(
 
 
 def crops(video: UInt8[np.ndarray, "t h w 3"], chosen: Int[np.ndarray, " u"]) -> UInt8[Tensor, "u 224 224 3"]:
-    """Pictures with the shorter side at 224, then their middle square.
+    """Pictures with the shorter side at 224, then their middle square; black for -1.
 
     In uint8 arithmetic, as torchvision resizes bytes; rounding a float result instead differs by 1 in a tenth of them.
     """
@@ -203,6 +239,9 @@ def crops(video: UInt8[np.ndarray, "t h w 3"], chosen: Int[np.ndarray, " u"]) ->
     top, left = (round((side - SIZE) / 2) for side in size)
     out = torch.empty(len(chosen), SIZE, SIZE, 3, dtype=torch.uint8)
     for i, t in enumerate(chosen):
+        if t == BLACK:
+            out[i] = 0
+            continue
         picture = torch.from_numpy(np.require(video[t], requirements=["C", "W"])).permute(2, 0, 1)[None]
         if size != (height, width):
             picture = F.interpolate(picture, size, mode="bicubic", antialias=True)

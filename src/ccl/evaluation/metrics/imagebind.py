@@ -65,6 +65,9 @@ class IBScore(Metric):
     Args:
         convention: which pictures are seen. "av-benchmark": at 0.5 fps, bicubic, sliding pairs, 4 s at least.
             "official": five clips of 2 s, bilinear, the first and last picture of each.
+        seconds: how much of a clip's pictures "av-benchmark" sees, from the start, and no less (there 8.0); the sound
+            is heard whole. None: all.
+        pad: repeat the last picture where there are too few for `seconds` (MOVA); else such a clip has no value.
         weights: file of imagebind_huge.pth; None looks it up.
         device: where the network runs.
         precision: of its matrix products and convolutions.
@@ -79,6 +82,8 @@ class IBScore(Metric):
         self,
         *,
         convention: Convention = "av-benchmark",
+        seconds: float | None = None,
+        pad: bool = False,
         weights: str | Path | None = None,
         device: str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
@@ -87,11 +92,18 @@ class IBScore(Metric):
         super().__init__()
         self.batch_for(device)
         self.convention, self.file, self.place, self.precision = convention, weights, torch.device(device), precision
+        if seconds is not None and convention == "official":
+            raise ValueError(f"seconds is {seconds}, and the convention 'official' sees whole clips")
+        if seconds is not None and seconds < 2 / STREAM_FPS:
+            raise ValueError(f"seconds is {seconds}; pairs of pictures 2 s apart need {2 / STREAM_FPS:g}")
+        if pad and seconds is None:
+            raise ValueError("pad needs seconds: how long clips are to be")
+        self.seconds, self.pad = seconds, pad
         self.chunk = chunk or (8 if self.place.type == "cpu" else 64)
 
     def prepare(self, film: Film) -> Inputs:
         """Resized pictures and spectrograms."""
-        pictures, pairs = (streamed if self.convention == "av-benchmark" else clipped)(film)
+        pictures, pairs = clipped(film) if self.convention == "official" else streamed(film, self.seconds, self.pad)
         return Inputs(pictures, pairs, audio_clips(torch.tensor(film.sound(RATE))))
 
     def measure(self, inputs: Sequence[Inputs]) -> list[Measured]:
@@ -135,6 +147,9 @@ class IBScore(Metric):
         return {
             "model": "imagebind_huge",
             "convention": self.convention,
+            # What came later is named only where it differs, so that older rows, which were scored so, still stand.
+            **({"seconds": self.seconds} if self.seconds is not None else {}),
+            **({"pad": "the last picture repeated"} if self.pad else {}),
             "pictures": f"{pictures[self.convention]}, 3 crops",
             "sound": f"mono, {RATE} Hz by torchaudio's resampling, 3 clips of 2 s from the first to the last that fits",
             "score": "cosine of mean embeddings",
@@ -192,15 +207,19 @@ def audio_clips_(sound: Float32[Tensor, " s"]) -> Float32[Tensor, "k 1 128 204"]
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
-def streamed(film: Film) -> tuple[UInt8[Tensor, "n 3 h w"], Tensor]:
+def streamed(film: Film, seconds: float | None = None, pad: bool = False) -> tuple[UInt8[Tensor, "n 3 h w"], Tensor]:
     """av-benchmark's pictures, one every 2 s by ffmpeg's fps filter, and their sliding pairs (P, 2)."""
-    count = int(STREAM_FPS * film.seconds + 1e-6)
+    count = int(STREAM_FPS * (film.seconds if seconds is None else seconds) + 1e-6)
     if count < 2:
         raise Unscorable(
             f"lasts {film.seconds:.2f} s; av-benchmark's IB-Score pairs pictures 2 s apart and needs 4 s "
             f'(the convention "official" takes any length)'
         )
-    pictures = film.video[film.indices(STREAM_FPS)[:count]]
+    shown = film.indices(STREAM_FPS)[:count]
+    if len(shown) < count and not pad:
+        raise Unscorable(f"lasts {film.seconds:.2f} s, which is {len(shown)} pictures 2 s apart; {count} are asked for")
+    shown = np.pad(shown, (0, count - len(shown)), mode="edge")
+    pictures = film.video[shown]
     n = torch.arange(count)
     return resize_bicubic(torch.from_numpy(pictures).permute(0, 3, 1, 2), SIZE), torch.stack([n[:-1], n[1:]], dim=1)
 

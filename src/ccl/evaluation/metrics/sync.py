@@ -2,7 +2,8 @@
 
 Each window of a face track is compared with the sound at 31 shifts of one picture: the mean distance at the best shift
 is Sync-D, how far it lies below the median shift's is Sync-C. Protocol: joonson/syncnet_python, without its two
-re-encodings. N pictures of a track at 25 a second, L windows of five, K = 2 * vshift + 1 shifts, D = 1024.
+re-encodings; where those who built on it differ is an argument (evaluation/protocols). N pictures of a track at 25 a
+second, L windows of five, K = 2 * vshift + 1 shifts, D = 1024.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from torch import Tensor
 
 from ccl.evaluation import faces
 from ccl.evaluation.dsp.mfcc import mfcc
+from ccl.evaluation.faces.settings import Follow
 from ccl.evaluation.film import Film, Unscorable
-from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.metrics.base import Column, Failed, Measured, Metric, Result
 from ccl.evaluation.nets.syncnet import PICTURES, STEP, Precision, SyncNetwork, Towers
 from ccl.evaluation.speech import SILENT, spoken
 from ccl.rows import Row
@@ -30,10 +32,17 @@ from ccl.weights import catalogue as weights
 FPS, RATE = 25, 16_000
 VSHIFT = 15  # pictures, either way
 _TICK = RATE // FPS  # samples to a picture
+# Conventions that came later are named in `protocol` where they differ from these alone, so that older rows, which were
+# scored so, still stand.
+LATER: dict[str, object] = {"follow": "overlap", "distance": "least", "farthest": None}
+
+
+Tracks = Literal["mean", "best", "extremes"]
+Distance = Literal["least", "mean"]
 
 
 class Score(NamedTuple):
-    """Of one track: confidence, least mean distance, and where that lies: by how many pictures the sound is early."""
+    """Of one track: confidence, distance, and where the least lies: by how many pictures the sound is early."""
 
     confidence: float
     distance: float
@@ -64,12 +73,17 @@ class SyncNet(Metric):
         min_track: pictures that a track must exceed. 50 is LatentSync's and syncnet-python's: two thirds of its windows
             have a sound even at the outermost shifts. joonson's 100 refuses every 5 s clip whose face is lost once for
             longer than a gap may last (1 s); at MOVA's 20 the outermost shifts compare with little but padding.
-        tracks: a clip's value where it has several tracks: their mean (LatentSync), or the track with the greatest
-            C - D (MOVA's "inperson").
+        tracks: a clip's value where it has several tracks: their mean (LatentSync), the track with the greatest C - D
+            (MOVA's "inperson"), or the "extremes", greatest C and least D, be they of two (PyPI's syncnet-python).
         active_speaker: score only the track that Light-ASD hears speaking most.
         detector: of faces; "auto" takes S3FD where its file is there, else YuNet.
         min_face: pixels that the mean width or height of a track's boxes must exceed.
         crop_scale: how much of a face's size is cropped around it.
+        follow: "overlap" is SyncNet's pipeline. "first" is Verse-Bench's: the best-scored face of each picture as long
+            as every picture has one, boxes not smoothed, shots not told apart, the last picture without its sound.
+        distance: what Sync-D is of the 31 shifts' mean distances: the least, or their mean, which is what averaging
+            Verse-Bench's list of them comes to. The mean tells little of sync: it hardly moves with the sound.
+        farthest: a clip with a track that is found so many pictures apart has no value (Verse-Bench 14); None keeps it.
         legacy_avi: follow only as many pictures as the file has, as the reference does to clips below 25 pictures a
             second on common versions of ffmpeg: of a clip at 16 a second it scores the first 16/25.
         weights: file of syncnet_v2.model; None looks it up.
@@ -91,11 +105,14 @@ class SyncNet(Metric):
         self,
         *,
         min_track: int = 50,
-        tracks: Literal["mean", "best"] = "mean",
+        tracks: Tracks = "mean",
         active_speaker: bool = False,
         detector: Literal["auto", "s3fd", "yunet"] = "auto",
         min_face: float = 100.0,
         crop_scale: float = 0.4,
+        follow: Follow = "overlap",
+        distance: Distance = "least",
+        farthest: int | None = None,
         legacy_avi: bool = False,
         weights: str | Path | None = None,
         face_weights: Mapping[str, str | Path] | None = None,
@@ -109,10 +126,12 @@ class SyncNet(Metric):
             min_track=min_track,
             min_face=min_face,
             crop_scale=crop_scale,
+            follow=follow,
             legacy_avi=legacy_avi,
             device=device,
         )
         self.tracks, self.active_speaker, self.precision = tracks, active_speaker, precision
+        self.distance, self.farthest = distance, farthest
         self.file = weights
         self.face_files = {name: Path(path) for name, path in (face_weights or {}).items()}
         self._towers: Towers | None = None
@@ -130,7 +149,8 @@ class SyncNet(Metric):
         seen = sum(map(bool, map(len, found))), len(found)
         for track in followed:
             start, end = track.start, track.start + len(track.boxes)
-            heard = sound[start * _TICK : end * _TICK]
+            # Verse-Bench cuts the sound where its last picture begins, which costs a window.
+            heard = sound[start * _TICK : (end - (self.settings.follow == "first")) * _TICK]
             if (count := windows(end - start, len(heard))) < 1:
                 continue
             crops = faces.crop(film, track, self.settings)[: count + PICTURES]
@@ -142,16 +162,21 @@ class SyncNet(Metric):
             raise Unscorable(f"the sound ends before any face has been seen for {PICTURES + 1} pictures")
         return [talks[int(np.argmax(spoken))]] if self.active_speaker else talks
 
-    def measure(self, inputs: Sequence[list[Talk]]) -> list[Measured]:
+    def measure(self, inputs: Sequence[list[Talk]]) -> list[Result]:
         """The windows of all tracks of all clips go through the network together."""
         scores = iter(self._scores([talk for talks in inputs for talk in talks]))
-        chosen = [choose([next(scores) for _ in talks], self.tracks) for talks in inputs]
-        results = []
-        for (c, d, offset), talks in zip(chosen, inputs, strict=True):
-            seen, pictures = talks[0].seen
-            values = {"sync_c": c, "sync_d": d, "sync_offset": offset}
-            results.append(Measured(values | {"sync_faces": seen, "sync_pictures": pictures}))
-        return results
+        return [self._result([next(scores) for _ in talks], talks[0].seen) for talks in inputs]
+
+    def _result(self, scores: Sequence[Score], seen: tuple[int, int]) -> Result:
+        """Of one clip's tracks."""
+        far = max(abs(score.offset) for score in scores)
+        if self.farthest is not None and far >= self.farthest:
+            return Failed(
+                f"a face and its voice are found {far:.0f} pictures apart; from {self.farthest} on it counts as none"
+            )
+        c, d, offset = choose(scores, self.tracks)
+        values = {"sync_c": c, "sync_d": d, "sync_offset": offset}
+        return Measured(values | {"sync_faces": seen[0], "sync_pictures": seen[1]})
 
     def _scores(self, talks: Sequence[Talk]) -> list[Score]:
         towers, counts = self.towers(), [talk.windows for talk in talks]
@@ -160,7 +185,7 @@ class SyncNet(Metric):
         video = towers.lip(pictures, starts([len(talk.faces) for talk in talks], counts))
         audio = towers.audio(cepstra, starts([len(talk.mfcc) for talk in talks], counts, STEP))
         pairs = zip(video.split(counts), audio.split(counts), strict=True)
-        return [confidence(distances(seen, heard)) for seen, heard in pairs]
+        return [confidence(distances(seen, heard), self.distance) for seen, heard in pairs]
 
     def towers(self) -> Towers:
         """The network with its published weights, read once."""
@@ -192,14 +217,17 @@ class SyncNet(Metric):
         needed: dict[str, str | Path | None] = {"syncnet": self.file, detector: self.face_files.get(detector)}
         if self.active_speaker:
             needed["light_asd"] = self.face_files.get("light_asd")
-        conventions = {key: value for key, value in asdict(self.settings).items() if key != "device"}
+        every = asdict(self.settings) | {"distance": self.distance, "farthest": self.farthest}
+        conventions = {key: value for key, value in every.items() if key != "device" and LATER.get(key, ...) != value}
         return conventions | {
             "fps": f"{FPS}, constant, not re-encoded",
             "sound": f"mono, {RATE} Hz by torchaudio's resampling (ffmpeg's upstream), 16 bit, not re-encoded",
             "mfcc": "python_speech_features 0.6",
             "detector": detector,
             "faces": faces.CONVENTIONS[detector],
-            "shots": "PySceneDetect's ContentDetector, defaults",
+            "shots": "not told apart"
+            if self.settings.follow == "first"
+            else "PySceneDetect's ContentDetector, defaults",
             "tracks": "the one that speaks most (Light-ASD)" if self.active_speaker else self.tracks,
             "vshift": VSHIFT,
             "edges": "zero padding, in the means",
@@ -237,15 +265,19 @@ def distances(
     return torch.stack([(video_emb - sound + 1e-6).norm(dim=1) for sound in shifted], dim=1)
 
 
-def confidence(d: Float[Tensor, "l k"]) -> Score:
+def confidence(d: Float[Tensor, "l k"], distance: Distance = "least") -> Score:
     """What the distances at all shifts say of a track."""
     mean = d.mean(0)
     least, best = mean.min(0)
-    return Score(float(mean.median() - least), float(least), float(d.shape[1] // 2 - best))
+    told = least if distance == "least" else mean.mean()
+    return Score(float(mean.median() - least), float(told), float(d.shape[1] // 2 - best))
 
 
-def choose(scores: Sequence[Score], tracks: Literal["mean", "best"]) -> Score:
+def choose(scores: Sequence[Score], tracks: Tracks) -> Score:
     """One score of a clip's tracks."""
+    if tracks == "extremes":
+        surest = max(scores, key=lambda score: score.confidence)
+        return Score(surest.confidence, min(score.distance for score in scores), surest.offset)
     if tracks == "best":
         return max(scores, key=lambda score: score.confidence - score.distance)
     return Score(*(float(np.mean(part)) for part in zip(*scores, strict=True)))

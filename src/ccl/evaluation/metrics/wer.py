@@ -32,7 +32,7 @@ from ccl.evaluation.recogniser import (
 )
 from ccl.evaluation.speech import SILENT, spoken, unclear
 from ccl.evaluation.vad import VAD
-from ccl.evaluation.words import UNSPACED, words_of
+from ccl.evaluation.words import NORMALISERS, UNSPACED, Normaliser, compared
 from ccl.media import Clip
 from ccl.rows import Row
 from ccl.weights import catalogue as files
@@ -61,6 +61,7 @@ class WER(Metric):
         weights: the file, whatever `model` says; None looks `model` up in Whisper's cache and in that of `ccl weights`.
         device: where the recogniser runs.
         precision: of the recogniser. None is Whisper's own: fp16 on a GPU, fp32 on a CPU. bf16 is the encoder's alone.
+        normaliser: what both texts become before they are compared; "verse-bench" and "fastvideo" are theirs.
         gate: a clip in which silero-vad finds no speech counts as if nothing were heard.
         gate_weights: silero_vad.onnx; None looks it up.
     """
@@ -80,6 +81,7 @@ class WER(Metric):
         weights: str | Path | None = None,
         device: str = "cpu",
         precision: Precision | None = None,
+        normaliser: Normaliser = "whisper",
         gate: bool = False,
         gate_weights: str | Path | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class WER(Metric):
             raise ValueError("Whisper runs in fp16 on a GPU only; on a CPU choose fp32 or bf16")
         self.model, self.weights, self.where = model, weights, device
         self.precision: Precision = precision or ("fp32" if cpu else "fp16")
+        self.normaliser: Normaliser = normaliser
         self.gate = VAD(gate_weights) if gate else None
 
     def update(self, sources: Iterable[Film | Clip | str | Path]) -> None:
@@ -130,10 +133,9 @@ class WER(Metric):
             "silence": f"windows of no-speech above {NO_SPEECH} and mean log-probability up to {LIKELY} are dropped",
             "sound": f"mono, {RATE} Hz by torchaudio's resampling (ffmpeg's upstream)",
             "precision": self.precision,
-            "normaliser": "Whisper's in English; else Whisper's basic one with combining marks kept in their words, "
-            "Arabic and Hebrew points dropped; one apostrophe and one set of digits; "
-            "words without letter or digit are dropped",
-            "counted": f"words; letters with their marks in {', '.join(sorted(UNSPACED))}",
+            "normaliser": NORMALISERS[self.normaliser],
+            "counted": "words"
+            + (f"; letters with their marks in {', '.join(sorted(UNSPACED))}" if self.normaliser == "whisper" else ""),
             "over_clips": "errors / words of all clips; wer_mean: mean over clips",
             "gate": self.gate.protocol() if self.gate is not None else None,
             "weights": files.sha256(self.path),
@@ -147,7 +149,7 @@ class WER(Metric):
         if not speech:
             raise Unscorable(unclear(film.row.prompt) or SILENT)
         lang = language_of(film.row.lang, self.dims)
-        if not words_of(speech, lang):
+        if not compared(speech, "", lang, self.normaliser)[0]:
             raise Unscorable(f"nothing is left of '{speech}' after normalising")
         sound = film.sound(RATE)
         silent = self.gate is not None and self.gate.share(sound) == 0
@@ -159,7 +161,7 @@ class WER(Metric):
             sounds = {i: clip.sound for i, clip in enumerate(inputs) if clip.lang == lang and clip.sound is not None}
             texts = transcribe(self.recogniser, list(sounds.values()), lang, precision=self.precision)
             heard = [dict(zip(sounds, texts, strict=True)).get(i, text) for i, text in enumerate(heard)]
-        return [measured(clip, text) for clip, text in zip(inputs, heard, strict=True)]
+        return [measured(clip, text, self.normaliser) for clip, text in zip(inputs, heard, strict=True)]
 
     @property
     def path(self) -> Path:
@@ -178,13 +180,15 @@ class WER(Metric):
         return whisper.load_model(str(self.path), device=self.where).eval()  # reads with weights_only=True
 
 
-def measured(clip: Utterance, text: str) -> Measured:
-    errors, words = word_errors(clip.speech, text, clip.lang)
+def measured(clip: Utterance, text: str, normaliser: Normaliser = "whisper") -> Measured:
+    errors, words = word_errors(clip.speech, text, clip.lang, normaliser)
     rate = errors / words
     return Measured({"wer": rate, "wer_mean": rate, "wer_errors": errors, "wer_words": words}, text=text)
 
 
-def word_errors(reference: str, hypothesis: str, lang: str = "en") -> tuple[int, int]:
+def word_errors(
+    reference: str, hypothesis: str, lang: str = "en", normaliser: Normaliser = "whisper"
+) -> tuple[int, int]:
     """Words to substitute, delete and insert to make the hypothesis of the reference, and words of the reference.
 
     Both texts are normalised first; letters take the place of words in languages written without spaces.
@@ -194,8 +198,8 @@ def word_errors(reference: str, hypothesis: str, lang: str = "en") -> tuple[int,
     """
     import jiwer
 
-    words = words_of(reference, lang)
+    words, heard = compared(reference, hypothesis, lang, normaliser)
     if not words:
         raise ValueError("the reference has no words")
-    found = jiwer.process_words(" ".join(words), " ".join(words_of(hypothesis, lang)))
+    found = jiwer.process_words(" ".join(words), " ".join(heard))
     return found.substitutions + found.deletions + found.insertions, len(words)

@@ -99,7 +99,7 @@ def lines(
     """A line for each method, then the published ones that have something to say here."""
     made = []
     for method in results.methods:
-        kind = "ceiling" if method == CEILING else "system"
+        kind = "ceiling" if results.is_ceiling(method) else "system"
         made.append(Line(method, kind, [summary.cells.get((method, p.subset, p.column.name)) for p in places]))
     printed = {name: [printed_value(numbers, p) for p in places] for name, numbers in (published or {}).items()}
     best = [best_of(p.column, {name: values[i] for name, values in printed.items()}) for i, p in enumerate(places)]

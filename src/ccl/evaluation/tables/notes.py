@@ -37,6 +37,7 @@ def notes(results: Results, summary: Summary, published: Published | None = None
         "Not measured": [f"{name}: {sentence}" for name, sentence in results.missing.items()],
         "Clips without a value": failures(results),
         "Not applicable": reasons_told(results, results.inapplicable),
+        "Not as its suite has it": [f"{name}: {what}" for name, what in results.lacks.items()],
         "Protocol": [f"{name}: {said(p)}" for name, p in results.protocol.items() if name not in results.missing and p],
         "Clips": [f"{method}: {cause}" for method, causes in results.causes.items() for cause in causes],
         "Scored": [f"{name}: {what}" for name, what in results.about.items()],
@@ -69,6 +70,11 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
             "p of two systems is by exchanging them within clips (sign flips), beside it corrected for the number of "
             f"columns in which the two are compared (Holm); {POWER:.0%} with is how many clips would give a p below "
             f"{ALPHA:g} of that column alone in {POWER:.0%} of cases, were the difference and its spread as seen."
+        )
+    if results.protocols:
+        made.append(
+            "A row is a system by one protocol, NAME / PROTOCOL. Only systems by the same protocol are better or worse "
+            "than each other; between protocols a difference is the convention's."
         )
     if any(cell.own == cell.own for cell in cells):
         made.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +17,11 @@ from ccl.rows import Row
 
 CEILING = "ceiling"  # a method of this name is true clips: shown, but no system among systems
 MEAN, ALL = "mean", "all"
+
+
+def under(name: str, protocol: str) -> str:
+    """How a method, or a metric, is called where several protocols stand in one table."""
+    return f"{name} / {protocol}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,9 @@ class Results:
         true: sha256 of a row's true clip, by id, where there is one.
         controls: what measures of sync say of clips that do not go with their sound: {"method", "subset", "column",
             "control", "true", "value", "p", "clips"}, over the clips that have a value with and without the control.
+        lacks: by metric, what the suite whose protocol this is has and we have not, and what stands in its place.
+        protocols: where a table is of several protocols, that of each method; then names of methods and metrics end
+            with their protocol's, as `under` writes them.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -55,18 +65,32 @@ class Results:
     asks: Mapping[str, str] = field(default_factory=dict)
     true: Mapping[str, str] = field(default_factory=dict)
     controls: Sequence[Mapping[str, Any]] = ()
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    protocols: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def methods(self) -> list[str]:
         """In order of appearance, the ceiling last."""
         found = [row["method"] for row in (*self.rows, *self.pooled)]
         names = list(dict.fromkeys([*found, *(method for method, _ in self.clips)]))  # a number of a set has no rows
-        return sorted(names, key=lambda name: name == CEILING)
+        return sorted(names, key=self.is_ceiling)
+
+    def is_ceiling(self, method: str) -> bool:
+        """Whether a method is true clips, by whatever protocol."""
+        return method in (CEILING, under(CEILING, self.protocols.get(method, "")))
 
     @property
     def systems(self) -> list[str]:
         """Methods that compete: all but the ceiling."""
-        return [name for name in self.methods if name != CEILING]
+        return [name for name in self.methods if not self.is_ceiling(name)]
+
+    @property
+    def contests(self) -> list[list[str]]:
+        """The systems that can be better than each other: those of one protocol."""
+        by_protocol: dict[str, list[str]] = {}
+        for name in self.systems:
+            by_protocol.setdefault(self.protocols.get(name, ""), []).append(name)
+        return list(by_protocol.values())
 
     @cached_property
     def subsets(self) -> dict[str, list[int]]:
@@ -120,3 +144,30 @@ class Results:
         present = {row["name"] for row in self.pooled if row["value"] is not None}
         present |= {row["metric"] for row in self.rows if row["value"] is not None or row.get("reason") not in lacking}
         return [column for column in self.columns if column.shown and column.name in present]
+
+
+def joined(found: Mapping[str, Results]) -> Results:
+    """One table of what was scored by each protocol, whose methods are called as `under` says; of one, that itself."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    each = list(found.items())
+    columns = {column.name: column for _, one in each for column in one.columns}
+    hashes = {f"protocol {name}": f"sha256 {digest(one.protocol)[:12]} of its conventions" for name, one in each}
+    return Results(
+        rows=[row for _, one in each for row in one.rows],
+        test=each[0][1].test,
+        columns=list(columns.values()),
+        pooled=[row for _, one in each for row in one.pooled],
+        protocol={under(metric, name): said for name, one in each for metric, said in one.protocol.items()},
+        clips={key: path for _, one in each for key, path in one.clips.items()},
+        causes={method: causes for _, one in each for method, causes in one.causes.items()},
+        about={**each[0][1].about, **hashes},
+        controls=[row for _, one in each for row in one.controls],
+        lacks={under(metric, name): what for name, one in each for metric, what in one.lacks.items()},
+        protocols={method: name for name, one in each for method in one.methods},
+    )
+
+
+def digest(protocol: Mapping[str, Mapping[str, Any]]) -> str:
+    """sha256 of all conventions and weights that numbers follow from."""
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()

@@ -107,8 +107,9 @@ def summarise(results: Results, *, resamples: int = RESAMPLES) -> Summary:
             found = {m: cell(results, m, subset, column, every[m], common, resamples) for m in results.methods}
             scored = any(s.there.any() for strata in systems.values() for s in strata.values())
             if common is not None or (not scored and of_same_sets(results, column)):
-                for name in best_of(column, {name: found[name].value for name in systems}):
-                    found[name] = replace(found[name], best=True)
+                for rivals in results.contests:
+                    for name in best_of(column, {name: found[name].value for name in rivals}):
+                        found[name] = replace(found[name], best=True)
             cells |= {(method, subset, column.name): one for method, one in found.items()}
             for a, b in combinations(systems, 2):
                 two = {name: systems[name] for name in (a, b)}

@@ -56,7 +56,8 @@ def write(results: Results, out: str | Path, published: Published | None = None)
     write_whole(out / "table.csv", csv_text(wide_lines(results, summary, published)))
     write_whole(out / "table.md", markdown(results, summary, published))
     write_whole(out / "table.tex", tex(results, summary, published))
-    write_whole(out / NAME, dumped(results))
+    if len(set(results.protocols.values())) < 2:  # of several each has its own, for what is merged is of one
+        write_whole(out / NAME, dumped(results))
     return lines
 
 

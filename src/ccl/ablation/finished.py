@@ -20,6 +20,7 @@ from ccl.evaluation.store import features_of, read, read_state
 from ccl.evaluation.tables.results import CEILING, Results
 from ccl.files import reading
 from ccl.rows import Row, read_rows
+from ccl.storage.run import SCORES
 from ccl.types import STREAMS
 
 LOG = "losses.jsonl"  # of a run
@@ -240,6 +241,7 @@ def of_joint(line: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def whole_lines(text: str) -> Iterator[dict[str, Any]]:
-    """Objects a line, of a log that may still be written: what a kill left of a last line is passed over."""
+    """Losses a line, of a log that may still be written: scores, and what a kill left of a line, are passed over."""
     for line in text.split("\n")[:-1]:
-        yield json.loads(line)
+        if SCORES not in (found := json.loads(line)):
+            yield found

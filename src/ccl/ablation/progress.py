@@ -14,6 +14,7 @@ from ccl.ablation.jobs import TESTSET, Job, Laboratory
 from ccl.ablation.launchers.schedule import Schedule
 from ccl.ablation.matrix import RUNS
 from ccl.cli.progress import HEARTBEAT
+from ccl.storage.run import SCORES
 
 TAIL = 4096  # bytes of a log that are looked at: about twenty steps
 
@@ -55,9 +56,11 @@ def last_losses(path: Path) -> tuple[int, float | None]:
         return 0, None
     for line in lines[:-1]:
         try:
-            rows.append(json.loads(line))
+            found = json.loads(line)
         except ValueError:
             continue
+        if SCORES not in found:
+            rows.append(found)
     losses = [row["loss"] for row in rows if isinstance(row.get("loss"), float)]
     return (rows[-1]["step"] if rows else 0), (sum(losses) / len(losses) if losses else None)
 

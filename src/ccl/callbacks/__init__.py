@@ -1,7 +1,8 @@
-"""What happens around a training step: the task's draw, averages, logs, previews, checkpoints."""
+"""What happens around a training step: the task's draw, averages, logs, previews, scores, checkpoints."""
 
 from ccl.callbacks.board import Board
 from ccl.callbacks.ema import EMA
+from ccl.callbacks.evaluate import Evaluate
 from ccl.callbacks.losslog import LossLog
 from ccl.callbacks.monitor import Monitor
 from ccl.callbacks.preview import Preview
@@ -16,6 +17,7 @@ from ccl.callbacks.words import Words
 __all__ = [
     "EMA",
     "Board",
+    "Evaluate",
     "LossLog",
     "Monitor",
     "Preview",

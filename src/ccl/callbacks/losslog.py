@@ -13,13 +13,15 @@ from lightning import Callback
 
 from ccl.files import plain_name, reading, write_whole
 from ccl.storage.checkpoint import complete_checkpoints, step_of
+from ccl.storage.run import SCORES
 from ccl.types import Batch
 
 
 class LossLog(Callback):
     """Appends a line a batch to `losses.jsonl` in the run folder: batch, step, task and the losses that count.
 
-    Where the clips of a batch train several tasks, its task is "mixed", and each loss says its own.
+    Where the clips of a batch train several tasks, its task is "mixed", and each loss says its own. Scores of the
+    weights after a batch (`Evaluate`) are a line of their own, whenever they come: `evaluation` in place of losses.
 
     A resume drops the lines from its checkpoint on, and the last one where a kill has left it half-written. Who goes
     back while later checkpoints stay leaves their log beside this one, named after its number of batches and its sum:
@@ -35,7 +37,8 @@ class LossLog(Callback):
     def __init__(self, name: str = "losses.jsonl") -> None:
         self.name = plain_name(name, "LossLog")
         self._file: IO[str] | None = None
-        self._sum: int | None = None  # of all lines; None of a checkpoint that knows none
+        self._sum: int | None = None  # of all lines of losses; None of a checkpoint that knows none
+        self._scored: set[int] = set()  # steps of which there are scores
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.is_global_zero:
@@ -45,9 +48,10 @@ class LossLog(Callback):
             later = any(step_of(one) > trainer.global_step for one in complete_checkpoints(path.parent / "checkpoints"))
             kept = self._go_back(path, pl_module.batches, later)
             write_whole(path, kept)
-            self._sum = crc32(kept.encode())
+            self._sum = sum_of(kept)
+            self._scored = {json.loads(line)["step"] for line in kept.splitlines() if is_scores(line)}
         else:
-            self._sum = 0
+            self._sum, self._scored = 0, set()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", buffering=1)  # a line at a time, so that a kill loses none
 
@@ -59,6 +63,15 @@ class LossLog(Callback):
             self._file.write(line)
             self._sum = crc32(line.encode(), self._sum or 0)
 
+    def add_scores(self, batch: int, step: int, values: dict[str, float]) -> None:
+        """A line of scores of the weights after a batch; nothing where there is one of this step.
+
+        It has no part in the sum: it comes at any time, also after the last checkpoint.
+        """
+        if self._file is not None and step not in self._scored:
+            self._scored.add(step)
+            self._file.write(json.dumps({"batch": batch, "step": step, SCORES: values}) + "\n")
+
     def _go_back(self, path: Path, batch: int, later: bool) -> str:
         """The lines before a batch's of the log that the checkpoint continues; what it leaves is kept, if asked for."""
         whole, before = {}, {}
@@ -67,10 +80,11 @@ class LossLog(Callback):
                 lines = log.read_text().split("\n")
                 before[log] = "".join(f"{line}\n" for line in until(batch, lines))
             whole[log] = "".join(f"{line}\n" for line in lines[:-1])
-        found = next((log for log in whole if self._sum in (None, crc32(before[log].encode()))), None)
+        found = next((log for log in whole if self._sum in (None, sum_of(before[log]))), None)
         kept = "" if found is None else before[found]
         if whole[path] != kept and (later or found != path):
-            number, its_sum = whole[path].count("\n"), crc32(whole[path].encode())
+            number = sum(not is_scores(line) for line in whole[path].splitlines())
+            its_sum = crc32(whole[path].encode())
             left = path.with_name(f"{path.stem}.{number:06d}-{its_sum:08x}{path.suffix}")
             write_whole(left, whole[path])
             if found is None:
@@ -89,6 +103,16 @@ class LossLog(Callback):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def is_scores(line: str) -> bool:
+    """Whether a line of a log holds scores, and no losses."""
+    return SCORES in json.loads(line)
+
+
+def sum_of(log: str) -> int:
+    """The sum of a log's losses."""
+    return crc32("".join(line for line in log.splitlines(keepends=True) if not is_scores(line)).encode())
 
 
 def until(batch: int, lines: Sequence[str]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The run folder: everything that one training leaves, fixed by its name, resumed or refused, never overwritten.
 
 config.yaml (resolved), run.json (commit, versions and seed of each start), words.txt (of the captions, where the text
-encoder learns), checkpoints/, tensorboard/, previews/, losses.jsonl. One training writes in it at a time.
+encoder learns), checkpoints/, tensorboard/, previews/, evaluations/, losses.jsonl. One training writes in it at a time.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ MAY_CHANGE = (
     "trainer.profiler*",
     "trainer.default_root_dir",
     "trainer.callbacks.*Preview*",
+    "trainer.callbacks.*Evaluate*",
     "trainer.callbacks.*SaveCheckpoint*",
     "trainer.callbacks.*Throughput*",
     "trainer.callbacks.*Monitor*",
@@ -48,6 +49,7 @@ MAY_CHANGE = (
     "trainer.callbacks.*Progress*",
     "data.init_args.prefetch*",
 )
+SCORES = "evaluation"  # the key of a line of losses.jsonl that holds scores in place of losses
 # What a checkpoint's place in the data is known by: with another one it is lost.
 PLACE = ("data.", "trainer.devices", "trainer.num_nodes")
 END = "model.optimizer.decay_steps"

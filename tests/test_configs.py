@@ -78,7 +78,7 @@ def spelled(file: Path) -> set[str]:
 
     def expand(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: expand(value) for key, value in node.items()}
+            return {key.removesuffix("+"): expand(value) for key, value in node.items()}  # of a list that is added to
         if isinstance(node, list):
             return [expand(value) for value in node]
         if isinstance(node, str) and node.endswith(".yaml"):

@@ -290,7 +290,7 @@ TABLE: dict[str, Weights] = {
             "w600k_r50.onnx",
             "face identity (ArcFace of InsightFace's buffalo_l)",
             174.0,
-            "for research that is not commercial alone",
+            "InsightFace's terms, for non-commercial research only",
             (f"{_BUFFALO}!w600k_r50.onnx",),
             non_commercial=True,
         ),

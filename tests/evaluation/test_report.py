@@ -369,7 +369,7 @@ def test_a_page_of_hundreds_is_quick(tmp_path):
         sort = f"({SHOW})('order', 'best')"
         timed = f"const t = performance.now(); {sort}; document.body.offsetHeight; return performance.now() - t;"
         took = f"(() => {{ {timed} }})()"
-        assert tab.ask(took) < 1000  # 30 ms where nothing else is at work
+        assert tab.ask(took) < 1000  # milliseconds
         assert tab.ask(f"{SEEN}.length") < 100  # the others as one comes to them
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,16 @@ def test_what_was_scored_is_read_as_it_was_written(folder, tmp_path):
     assert [(row.id, row.subset) for row in read.test] == [(row.id, row.subset) for row in results.test]
     assert repr(summarise(read)) == repr(summarise(results)), "the same numbers to the last digit"
     assert set(read.asks) == {f"c{i}" for i in range(6)} and all(len(sum) == 64 for sum in read.asks.values())
+
+
+def test_everything_that_is_said_of_a_column_is_kept(tmp_path):
+    every = Column("fad", "FAD", "lower", 3, True, None, False, True, "VGGish", True, 128)
+    usual = Column("", "")
+    assert all(getattr(every, f.name) != getattr(usual, f.name) or f.name == "over" for f in fields(Column))
+    some = made()
+    some = replace(some, columns=[*some.columns, every], origin=some.origin | {"fad": "audiobox"})
+    (path := tmp_path / exchange.NAME).write_text(exchange.dumped(some))
+    assert exchange.read(path).columns == some.columns
 
 
 def test_sums_of_protocols_follow_from_the_protocols(written):

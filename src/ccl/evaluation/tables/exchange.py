@@ -23,6 +23,7 @@ from ccl.rows import Row
 
 NAME, FORMAT = "results.json", "ccl results 1"
 MOST = 2**28  # bytes; a thousand clips of ten systems in a hundred columns are half of it
+WIDEST = 1_000_000  # features of a clip
 SET_KEYS = ("clips", "scored")  # of a number of a whole set, how many clips it is of
 
 
@@ -198,6 +199,7 @@ def column_in(node: Node, metrics: Mapping[str, Any]) -> tuple[Column, str]:
         node.get("pooled").flag(),
         node.get("also").text(),
         node.get("sync").flag(),
+        node.get("width").whole(WIDEST),
     )
     return column, node.get("metric").one_of(metrics, "one of its metrics")
 

@@ -456,7 +456,7 @@ def test_the_real_gate_tells_speech_from_blows(clips: dict[str, Film]) -> None:
 
 def test_fields_of_an_utterance_are_small() -> None:
     """What waits for a batch is the sound, not the film."""
-    utterance = WER.prepare(SimpleNamespace(dims={"n_vocab": 51_864}, gate=None), film("Hello"))  # type: ignore[arg-type]
+    utterance = WER.prepare(SimpleNamespace(dims={"n_vocab": 51_864}, gate=None, normaliser="whisper"), film("Hello"))  # type: ignore[arg-type]
     assert isinstance(utterance, Utterance) and utterance.sound is not None and utterance.sound.nbytes == 4 * RATE
 
 

@@ -382,9 +382,10 @@ def locate(name: str, given: str | Path | None = None) -> Path:
 
 def _absent(name: str, given: str | Path) -> str:
     """Why what is given by hand is no place of these weights; "" where it is."""
-    if Path(given).is_file() or (is_folder(TABLE[name]) and Path(given).is_dir()):
+    folder = name in TABLE and is_folder(TABLE[name])
+    if Path(given).is_file() or (folder and Path(given).is_dir()):
         return ""
-    return f"there is no file {'or folder ' if is_folder(TABLE[name]) else ''}{given}, given as the weights of {name}"
+    return f"there is no file {'or folder ' if folder else ''}{given}, given as the weights of {name}"
 
 
 def present(name: str) -> bool:

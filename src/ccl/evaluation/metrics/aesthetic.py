@@ -89,12 +89,8 @@ class Aesthetic(Metric):
     def load(self) -> None:
         _ = self.layer, self.clip.net
 
-    def missing(self) -> str:
-        try:
-            _ = self.path, self.clip.source
-        except ValueError as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return self.path, self.clip.source
 
     def protocol(self) -> dict[str, Any]:
         said = self.clip.protocol()

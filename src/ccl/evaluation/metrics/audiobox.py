@@ -111,12 +111,8 @@ class AudioBox(Metric):
     def load(self) -> None:
         _ = self.net
 
-    def missing(self) -> str:
-        try:
-            _ = self.checkpoint
-        except ValueError as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return self.checkpoint
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -147,7 +147,15 @@ class Metric(torchmetrics.Metric, ABC):
 
     def missing(self) -> str:
         """What the metric lacks to run here (weights, a package), in one sentence with the remedy; "" if nothing."""
+        try:
+            self.find()
+        except ValueError as error:  # MissingWeights is one
+            return str(error)
         return ""
+
+    def find(self) -> object:
+        """Look for the weights, where there are any. ValueError says in a sentence what is not here."""
+        return None
 
     def load(self) -> None:
         """Read the weights, once, where there are any. ValueError names a file that is not theirs."""

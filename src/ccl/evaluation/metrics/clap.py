@@ -152,12 +152,8 @@ class CLAP(OfSets):
     def load(self) -> None:
         _ = self.net, self.tokenizer, self.extractor
 
-    def missing(self) -> str:
-        try:
-            _ = self.source
-        except ValueError as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return self.source
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -132,12 +132,8 @@ class CLIP(Metric):
     def load(self) -> None:
         _ = self.net, self.tokenizer
 
-    def missing(self) -> str:
-        try:
-            _ = self.source
-        except ValueError as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return self.source
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -161,12 +161,8 @@ class DeSync(Metric):
     def load(self) -> None:
         self.network()
 
-    def missing(self) -> str:
-        try:
-            files.locate("synchformer", self.file)
-        except files.MissingWeights as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return files.locate("synchformer", self.file)
 
     def protocol(self) -> dict[str, Any]:
         whole = "the whole clip, as far as both streams last"

@@ -114,12 +114,8 @@ class DINO(Metric):
     def load(self) -> None:
         _ = self.net
 
-    def missing(self) -> str:
-        try:
-            _ = self.source
-        except ValueError as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return self.source
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -82,12 +82,8 @@ class FAD(OfSets):
     def load(self) -> None:
         _ = self.net
 
-    def missing(self) -> str:
-        try:
-            weights.locate("vggish", self.given)
-        except weights.MissingWeights as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return weights.locate("vggish", self.given)
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -90,12 +90,8 @@ class FVD(OfSets):
     def load(self) -> None:
         _ = self.net
 
-    def missing(self) -> str:
-        try:
-            files.locate("i3d", self.weights)
-        except files.MissingWeights as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return files.locate("i3d", self.weights)
 
     def protocol(self) -> dict[str, Any]:
         return {

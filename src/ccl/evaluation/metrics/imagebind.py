@@ -132,12 +132,8 @@ class IBScore(Metric):
     def load(self) -> None:
         _ = self.net
 
-    def missing(self) -> str:
-        try:
-            weights.locate("imagebind", self.file)
-        except weights.MissingWeights as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return weights.locate("imagebind", self.file)
 
     def protocol(self) -> dict[str, Any]:
         pictures = {

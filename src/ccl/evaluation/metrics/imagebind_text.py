@@ -100,12 +100,8 @@ class IBText(IBScore):
     def load(self) -> None:
         _ = self.net, self.tokens
 
-    def missing(self) -> str:
-        try:
-            weights.locate("clip-bpe", self.words)
-        except weights.MissingWeights as error:
-            return str(error)
-        return super().missing()
+    def find(self) -> object:
+        return weights.locate("clip-bpe", self.words), super().find()
 
     def protocol(self) -> dict[str, Any]:
         pairs = weights.sha256(weights.locate("clip-bpe", self.words))

@@ -70,12 +70,8 @@ class Heard:
     def load(self) -> None:
         _ = self.net
 
-    def missing(self) -> str:
-        try:
-            weights.locate("panns", self.given)
-        except weights.MissingWeights as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return weights.locate("panns", self.given)
 
     def protocol(self) -> dict[str, Any]:
         return {

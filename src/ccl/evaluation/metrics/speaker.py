@@ -90,12 +90,8 @@ class Speaker(Metric):
     def load(self) -> None:
         _ = self.net
 
-    def missing(self) -> str:
-        try:
-            weights.locate("resemblyzer", self.file)
-        except weights.MissingWeights as error:
-            return str(error)
-        return ""
+    def find(self) -> object:
+        return weights.locate("resemblyzer", self.file)
 
     def protocol(self) -> dict[str, Any]:
         return {

@@ -149,6 +149,13 @@ def test_a_fault_is_told_once_and_ends_nothing(run: Path, monkeypatch: pytest.Mo
     assert scores(run) == [] and not list(run.glob("evaluations/*/model"))
 
 
+def test_scores_that_are_gone_end_no_training(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_of, "BESIDE", "")  # it ends well and has written nothing
+    trainer, told = train(run, Evaluate(["mouth"], every=2), steps=4)
+    assert trainer.global_step == 4 and len(told) == 2
+    assert all("what it found cannot be read or kept" in one and "summary.csv" in one for one in told)
+
+
 def test_a_run_without_a_config_or_room_is_told_and_goes_on(tmp_path: Path) -> None:
     trainer, (told,) = train(tmp_path, Evaluate(["mouth"], every=1), steps=1)
     assert trainer.global_step == 1 and told.startswith("no evaluation at step 1: ") and "has no config.yaml" in told

@@ -106,7 +106,7 @@ class Evaluate(Callback):
                     at = json.loads((model.parent / AT).read_text())
                     self.begin(model.parent, at["step"], at["batch"])
                     continue
-            shutil.rmtree(model)
+            shutil.rmtree(model, ignore_errors=True)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self._step = trainer.global_step
@@ -176,11 +176,14 @@ class Evaluate(Callback):
         """Log what a process that has ended has found, or tell why it found nothing; remove the snapshot."""
         assert self._running is not None
         running, self._running = self._running, None
-        if (status := running.process.wait()) == 0:
-            values, faults = found_in(running.folder)
-            self.log_scores(trainer, running, values)
-        else:
-            faults = [last_words(running.folder / LOG, status)]
+        try:
+            if (status := running.process.wait()) == 0:
+                values, faults = found_in(running.folder)
+                self.log_scores(trainer, running, values)
+            else:
+                faults = [last_words(running.folder / LOG, status)]
+        except (OSError, ValueError, KeyError) as error:  # somebody has been in its folder, or the disk is full
+            faults = [f"what it found cannot be read or kept: {error}"]
         for fault in faults:
             if fault not in self._told:
                 self._told.add(fault)

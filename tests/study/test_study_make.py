@@ -129,6 +129,23 @@ def test_a_row_that_some_system_lacks_is_left_out_for_all_and_said(folders: Path
     assert set(key.left_out) == {"row1", "row2"} and {trial.row for trial in key.trials} == {"row0", "row3"}
 
 
+def test_without_a_test_set_every_file_is_found_by_its_own_name_and_one_that_is_alone_is_told(
+    folders: Path, tmp_path: Path, capsys
+) -> None:
+    files = {
+        "alphasystem": ("a b.mp4", 'it\'s "c".mp4', "\u00e9 d.MP4", "alone.mp4"),
+        "betasystem": ("a b.mp4", 'it\'s "c".mp4', "\u00e9 d.mp4"),
+    }
+    for name, own in files.items():
+        (tmp_path / name).mkdir()
+        for number, file in enumerate(own):
+            shutil.copy(folders / name / f"row{number}.mp4", tmp_path / name / file)
+    assert cli.main(command(tmp_path, tmp_path / "s")) == 0
+    assert "row alone is left out: betasystem has no clip of it" in capsys.readouterr().out
+    key = read_key(tmp_path / "s")
+    assert len([trial for trial in key.trials if not trial.check]) == 3 and set(key.left_out) == {"alone"}
+
+
 def test_what_cannot_be_is_told_in_a_sentence(folders: Path, tmp_path: Path, capsys) -> None:
     def said(argv: list[str]) -> str:
         assert cli.main(argv) in (1, 2) and not (tmp_path / "s/key.json").exists()
@@ -146,4 +163,4 @@ def test_what_cannot_be_is_told_in_a_sentence(folders: Path, tmp_path: Path, cap
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/other.mp4").write_bytes(b"")
     argv = ["study", "make", "--methods", f"a={folders / 'alphasystem'}", f"b={tmp_path / 'empty'}"]
-    assert "has its name in the other folders, too" in said([*argv, "-o", str(tmp_path / "s")])
+    assert "no row has a clip of every system; of row0, b has no clip of it" in said([*argv, "-o", str(tmp_path / "s")])

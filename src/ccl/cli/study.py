@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ccl.cli.errors import UsageError, is_dir
@@ -10,7 +9,6 @@ from ccl.cli.parser import SEED, Parser, Whole, folder_to_write, path_of, text_o
 from ccl.cli.progress import bar
 from ccl.cli.testsets import PAPER, WORLD, testset_of
 from ccl.cli.verbs import say
-from ccl.rows import Row
 
 RATERS = 10_000
 
@@ -37,7 +35,7 @@ def make(argv: list[str]) -> int:
     parser.add_argument(
         "--testset",
         type=text_of,
-        help=f"{PAPER}, {WORLD}, a .jsonl file or a folder of them (without it the clips that all folders have)",
+        help=f"{PAPER}, {WORLD}, a .jsonl file or a folder of them (without it every clip of the folders)",
     )
     parser.add_argument("--reference", type=path_of, help="folder of true clips, for checks with another clip's sound")
     parser.add_argument("--pairs", type=Whole(), help="comparisons in all (every two systems on every row)")
@@ -59,7 +57,7 @@ def make(argv: list[str]) -> int:
     parser.add_argument("--seed", type=SEED, default=0, help="of sides, order and names (%(default)s)")
     parser.add_argument("-o", "--out", type=folder_to_write, required=True, help="a folder")
     args = parser.parse(argv)
-    from ccl.cli.evaluate import folders_of
+    from ccl.cli.evaluate import folders_of, rows_of
 
     methods = folders_of(args.methods)
     if len(methods) < 2:
@@ -76,7 +74,7 @@ def make(argv: list[str]) -> int:
     order = Order(
         questions, args.pairs, args.raters, args.per_rater, args.checks, not args.no_prompts, args.together, args.seed
     )
-    rows = testset_of(args.testset).rows() if args.testset else common_rows(list(methods.values()))
+    rows = testset_of(args.testset).rows() if args.testset else rows_of(list(methods.values()))
     with bar("writing clips") as progress:
         key = make_study(methods, rows, order, args.out, reference=args.reference, progress=progress)
     from ccl.study.key import KEY, PAGE
@@ -120,14 +118,3 @@ def read(argv: list[str]) -> int:
     say(text)
     say(out / "table.md")
     return 0
-
-
-def common_rows(folders: Sequence[Path]) -> list[Row]:
-    """Without a test set: a row for every clip that all of the folders have."""
-    from ccl.cli.parts import rows_of
-
-    first, *others = [rows_of(folder) for folder in folders]
-    names = set.intersection(*({row.id for row in rows} for rows in (first, *others)))
-    if not names:
-        raise UsageError(f"no clip of {folders[0]} has its name in the other folders, too")
-    return [row for row in first if row.id in names]

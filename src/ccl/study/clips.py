@@ -10,22 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ccl.evaluation.score import find
 from ccl.files import machine_trouble, sha256
 from ccl.media import MediaError, is_shown, read_natural, write_encoded, write_shown
 from ccl.rng import seed_of
-from ccl.rows import SUFFIXES, Row, file_names
+from ccl.rows import Row
 from ccl.study.design import SAME, SHUFFLED, TRUE, Trial, drawn
 
 Sources = Mapping[str, Mapping[str, Path]]  # the clip of each row that each system has, by the row's id
 
 
 def sources(folders: Mapping[str, Path], rows: Sequence[Row]) -> dict[str, dict[str, Path]]:
-    """The clips of each row that lie in these folders."""
-    found: dict[str, dict[str, Path]] = {}
-    for row, name in zip(rows, file_names(rows), strict=True):
-        every = {method: [folder / f"{name}{suffix}" for suffix in SUFFIXES] for method, folder in folders.items()}
-        there = {method: next(filter(Path.is_file, paths), None) for method, paths in every.items()}
-        found[row.id] = {method: path for method, path in there.items() if path is not None}
+    """The clips of each row that lie in these folders, where scores of them would look, too."""
+    found: dict[str, dict[str, Path]] = {row.id: {} for row in rows}
+    for method, folder in folders.items():
+        for item in find(method, folder, rows):
+            if item.path is not None:
+                found[item.row.id][method] = item.path
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ccl.cli.errors import UsageError, is_dir
 from ccl.cli.parser import SEED, Parser, Whole, folder_to_write, path_of, text_of
 from ccl.cli.progress import bar

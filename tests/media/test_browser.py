@@ -45,6 +45,7 @@ def test_a_silent_film_has_no_loudness_and_what_is_no_film_is_refused(tmp_path):
         ("a.mp4", "libx264", "yuv444p", "h264 of yuv444p"),
         ("a.mkv", "libx264", "yuv420p", "h264 in mkv"),
         ("a.webm", "libvpx-vp9", "yuv420p", ""),
+        ("a.mp4", "libsvtav1", "yuv420p", "av1"),
         ("a.mp4", "mpeg4", "yuv420p", "mpeg4"),
     ],
 )

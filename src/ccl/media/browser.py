@@ -16,8 +16,8 @@ from ccl.media.sound import Sound
 from ccl.types import STREAMS
 
 PARTS = 200  # of a clip's time, in each of which its sound has one loudness
-# What Chromium, Firefox and Safari all decode, by the container that they take it in.
-_PICTURES = {"mp4": {"h264", "av1"}, "webm": {"vp8", "vp9", "av1"}}
+# What Chromium, Firefox and Safari all decode, by the container that they take it in: of Apple's only the newest AV1.
+_PICTURES = {"mp4": {"h264"}, "webm": {"vp8", "vp9"}}
 _SOUND = {
     "mp4": {"aac", "mp3"}, "webm": {"opus", "vorbis"}, "wav": {"pcm_s16le", "pcm_u8", "pcm_f32le"}, "flac": {"flac"},
     "mp3": {"mp3"},

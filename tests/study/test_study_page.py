@@ -79,6 +79,10 @@ def test_a_rater_answers_by_keyboard_stops_goes_on_and_is_read_back(study: Path,
         page.until("document.getElementById('count').textContent === '2 of 4'")
         page.press("ArrowDown")
         page.until("document.getElementById('count').textContent === '3 of 4'")
+        page.click("#undo")  # and so it is without a keyboard
+        page.until("document.getElementById('count').textContent === '2 of 4'")
+        page.press("ArrowDown")
+        page.until("document.getElementById('count').textContent === '3 of 4'")
     with browsing(tmp_path / "profile", saved) as page:  # closed and opened again
         begin(page, study)
         assert page.ask("document.getElementById('resume').textContent") == "Go on as Ann B. (2 of 4)"
@@ -150,6 +154,15 @@ def test_two_raters_and_two_parts_in_one_browser_keep_their_own_answers(study: P
         assert page.ask("document.getElementById('count').textContent") == "1 of 4"
         begin(page, study, "dora")
         assert page.ask("document.getElementById('count').textContent") == "2 of 4"
+
+
+@needs_browser
+@pytest.mark.parametrize("fragment", ["", "#0", "#3", "#%", "#two"])
+def test_an_address_that_names_no_part_lets_one_choose(study: Path, tmp_path: Path, fragment: str) -> None:
+    with browsing(tmp_path / "profile") as page:
+        page.open(study / "page/index.html", fragment)
+        assert page.ask("document.getElementById('whichpart').hidden") is False
+        assert page.ask("document.querySelector('[name=part]').value") in ("1", "2")
 
 
 @needs_browser

@@ -36,7 +36,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
 
   // Who rates ---------------------------------------------------------------------------------------------------
 
-  const form = $("who"), given = Number(decodeURIComponent(location.hash.slice(1)).replace(/^part=/, ""));
+  const form = $("who"), given = Number(location.hash.slice(1));
   const fixed = Number.isInteger(given) && given >= 1 && given <= parts.length;
   parts.forEach((_, i) => { const o = document.createElement("option"); o.value = o.textContent = i + 1; form.part.append(o); });
   form.part.value = fixed ? given : 1 + Math.floor(Math.random() * parts.length);
@@ -122,6 +122,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
   function draw() {
     const open = at.seen.every(Boolean) && !at.failed, now = questions.find((q) => !answered(at.trial, q.key));
     $("count").textContent = `${at.place + 1} of ${part().length}`;
+    $("undo").hidden = !me.answers.length;
     $("bar").max = part().length;
     $("bar").value = done();
     $("questions").replaceChildren(...questions.map((q) => {
@@ -165,9 +166,9 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
   });
 
   function undo() {
-    halt();
     const last = me.answers.pop();
     if (!last) return;
+    halt();
     keep();
     if (at && at.trial !== last.trial) at = null;
     const place = next();
@@ -175,6 +176,8 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
     show("trial");
     draw();
   }
+
+  $("undo").addEventListener("click", (e) => { undo(); e.currentTarget.blur(); });
 
   // Playing -----------------------------------------------------------------------------------------------------
 

@@ -125,7 +125,14 @@ def test_a_bad_key_is_told(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("methods", ["ours"]), ("methods", "ours"), ("questions", []), ("seed", "0"), ("trials", [{"row": "r"}])],
+    [
+        ("methods", ["ours"]),
+        ("methods", "ours"),
+        ("questions", []),
+        ("seed", "0"),
+        ("trials", [{"row": "r"}]),
+        ("trials", [{"row": "r", "sides": ["ours", "ours"], "clips": ["c", "c"], "check": "taste"}]),
+    ],
 )
 def test_a_key_with_hostile_values_is_told(name: str, value: object, tmp_path: Path) -> None:
     key_of().write(tmp_path)
@@ -195,12 +202,22 @@ def test_a_resample_takes_an_answer_as_often_as_its_rater_and_its_row() -> None:
 
 
 def test_ties_are_half_wins_and_stand_beside(tmp_path: Path) -> None:
-    key = key_of(rows=4, questions=("sync",))
-    sides = ["ours", "ours", "", "ovi"]
+    key = key_of(rows=8, questions=("sync",))
+    sides = ["ours", "ours", "", "ovi"] * 2
     lines = [line(key, "ann", place, "sync", side) for place, side in enumerate(sides)]
     (pair,) = found(key, read_answers(key, [saved(tmp_path / "a.jsonl", lines)])).pairs
-    assert (pair.wins, pair.ties, pair.losses, pair.value) == (2, 1, 1, 0.625)
-    assert pair.low < 0.625 < pair.high and (pair.raters, pair.rows) == (1, 4)
+    assert (pair.wins, pair.ties, pair.losses, pair.value) == (4, 2, 2, 0.625)
+    assert pair.low < 0.625 < pair.high and (pair.raters, pair.rows) == (1, 8)
+
+
+@pytest.mark.parametrize(("raters", "rows", "enough"), [(1, 2, False), (5, 5, False), (1, 6, True), (6, 1, True)])
+def test_fewer_than_six_raters_and_rows_tell_nothing_apart(raters: int, rows: int, enough: bool) -> None:
+    """All answers are for one system; a sign test of five that all go one way says p = 2 / 2**5 = 0.06."""
+    key = key_of(SYSTEMS, rows=rows, questions=("sync",))
+    plain = [trial for trial in key.trials if not trial.check]
+    findings = found(key, [Answer(f"{n}", trial, "sync", min(trial.sides)) for n in range(raters) for trial in plain])
+    assert {pair.told_apart for pair in findings.pairs} == {enough}
+    assert {np.isnan([one.low, one.high]).any() for one in (*findings.pairs, *findings.places)} == {not enough}
 
 
 def test_strengths_are_those_of_greatest_likelihood() -> None:
@@ -277,7 +294,7 @@ def test_alpha_knows_agreement_chance_and_nothing() -> None:
 
 
 def test_who_fails_the_checks_is_named_and_left_out_unless_all_are_kept(tmp_path: Path, capsys) -> None:
-    key = key_of()
+    key = key_of(rows=8)
     key.write(tmp_path)
     saved(tmp_path / "ann.jsonl", whole(key, "ann", "ours"))
     saved(tmp_path / "bob.jsonl", whole(key, "bob", "ovi", checks=False))
@@ -285,7 +302,7 @@ def test_who_fails_the_checks_is_named_and_left_out_unless_all_are_kept(tmp_path
     assert cli.main(["study", "read", str(tmp_path), *files]) == 0
     said = capsys.readouterr().out
     assert "bob fails the checks (one clip twice 0 of 2, another clip's sound 0 of 1), and is left out." in said
-    assert "ours over ovi | 100.0%" in said and "1 raters, 8 answers" in said
+    assert "ours over ovi | 100.0%" in said and "1 raters, 16 answers" in said
     assert cli.main(["study", "read", str(tmp_path), *files, "--keep-all", "-o", str(tmp_path / "all")]) == 0
     said = capsys.readouterr().out
     assert "and is counted all the same" in said and "ours over ovi | 50.0%" in said
@@ -307,6 +324,7 @@ def test_what_did_not_play_is_no_answer_and_is_told(tmp_path: Path) -> None:
     findings = found(key, read_answers(key, [saved(tmp_path / "a.jsonl", lines)]))
     assert findings.pairs[0].wins == 1 and sum(findings.broken.values()) == 1
     assert f"on {key.trials[1].row}" in markdown(key, findings)
+    assert "- 1 raters, 1 answers.\n" in markdown(key, findings)
 
 
 def test_names_of_raters_and_systems_are_no_markup(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Who is shown what: pairs of systems on rows, shares of raters, sides and order, and checks of their attention.
 
 Every rater gets a part: a list of showings in an order and with sides of its own. Over a study each row, each pair of
-systems and each comparison comes equally often, as near as whole numbers allow; within a part each system stands on the
-left as often as on the right. What is drawn follows from the study's seed and what it is for.
+systems and each comparison comes equally often, as near as whole numbers allow; within a part two systems stand one way
+round as often as the other. What is drawn follows from the study's seed and what it is for.
 
 R rows, P pairs of systems, N parts of M comparisons.
 """

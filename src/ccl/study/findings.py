@@ -3,7 +3,7 @@
 A win rate counts a tie as half a win. Its interval is a percentile bootstrap over raters and rows at once: each
 resample takes raters with replacement and rows with replacement, and an answer as often as both of its own were taken
 (the pigeonhole bootstrap, Owen 2007). So it is of other raters and other rows too. Draws follow from names, as in all
-tables.
+tables. Of fewer than FEWEST raters and rows there is no interval: all of five may well go one way by chance.
 
 I raters, J rows, K systems, R resamples.
 """
@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float64
 
-from ccl.evaluation.tables.statistics import NAN, RESAMPLES, divide, draws, percentiles
+from ccl.evaluation.tables.statistics import FEWEST, NAN, RESAMPLES, divide, draws, percentiles
 from ccl.study.agreement import alpha, both_ways, same_answer
 from ccl.study.answers import Answer, raters_of
 from ccl.study.design import SAME, SHUFFLED
@@ -133,7 +133,8 @@ def found(key: Key, answers: Sequence[Answer], *, keep_all: bool = False) -> Fin
         more, wins = compared(question, key.methods, some)
         pairs += more
         if len(key.methods) > 2:
-            places += ordered(question, key.methods, wins)
+            there = [len(raters_of(some)), len({a.trial.row for a in some})]
+            places += ordered(question, key.methods, wins, *there)
         agreements.append(agreed(question, key.methods, some))
     return Findings(pairs, places, agreements, raters, left_out, broken)
 
@@ -150,7 +151,7 @@ def rater(name: str, answers: Sequence[Answer]) -> Rater:
             if (right := right_answer(kind, a.question)) is not None
         ]
         checks[kind] = (sum(side == right for side, right in known), len(known))
-    return Rater(name, sum(not a.trial.check for a in own), checks)
+    return Rater(name, sum(not a.trial.check and a.side is not None for a in own), checks)
 
 
 def compared(
@@ -182,9 +183,14 @@ def compared(
         wins[:, i, j], wins[:, j, i] = top, bottom - top
         rates = divide(top, bottom)
         there = [int(counts.any(axis).sum()) for axis in (1, 0)]
-        low, high = percentiles(rates[1:]) if max(there) > 1 else (NAN, NAN)
-        pairs.append(Pair(question, a, b, tally[a], tally[""], tally[b], float(rates[0]), low, high, *there))
+        bounds = span(rates[1:], *there)
+        pairs.append(Pair(question, a, b, tally[a], tally[""], tally[b], float(rates[0]), *bounds, *there))
     return pairs, wins
+
+
+def span(values: Float64[np.ndarray, " r"], raters: int, rows: int) -> tuple[float, float]:
+    """The interval of what so many raters said of so many rows, from its resamples; NaN where these are too few."""
+    return percentiles(values) if max(raters, rows) >= FEWEST else (NAN, NAN)
 
 
 def taken(
@@ -195,11 +201,14 @@ def taken(
     return ((by_rater @ values) * by_row).sum(1)
 
 
-def ordered(question: str, methods: Sequence[str], wins: Float64[np.ndarray, "r k k"]) -> list[Place]:
+def ordered(
+    question: str, methods: Sequence[str], wins: Float64[np.ndarray, "r k k"], raters: int, rows: int
+) -> list[Place]:
     """Systems by strength, the strongest first."""
     chances = strengths(wins)
     places = [
-        Place(question, method, float(chances[0, k]), *percentiles(chances[1:, k])) for k, method in enumerate(methods)
+        Place(question, method, float(chances[0, k]), *span(chances[1:, k], raters, rows))
+        for k, method in enumerate(methods)
     ]
     return sorted(places, key=lambda place: -place.value)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ccl.files import FileError, reading, write_whole
 from ccl.files.plaintext import read_text
-from ccl.study.design import Trial
+from ccl.study.design import SAME, SHUFFLED, Trial
 
 KEY, PAGE = "key.json", "page"  # in the folder of a study; the second is what raters get
 VERSION = 1
@@ -86,7 +86,7 @@ def _fault(key: Key) -> str:
         both = (trial.sides, trial.clips)
         if not all(isinstance(two, tuple) and len(two) == 2 and all(isinstance(x, str) for x in two) for two in both):
             return f"trial {place} has not two sides and two clips"
-        if not isinstance(trial.row, str) or not isinstance(trial.check, str):
+        if not isinstance(trial.row, str) or trial.check not in ("", SAME, SHUFFLED):
             return f"trial {place} has no row, or another check than there are"
         if not trial.check and not set(trial.sides) <= set(key.methods):
             return f"trial {place} is of a system that it does not name"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ccl.evaluation.tables.statistics import FEWEST
 from ccl.evaluation.tables.table import csv_text
 from ccl.evaluation.tables.typeset import md_escape, md_table
 from ccl.files import write_whole
@@ -65,7 +66,7 @@ def notes(key: Key, findings: Findings) -> list[str]:
     said = [
         f"{len(counted)} raters, {sum(one.answers for one in counted)} answers.",
         "A win rate counts a tie as half a win. Its interval resamples raters and rows at once, so it is of other "
-        "raters and other rows too; of one rater alone it is of other rows.",
+        f"raters and other rows too; of one rater alone it is of other rows. Fewer than {FEWEST} of both have none.",
         "Agreement is Krippendorff's alpha, since raters see different parts: 1 is full agreement, 0 what "
         "chance gives. A tie lies between the two answers, and each comparison counts both ways round.",
     ]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +60,7 @@ class Planned:
     @property
     def tasks(self) -> dict[str, Task]:
         rows = self.config["model"]["tasks"]
-        tasks = PAPER_TASKS if rows is None else build(dict[str, Task], rows, "model.tasks")
+        tasks = dict(PAPER_TASKS if rows is None else tasks_of(json.dumps(rows)))
         check(tasks)
         return tasks
 
@@ -140,6 +141,12 @@ class Planned:
     def text(self) -> TextEncoder:
         text = build(TextEncoder, self.config["model"]["text"], "model.text")
         return text.requires_grad_(False) if self.freeze else text
+
+
+@lru_cache(maxsize=32)
+def tasks_of(rows: str) -> dict[str, Task]:
+    """Tasks from a table of them as JSON: plans of one training ask for the same ones many times."""
+    return build(dict[str, Task], json.loads(rows), "model.tasks")
 
 
 def planned_of(argv: list[str]) -> Planned:

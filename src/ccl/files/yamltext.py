@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,7 +45,14 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     Raises:
         FileError: as `compose`; or a value is not what its tag says, or a key is no plain value.
     """
-    with told(path) as raw, loading(raw) as loader:
+    with told(path) as raw:
+        return deepcopy(values_of(raw, path))
+
+
+@lru_cache(maxsize=64)
+def values_of(raw: bytes, path: Path) -> dict[Any, Any]:
+    """A matrix's configs begin with the same files."""
+    with loading(raw) as loader:
         return loader.construct_document(checked(loader, path))
 
 

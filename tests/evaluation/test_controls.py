@@ -150,6 +150,13 @@ def test_what_was_found_in_pictures_goes_with_them_and_what_was_heard_does_not()
     assert film.once("twice", lambda: None) > 0 == other.once("twice", lambda: None)
 
 
+def test_a_film_with_another_sound_looks_itself_whether_that_is_finite():
+    film = Film.of(flashing(0))
+    assert len(film.audio)
+    with pytest.raises(Unscorable, match="NaN or infinity"):
+        _ = film.with_sound(np.full(RATE, np.nan, np.float32), RATE).audio
+
+
 # Scores --------------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -137,10 +138,13 @@ class Film:
         self._heard = True
         if self.clip.audio is None or not len(self.clip.audio):
             raise Unscorable(self.without.get("audio", "no audio stream"))
-        audio = self.clip.audio
-        if not self.once("finite", lambda: bool(np.isfinite(audio).all())):
+        if not self._finite:
             raise Unscorable("the sound holds NaN or infinity")
-        return audio
+        return self.clip.audio
+
+    @cached_property
+    def _finite(self) -> bool:
+        return self.clip.audio is not None and bool(np.isfinite(self.clip.audio).all())
 
     def sound(self, sample_rate: int) -> Float32[np.ndarray, " r"]:
         """The samples at another rate, by torchaudio's windowed sinc, the resampler of the reference codes."""

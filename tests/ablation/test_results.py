@@ -22,7 +22,8 @@ from ccl.ablation.finished import curve_of, gather
 from ccl.ablation.matrix import Matrix, Row, Run
 from ccl.ablation.numbers import Number, Numbers, numbers
 from ccl.ablation.tables import Told
-from ccl.evaluation.store import packed
+from ccl.evaluation.metrics.mouth import floor
+from ccl.evaluation.store import packed, unpacked
 from ccl.media import write_clip
 from helpers.matrices import Values, fake, write_matrix
 from helpers.tiny_clips import tiny_clip
@@ -69,9 +70,13 @@ def test_a_row_stands_beside_what_its_shuffled_clips_give(tmp_path):
             out.mkdir(parents=True)
             for clip in range(10):
                 loud, other = rng.random((2, 40))
-                (out / f"{clip}.npy").write_bytes(packed(np.stack([loud if follows else other, loud])))
-    (tmp_path / "rows" / "tarp-s1" / "features" / "mouth" / "tarp" / "3.npy").write_bytes(b"half")  # is passed over
+                (out / f"c{clip}.npy").write_bytes(packed(np.stack([loud if follows else other, loud])))
+    (tmp_path / "rows" / "tarp-s1" / "features" / "mouth" / "tarp" / "c3.npy").write_bytes(b"half")  # is passed over
     chance = gather(matrix, tmp_path).chance
+    kept = tmp_path / "rows" / "tarp-s0" / "features" / "mouth" / "tarp"
+    parts = [[unpacked((kept / f"c{clip}.npy").read_bytes()) for clip in range(start, 10, 2)] for start in (0, 1)]
+    subsets = [floor(part) for part in parts]  # easy, hard
+    assert chance["tarp", "mouth"][0]["shuffled"] == pytest.approx(np.mean(subsets)), "as the value it stands beside"
     assert set(chance) == {("base", "mouth"), ("tarp", "mouth")} and set(chance["tarp", "mouth"]) == {0, 1}
     assert all(one["p"] < 0.001 and abs(one["shuffled"]) < 0.1 for one in chance["tarp", "mouth"].values())
     assert all(one["p"] > 0.01 for one in chance["base", "mouth"].values())

@@ -330,7 +330,18 @@ def test_numbers_of_sets_have_no_interval_and_chance_stands_beside():
         for n, v in (("shuffled", 0.25), ("p", 0.002))
     ]
     both = summarise(Results(rows, test_set(1, 1), (fvd, mouth), pooled)).cells["m", "mean", "mouth"]
-    assert dict(both.extras) == {"shuffled": 0.25, "p": 0.002}
+    assert dict(both.extras) == {"shuffled": pytest.approx(0.3), "p": 0.002}, "as the value, the mean of the subsets"
+
+
+def test_beside_a_mean_of_some_subsets_stands_what_is_beside_those():
+    mouth = Column("mouth", "Mouth")
+    pooled = [
+        {"method": "m", "subset": s, "name": "mouth.shuffled", "value": v} for s, v in (("easy", 0.2), ("hard", 0.4))
+    ]
+    part = summarise(Results(rows_of("m", "mouth", {"e0": 0.8}), test_set(1, 1), (mouth,), pooled))
+    assert dict(part.cells["m", "mean", "mouth"].extras) == {"shuffled": 0.2}
+    both = Results(rows_of("m", "mouth", {"e0": 0.8, "h0": 0.9}), test_set(1, 1), (mouth,), pooled[:1])
+    assert not summarise(both).cells["m", "mean", "mouth"].extras, "half of a mean is none"
 
 
 def test_a_whole_table_is_summarised_in_a_moment():

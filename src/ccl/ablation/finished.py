@@ -16,7 +16,7 @@ from ccl.ablation.matrix import ROWS, RUNS, Matrix, numbered
 from ccl.evaluation.metrics import METRICS
 from ccl.evaluation.metrics.base import Column, Metric
 from ccl.evaluation.score import find
-from ccl.evaluation.store import features_of, read, read_state
+from ccl.evaluation.store import feature_of, read, read_state
 from ccl.evaluation.tables.results import CEILING, Results
 from ccl.files import reading
 from ccl.rows import Row, read_rows
@@ -58,7 +58,7 @@ class Finished:
         curves: by (run, seed).
         missing: a sentence for each run and row that is not there or not whole.
         chance: by (row, column), what chance gives at each seed: the value of "shuffled" pairs of pictures and sound,
-            and "p", how often a shuffling is as high as the true pairs.
+            the mean of the subsets', and "p", how often a shuffling of all clips is as high as the true pairs.
     """
 
     results: Results
@@ -113,7 +113,7 @@ def gather(matrix: Matrix, folder: Path) -> Finished:
                 continue
             seeds[row.name].append(seed)
             scores += [one | {"method": row.name, "id": at_seed(one["id"], seed)} for one in found]
-            for column, beside in chance_in(place, row.name, matrix.scores).items():
+            for column, beside in chance_in(place, row.name, matrix.scores, test).items():
                 chance.setdefault((row.name, column), {})[seed] = beside
             said = protocol_of(place)
             if any(protocol.get(name, how) != how for name, how in said.items()):
@@ -155,14 +155,22 @@ def protocol_of(place: Path) -> dict[str, dict[str, Any]]:
     return {**state["metrics"], **{name: {"missing": reason} for name, reason in state["lacking"].items()}}
 
 
-def chance_in(place: Path, method: str, scores: Collection[str]) -> dict[str, dict[str, float]]:
-    """What chance gives in a row's folder, by the first column of each metric that shuffles its clips."""
+def chance_in(place: Path, method: str, scores: Collection[str], test: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """What chance gives in a row's folder, by the first column of each metric that shuffles its clips.
+
+    As of the values it stands beside, the mean of the subsets; p is of all clips, for a mean of p is none.
+    """
     found = {}
-    for metric in asked(scores):
-        if metric.pool is not Metric.pool and (features := features_of(place, metric.name, method)):
-            numbers = metric().pool(features)
-            if "shuffled" in numbers:
-                found[metric.columns[0].name] = numbers
+    for metric in (metric for metric in asked(scores) if metric.pool is not Metric.pool):
+        parts: dict[str, list[np.ndarray]] = {}
+        for row in test:
+            if (feature := feature_of(place, metric.name, method, row.id)) is not None and feature.size:
+                parts.setdefault(row.subset, []).append(feature)
+        numbers = metric().pool([feature for part in parts.values() for feature in part]) if parts else {}
+        of_parts = [metric().pool(part) for part in parts.values()]
+        if all("shuffled" in one for one in (numbers, *of_parts)):
+            mean = float(np.mean([one["shuffled"] for one in of_parts]))
+            found[metric.columns[0].name] = numbers | {"shuffled": mean}
     return found
 
 

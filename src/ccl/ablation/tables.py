@@ -129,9 +129,9 @@ def chance_table(told: Told) -> Table:
                 above = number(column, value - floor, sign=True)
                 rows.append([titled(column), row.name, number(column, value), number(column, floor), above, p])
     text = (
-        "Shuffled: the pictures of each clip with the sound of another one of the same row and seed, mean over seeds. "
-        "p: how often a shuffling gives as much as the true pairs; a row whose p is small has learned what belongs "
-        "together."
+        "Shuffled: the pictures of each clip with the sound of another one of the same row, seed and subset; like the "
+        "value the mean over seeds of the subsets' means. p: how often a shuffling of all clips gives as much as the "
+        "true pairs; a row whose p is small has learned what belongs together."
     )
     return Table("Chance", head, rows, text)
 

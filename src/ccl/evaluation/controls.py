@@ -226,25 +226,29 @@ def told(results: Results, tried: Sequence[Metric], rows: Sequence[dict[str, Any
                 found = [line_of(results, scored, column, method, subset, control) for control in CONTROLS]
                 lines += [kept] if kept else []
                 lines += [line for line in found if line]
-                place = ALL if subset == MEAN else subset
                 for line in (line for line in found if line and line["control"] == SHUFFLED and not kept):
-                    head = {"method": method, "subset": place}
-                    beside.append(head | {"name": f"{column.name}.{SHUFFLED}", "value": line["value"]})
+                    head = {"method": method, "subset": ALL if subset == MEAN else subset}
+                    if subset != MEAN:  # which is that of what stands beside the subsets
+                        beside.append(head | {"name": f"{column.name}.{SHUFFLED}", "value": line["value"]})
                     beside.append(head | {"name": f"{column.name}.p", "value": line["p"]})
     return replace(results, pooled=[*results.pooled, *beside], controls=lines)
 
 
 def paired(results: Results, column: Column, method: str, subset: str) -> dict[str, Any] | None:
     """What a measure that re-pairs its features says of shuffled clips; None of one that does not."""
-    place = ALL if subset == MEAN else subset
-    own = {line["name"]: line for line in results.pooled if (line["method"], line["subset"]) == (method, place)}
-    shuffled, p = (own.get(f"{column.name}.{name}") for name in (SHUFFLED, "p"))
-    strata = [s[s.there] for s in strata_of(results, method, subset, column).values() if s.there.any()]
-    if not shuffled or not p or not strata:
+    own = {
+        (line["name"].removeprefix(f"{column.name}."), line["subset"]): line.get("own", line["value"])
+        for line in results.pooled
+        if line["method"] == method
+    }
+    strata = {name: s[s.there] for name, s in strata_of(results, method, subset, column).items() if s.there.any()}
+    shuffled = [own[SHUFFLED, name] for name in strata if (SHUFFLED, name) in own]
+    p = own.get(("p", ALL if subset == MEAN else subset))
+    if not shuffled or len(shuffled) < len(strata) or p is None:
         return None
     line: dict[str, Any] = {"method": method, "subset": subset, "column": column.name, "control": SHUFFLED}
-    line |= {"true": float(np.mean([s.value for s in strata])), "clips": sum(map(len, strata))}
-    return line | {key: found.get("own", found["value"]) for key, found in (("value", shuffled), ("p", p))}
+    line |= {"true": float(np.mean([s.value for s in strata.values()])), "clips": sum(map(len, strata.values()))}
+    return line | {"value": float(np.mean(shuffled)), "p": p}
 
 
 def line_of(

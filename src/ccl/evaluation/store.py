@@ -7,7 +7,6 @@ for numbers of whole sets. What is damaged is measured again, and the file that 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -244,15 +243,6 @@ def feature_of(out: Path, metric: str, method: str, id: str) -> np.ndarray | Non
         return unpacked(feature_path(out, metric, method, id).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def features_of(out: Path, metric: str, method: str) -> list[np.ndarray]:
-    """What a metric keeps of a method's clips, by the clips' names; what cannot be read is left out."""
-    found = []
-    for path in sorted((out / "features" / metric / file_of(method)).glob("*.npy")):
-        with contextlib.suppress(ValueError):
-            found.append(unpacked(path.read_bytes()))
-    return [feature for feature in found if feature.size]
 
 
 def packed(feature: np.ndarray) -> bytes:

@@ -57,7 +57,8 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
     if any(cell.inapplicable for cell in cells):
         made.append("n/a are clips in which there was nothing to measure, which is no failure.")
     if len(results.subsets) > 1:
-        made.append(f"The mean is that of the values of {' and '.join(results.subsets)}.")
+        beside = "; so is what stands beside it, but p, which is of all clips" if any(c.extras for c in cells) else ""
+        made.append(f"The mean is that of the values of {' and '.join(results.subsets)}{beside}.")
     if any(cell.subsets for cell in cells):
         made.append(f"{PART} is the mean of the subsets that have a value, and says of which; the others have none.")
     if len(results.systems) > 1:

@@ -183,7 +183,7 @@ def cell(
         made = replace(made, own=mean_of(own))
     if not scored:
         made = of_set(made, results, method, subset, column, len(ids) - failed - inapplicable)
-    return replace(made, extras=extras_of(results, method, subset, column))
+    return replace(made, extras=extras_of(results, method, subset, column, made.subsets or tuple(strata)))
 
 
 def strata_of(results: Results, method: str, subset: str, column: Column) -> Strata:
@@ -252,26 +252,23 @@ def of_same_sets(results: Results, column: Column) -> bool:
     return all(row.get("common", True) for row in results.pooled if row["name"] == column.name)
 
 
-def extras_of(results: Results, method: str, subset: str, column: Column) -> tuple[tuple[str, float], ...]:
-    """What stands beside a column's value: numbers of the set named "<column>.<name>"."""
-    names = dict.fromkeys(row["name"] for row in results.pooled if row["name"].startswith(f"{column.name}."))
-    found = {name.partition(".")[2]: set_value(results, method, subset, name) for name in names}
-    return tuple((name, value) for name, value in found.items() if value is not None)
+def extras_of(
+    results: Results, method: str, subset: str, column: Column, parts: Sequence[str]
+) -> tuple[tuple[str, float], ...]:
+    """What stands beside a column's value: numbers of the set named "<column>.<name>".
 
-
-def set_value(results: Results, method: str, subset: str, name: str) -> float | None:
-    """A number of a whole set.
-
-    The mean without one of its own: what stands beside a value is that of all clips, a value the mean of the subsets'.
+    Beside a mean they are means of the same subsets, `parts`; but p, of which a mean would be none, is of all clips.
     """
-    rows = [row for row in results.pooled if (row["method"], row["name"]) == (method, name)]
-    found = {row["subset"]: float(row["value"]) for row in rows if row["value"] is not None}
-    if subset == MEAN and MEAN not in found:
-        if (ALL in found and "." in name) or name.endswith(".p"):  # a mean of p is no p
-            return found.get(ALL)
-        numbers = [found[part] for part in results.subsets if part in found]
-        return float(np.mean(numbers)) if numbers else None
-    return found.get(subset)
+    by_name: dict[str, dict[str, float]] = {}
+    for row in results.pooled:
+        if row["method"] == method and row["name"].startswith(f"{column.name}.") and row["value"] is not None:
+            by_name.setdefault(row["name"].partition(".")[2], {})[row["subset"]] = float(row["value"])
+    extras = {}
+    for name, found in by_name.items():
+        wanted = [ALL] if name == "p" and subset == MEAN else parts
+        if found.keys() >= set(wanted):
+            extras[name] = float(np.mean([found[part] for part in wanted]))
+    return tuple(extras.items())
 
 
 def best_of(column: Column, values: dict[str, float]) -> list[str]:

@@ -76,6 +76,16 @@ def test_everything_that_is_said_of_a_column_is_kept(tmp_path):
     assert exchange.read(path).columns == some.columns
 
 
+def test_what_a_suite_has_and_we_have_not_goes_with_its_numbers(tmp_path):
+    both = made(lacks={"wer": "SenseVoice, its recogniser; Whisper hears instead"})
+    (path := tmp_path / exchange.NAME).write_text(exchange.dumped(both))
+    assert exchange.read(path).lacks == both.lacks
+    merged = merge({"a": of(both, "ours"), "b": of(exchange.read(path), "ovi")})
+    assert merged.lacks == both.lacks
+    table.write(merged, tmp_path)
+    assert "wer: SenseVoice, its recogniser" in (tmp_path / "table.md").read_text()
+
+
 def test_sums_of_protocols_follow_from_the_protocols(written):
     metrics = json.loads(written.read_text())["metrics"]
     assert metrics["sync"]["sha256"] == exchange.digest(PROTOCOL["sync"])

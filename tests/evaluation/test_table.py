@@ -202,6 +202,12 @@ def test_names_cannot_break_a_table():
 
 def test_latex_has_as_many_cells_in_every_row_as_columns():
     results = scored(("[x] & y", "ovi"))
+    line = {"subset": "mean", "column": "mouth", "true": 0.8, "p": 0.01, "clips": 4}
+    values = {"shuffled": 0.2, "still": 0.9}
+    results = replace(
+        results,
+        controls=[line | {"method": m, "control": c, "value": v} for m in results.methods for c, v in values.items()],
+    )
     tex = typeset.tex(results, summarise(results), PUBLISHED)
     for tabular in re.findall(r"\\begin\{tabular\}\{(l c*|lc*)\}(.*?)\\end\{tabular\}", tex, re.S):
         columns, body = len(tabular[0]), tabular[1]
@@ -214,7 +220,10 @@ def test_latex_has_as_many_cells_in_every_row_as_columns():
     code = "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
     bare = re.sub(r"\\[{}%&$#_]", "", code)
     assert bare.count("{") == bare.count("}") and not re.search(r"[↑↓†—%]", bare)
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 3
+    assert r"{Mouth $\uparrow$} & {ovi} & {0.800} & {0.200*} & {0.900} & {4} \\" in tex, (
+        "controls, as in the other forms"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """results.json: all that a table says of a scoring in one file, which another lab can read and merge with its own.
 
-Of each metric it has the whole protocol, sums of weights among it, and the protocol's sha256; of each row of the test
-set the sha256 of what it asks for, and of its true clip. Nothing in a file from elsewhere is believed beyond its
-format: what is no finite number, no name or no sum of what stands beside it is told with the file and the key.
+Of each metric it has the whole protocol, sums of weights among it, the protocol's sha256, and what its suite has and we
+have not; of each row of the test set the sha256 of what it asks for, and of its true clip. Nothing in a file from
+elsewhere is believed beyond its format: what is no finite number, no name or no sum of what stands beside it is told
+with the file and the key.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ def dumped(results: Results) -> str:
     tree = {
         "format": FORMAT,
         "about": dict(results.about),
-        "metrics": {name: {"sha256": digest(how), "protocol": how} for name, how in results.protocol.items()},
+        "metrics": {
+            name: {"sha256": digest(how), "protocol": how, "lacks": results.lacks.get(name)}
+            for name, how in results.protocol.items()
+        },
         "columns": columns,
         "methods": {name: list(results.causes.get(name, ())) for name in results.methods},
         "test": test,
@@ -89,6 +93,11 @@ def read(path: str | Path) -> Results:
         origin={column.name: metric for column, metric in columns},
         asks={row.id: asks for row, asks, _ in test if asks},
         controls=[control_in(node, methods, names) for node in tree.get("controls").parts()],
+        lacks={
+            name: lacks.text()
+            for name, node in tree.get("metrics").fields()
+            if (lacks := node.get("lacks")).value is not None
+        },
         true={row.id: true for row, _, true in test if true},
     )
 

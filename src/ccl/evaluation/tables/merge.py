@@ -60,6 +60,7 @@ def merge(files: Mapping[str, Results]) -> Results:
         origin={column: metric for column, metric in first(files).origin.items() if column in kept},
         asks={id: asks for id, asks in first(files).asks.items() if id in ids},
         true={id: true for one in files.values() for id, true in one.true.items() if id in ids},
+        lacks={name: what for one in files.values() for name, what in one.lacks.items() if name in metrics},
     )
 
 

@@ -12,6 +12,8 @@ from ccl.evaluation.tables.notes import notes
 from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.summary import Cell, Summary
 
+CONTROLS = "Controls: what measures of sync say of clips that are not in sync"
+
 
 def markdown(results: Results, summary: Summary, published: Published | None = None) -> str:
     """The table as Markdown, with everything below it."""
@@ -27,7 +29,7 @@ def markdown(results: Results, summary: Summary, published: Published | None = N
     if summary.pairs:
         parts.append("### Comparison of systems on the same clips\n\n" + md_table(*layout.comparison(results, summary)))
     if results.controls:
-        parts.append("### Controls: what measures of sync say of clips that are not in sync\n")
+        parts.append(f"### {CONTROLS}\n")
         parts.append(md_table(*layout.controls(results)))
     for heading, sentences in notes(results, summary, published).items():
         parts.append(f"### {heading}\n\n" + "".join(f"- {md_escape(sentence)}\n" for sentence in sentences))
@@ -80,6 +82,7 @@ def tex(results: Results, summary: Summary, published: Published | None = None) 
     """Tables for a paper, one method a row; they need booktabs."""
     head = "% Needs \\usepackage{booktabs} and, for names beyond ASCII, a Unicode engine.\n"
     tables = [tex_table(results, summary, places, published) for places in layout.sections(results, summary, published)]
+    tables += [f"% {CONTROLS}\n" + tex_controls(results)] if results.controls else []
     below = ["% " + " ".join(s.split()) for found in notes(results, summary, published).values() for s in found]
     return head + "\n".join(tables) + "\n".join(["", *below, ""])
 
@@ -100,8 +103,20 @@ def tex_table(results: Results, summary: Summary, places: Sequence[Place], publi
         rows.append(" & ".join([rf"\textit{{{name}}}" if line.kind == "published" else f"{{{name}}}", *cells]) + r" \\")
         for label, texts in layout.below(line, places):
             rows.append(" & ".join(rf"{{\scriptsize {tex_escape(text)}}}" for text in (label, *texts)) + r" \\")
-    columns = "l" + "c" * len(places)
-    return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *rows, r"\bottomrule", r"\end{tabular}", ""])
+    return tabular(1 + len(places), rows)
+
+
+def tex_controls(results: Results) -> str:
+    """One tabular of what measures of sync say of true clips and of each control."""
+    head, lines = layout.controls(results)
+    rows = [" & ".join(f"{{{tex_escape(text)}}}" for text in line) + r" \\" for line in (head, *lines)]
+    return tabular(len(head), [rows[0], r"\midrule", *rows[1:]])
+
+
+def tabular(columns: int, rows: Sequence[str]) -> str:
+    """Rows between rules, the first column to the left."""
+    kinds = "l" + "c" * (columns - 1)
+    return "\n".join([rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", *rows, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def tex_value(place: Place, cell: Cell | None) -> str:

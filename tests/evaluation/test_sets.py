@@ -147,6 +147,7 @@ def test_the_inception_score_knows_its_two_ends() -> None:
     assert inception_score("is", list(np.repeat(sure, 10, 0)))["is"] > 10  # each part of twenty has most classes
     assert inception(sure) == pytest.approx(20) and inception(np.zeros((5, 9))) == pytest.approx(1)
     assert inception_score("is", list(sure[:9])) == {}  # fewer clips than parts
+    assert inception(np.array([[0.0, -2000.0]] * 3)) == 1, "a class that no clip has"
 
 
 # What few clips do ----------------------------------------------------------------------------------------------------

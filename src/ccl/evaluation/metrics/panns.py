@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
+from math import log
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
-from torch import Tensor
 
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
@@ -34,19 +34,33 @@ from ccl.weights.read import tensors
 SPLITS, SEED = 10, 2020  # av-benchmark's
 NOTHING = "no reference clip to compare its classes with"
 
-Precision = Literal["fp32", "bf16"]
 Sound = Float32[np.ndarray, " s"]
 
 
-class Heard:
-    """What the metrics here share: sounds for Cnn14, and what it says of them."""
+class Heard(Metric):
+    """What the metrics here share: sounds for Cnn14, and what it says of them.
 
-    name: str
-    seconds: float | None
+    Args:
+        seconds: that are taken of each sound, from its beginning; None is all. av-benchmark 8.0.
+        weights: file of Cnn14_16k_mAP=0.438.pth; None looks it up.
+        device: where the network runs.
+        precision: of its matrix products and convolutions.
+    """
 
-    def listen(self, seconds: float | None, file: str | Path | None, device: str, precision: Precision) -> None:
-        """Keep the settings."""
-        self.seconds, self.given, self.place, self.precision = seconds, file, torch.device(device), precision
+    usual = False
+    batch_size = 4
+
+    def __init__(
+        self,
+        *,
+        seconds: float | None = None,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> None:
+        super().__init__()
+        self.batch_for(device)
+        self.seconds, self.given, self.place, self.precision = seconds, weights, torch.device(device), precision
 
     def sound(self, film: Film) -> Sound:
         """Long enough for Cnn14. Unscorable where it is not."""
@@ -91,12 +105,6 @@ class PANNs(Heard, OfSets):
     """FD to reference clips, lower is better, and IS, higher is better; both depend on how many clips there are.
 
     Alone: `panns.update(clips)`, `panns.update(truths, reference=True)`, `panns.compute()`.
-
-    Args:
-        seconds: that are taken of each sound, from its beginning; None is all. av-benchmark 8.0.
-        weights: file of Cnn14_16k_mAP=0.438.pth; None looks it up.
-        device: where the network runs.
-        precision: of its matrix products and convolutions.
     """
 
     name = "panns"
@@ -104,20 +112,6 @@ class PANNs(Heard, OfSets):
         Column("fd_panns", "FD PANNs", better="lower", pooled=True, width=WIDTH),
         Column("is_panns", "IS PANNs", pooled=True),
     )
-    usual = False
-    batch_size = 4
-
-    def __init__(
-        self,
-        *,
-        seconds: float | None = None,
-        weights: str | Path | None = None,
-        device: str = "cpu",
-        precision: Precision = "fp32",
-    ) -> None:
-        super().__init__()
-        self.batch_for(device)
-        self.listen(seconds, weights, device, precision)
 
     def prepare(self, film: Film) -> Sound:
         """The sound at 16 kHz."""
@@ -137,32 +131,11 @@ class PANNs(Heard, OfSets):
         return super().protocol() | {"distance": DISTANCE, "inception score": f"softmax of logits, {parts}"}
 
 
-class KL(Heard, Metric):
-    """KL divergence of a clip's classes from its true clip's, lower is better.
-
-    Args:
-        seconds: that are taken of each sound, from its beginning; None is all. av-benchmark 8.0.
-        weights: file of Cnn14_16k_mAP=0.438.pth; None looks it up.
-        device: where the network runs.
-        precision: of its matrix products and convolutions.
-    """
+class KL(Heard):
+    """KL divergence of a clip's classes from its true clip's, lower is better."""
 
     name = "kl"
     columns = (Column("kl_panns", "KL PANNs", better="lower"),)
-    usual = False
-    batch_size = 4
-
-    def __init__(
-        self,
-        *,
-        seconds: float | None = None,
-        weights: str | Path | None = None,
-        device: str = "cpu",
-        precision: Precision = "fp32",
-    ) -> None:
-        super().__init__()
-        self.batch_for(device)
-        self.listen(seconds, weights, device, precision)
 
     def inapplicable(self, row: Row, *, speech: bool) -> str:
         return NOTHING if row.reference is None else ""
@@ -207,5 +180,5 @@ def score(name: str, logits: Set) -> dict[str, float]:
 def inception(logits: Sequence[np.ndarray] | Float[np.ndarray, "n c"]) -> float:
     """exp of the mean KL of each clip's classes from those of all."""
     log_p = torch.from_numpy(np.stack(list(logits))).double().log_softmax(1)
-    p: Tensor = log_p.exp()
-    return float((p * (log_p - p.mean(0).log())).sum(1).mean().exp())
+    log_mean = log_p.logsumexp(0) - log(len(log_p))
+    return float((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())

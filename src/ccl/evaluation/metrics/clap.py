@@ -21,17 +21,13 @@ import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
-from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Column, Measured
+from ccl.evaluation.metrics.prompted import Prompted
 from ccl.evaluation.metrics.sets import DISTANCE, OfSets, Set, distance
-from ccl.evaluation.nets.pretrained import Pretrained
-from ccl.rows import Row
-from ccl.weights import catalogue as weights
 
 RATE = 48_000
 WINDOW = 10 * RATE
-WORDS = 77  # tokens of a prompt that are read, as laion_clap has it; the network would take 512
-NOTHING = "the row has no prompt to compare its sound with"
 
 Checkpoint = Literal["clap", "clap-unfused", "clap-fused", "clap-music", "clap-music-speech"]
 
@@ -49,7 +45,7 @@ class Inputs:
     prompt: str
 
 
-class CLAP(OfSets):
+class CLAP(Prompted, OfSets):
     """Cosine of sound and prompt in CLAP's space, higher is better; and the Frechet distance of the sounds' embeddings
     to those of reference clips, lower is better.
 
@@ -62,12 +58,11 @@ class CLAP(OfSets):
         precision: of its matrix products and convolutions.
     """
 
-    name = "clap"
+    name, title, model, reader = "clap", "CLAP", "ClapModel", "RobertaTokenizer"
     columns = (
         Column("clap", "CLAP", digits=3),
         Column("fad_clap", "FAD CLAP", better="lower", digits=3, pooled=True, width=512),
     )
-    usual = False
     batch_size, gpu_batch_size = 8, 32
 
     def __init__(
@@ -78,18 +73,12 @@ class CLAP(OfSets):
         device: str = "cpu",
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
-        super().__init__()
-        self.batch_for(device)
-        self.checkpoint, self.given, self.place, self.precision = checkpoint, weights, torch.device(device), precision
-
-    def inapplicable(self, row: Row, *, speech: bool) -> str:
-        return "" if row.prompt.strip() else NOTHING
+        super().__init__(checkpoint, weights, device, precision)
 
     def prepare(self, film: Film) -> Inputs:
         """Windows of the sound at 48 kHz."""
-        if not film.row.prompt.strip():
-            raise Unscorable(NOTHING)
-        return Inputs(windows(film.sound(RATE)), film.row.prompt)
+        prompt = self.prompt(film)
+        return Inputs(windows(film.sound(RATE)), prompt)
 
     def measure(self, inputs: Sequence[Inputs]) -> list[Measured]:
         counts = [len(one.sounds) for one in inputs]
@@ -114,34 +103,10 @@ class CLAP(OfSets):
         ]
         return torch.cat(found)
 
-    def read(self, prompts: Sequence[str]) -> Float32[Tensor, "b e"]:
-        """Embeddings of prompts."""
-        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=WORDS, return_tensors="pt")
-        tokens = {name: tokens[name].to(self.place) for name in ("input_ids", "attention_mask")}
-        return self.net.get_text_features(**tokens).pooler_output.float().cpu()
-
     def spectrogram(self, sound: Float32[np.ndarray, " s"]) -> Float32[Tensor, "1 views t 64"]:
         """What the network is given of a sound."""
         made = self.extractor(sound, sampling_rate=RATE, return_tensors="np")
         return torch.tensor(made["input_features"], dtype=torch.float32)
-
-    @property
-    def source(self) -> Pretrained:
-        """Folder and file. MissingWeights, or ValueError where they hold no weights."""
-        return Pretrained.find(self.checkpoint, self.given)
-
-    @cached_property
-    def net(self) -> Any:
-        from transformers import ClapModel
-
-        with torch.inference_mode(False):
-            return self.source.network(ClapModel, "CLAP").to(self.place)
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        from transformers import RobertaTokenizer
-
-        return self.source.tokenizer(RobertaTokenizer, "CLAP")
 
     @cached_property
     def extractor(self) -> Any:
@@ -150,21 +115,15 @@ class CLAP(OfSets):
         return self.source.part(ClapFeatureExtractor, "preprocessor_config.json of CLAP")
 
     def load(self) -> None:
-        _ = self.net, self.tokenizer, self.extractor
-
-    def find(self) -> object:
-        return self.source
+        super().load()
+        _ = self.extractor
 
     def protocol(self) -> dict[str, Any]:
-        return {
-            "model": f"transformers' ClapModel, {self.checkpoint if self.given is None else self.source.folder.name}",
+        return super().protocol() | {
             "sound": f"mono, {RATE} Hz by torchaudio's resampling; shorter than 10 s repeated whole, then zeros; "
             "longer: the mean of windows of 10 s, evenly from beginning to end",
-            "words": f"the prompt's first {WORDS} tokens",
             "score": "cosine of embeddings",
             "distance": DISTANCE,
-            "precision": self.precision,
-            "weights": weights.sha256(self.source.file),
         }
 
 

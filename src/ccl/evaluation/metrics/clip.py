@@ -20,17 +20,13 @@ import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
-from ccl.evaluation.film import Film, Unscorable
-from ccl.evaluation.metrics.base import Column, Measured, Metric
-from ccl.evaluation.nets.pretrained import Pretrained
+from ccl.evaluation.film import Film
+from ccl.evaluation.metrics.base import Column, Measured
+from ccl.evaluation.metrics.prompted import Prompted
 from ccl.evaluation.pictures import centre_crop, normalised, resize_bicubic
-from ccl.rows import Row
-from ccl.weights import catalogue as weights
 from ccl.weights.read import read_json
 
-WORDS = 77  # tokens that CLIP's text tower has positions for; more are cut off
 SIDE = 224  # pixels, where a config does not say otherwise
-NOTHING = "the row has no prompt to compare its pictures with"
 
 Checkpoint = Literal["clip", "clip-large"]
 
@@ -43,7 +39,7 @@ class Inputs:
     prompt: str
 
 
-class CLIP(Metric):
+class CLIP(Prompted):
     """Mean cosine of pictures and prompt in CLIP's space, higher is better; tables elsewhere may show it times 100.
 
     Args:
@@ -55,9 +51,8 @@ class CLIP(Metric):
         chunk: pictures to a forward; None is 16 on a CPU, else 192.
     """
 
-    name = "clip"
+    name, title, model, reader = "clip", "CLIP", "CLIPModel", "CLIPTokenizer"
     columns = (Column("clip", "CLIP", digits=3),)
-    usual = False
     batch_size, gpu_batch_size = 4, 16
 
     def __init__(
@@ -70,22 +65,16 @@ class CLIP(Metric):
         precision: Literal["fp32", "bf16"] = "fp32",
         chunk: int | None = None,
     ) -> None:
-        super().__init__()
-        self.batch_for(device)
+        super().__init__(checkpoint, weights, device, precision)
         if pictures < 1:
             raise ValueError(f"pictures is {pictures}; it must be at least 1")
-        self.pictures, self.checkpoint, self.given = pictures, checkpoint, weights
-        self.place, self.precision = torch.device(device), precision
+        self.pictures = pictures
         self.chunk = chunk or (16 if self.place.type == "cpu" else 192)
-
-    def inapplicable(self, row: Row, *, speech: bool) -> str:
-        return "" if row.prompt.strip() else NOTHING
 
     def prepare(self, film: Film) -> Inputs:
         """Resized and cropped pictures."""
-        if not film.row.prompt.strip():
-            raise Unscorable(NOTHING)
-        return Inputs(squares(film.video, self.pictures, self.side), film.row.prompt)
+        prompt = self.prompt(film)
+        return Inputs(squares(film.video, self.pictures, self.side), prompt)
 
     def measure(self, inputs: Sequence[Inputs]) -> list[Measured]:
         with torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -99,51 +88,17 @@ class CLIP(Metric):
         parts = (normalised(part.to(self.place)) for part in pictures.split(self.chunk))
         return torch.cat([self.net.get_image_features(part).pooler_output.float().cpu() for part in parts])
 
-    def read(self, prompts: Sequence[str]) -> Float32[Tensor, "b e"]:
-        """Embeddings of prompts."""
-        tokens = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=WORDS, return_tensors="pt")
-        tokens = {name: tokens[name].to(self.place) for name in ("input_ids", "attention_mask")}
-        return self.net.get_text_features(**tokens).pooler_output.float().cpu()
-
-    @property
-    def source(self) -> Pretrained:
-        """Folder and file. MissingWeights, or ValueError where they hold no weights."""
-        return Pretrained.find(self.checkpoint, self.given)
-
     @cached_property
     def side(self) -> int:
         """Pixels of a picture's side, as the network takes it."""
         vision = read_json(self.source.folder / "config.json").get("vision_config")
         return int(vision.get("image_size", SIDE)) if isinstance(vision, dict) else SIDE
 
-    @cached_property
-    def net(self) -> Any:
-        from transformers import CLIPModel
-
-        with torch.inference_mode(False):
-            return self.source.network(CLIPModel, "CLIP").to(self.place)
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        from transformers import CLIPTokenizer
-
-        return self.source.tokenizer(CLIPTokenizer, "CLIP")
-
-    def load(self) -> None:
-        _ = self.net, self.tokenizer
-
-    def find(self) -> object:
-        return self.source
-
     def protocol(self) -> dict[str, Any]:
-        return {
-            "model": f"transformers' CLIPModel, {self.checkpoint if self.given is None else self.source.folder.name}",
+        return super().protocol() | {
             "pictures": f"{self.pictures}, evenly from the first to the last; shorter side by antialiased bicubic, "
             "middle cropped",
-            "words": f"the prompt's first {WORDS} tokens",
             "score": "mean cosine over pictures",
-            "precision": self.precision,
-            "weights": weights.sha256(self.source.file),
         }
 
 

@@ -26,7 +26,7 @@ META = torch.device("meta")
 def syncnet() -> list[torch.Tensor]:
     towers = Towers(SyncNetwork(), device=META)
     two = torch.tensor([0, 1, 2, 7, 8])
-    return [towers.lip(torch.zeros(13, 224, 224, 3, dtype=torch.uint8), two), towers.audio(torch.zeros(13, 60), two)]
+    return [towers.lip(torch.zeros(13, 224, 224, 3, dtype=torch.uint8)), towers.audio(torch.zeros(13, 60), two)]
 
 
 def s3fd() -> list[torch.Tensor]:

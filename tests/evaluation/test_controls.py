@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ccl.cli import main
 from ccl.data.world import World
-from ccl.evaluation import AVAlign, DeSync, IBScore, Mouth, Onset, SyncNet
+from ccl.evaluation import METRICS, AVAlign, DeSync, IBScore, IBText, Javis, Mouth, Onset, SyncNet
 from ccl.evaluation.controls import CONTROLS, SHIFTS, altered, controlled, cost, derangement, moved, told
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
+from ccl.evaluation.metrics.desync import features
+from ccl.evaluation.nets.synchformer import Synchformer
 from ccl.evaluation.score import score
 from ccl.evaluation.tables import exchange, layout, notes
 from ccl.evaluation.tables.merge import merge
@@ -157,6 +160,52 @@ def test_a_film_with_another_sound_looks_itself_whether_that_is_finite():
         _ = film.with_sound(np.full(RATE, np.nan, np.float32), RATE).audio
 
 
+def five_seconds() -> Film:
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 256, (5 * FPS, 16, 16, 3), dtype=np.uint8)
+    return Film(Clip(video, rng.normal(0, 0.1, 5 * RATE).astype(np.float32), float(FPS), RATE), Row("f", "a prompt"))
+
+
+@pytest.mark.parametrize("metric", [IBScore(), IBScore(convention="official"), Javis()])
+def test_pictures_go_through_imagebind_once_for_all_controls_but_the_still_one(metric, monkeypatch):
+    film, asked = five_seconds(), []
+
+    def embed(kind: str, clips: Sequence[torch.Tensor]) -> torch.Tensor:
+        asked.extend([kind] * sum(map(len, clips)))
+        return torch.stack([torch.full((4,), float(clip.mean())) for clip in clips])
+
+    monkeypatch.setattr(metric, "embed", embed)
+    inputs = [metric.prepare(altered(film, control)) for control in ("0.2 s late", "silent", "still")]
+    metric.measure(inputs[:1])
+    first = asked.count("vision")
+    metric.measure(inputs)
+    assert first and asked.count("vision") == 2 * first and asked.count("audio") > 2
+
+
+def test_pictures_go_through_synchformer_once_for_all_controls_but_the_still_one(monkeypatch):
+    film, net, seen = five_seconds(), Synchformer(32, 1, 4), []
+
+    def see(pictures: torch.Tensor) -> torch.Tensor:
+        seen.extend(pictures)
+        return torch.zeros(len(pictures), 8, 32)
+
+    monkeypatch.setattr(net, "see", see)
+    inputs = [DeSync().prepare(altered(film, control)) for control in ("0.2 s late", "silent", "still")]
+    for some in (inputs[:1], inputs):
+        found = features(net, some, torch.device("cpu"))
+        assert [len(part) for part in found] == [len(some)] * 2
+    assert len(seen) == 2 * len(inputs[0].index) == 28
+
+
+def test_metrics_of_one_network_share_what_it_makes_of_a_film():
+    film = five_seconds()
+    ib, text = IBScore(convention="official").prepare(film), IBText().prepare(film).film
+    assert ib.seen is text.seen and ib.heard is text.heard
+    other = IBScore().prepare(film)
+    assert other.seen is not text.seen and other.heard is text.heard, "cut otherwise, heard alike"
+    assert IBScore(precision="bf16").prepare(film).heard is not ib.heard
+
+
 # Scores --------------------------------------------------------------------------------------------------------------
 
 
@@ -192,8 +241,11 @@ def test_pictures_are_looked_at_once_for_all_controls_but_the_still_one(clips, t
 
 def test_only_columns_of_sync_are_tried(clips, tmp_path):
     assert {line["column"] for line in tried(clips / "true", tmp_path).controls} == {"in_sync"}
-    every = {c.name for m in (SyncNet, DeSync, IBScore, AVAlign, Mouth) for c in m.columns if c.sync}
-    assert every == {"sync_c", "sync_d", "desync", "ib_score", "av_align", "mouth"}
+    every = {c.name for m in METRICS.values() for c in m.columns if c.sync}
+    assert every == {
+        *("sync_c", "sync_d", "desync", "ib_score", "av_align", "mouth"),
+        *("onset_acc", "onset_ap", "javis_score", "avh_score"),
+    }
 
 
 def test_what_is_kept_is_not_computed_again_and_the_clips_folder_stays_as_it_was(clips, tmp_path):
@@ -328,7 +380,7 @@ def planted(metric: type[Metric], gain: float, count: int = 40) -> Results:
     return told(true, [metric()], [row for control in CONTROLS for row in rows(f"{control}: mine", gain)])
 
 
-@pytest.mark.parametrize("metric", [SyncNet, DeSync, IBScore])
+@pytest.mark.parametrize("metric", [SyncNet, DeSync, IBScore, Javis])
 def test_a_difference_that_is_planted_is_seen_and_none_is_told_as_none(metric):
     columns = [column for column in metric.columns if column.sync]
     sees, blind = planted(metric, 2.0), planted(metric, 0.0)

@@ -148,18 +148,17 @@ def test_towers_give_the_embedding_of_each_window_alone(network: SyncNetwork, pr
     assert apart(swapped, lip[:1]) > 0.03
 
 
-def test_windows_of_several_tracks_share_forwards(network: SyncNetwork) -> None:
+def test_windows_go_through_the_network_in_chunks_and_those_of_several_sounds_together(network: SyncNetwork) -> None:
     generator = torch.Generator().manual_seed(1)
-    tracks = [torch.randint(0, 256, (n, 224, 224, 3), dtype=torch.uint8, generator=generator) for n in (7, 5, 6)]
+    track = torch.randint(0, 256, (10, 224, 224, 3), dtype=torch.uint8, generator=generator)
     sounds = [torch.randn(13, n, generator=generator) * 8 for n in (33, 20, 24)]
     towers = Towers(network, chunk=4)
-    begins = torch.tensor([0, 1, 2, 7, 12, 13]), torch.tensor([0, 4, 8, 12, 33, 53, 57])
     calls: list[int] = []
     hook = towers.cnnlip.register_forward_hook(lambda *seen: calls.append(len(seen[1][0])))
-    lip, audio = towers.lip(torch.cat(tracks), begins[0]), towers.audio(torch.cat(sounds, 1), begins[1])
+    lip, audio = towers.lip(track), towers.audio(torch.cat(sounds, 1), torch.tensor([0, 4, 8, 12, 33, 53, 57]))
     hook.remove()
     assert calls == [4, 2]
-    assert apart(lip, torch.cat([towers.lip(track) for track in tracks])) < 1e-5
+    assert apart(lip, torch.cat([towers.lip(track[i : i + 5]) for i in range(6)])) < 1e-5
     assert apart(audio, torch.cat([towers.audio(sound) for sound in sounds])) < 1e-5
 
 
@@ -283,6 +282,20 @@ def test_a_clip_scores_the_same_in_any_company(weight_file: Path, tracked: list[
         assert isinstance(one, Measured)
         assert isinstance(other, Measured)
         assert one.values == pytest.approx(other.values, rel=1e-4)
+
+
+def test_a_track_goes_through_the_network_once_whatever_sounds_it_gets(
+    weight_file: Path, tracked: list[faces.Track], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked += [faces.Track(0, np.zeros((12, 4))), faces.Track(3, np.zeros((9, 4)))]
+    metric, one = SyncNet(weights=weight_file), film(16, 0.64)
+    others = [one.with_sound(film(16, 0.64, seed=seed).audio, one.clip.sample_rate) for seed in (1, 2)]
+    lip, looked = metric.towers().lip, []
+    monkeypatch.setattr(metric.towers(), "lip", lambda pictures: looked.append(len(pictures)) or lip(pictures))
+    together = [metric.score([each])[0] for each in (one, *others)]
+    assert looked == [11, 8] and len({result.values["sync_d"] for result in together}) == 3
+    apart = [metric.score([Film(each.clip)])[0] for each in (one, *others)]
+    assert [result.values for result in together] == [result.values for result in apart] and len(looked) == 8
 
 
 def test_sound_that_ends_early_shortens_the_track(tracked: list[faces.Track]) -> None:

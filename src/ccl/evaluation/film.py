@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
@@ -26,6 +26,22 @@ Made = TypeVar("Made")
 
 class Unscorable(ValueError):  # noqa: N818 - a finding, not a fault
     """This clip has no value of this metric; the message is the reason, in words, without the clip's name."""
+
+
+class Kept(Generic[Made]):
+    """What a network has made of a film's pictures or of its sound, for whoever asks it for the same again.
+
+    It comes out of `Film.once` with what the network is to be given, and is filled where the network runs.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[Made] = []
+
+    def get(self, make: Callable[[], Made]) -> Made:
+        """What is kept, made by `make` where nothing is."""
+        if not self._made:
+            self._made.append(make())
+        return self._made[0]
 
 
 @dataclass

@@ -9,7 +9,8 @@ N segments, U pictures, W windows (the first 14 segments, and the last where the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor, nn
 
 from ccl.evaluation.dsp.mel import mel_spectrogram
-from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.film import Film, Kept, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.synchformer import CLASSES, SEGMENTS, Synchformer
 from ccl.weights import catalogue as files
@@ -43,12 +44,14 @@ class Segments:
         index: which pictures make each segment.
         mel: log-mel spectrogram of each segment, normalised.
         windows: which segments are compared together.
+        seen: what the network sees in the pictures' segments, of all films that have them.
     """
 
     pictures: UInt8[Tensor, "u 224 224 3"]
     index: Int[Tensor, "n 16"]
     mel: Float[Tensor, "n 128 66"]
     windows: Int[Tensor, f"w {SEGMENTS}"]
+    seen: Kept[Tensor] = field(default_factory=Kept)
 
 
 class DeSync(Metric):
@@ -120,11 +123,14 @@ class DeSync(Metric):
             sound = np.pad(sound, (0, samples - len(sound)))
         natives, index = np.unique(shown[ticks], return_inverse=True)
         cut = segments[:, None] * SAMPLE_STEP + np.arange(SAMPLES)
+        key = "synchformer", str(self.file), str(self.place), self.precision, shown[ticks].tobytes()
+        cropped, made = film.once(key, lambda: (crops(video, natives), Kept[Tensor]()))
         return Segments(
-            crops(video, natives),
+            cropped,
             torch.from_numpy(index.reshape(ticks.shape)),
             log_mel(torch.from_numpy(sound[cut])),
             torch.from_numpy(windows),
+            made,
         )
 
     def measure(self, inputs: Sequence[Segments]) -> list[Measured]:
@@ -211,17 +217,21 @@ def choose(
 def features(
     net: Synchformer, inputs: Sequence[Segments], device: torch.device
 ) -> tuple[list[Float[Tensor, "n 8 d"]], list[Float[Tensor, "n 6 d"]]]:
-    """Each clip's segments seen and heard: on a GPU many together, on a CPU one by one, which its caches like best."""
-    together = 1 if device.type == "cpu" else 32
-    counts = [len(each.index) for each in inputs]
-    each = [(clip.pictures, index) for clip in inputs for index in clip.index]
-    seen = []
-    for start in range(0, len(each), together):
-        pictures = torch.stack([pictures[index] for pictures, index in each[start : start + together]])
-        scaled = pictures.to(device).permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1)
-        seen.append(net.see(scaled).float())
+    """Each clip's segments seen and heard; what was seen before, of the same pictures, is not looked at again."""
+    seen = [clip.seen.get(partial(see, net, clip.pictures, clip.index, device)) for clip in inputs]
     heard = net.hear(torch.cat([clip.mel for clip in inputs]).to(device)).float()
-    return list(torch.cat(seen).split(counts)), list(heard.split(counts))
+    return seen, list(heard.split([len(clip.index) for clip in inputs]))
+
+
+def see(
+    net: Synchformer, pictures: UInt8[Tensor, "u 224 224 3"], index: Int[Tensor, "n 16"], device: torch.device
+) -> Float[Tensor, "n 8 d"]:
+    """A clip's segments: on a GPU many together, on a CPU one by one, which its caches like best."""
+    seen = []
+    for part in index.split(1 if device.type == "cpu" else 32):
+        scaled = pictures[part].to(device).permute(0, 1, 4, 2, 3).float().div_(127.5).sub_(1)
+        seen.append(net.see(scaled).float())
+    return torch.cat(seen)
 
 
 def crops(video: UInt8[np.ndarray, "t h w 3"], chosen: Int[np.ndarray, " u"]) -> UInt8[Tensor, "u 224 224 3"]:

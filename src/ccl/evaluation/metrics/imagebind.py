@@ -11,9 +11,9 @@ N pictures, P pairs, K clips, S samples, 128 mel bands x 204 frames.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from ccl.evaluation.dsp.fbank import fbank
-from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.film import Film, Kept, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.imagebind import HUGE_TEXT, ImageBind, is_ours
 from ccl.evaluation.pictures import normalised, resize_bicubic
@@ -52,11 +52,15 @@ class Inputs:
         pictures: shorter side 224; uint8, or float in 0..1 where the convention resizes in float.
         pairs: (P, 2) which pictures make a clip.
         audio: spectrograms of the audio clips.
+        seen: the pictures' embedding, of all films that have them and all metrics that cut them so.
+        heard: the sound's.
     """
 
     pictures: UInt8[Tensor, "n 3 h w"] | Float32[Tensor, "n 3 h w"]
     pairs: Tensor
     audio: Float32[Tensor, "k 1 128 204"]
+    seen: Kept[Tensor] = field(default_factory=Kept)
+    heard: Kept[Tensor] = field(default_factory=Kept)
 
 
 class IBScore(Metric):
@@ -103,15 +107,34 @@ class IBScore(Metric):
 
     def prepare(self, film: Film) -> Inputs:
         """Resized pictures and spectrograms."""
-        pictures, pairs = clipped(film) if self.convention == "official" else streamed(film, self.seconds, self.pad)
-        return Inputs(pictures, pairs, audio_clips(torch.tensor(film.sound(RATE))))
+        by = "imagebind", str(self.file), str(self.place), self.precision  # whose embeddings are the same
+
+        def look() -> tuple[Tensor, Tensor, Kept[Tensor]]:
+            official = self.convention == "official"
+            return *(clipped(film) if official else streamed(film, self.seconds, self.pad)), Kept()
+
+        pictures, pairs, seen = film.once((*by, self.convention, self.seconds, self.pad), look)
+        audio, heard = film.once((*by, "sound"), lambda: (audio_clips(torch.tensor(film.sound(RATE))), Kept[Tensor]()))
+        return Inputs(pictures, pairs, audio, seen, heard)
 
     def measure(self, inputs: Sequence[Inputs]) -> list[Measured]:
-        """All films' clips together, in chunks."""
-        video = self.embed("vision", [vision_clips(one.pictures, one.pairs) for one in inputs])
-        audio = self.embed("audio", [one.audio for one in inputs])
+        video, audio = self.both(inputs)
         scores = F.cosine_similarity(video, audio, dim=-1)
         return [Measured({"ib_score": float(score)}) for score in scores]
+
+    def both(self, inputs: Sequence[Inputs]) -> tuple[Float32[Tensor, "b e"], Float32[Tensor, "b e"]]:
+        """Mean embeddings of pictures and of sounds.
+
+        Each film goes through the network by itself: what is kept must not depend on the company it was made in.
+        """
+        video, audio = [], []
+        for one in inputs:
+            video.append(one.seen.get(partial(self._see, one)))
+            audio.append(one.heard.get(partial(self.embed, "audio", [one.audio])))
+        return torch.cat(video), torch.cat(audio)
+
+    def _see(self, one: Inputs) -> Float32[Tensor, "1 e"]:
+        return self.embed("vision", [vision_clips(one.pictures, one.pairs)])
 
     def embed(self, kind: str, clips: Sequence[Tensor]) -> Float32[Tensor, "b e"]:
         """Each film's mean embedding over its clips, however many it has."""

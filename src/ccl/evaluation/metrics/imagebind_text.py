@@ -18,13 +18,12 @@ from torch import Tensor
 
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured
-from ccl.evaluation.metrics.imagebind import Convention, IBScore, Inputs, network, vision_clips
+from ccl.evaluation.metrics.imagebind import Convention, IBScore, Inputs, network
+from ccl.evaluation.metrics.prompted import NOTHING
 from ccl.evaluation.nets.bpe import Tokens
 from ccl.evaluation.nets.imagebind import ImageBind
 from ccl.rows import Row
 from ccl.weights import catalogue as weights
-
-NOTHING = "the row has no prompt to compare it with"
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,7 @@ class IBText(IBScore):
         return Prompted(super().prepare(film), film.row.prompt)
 
     def measure(self, inputs: Sequence[Any]) -> list[Measured]:
-        films = [one.film for one in inputs]
-        video = self.embed("vision", [vision_clips(film.pictures, film.pairs) for film in films])
-        audio = self.embed("audio", [film.audio for film in films])
+        video, audio = self.both([one.film for one in inputs])
         text = self.read([one.prompt for one in inputs])
         seen, heard = (F.cosine_similarity(text, each, dim=-1) for each in (video, audio))
         return [Measured({"ib_tv": float(v), "ib_ta": float(a)}) for v, a in zip(seen, heard, strict=True)]

@@ -12,7 +12,8 @@ T pictures, M windows of N pictures each, S samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32, Int, UInt8
 from torch import Tensor
 
-from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.film import Film, Kept, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured
 from ccl.evaluation.metrics.imagebind import RATE, SIZE, IBScore, audio_clips, audio_clips_
 from ccl.evaluation.pictures import centre_crop, normalised, resize_bicubic
@@ -39,12 +40,14 @@ class Windows:
         seen: which pictures each window has.
         whole: spectrograms of the whole sound.
         heard: spectrograms of each window's sound.
+        frames: the pictures' embeddings, of all films that have them.
     """
 
     pictures: UInt8[Tensor, "t 3 224 224"]
     seen: Int[np.ndarray, "m n"]
     whole: Float32[Tensor, "3 1 128 204"]
     heard: Sequence[Float32[Tensor, "3 1 128 204"]]
+    frames: Kept[Tensor] = field(default_factory=Kept)
 
 
 class Javis(IBScore):
@@ -60,7 +63,10 @@ class Javis(IBScore):
     """
 
     name = "javis"
-    columns = (Column("javis_score", "JavisScore", digits=3), Column("avh_score", "AVHScore", digits=3))
+    columns = (
+        Column("javis_score", "JavisScore", digits=3, sync=True),
+        Column("avh_score", "AVHScore", digits=3, sync=True),
+    )
     usual = False
     batch_size, gpu_batch_size = 1, 4
 
@@ -82,28 +88,28 @@ class Javis(IBScore):
     def prepare(self, film: Film) -> Any:
         """Pictures as bytes, and spectrograms of the whole and of each window."""
         sound = torch.tensor(film.sound(RATE))
-        pictures = (torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in film.video)
-        small = torch.cat([centre_crop(resize_bicubic(picture, SIZE), SIZE) for picture in pictures])
+        small, frames = film.once(("javis", str(self.file), str(self.place), self.precision), lambda: look(film.video))
         whole = audio_clips(sound)
         seen, starts, length = cut(len(small), film.clip.fps, len(sound), self.window, self.overlap)
         # One copy for all: where windows overlap, the next one finds the sound without the means of the one before.
         heard = [audio_clips_(sound[start : start + length]) for start in starts]
-        return Windows(small, seen, whole, heard)
+        return Windows(small, seen, whole, heard, frames)
 
     def measure(self, inputs: Sequence[Any]) -> list[Measured]:
         return [Measured(self._values(one)) for one in inputs]
 
     def _values(self, one: Windows) -> dict[str, float]:
-        parts = (
-            normalised(part)[:, None, :, None].expand(-1, 1, 3, 2, -1, -1) for part in one.pictures.split(self.chunk)
-        )
-        frames = torch.cat([self.embed("vision", list(part)) for part in parts])  # a picture counts as two equal ones
+        frames = one.frames.get(partial(self._frames, one.pictures))
         whole = self.embed("audio", [one.whole])
         heard = self.embed("audio", list(one.heard))
         harmony = F.cosine_similarity(frames, whole, dim=-1).mean()
         table = F.cosine_similarity(frames[torch.from_numpy(one.seen)], heard[:, None], dim=-1)
         lowest = table.topk(int(table.shape[1] * LOWEST), dim=1, largest=False).values
         return {"javis_score": float(lowest.mean()), "avh_score": float(harmony)}
+
+    def _frames(self, pictures: UInt8[Tensor, "t 3 224 224"]) -> Float32[Tensor, "t e"]:
+        parts = (doubled(normalised(part)) for part in pictures.split(self.chunk))
+        return torch.cat([self.embed("vision", list(part)) for part in parts])
 
     def protocol(self) -> dict[str, Any]:
         said = super().protocol()
@@ -113,6 +119,12 @@ class Javis(IBScore):
             "windows": f"{self.window} s, each with {self.overlap} s of the one before, the last ending with the film",
             "score": f"JavisScore: mean over windows of the lowest {LOWEST:.0%}; AVHScore: mean over pictures",
         }
+
+
+def look(video: UInt8[np.ndarray, "t h w 3"]) -> tuple[UInt8[Tensor, "t 3 224 224"], Kept[Tensor]]:
+    """All pictures as the network takes them, and where what it makes of them is kept."""
+    pictures = (torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in video)
+    return torch.cat([centre_crop(resize_bicubic(picture, SIZE), SIZE) for picture in pictures]), Kept()
 
 
 def doubled(pictures: Float32[Tensor, "n 3 h w"]) -> Float32[Tensor, "n 1 3 2 h w"]:

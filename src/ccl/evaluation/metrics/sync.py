@@ -9,7 +9,8 @@ second, L windows of five, K = 2 * vshift + 1 shifts, D = 1024.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,7 +23,7 @@ from torch import Tensor
 from ccl.evaluation import faces
 from ccl.evaluation.dsp.mfcc import mfcc
 from ccl.evaluation.faces.settings import Follow
-from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.film import Film, Kept, Unscorable
 from ccl.evaluation.metrics.base import Column, Failed, Measured, Metric, Result
 from ccl.evaluation.nets.syncnet import PICTURES, STEP, Precision, SyncNetwork, Towers
 from ccl.evaluation.speech import SILENT, spoken
@@ -58,12 +59,14 @@ class Talk:
         mfcc: of the sound from the track's first picture on.
         windows: how many are scored.
         seen: pictures of the film with a face, and all of them.
+        lips: the windows' embeddings, of all films with these pictures.
     """
 
     faces: UInt8[np.ndarray, "n 224 224 3"]
     mfcc: Float[np.ndarray, "t 13"]
     windows: int
     seen: tuple[int, int]
+    lips: Kept[Tensor] = field(default_factory=Kept)
 
 
 class SyncNet(Metric):
@@ -154,7 +157,9 @@ class SyncNet(Metric):
             if (count := windows(end - start, len(heard))) < 1:
                 continue
             crops = faces.crop(film, track, self.settings)[: count + PICTURES]
-            talks.append(Talk(crops[:-1], mfcc(heard).astype(np.float32), count, seen))
+            key = "syncnet", str(self.file), self.settings, self.precision, start, track.boxes.tobytes(), count
+            lips = film.once(key, Kept[Tensor])
+            talks.append(Talk(crops[:-1], mfcc(heard).astype(np.float32), count, seen, lips))
             if self.active_speaker:
                 path = weights.locate("light_asd", self.face_files.get("light_asd"))
                 spoken.append(faces.speaking(crops, film.sound(RATE)[start * _TICK : end * _TICK], path))
@@ -163,7 +168,7 @@ class SyncNet(Metric):
         return [talks[int(np.argmax(spoken))]] if self.active_speaker else talks
 
     def measure(self, inputs: Sequence[list[Talk]]) -> list[Result]:
-        """The windows of all tracks of all clips go through the network together."""
+        """The sounds of all tracks of all clips go through the network together, the pictures track by track."""
         scores = iter(self._scores([talk for talks in inputs for talk in talks]))
         return [self._result([next(scores) for _ in talks], talks[0].seen) for talks in inputs]
 
@@ -180,11 +185,10 @@ class SyncNet(Metric):
 
     def _scores(self, talks: Sequence[Talk]) -> list[Score]:
         towers, counts = self.towers(), [talk.windows for talk in talks]
-        pictures = torch.cat([torch.from_numpy(talk.faces) for talk in talks])
         cepstra = torch.cat([torch.from_numpy(talk.mfcc.T) for talk in talks], dim=1)
-        video = towers.lip(pictures, starts([len(talk.faces) for talk in talks], counts))
-        audio = towers.audio(cepstra, starts([len(talk.mfcc) for talk in talks], counts, STEP))
-        pairs = zip(video.split(counts), audio.split(counts), strict=True)
+        video = [talk.lips.get(partial(towers.lip, torch.from_numpy(talk.faces))) for talk in talks]
+        audio = towers.audio(cepstra, starts([len(talk.mfcc) for talk in talks], counts))
+        pairs = zip(video, audio.split(counts), strict=True)
         return [confidence(distances(seen, heard), self.distance) for seen, heard in pairs]
 
     def towers(self) -> Towers:
@@ -247,10 +251,10 @@ def windows(pictures: int, samples: int) -> int:
     return min(pictures, samples // _TICK) - PICTURES
 
 
-def starts(lengths: Sequence[int], counts: Sequence[int], step: int = 1) -> Int[Tensor, " l"]:
-    """First elements of windows every `step` elements: of each of several tracks end to end its first `counts`."""
+def starts(lengths: Sequence[int], counts: Sequence[int]) -> Int[Tensor, " l"]:
+    """First columns of windows of a sound: of each of several tracks end to end its first `counts`."""
     firsts = accumulate(lengths[:-1], initial=0)
-    return torch.cat([first + step * torch.arange(n) for first, n in zip(firsts, counts, strict=True)])
+    return torch.cat([first + STEP * torch.arange(n) for first, n in zip(firsts, counts, strict=True)])
 
 
 def distances(

@@ -99,25 +99,14 @@ class Towers:
         self.fclip, self.fcaud = (flat(head).to(self.device) for head in (network.netfclip, network.netfcaud))
 
     @torch.inference_mode()
-    def lip(
-        self, faces: UInt8[Tensor, "n 224 224 3"], starts: Int[Tensor, " l"] | None = None
-    ) -> Float[Tensor, "l 1024"]:
-        """Embeddings of windows of pictures (RGB).
-
-        Args:
-            faces: of a track, or of several end to end.
-            starts: first picture of each window, ascending; None: every one but the last four.
-        """
-        starts = torch.arange(max(0, len(faces) - PICTURES + 1)) if starts is None else starts
+    def lip(self, faces: UInt8[Tensor, "n 224 224 3"]) -> Float[Tensor, "l 1024"]:
+        """Embeddings of windows of a track's pictures (RGB), which begin at every one but the last four."""
         parts = []
-        for chunk in starts.split(self.chunk) if len(starts) else ():
-            first, last = int(chunk[0]), int(chunk[-1])
-            part = faces[first : last + PICTURES].to(self.device)
+        for first in range(0, len(faces) - PICTURES + 1, self.chunk):
+            part = faces[first : first + self.chunk + PICTURES - 1].to(self.device)
             part = rearrange(part, "n h w c -> n c h w").to(self.type, memory_format=torch.contiguous_format)
             # A view: windows overlap in memory. Flat channels are picture by picture, as in `_folded`.
             window = rearrange(part.unfold(0, PICTURES, 1), "l c h w t -> l (t c) h w")
-            if len(window) > len(chunk):  # without those of two tracks
-                window = window[(chunk - first).to(self.device)]
             parts.append(self.fclip(self.cnnlip(window).flatten(1).float()))
         return torch.cat(parts) if parts else torch.empty(0, 1024, device=self.device)
 

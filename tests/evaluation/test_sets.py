@@ -65,6 +65,13 @@ class Levels(nn.Module):
         return torch.nn.functional.adaptive_avg_pool2d(x[:, None], (1, 16)).flatten(1)
 
 
+class Broken(nn.Module):
+    """In place of VGGish: what a network that overflows gives."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), 16), torch.nan)
+
+
 class Classes(nn.Module):
     """In place of Cnn14: the spectrum's shape as features, and as logits of as many classes."""
 
@@ -266,6 +273,16 @@ def test_missing_or_wrong_weights_are_one_sentence(make: Any, name: str, tmp_pat
         assert isinstance(result, Failed) and "are not" in result.reason
     protocol = make(weights=tmp_path / "wrong.pth").protocol()
     assert json.loads(json.dumps(protocol)) == protocol and len(protocol["weights"]) == 64
+
+
+def test_features_that_are_no_numbers_are_a_clips_fault_and_no_tables(tmp_path: Path) -> None:
+    for i in range(3):
+        film(i).clip.save(tmp_path / f"mine/f{i}.mp4")
+    metric = planted(FAD(weights=Path(__file__)), Broken())
+    folders = {"mine": tmp_path / "mine", "ceiling": tmp_path / "mine"}
+    results = score(folders, [Row(f"f{i}") for i in range(3)], [metric], tmp_path / "out", reference="ceiling")
+    assert [line["name"] for line in results.pooled] == []
+    assert {row["reason"] for row in results.rows} == {"its features are not finite"}
 
 
 def test_tables_have_the_extrapolated_value_and_say_that_the_clips_are_few(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ class Metric(torchmetrics.Metric, ABC):
                     results += [Failed(self.fault)] * len(batch)
                     continue
                 try:
-                    results += self.measure(batch)
+                    results += map(finite, self.measure(batch))
                 except Exception as error:
                     fault = self.failed(error)
                     results += [fault] if len(batch) == 1 else [self.measured([one])[0] for one in batch]
@@ -247,6 +247,13 @@ class Metric(torchmetrics.Metric, ABC):
 
     def _no_rows(self) -> torch.Tensor:
         return torch.empty(0, len(self.columns), dtype=torch.float64)
+
+
+def finite(result: Result) -> Result:
+    """The result; why there is none where a clip's feature, which a whole set would follow from, is no number."""
+    if isinstance(result, Measured) and result.feature is not None and not np.isfinite(result.feature).all():
+        return Failed("its features are not finite")
+    return result
 
 
 def failed(error: Exception) -> Failed:

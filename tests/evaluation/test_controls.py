@@ -19,6 +19,7 @@ from ccl.data.world import World
 from ccl.evaluation import METRICS, AVAlign, DeSync, IBScore, IBText, Javis, Mouth, Onset, SyncNet
 from ccl.evaluation.controls import CONTROLS, SHIFTS, altered, controlled, cost, derangement, moved, told
 from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.metrics import av_align
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.metrics.desync import features
 from ccl.evaluation.nets.synchformer import Synchformer
@@ -237,6 +238,14 @@ def test_pictures_are_looked_at_once_for_all_controls_but_the_still_one(clips, t
     metric.looked.clear(), metric.asked.clear()
     controlled(results, [metric], tmp_path)
     assert len(metric.asked) == len(CONTROLS) * COUNT and len(metric.looked) == 2 * COUNT
+
+
+def test_protocols_and_controls_look_for_motion_in_a_files_pictures_once(clips, tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(av_align, "flow", lambda video, **how: looked.append(len(video)) or np.ones(len(video)))
+    command = ["evaluate", "--videos", str(clips / "true"), "--metrics", "av_align", "-o", str(tmp_path), "--controls"]
+    assert main([*command, "--protocol", "mova", "--protocol", "javisbench"]) == 0
+    assert len(looked) == 3 * COUNT, "of each clip, and for each protocol of the picture that stands still"
 
 
 def test_only_columns_of_sync_are_tried(clips, tmp_path):

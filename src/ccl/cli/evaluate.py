@@ -68,6 +68,7 @@ def run(args: Namespace, protocols: Sequence[Protocol]) -> None:
 
     from ccl.evaluation import CEILING
     from ccl.evaluation.controls import controlled, cost
+    from ccl.evaluation.film import Looked
     from ccl.evaluation.report import page as report
     from ccl.evaluation.score import ELSEWHERE
     from ccl.evaluation.tables import table
@@ -104,13 +105,14 @@ def run(args: Namespace, protocols: Sequence[Protocol]) -> None:
             generate(args, made, out / "clips")
         if args.reference:
             methods[CEILING] = args.reference
+        looked: Looked = {}  # faces and motion, which protocols and controls look for in the same pictures
         with bar("scoring") as progress:
-            said = about_of(args, testset, len(rows))
-            found = scored(methods, rows, metrics, places, reference=truth, about=said, progress=progress)
+            how = {"about": about_of(args, testset, len(rows)), "progress": progress, "looked": looked}
+            found = scored(methods, rows, metrics, places, reference=truth, **how)
         for protocol, one in found.items() if args.controls else ():
             console.print(cost(one, metrics[protocol]), markup=False, highlight=False, soft_wrap=True)
             with bar("controls") as progress:
-                found[protocol] = controlled(one, metrics[protocol], places[protocol], progress=progress)
+                found[protocol] = controlled(one, metrics[protocol], places[protocol], progress=progress, looked=looked)
         for protocol, one in found.items() if len(found) > 1 else ():
             table.write(one, places[protocol])
         results = joined({protocol.name: one for protocol, one in found.items()})

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ccl.evaluation.film import Film, Unscorable
+from ccl.evaluation.film import Film, Looked, Unscorable
 from ccl.evaluation.metrics.base import Column, Failed, Metric, failed
 from ccl.evaluation.score import ELSEWHERE, Progress, read, score_group
 from ccl.evaluation.speech import spoken
@@ -92,7 +92,12 @@ def moved(audio: np.ndarray, late: int) -> np.ndarray:
 
 
 def controlled(
-    results: Results, metrics: Sequence[Metric], out: str | Path, *, progress: Progress | None = None
+    results: Results,
+    metrics: Sequence[Metric],
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    looked: Looked | None = None,
 ) -> Results:
     """The same results with what controls say of every column of sync.
 
@@ -101,6 +106,7 @@ def controlled(
         metrics: of which those with a column of sync are tried; those that cannot run are not.
         out: folder of the results; controls' scores are kept in its folder `controls`, and what is there stands.
         progress: as that of `score`.
+        looked: as that of `score`.
     """
     tried = trying(results, metrics)
     groups = groups_of(results)
@@ -124,7 +130,7 @@ def controlled(
         protocol = {metric.name: {**results.protocol[metric.name], "controls": MADE} for metric in tried}
         store = Store(place, every, protocol, tried, apart)
         for group in groups:
-            reader = reader_of(group[0])
+            reader = reader_of(group[0], looked)
             for some, of in wanted(results, tried, group):
                 score_group(some, of, store, apart, tick, reader)
         store.finish(every)
@@ -192,9 +198,9 @@ def wanted(
     yield [item for item in group if item.control != SHUFFLED], paired
 
 
-def reader_of(clip: Tried) -> Callable[[Item], Film | Failed]:
+def reader_of(clip: Tried, looked: Looked | None = None) -> Callable[[Item], Film | Failed]:
     """What reads one clip's controls: it decodes the clip itself once, when the first is asked for."""
-    true = cache(lambda: read(clip))
+    true = cache(lambda: read(clip, looked))
 
     def films(item: Item) -> Film | Failed:
         assert isinstance(item, Tried)

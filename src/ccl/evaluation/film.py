@@ -22,6 +22,7 @@ from ccl.rows import Row
 from ccl.types import SLOWEST
 
 Made = TypeVar("Made")
+Looked = dict[Path, dict[Hashable, Any]]  # by file, what was found in its pictures and is small: it outlasts the film
 
 
 class Unscorable(ValueError):  # noqa: N818 - a finding, not a fault
@@ -61,13 +62,21 @@ class Film:
     without: dict[str, str] = field(default_factory=dict)
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _seen: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # made without looking at the sound
+    _lasting: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # of that, what is of `Looked`
     _heard: bool = field(default=False, repr=False)  # whether what is being made has looked at it
 
     @classmethod
-    def read(cls, path: str | Path, row: Row | None = None) -> Film:
-        """Decode a file. MediaError where neither stream can be read."""
+    def read(cls, path: str | Path, row: Row | None = None, looked: Looked | None = None) -> Film:
+        """Decode a file. MediaError where neither stream can be read.
+
+        Args:
+            path: of the file.
+            row: of the test set; None knows its name alone.
+            looked: what was found in its pictures before, and what will be.
+        """
         clip, without = read_natural(path)
-        return cls(clip, row or Row(Path(path).stem), Path(path), without)
+        lasting = {} if looked is None else looked.setdefault(Path(path), {})
+        return cls(clip, row or Row(Path(path).stem), Path(path), without, _lasting=lasting)
 
     @classmethod
     def of(cls, source: Film | Clip | str | Path) -> Film:
@@ -91,27 +100,33 @@ class Film:
         """The same pictures with another sound; what was or will be found in them is found once for both."""
         without = {stream: why for stream, why in self.without.items() if stream != "audio"}
         clip = replace(self.clip, audio=audio, sample_rate=sample_rate)
-        return Film(clip, self.row, self.path, without, _seen=self._seen)
+        return Film(clip, self.row, self.path, without, _seen=self._seen, _lasting=self._lasting)
 
-    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+    def once(self, key: Hashable, make: Callable[[], Made], *, lasting: bool = False) -> Made:
         """What `make` gives, made once for this film, or for these pictures where it asks for no sound; an error is
         kept and raised again.
+
+        Args:
+            key: of what is made.
+            make: makes it.
+            lasting: it is of pictures alone, took long and is small: it is kept for later films of the same file.
         """
+        seen = self._lasting if lasting else self._seen
         if key in self._made:
             made, self._heard = self._made[key], True
         else:
-            made = self._seen[key] if key in self._seen else self._make(key, make)
+            made = seen[key] if key in seen else self._make(key, make, seen)
         if isinstance(made, Exception):
             raise made
         return made
 
-    def _make(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def _make(self, key: Hashable, make: Callable[[], Any], seen: dict[Hashable, Any]) -> Any:
         before, self._heard = self._heard, False
         try:
             made = make()
         except (Unscorable, MediaError) as error:
             made = error
-        (self._made if self._heard else self._seen)[key] = made
+        (self._made if self._heard else seen)[key] = made
         self._heard |= before
         return made
 

@@ -15,13 +15,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ccl import arguments
-from ccl.evaluation.film import Film
+from ccl.evaluation.film import Film, Looked
 from ccl.evaluation.metrics.base import Failed, Metric, Result, failed
 from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store, asked, digest
@@ -43,6 +44,7 @@ def score(
     reference: str | None = None,
     about: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    looked: Looked | None = None,
 ) -> Results:
     """Score the clips <id>.mp4 of each method's folder against the rows of a test set.
 
@@ -55,6 +57,7 @@ def score(
             or clip by clip (onsets), where they take the place of the rows' own.
         about: what tables are to say of the scoring: name and hash of the test set, device, date.
         progress: called with (pieces done, of how many, what is being done); a piece is a clip and a metric.
+        looked: what was found in pictures of these files by other scorings, whose next ones are given it too.
 
     Returns:
         Everything that a table or a report says.
@@ -110,7 +113,7 @@ def score(
             if reason := protocol[metric.name].get("missing"):
                 store.lack(metric, reason, every)
         for group in items.values():
-            score_group(group, run, store, apart, tick)
+            score_group(group, run, store, apart, tick, partial(read, looked=looked))
         for metric in run:
             if metric.fault:  # met on the way
                 store.lack(metric, metric.fault, every)
@@ -137,9 +140,9 @@ def score_group(
     store: Store,
     apart: Callable[[Metric, Row], str],
     tick: Callable[[int, str], None],
-    reader: Callable[[Item], Film | Failed] | None = None,
+    reader: Callable[[Item], Film | Failed],
 ) -> None:
-    """Run through one method's clips once, decoding only what a metric still lacks, by `reader` where one is given."""
+    """Run through one method's clips once, decoding by `reader` only what a metric still lacks."""
     todo: dict[str, set[int]] = {}  # by metric: positions whose batch is not whole on disk
     for metric in metrics:
         wanted = todo.setdefault(metric.name, set())
@@ -151,7 +154,7 @@ def score_group(
                 wanted.update(batch)
     needed = sorted(set().union(*todo.values()) if todo else set())
     waiting: dict[str, list[tuple[Item, Any]]] = {metric.name: [] for metric in metrics}
-    for position, film in films(items, needed, reader or read):
+    for position, film in films(items, needed, reader):
         item = items[position]
         for metric in metrics:
             if position not in todo[metric.name]:
@@ -185,13 +188,13 @@ def films(
             del film  # before the next one is waited for
 
 
-def read(item: Item) -> Film | Failed:
+def read(item: Item, looked: Looked | None = None) -> Film | Failed:
     """Decode a clip; a file that is missing or broken is a reason."""
     if item.path is None:
         return Failed(item.missing)
     try:
         with naming(f"{item.path}", "a smaller --batch-size"):
-            return Film.read(item.path, item.row)
+            return Film.read(item.path, item.row, looked)
     except Exception as error:  # whatever a decoder stumbles over, the other clips go on
         return failed(error)
 

@@ -61,7 +61,7 @@ def tracks(film: Film, settings: Settings, weights: Weights) -> list[Track]:
         boxes: list[list[Box]] = [[(a, b, c, d) for _, a, b, c, d in faces[picture].tolist()] for picture in ticks]
         if settings.follow == "first":
             return accepted(boxes, [(0, len(boxes))], settings)
-        return accepted(boxes, film.once(("shots", len(cut)), lambda: shots(pictures, cut)), settings)
+        return accepted(boxes, film.once(("shots", len(cut)), lambda: shots(pictures, cut), lasting=True), settings)
 
     return film.once(("tracks", settings, name, path), follow)
 
@@ -75,7 +75,7 @@ def found(film: Film, settings: Settings, weights: Weights) -> list[Boxes]:
     """
     name = detector_name(settings, weights)
     path = files.locate(name, weights.get(name))
-    return film.once(("faces", name, path), lambda: detect(film.video, name, path, settings.device))
+    return film.once(("faces", name, path), lambda: detect(film.video, name, path, settings.device), lasting=True)
 
 
 def accepted(boxes: Sequence[Sequence[Box]], shots: Sequence[tuple[int, int]], settings: Settings) -> list[Track]:

@@ -7,6 +7,7 @@ of both meet within a picture's time, over how many there are. No weights. T pic
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -49,7 +50,8 @@ class AVAlign(Metric):
         sound = resample(film.audio, film.clip.sample_rate, SAMPLE_RATE, FFMPEG)
         if len(film.video) < 2:
             raise Unscorable("one picture alone has no motion")
-        curve = film.once(("flow", self.height), lambda: flow(film.video, height=self.height, threads=self.threads))
+        look = partial(flow, film.video, height=self.height, threads=self.threads)
+        curve = film.once(("flow", self.height), look, lasting=True)
         return onsets(sound, SAMPLE_RATE) / SAMPLE_RATE, curve, film.times
 
     def measure(self, inputs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> list[Measured]:

@@ -3,8 +3,8 @@
 Each clip is scored again with another clip's sound (of the same subset, spoken for spoken), with its own 0.2 and 0.4 s
 early and late, with one picture that stands still, and in silence. A measure that does not tell the true clips from the
 shuffled ones says nothing of sync on this set, and the table says so. Such films are put together in memory; what was
-found in a clip's pictures (faces, flow) is found once for all of them. A measure that keeps features of its clips
-(`Metric.pool`, as `mouth` does) re-pairs those, and no film is shuffled for it.
+found in a clip's pictures (faces, flow), and what a network made of them, is found once for all that show them. A
+measure that keeps features of its clips (`Metric.pool`, as `mouth` does) re-pairs those: no film is shuffled for it.
 
 Scores are kept in OUT/controls as others are in OUT, under systems called "shuffled: NAME".
 """
@@ -152,7 +152,7 @@ def cost(results: Results, metrics: Sequence[Metric]) -> str:
     return (
         f"controls: {len(groups)} clips x {len(CONTROLS)} ways x {len(tried)} metrics ({names}), "
         f"{pieces(results, tried, groups):,} scores less those that are kept; each takes as long as the clip's own "
-        "score, but for faces and motion, which are looked for once"
+        "score, but for what is found in pictures, once for all ways but the still one"
     )
 
 

@@ -63,7 +63,8 @@ class Dynamics(Metric):
 
     def protocol(self) -> dict[str, Any]:
         return {
-            "rule": f"VBench's: a quarter of the pairs, {FPS} a second, above {THRESHOLD:g} pixels of {SHORT}",
+            "rule": f"VBench's: {FPS} pictures a second, as many pairs as a quarter of them above "
+            f"{THRESHOLD:g} pixels of {SHORT}",
             "flow": f"Farneback's, where VBench has RAFT's; short side of {self.short} pixels",
         }
 

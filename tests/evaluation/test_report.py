@@ -144,6 +144,11 @@ def test_the_page_tells_failures_from_what_does_not_apply_and_marks_partial_valu
     assert clip["why"] == {} and data_of(text)["reasons"][clip["apart"]["wer"]] == "nothing was to be spoken"
 
 
+def test_a_difference_of_clips_too_few_for_an_interval_begins_with_its_p(tmp_path):
+    text = page(scored(count=2), tmp_path)
+    assert "<small>p = " in text and "<small>," not in text
+
+
 def test_nothing_scored_still_makes_a_page(tmp_path):
     assert "no clips beside these scores" in page(Results([], [], ()), tmp_path)
 
@@ -297,6 +302,16 @@ def test_two_systems_play_in_one_time_and_one_of_them_is_heard(pairs, tmp_path):
         assert tab.ask(left) == before[::-1] and tab.ask("Player.live.open.length") == 2
         tab.press("j")
         assert tab.ask("location.hash") == "#row=r1" and tab.ask("document.querySelectorAll('video').length") == 0
+
+
+@needs_browser
+def test_a_sound_alone_plays_in_a_low_box(results, tmp_path):
+    page(results, tmp_path)
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(tmp_path / "out" / "report.html", "#row=r3")
+        tab.click(".at .clip:last-child .play")
+        tab.until("Player.live && Player.live.open[0].media.tagName === 'AUDIO'")
+        assert tab.ask("document.querySelector('.at .open .frame').offsetHeight") < 160
 
 
 @needs_browser

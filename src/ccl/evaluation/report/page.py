@@ -231,13 +231,14 @@ def pair_html(column: Any, pair: Pair | None, reach: float, colours: Mapping[str
     if pair.adjusted < ALPHA and column.better:
         first = (pair.difference > 0) == (column.better == "higher")
         names = f' class="{"first" if first else "second"}-better m{colours[pair.a if first else pair.b]}"'
-    interval = layout.bounds(column, pair.low, pair.high, sign=True)
     p, corrected = (layout.probability(x) for x in (pair.p, pair.adjusted))
-    ps = f"p {p if p.startswith('<') else f'= {p}'}, Holm {corrected}"
+    ps = f"p {p if p.startswith('<') else f'= {p}'}"
+    interval = layout.bounds(column, pair.low, pair.high, sign=True)
+    said = ", ".join(filter(None, (interval, ps, f"Holm {corrected}", f"n {pair.clips}")))
     return (
         f'<td{names}><div class="pair">{charts.forest(pair.low, pair.high, pair.difference, reach)}'
         f'<span class="delta">{number(column, pair.difference, sign=True)}</span></div>'
-        f"<small>{interval}, {escape(ps)}, n {pair.clips}</small></td>"
+        f"<small>{escape(said)}</small></td>"
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from ccl import cli
 from ccl.media import read_natural, resample
 from ccl.study import read_key
+from helpers.films import film
 from helpers.studies import named_in, system
 
 NAMES = ("alphasystem", "betasystem", "gammasystem", "truefolder")
@@ -121,12 +122,15 @@ def test_a_row_that_some_system_lacks_is_left_out_for_all_and_said(folders: Path
     shutil.copytree(folders / "betasystem", tmp_path / "betasystem")
     (tmp_path / "alphasystem/row1.mp4").unlink()
     (tmp_path / "betasystem/row2.mp4").write_bytes(b"no film")
+    (tmp_path / "alphasystem/row2.mp4").unlink()
+    film(tmp_path / "alphasystem/row2.mkv")  # which is encoded anew, and then shown to nobody
     assert cli.main(command(tmp_path, tmp_path / "s", "--testset", str(folders / "rows.jsonl"))) == 0
     said = capsys.readouterr().out
     assert "row row1 is left out: alphasystem has no clip of it" in said
     assert "row row2 is left out: betasystem's clip is corrupt" in said
     key = read_key(tmp_path / "s")
     assert set(key.left_out) == {"row1", "row2"} and {trial.row for trial in key.trials} == {"row0", "row3"}
+    assert key.converted == [] and "encoded anew" not in said
 
 
 def test_without_a_test_set_every_file_is_found_by_its_own_name_and_one_that_is_alone_is_told(

@@ -56,6 +56,7 @@ class Clips:
             if lacking := [method for method in methods if method not in found[row.id]]:
                 left_out[row.id] = f"{', '.join(lacking)} has no clip of it"
                 continue
+            before = len(self.converted)
             for method in methods:
                 try:
                     self.names[method, row.id] = self.shown(found[row.id][method], method, row.id)
@@ -63,6 +64,7 @@ class Clips:
                     if machine_trouble(error):
                         raise
                     left_out[row.id] = f"{method}'s clip {error.reason}"
+                    del self.converted[before:]  # the other systems' of this row
                     break
         progress(len(rows), len(rows))
         return left_out

@@ -359,6 +359,13 @@ def test_onsets_are_told_from_shuffled_ones_and_do_not_look_at_pictures(tmp_path
     assert found["still"]["value"] == 1 and found["silent"]["value"] == 0
 
 
+def test_what_no_clip_has_a_value_of_is_not_tried(clips, tmp_path):
+    metrics = [Onset()]  # there are no true clips to compare with
+    results = score({"mine": clips / "true"}, TEST, metrics, tmp_path)
+    assert "nothing to try" in cost(results, metrics)
+    assert not controlled(results, metrics, tmp_path).controls and not (tmp_path / "controls").exists()
+
+
 def test_the_command_tells_its_cost_first_and_shows_what_came_out(clips, tmp_path, capsys):
     command = ["evaluate", "--videos", str(clips / "true"), "--metrics", "av_align", "--controls", "-o", str(tmp_path)]
     assert main(command) == 0
@@ -402,6 +409,18 @@ def test_a_difference_that_is_planted_is_seen_and_none_is_told_as_none(metric):
             assert (layout.BLIND in layout.extra(column, cell, "p")) != seen
             [sentence] = [s for s in notes.tried(results) if s.startswith(column.title) or f", {column.title}" in s]
             assert ("here it says nothing of sync" in sentence) != seen
+
+
+def test_a_control_that_fewer_clips_have_says_so_and_a_few_clips_tell_nothing():
+    column = DeSync.columns[0]
+    head = {"method": "mine", "subset": "all", "column": "desync"}
+    few = head | {"control": "shuffled", "true": 0.5, "value": 0.9, "p": 1.0, "clips": 1}
+    late = head | {"control": "0.2 s late", "true": 0.25, "value": 0.75, "p": 0.01, "clips": 8}
+    results = Results([], [Row("a")], [column], controls=[few, late])
+    assert layout.controls(results)[1] == [["DeSync ↓", "mine", "0.25", "0.90 (0.50 true, n 1)", "0.75*", "8"]]
+    assert notes.tried(results)[0].endswith(
+        "on this one clip (0.50 against 0.90, p = 1.000): fewer than 6 tell nothing."
+    )
 
 
 def test_what_is_better_shuffled_than_true_is_not_seen_however_sure():

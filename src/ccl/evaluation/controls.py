@@ -138,9 +138,10 @@ def controlled(
 
 
 def trying(results: Results, metrics: Sequence[Metric]) -> list[Metric]:
-    """The metrics that have a column of sync and ran."""
+    """The metrics that have a column of sync, and ran, and of which some clip has a value."""
     ran = {name for name, how in results.protocol.items() if "missing" not in how}
-    return [m for m in metrics if m.name in ran and any(column.sync for column in m.columns)]
+    there = {row["metric"] for row in results.rows if row["value"] is not None}
+    return [m for m in metrics if m.name in ran and any(column.sync and column.name in there for column in m.columns)]
 
 
 def cost(results: Results, metrics: Sequence[Metric]) -> str:

@@ -245,7 +245,7 @@ def comparison(results: Results, summary: Summary) -> tuple[list[str], list[list
 
 def controls(results: Results) -> tuple[list[str], list[list[str]]]:
     """What measures of sync say of the true clips and of each control, over the whole test set; * where it is worse
-    by more than chance gives.
+    by more than chance gives. A control that fewer clips have says of how many it is.
     """
     known, at = {column.name: column for column in results.columns}, whole(results)
     lines: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
@@ -255,15 +255,16 @@ def controls(results: Results) -> tuple[list[str], list[list[str]]]:
     names = list(dict.fromkeys(name for found in lines.values() for name in found))
     rows = []
     for (method, name), found in lines.items():
-        column, some = known[name], next(iter(found.values()))
-        cells = [controlled(column, found[control]) if control in found else DASH for control in names]
+        column, some = known[name], max(found.values(), key=lambda line: line["clips"])
+        cells = [controlled(column, found[control], some) if control in found else DASH for control in names]
         rows.append([titled(column), method, number(column, some["true"]), *cells, str(some["clips"])])
     return ["measure", "system", "true", *names, "clips"], rows
 
 
-def controlled(column: Column, line: Mapping[str, Any]) -> str:
-    """What a control gives, * where the measure sees it."""
-    return number(column, line["value"]) + "*" * seen(column, line)
+def controlled(column: Column, line: Mapping[str, Any], most: Mapping[str, Any]) -> str:
+    """What a control gives, * where the measure sees it; and the true value of its clips where they are fewer."""
+    fewer = f" ({number(column, line['true'])} true, n {line['clips']})" if line["clips"] < most["clips"] else ""
+    return number(column, line["value"]) + "*" * seen(column, line) + fewer
 
 
 def seen(column: Column, line: Mapping[str, Any]) -> bool:

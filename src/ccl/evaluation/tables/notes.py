@@ -22,7 +22,7 @@ from ccl.evaluation.tables.layout import (
     whole,
 )
 from ccl.evaluation.tables.results import Results
-from ccl.evaluation.tables.statistics import ALPHA, LEVEL, POWER
+from ccl.evaluation.tables.statistics import ALPHA, FEWEST, LEVEL, POWER
 from ccl.evaluation.tables.summary import Summary
 
 REASONS, EXAMPLES, MANY = 12, 3, 4  # how many reasons, clips and columns are spelled out
@@ -101,8 +101,9 @@ def tried(results: Results) -> list[str]:
         if sees := [f"{c.title} (p {told(line['p'])})" for c, line in own if seen(c, line)]:
             made.append(f"{', '.join(sees)} of {method} tell true clips from shuffled ones.")
         made += [
-            f"{c.title} of {method} {BLIND} on these {line['clips']} clips ({number(c, line['true'])} against "
-            f"{number(c, line['value'])}, p {told(line['p'])}): here it says nothing of sync."
+            f"{c.title} of {method} {BLIND} on {counted(line['clips'])} ({number(c, line['true'])} against "
+            f"{number(c, line['value'])}, p {told(line['p'])}): "
+            + (f"fewer than {FEWEST} tell nothing." if line["clips"] < FEWEST else "here it says nothing of sync.")
             for c, line in own
             if not seen(c, line)
         ]
@@ -113,6 +114,11 @@ def tried(results: Results) -> list[str]:
             "shufflings of all clips)."
         )
     return made
+
+
+def counted(clips: int) -> str:
+    """Clips in words."""
+    return "this one clip" if clips == 1 else f"these {clips} clips"
 
 
 def told(p: float) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import json
 import multiprocessing
 import statistics
@@ -37,19 +38,28 @@ from _timing import ratio, verdict
 from _timing import turns as timed
 from ccl.data.world import World
 from ccl.evaluation import (
+    CLAP,
+    CLIP,
+    DINO,
     DNSMOS,
+    FAD,
     FVD,
+    KL,
     LUFS,
     WER,
+    Aesthetic,
     AudioBox,
     AVAlign,
     Colours,
     DeSync,
     Dynamics,
     IBScore,
+    IBText,
+    Javis,
     Lengths,
     Mouth,
     Onset,
+    PANNs,
     Speaker,
     SyncNet,
     score,
@@ -64,7 +74,7 @@ from ccl.weights import catalogue as files
 GOAL = 1.3
 GROWTH = 1.1  # of memory from few clips to many
 CLIPS = ("versebench_syncnet_1.mp4", "versebench_syncformer_1.mp4")
-LARGE = ("desync", "ib")
+LARGE = ("desync", "ib", "ib_text", "javis")
 SPEECH = "you know what they say about the early bird"  # of clips whose words nobody wrote down
 COPIES = (8, 24)
 GIVEN = {  # weights by the name of their file in --data's weights/
@@ -81,6 +91,15 @@ NETWORKS = {  # by metric, whose published weights no folder of test data has
     "desync": ["synchformer"],
     "ib": ["imagebind"],
     "speaker": ["resemblyzer"],
+    "clap": ["clap"],
+    "clip": ["clip"],
+    "dino": ["dino"],
+    "aesthetic": ["aesthetic", "clip-large"],
+    "fad": ["vggish"],
+    "panns": ["panns"],
+    "kl": ["panns"],
+    "ib_text": ["imagebind", "clip-bpe"],
+    "javis": ["imagebind"],
 }
 Cases = dict[str, Metric]
 
@@ -115,17 +134,29 @@ def cases(precision: Literal["fp32", "bf16"] = "fp32") -> Cases:
         "lengths": Lengths(),
         "dynamics": Dynamics(),
         "speaker": Speaker(),
+        "clap": CLAP(precision=precision),
+        "clip": CLIP(precision=precision),
+        "dino": DINO(),
+        "aesthetic": Aesthetic(precision=precision),
+        "fad": FAD(precision=precision),
+        "panns": PANNs(precision=precision),
+        "kl": KL(precision=precision),
+        "ib_text": IBText(precision=precision),
+        "javis": Javis(precision=precision),
     }
 
 
 PRECISE = ("sync", "wer", "audiobox", "fvd", "desync", "ib")  # that offer bf16
 # Variants, and what is measured where it is asked for by name: the table does not have them.
-APART = ("sync-speaker", "sync-s3fd", "lufs", "lengths", "dynamics", "speaker")
+APART = (
+    *("sync-speaker", "sync-s3fd", "lufs", "lengths", "dynamics", "speaker"),
+    *("clap", "clip", "dino", "aesthetic", "fad", "panns", "kl", "ib_text", "javis"),
+)
 
 
 def random_weights(name: str, folder: Path) -> Path:
     """A file of weights as they are before training, in the published layout."""
-    from ccl.evaluation.nets import audiobox, i3d, imagebind, s3fd, synchformer, syncnet, voice
+    from ccl.evaluation.nets import audiobox, i3d, imagebind, panns, s3fd, synchformer, syncnet, vggish, voice
 
     torch.manual_seed(0)
     file = folder / files.TABLE[name].file
@@ -139,16 +170,54 @@ def random_weights(name: str, folder: Path) -> Path:
         case "i3d":
             file = file.with_suffix(".safetensors")
             save_file(i3d.InceptionI3d().state_dict(), file)
+        case "clap" | "clip" | "clip-large" | "dino":
+            hub_folder(name, file)
+        case "clip-bpe":
+            file.write_bytes(gzip.compress(b"#version: 0.2\n" + b"\n".join(b"a " + bytes([c]) for c in b"bcdefghi")))
+        case "imagebind":
+            torch.save(imagebind.ImageBind(text=imagebind.HUGE_TEXT).state_dict(), file)
         case _:
             net = {
                 "syncnet": syncnet.SyncNetwork,
                 "s3fd": s3fd.S3FD,
                 "synchformer": synchformer.Synchformer,
-                "imagebind": imagebind.ImageBind,
                 "resemblyzer": voice.VoiceEncoder,
+                "vggish": vggish.VGGish,
+                "panns": panns.Cnn14,
+                "aesthetic": lambda: torch.nn.Linear(768, 1),
             }[name]()
             torch.save(net.state_dict(), file)
     return file
+
+
+def hub_folder(name: str, folder: Path) -> None:
+    """A folder as the hub has it, of the published sizes, which are transformers' own; its tokens are single bytes."""
+    import transformers
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    folder.mkdir()
+    letters = list(bytes_to_unicode().values())
+    match name:
+        case "clap":
+            net = transformers.ClapModel(transformers.ClapConfig())
+            vocabulary = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters])}
+            transformers.RobertaTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
+            heard = transformers.ClapFeatureExtractor(frequency_min=50, truncation="rand_trunc", padding="repeatpad")
+            heard.save_pretrained(folder)
+        case "dino":
+            net = transformers.ViTModel(transformers.ViTConfig(), add_pooling_layer=False)
+        case _:
+            config = transformers.CLIPConfig()
+            if name == "clip-large":
+                wide = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+                seen = {**wide, "num_attention_heads": 16, "patch_size": 14}
+                read = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+                config = transformers.CLIPConfig(text_config=read, vision_config=seen, projection_dim=768)
+            net = transformers.CLIPModel(config)
+            names = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+            vocabulary = {token: i for i, token in enumerate(names)}
+            transformers.CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
+    net.save_pretrained(folder)
 
 
 def choose_weights(data: Path, temporary: Path, names: Sequence[str]) -> dict[str, Path]:
@@ -231,8 +300,14 @@ def networks(metric: Metric) -> Iterator[tuple[Any, str]]:
             yield from ((metric.network(), name) for name in ("see", "hear", "compare"))
         case IBScore():
             yield metric.net, "embed"
-        case AudioBox() | FVD() | Speaker():
+        case AudioBox() | FVD() | Speaker() | DINO() | FAD() | PANNs() | KL():
             yield metric.net, "forward"
+        case CLAP():
+            yield from ((metric.net, name) for name in ("get_audio_features", "get_text_features"))
+        case CLIP():
+            yield from ((metric.net, name) for name in ("get_image_features", "get_text_features"))
+        case Aesthetic():
+            yield metric.clip.net, "get_image_features"
         case WER():
             import whisper.decoding
 
@@ -284,7 +359,7 @@ def scored(metric: Metric, folder: Path, rows: Sequence[Row]) -> list[Result]:
 def decoded(metrics: Sequence[Metric], folder: Path, rows: Sequence[Row]) -> None:
     """Each clip once; and as its own reference, which is another file to those that compare with one."""
     for row in rows:
-        for _ in range(1 + any(isinstance(metric, Onset) for metric in metrics)):
+        for _ in range(1 + any(isinstance(metric, (Onset, KL)) for metric in metrics)):
             read_natural(folder / f"{row.id}.mp4")
 
 

@@ -72,7 +72,6 @@ PARTS = {
             "latentsync",
             "mova",
             "verse-bench",
-            "verse-bench-kept",
             "verse-bench-least",
         ),
         {"sync_c": 2, "sync_d": 2, "sync_offset": 0},
@@ -104,8 +103,7 @@ PARTS = {
 }
 OWN: dict[str, tuple[str, dict[str, Any]]] = {  # copies of a suite's conventions, and what they change
     "the-speaker": ("paper", {"active_speaker": True}),
-    "verse-bench-kept": ("verse-bench", {"farthest": None}),
-    "verse-bench-least": ("verse-bench", {"farthest": None, "distance": "least"}),
+    "verse-bench-least": ("verse-bench", {"distance": "least"}),
     "at-240": ("paper", {"height": 240}),
 }
 

@@ -150,7 +150,7 @@ def test_a_checkpoint_that_does_not_fit_as_it_is_makes_the_clips_that_generate_m
 
 def test_names_and_folders_may_hold_equals_signs(folder, tmp_path):
     (folder.parent / "a=b").symlink_to(folder)
-    argv = ["--methods", f"cfg=4={folder}", "--methods", f"x={folder.parent}/a=b", "--metrics", "colours"]
+    argv = ["--methods", f"cfg=4={folder}", f"x={folder.parent}/a=b", "--metrics", "colours"]
     assert cli.main(["evaluate", *argv, "-o", str(tmp_path / "out")]) == 0
     rows = [json.loads(line) for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()]
     assert {row["method"] for row in rows} == {"cfg=4", "x"}

@@ -363,6 +363,8 @@ def test_a_link_leads_to_its_row_whatever_hides_it(tmp_path):
         assert tab.ask("tools.find.value") == ""
         tab.ask("location.hash = '#row=nobody'")
         tab.until("document.getElementById('count').textContent === 'There is no row nobody.'")
+        tab.ask("location.hash = '#row=50%'")
+        tab.until("document.getElementById('count').textContent === 'There is no row 50%.'")
 
 
 @needs_browser

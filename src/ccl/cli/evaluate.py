@@ -177,7 +177,8 @@ def parse(argv: list[str]) -> Namespace:
     what.add_argument(
         "--methods",
         type=text_of,
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=DIR",
         help="several systems in one table; repeatable",
@@ -207,7 +208,8 @@ def parse(argv: list[str]) -> Namespace:
     how.add_argument(
         "--protocol",
         type=text_of,
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="NAME",
         help=f"whose conventions: {', '.join(shipped())}, or a YAML file as evaluation/protocol.yaml is (paper); "
@@ -217,7 +219,8 @@ def parse(argv: list[str]) -> Namespace:
     how.add_argument(
         "--weights",
         type=text_of,
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=FILE",
         help="take this file; `ccl weights list`",

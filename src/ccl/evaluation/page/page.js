@@ -273,10 +273,15 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
     requestAnimationFrame(go);
   }
 
+  // A part of an address as text; one typed by hand may be none that can be decoded, and is taken as it is.
+  function decoded(part) {
+    try { return decodeURIComponent(part); } catch { return part; }
+  }
+
   // The row that a link names, with whatever would hide it put aside.
   function visit() {
     if (!location.hash.startsWith("#row=")) return;
-    const id = decodeURIComponent(location.hash.slice(5)), sample = samples.find((s) => s.id === id);
+    const id = decoded(location.hash.slice(5)), sample = samples.find((s) => s.id === id);
     if (!sample) { document.getElementById("count").textContent = `There is no row ${id}.`; return; }
     if (!chosen.includes(sample)) {
       ["subset", "only", "by", "least", "most", "find"].forEach((name) => { tools[name].value = ""; });

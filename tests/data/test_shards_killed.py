@@ -231,7 +231,7 @@ if __name__ == "__main__":
     try:
         with processes(2, {method!r}, os.write, 1, b"at work\\n") as pool:
             results = pool.map(time.sleep, [60, 60])
-            print("waiting", flush=True)  # in the midst of a start, Python itself may swallow the interruption
+            os.write(1, b"waiting\\n")  # in the midst of a start, Python itself may swallow the interruption
             list(results)
     except KeyboardInterrupt:
         print("interrupted", flush=True)

@@ -139,8 +139,8 @@ class Projections:
     def listen(self, window: np.ndarray) -> np.ndarray:
         return window.reshape(-1).astype(np.float64) @ self.sounds
 
-    def lip(self, pictures: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(np.stack([self.see(pictures[i : i + 5].numpy()) for i in starts.tolist()]))
+    def lip(self, pictures: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(np.stack([self.see(pictures[i : i + 5].numpy()) for i in range(len(pictures) - 4)]))
 
     def audio(self, cepstra: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(np.stack([self.listen(cepstra[:, i : i + 20].numpy()) for i in starts.tolist()]))

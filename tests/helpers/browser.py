@@ -57,9 +57,15 @@ class Page:
         """Load a file in a window of this size."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self("Emulation.setDeviceMetricsOverride", **size)
-        self("Page.navigate", url="about:blank")  # or another fragment of the same page would load nothing
-        self("Page.navigate", url=path.resolve().as_uri() + fragment)
-        self.until("document.readyState === 'complete' && document.documentElement.dataset.ready !== undefined")
+        self.ask("window.before_loading = true")
+        # To another fragment of the same page nothing is loaded. By way of an empty one the page would get a process of
+        # its own each time, and on a busy machine what the one before had stored last may not have left it.
+        if "loaderId" not in self("Page.navigate", url=path.resolve().as_uri() + fragment):
+            self("Page.reload")
+        self.until(
+            "window.before_loading === undefined && document.readyState === 'complete'"
+            " && document.documentElement.dataset.ready !== undefined"
+        )
 
     def ask(self, expression: str) -> Any:
         """What an expression is; of a promise what it becomes."""

@@ -84,6 +84,8 @@ def test_a_rater_answers_by_keyboard_stops_goes_on_and_is_read_back(study: Path,
         page.until("document.getElementById('count').textContent === '2 of 4'")
         page.press("ArrowDown")
         page.until("document.getElementById('count').textContent === '3 of 4'")
+        begin(page, study)  # loaded anew
+        assert page.ask("document.getElementById('resume').textContent") == "Go on as Ann B. (2 of 4)"
     with browsing(tmp_path / "profile", saved) as page:  # closed and opened again
         begin(page, study)
         assert page.ask("document.getElementById('resume').textContent") == "Go on as Ann B. (2 of 4)"

@@ -38,14 +38,7 @@ Sound = Float32[np.ndarray, " s"]
 
 
 class Heard(Metric):
-    """What the metrics here share: sounds for Cnn14, and what it says of them.
-
-    Args:
-        seconds: that are taken of each sound, from its beginning; None is all. av-benchmark 8.0.
-        weights: file of Cnn14_16k_mAP=0.438.pth; None looks it up.
-        device: where the network runs.
-        precision: of its matrix products and convolutions.
-    """
+    """What the metrics here share: sounds for Cnn14, and what it says of them."""
 
     usual = False
     batch_size = 4
@@ -105,6 +98,12 @@ class PANNs(Heard, OfSets):
     """FD to reference clips, lower is better, and IS, higher is better; both depend on how many clips there are.
 
     Alone: `panns.update(clips)`, `panns.update(truths, reference=True)`, `panns.compute()`.
+
+    Args:
+        seconds: that are taken of each sound, from its beginning; None is all. av-benchmark 8.0.
+        weights: file of Cnn14_16k_mAP=0.438.pth; None looks it up.
+        device: where the network runs.
+        precision: of its matrix products and convolutions.
     """
 
     name = "panns"
@@ -132,7 +131,14 @@ class PANNs(Heard, OfSets):
 
 
 class KL(Heard):
-    """KL divergence of a clip's classes from its true clip's, lower is better."""
+    """KL divergence of a clip's classes from its true clip's, lower is better.
+
+    Args:
+        seconds: that are taken of each sound, from its beginning; None is all. av-benchmark 8.0.
+        weights: file of Cnn14_16k_mAP=0.438.pth; None looks it up.
+        device: where the network runs.
+        precision: of its matrix products and convolutions.
+    """
 
     name = "kl"
     columns = (Column("kl_panns", "KL PANNs", better="lower"),)

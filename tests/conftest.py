@@ -12,13 +12,12 @@ import jaxtyping
 import pytest
 
 from helpers import parsed
-from helpers.checked import fault, once
+from helpers.checked import once
 
 # Before torch is imported: several processes run side by side, and threads that wait for each other cost ten times the
 # work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 jaxtyping.jaxtyped = once  # before CCL is imported, each function of which it wraps
-type(jaxtyping.AbstractArray).__instancecheck_str__ = fault
 parsed.remember()
 # No test cuts the power, and a disk takes up to 25 ms to be sure of a file, thousands of times.
 os.fsync = lambda descriptor: None

@@ -2,26 +2,21 @@
 
 jaxtyping's own way checks arguments before a call and after it once more, beside what came back, and binds them to
 their names. That took half of the time of making a clip, and of importing CCL. Here beartype checks both around the
-call itself, and a tensor's axes are looked at without the general case: variadic, symbolic and broadcast ones are left
-to jaxtyping, as is what does not fit, and its message. `jaxtyping.config.jaxtyping_disable` turns it off, for tests of
-what a user sees.
+call itself. `jaxtyping.config.jaxtyping_disable` turns it off, for tests of what a user sees.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import is_dataclass
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from inspect import isgeneratorfunction
 from types import FunctionType, SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, TypeCheckError, config, jaxtyped
-from jaxtyping._array_types import _anonymous_dim, _any_dtype, _FixedDim, _NamedDim
-from jaxtyping._storage import get_shape_memo, get_treeflatten_memo
 
 CHECKED = beartype(conf=BeartypeConf(violation_type=TypeCheckError))  # which is a TypeError, as jaxtyping raises it
 SHAPES = jaxtyped("context")  # within it an axis has one length; within another, its own
@@ -69,50 +64,6 @@ def shaped(hint: Any) -> bool:
     if isinstance(hint, type) and issubclass(hint, AbstractArray):
         return True
     return any(map(shaped, hint if isinstance(hint, list) else get_args(hint)))
-
-
-IN_FULL = type(AbstractArray).__instancecheck_str__
-
-
-def fault(kind: Any, value: Any) -> str:
-    """In place of jaxtyping's: what is wrong with a value that should be an array of a kind; "" where nothing is."""
-    axes = plain(kind)
-    if axes is None or not isinstance(value, kind.array_type) or not takes(kind, value.dtype) or get_treeflatten_memo():
-        return IN_FULL(kind, value)
-    shape, known, new = value.shape, get_shape_memo()[0], {}
-    if len(shape) != len(axes):
-        return IN_FULL(kind, value)
-    for axis, length in zip(axes, shape, strict=True):
-        wanted = known.get(axis, new.setdefault(axis, length)) if type(axis) is str else axis
-        if wanted != length and wanted is not None:
-            return IN_FULL(kind, value)
-    known.update(new)
-    return ""
-
-
-@cache
-def plain(kind: Any) -> tuple[str | int | None, ...] | None:
-    """Axes of a kind of tensor: a name, a length, or None where any length will do; None where it has others."""
-    if kind._skip_instancecheck or kind.index_variadic is not None or kind.array_type.__module__ != "torch":
-        return None
-    axes: list[str | int | None] = []
-    for dim in kind.dims:
-        if type(dim) is _NamedDim and not (dim.treepath or dim.broadcastable):
-            axes.append(dim.name)
-        elif type(dim) is _FixedDim and not dim.broadcastable:
-            axes.append(dim.size)
-        elif dim is _anonymous_dim:
-            axes.append(None)
-        else:
-            return None
-    return tuple(axes)
-
-
-@cache
-def takes(kind: Any, dtype: Any) -> bool:
-    """Whether a kind of tensor has numbers of this type."""
-    name = str(dtype).rpartition(".")[2]
-    return kind.dtypes is _any_dtype or any(re.fullmatch(each, name) for each in kind.dtypes)
 
 
 def meant(annotation: Any, names: dict[str, Any]) -> Any:

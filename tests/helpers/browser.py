@@ -31,6 +31,8 @@ class Page:
         self._send, self._receive, self._rest, self._number = send, receive, b"", 0
         target = self("Target.createTarget", url="about:blank")["targetId"]
         self._session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._given = ""
+        self("Page.enable")
 
     _session: str | None = None
 
@@ -53,19 +55,38 @@ class Page:
         message, _, self._rest = self._rest.partition(b"\0")
         return json.loads(message)
 
+    def tab(self) -> Page:
+        """Another tab of this browser."""
+        return Page(self._send, self._receive)
+
     def open(self, path: Path, fragment: str = "", width: int = 1200, height: int = 900) -> None:
         """Load a file in a window of this size."""
+        if self.ask("location.protocol === 'file:'"):
+            self.remember()
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self("Emulation.setDeviceMetricsOverride", **size)
         self.ask("window.before_loading = true")
-        # To another fragment of the same page nothing is loaded. By way of an empty one the page would get a process of
-        # its own each time, and on a busy machine what the one before had stored last may not have left it.
+        # To another fragment of the same page nothing is loaded.
         if "loaderId" not in self("Page.navigate", url=path.resolve().as_uri() + fragment):
             self("Page.reload")
         self.until(
             "window.before_loading === undefined && document.readyState === 'complete'"
             " && document.documentElement.dataset.ready !== undefined"
         )
+
+    def remember(self, stored: dict[str, str] | None = None) -> dict[str, str]:
+        """Give the next pages what this one has stored, or `stored`; it is returned.
+
+        A browser hands what a page has stored to another process, and that to the disk, some time later: a page that
+        is loaded anew at once, or a browser that is closed, may have lost the last of it on a busy machine.
+        """
+        if stored is None:
+            stored = self.ask("({...localStorage})")
+        if self._given:
+            self("Page.removeScriptToEvaluateOnNewDocument", identifier=self._given)
+        source = f"if (location.protocol === 'file:') Object.assign(localStorage, {json.dumps(stored)})"
+        self._given = self("Page.addScriptToEvaluateOnNewDocument", source=source)["identifier"]
+        return stored
 
     def ask(self, expression: str) -> Any:
         """What an expression is; of a promise what it becomes."""

@@ -41,8 +41,12 @@ def study(tmp_path: Path) -> Path:
 def begin(page: Page, study: Path, rater: str = "", width: int = 1280, height: int = 860) -> None:
     page.open(study / "page/index.html", "#2", width, height)
     if rater:
-        page.ask(f"document.querySelector('[name=rater]').value = {json.dumps(rater)}")
-        page.ask("document.querySelector('#who button').click()")
+        enter(page, rater)
+
+
+def enter(page: Page, rater: str) -> None:
+    page.ask(f"document.querySelector('[name=rater]').value = {json.dumps(rater)}")
+    page.ask("document.querySelector('#who button').click()")
 
 
 def shown(page: Page, study: Path) -> tuple[str, ...]:
@@ -72,8 +76,8 @@ def test_a_rater_answers_by_keyboard_stops_goes_on_and_is_read_back(study: Path,
         begin(page, study, "Ann B.")
         assert page.ask("document.body.dataset.at") == "trial"
         page.press("ArrowLeft")  # before both were heard: no answer
-        kept = page.ask("JSON.parse(Object.values(localStorage)[0]).raters")
-        assert [rater["answers"] for rater in kept.values()] == [[]]
+        kept = page.ask("Object.values(localStorage).map((v) => JSON.parse(v).answers)")
+        assert [answers for answers in kept if answers is not None] == [[]]
         judge(page, study)
         judge(page, study)
         page.press("Backspace")  # takes back what was said overall
@@ -86,7 +90,9 @@ def test_a_rater_answers_by_keyboard_stops_goes_on_and_is_read_back(study: Path,
         page.until("document.getElementById('count').textContent === '3 of 4'")
         begin(page, study)  # loaded anew
         assert page.ask("document.getElementById('resume').textContent") == "Go on as Ann B. (2 of 4)"
-    with browsing(tmp_path / "profile", saved) as page:  # closed and opened again
+        stored = page.remember()
+    with browsing(tmp_path / "another", saved) as page:  # closed and opened again
+        page.remember(stored)
         begin(page, study)
         assert page.ask("document.getElementById('resume').textContent") == "Go on as Ann B. (2 of 4)"
         page.ask("document.getElementById('resume').click()")
@@ -157,6 +163,21 @@ def test_two_raters_and_two_parts_in_one_browser_keep_their_own_answers(study: P
         assert page.ask("document.getElementById('count').textContent") == "1 of 4"
         begin(page, study, "dora")
         assert page.ask("document.getElementById('count').textContent") == "2 of 4"
+
+
+@needs_browser
+def test_two_raters_in_two_tabs_do_not_write_over_each_other(study: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path / "profile") as page:
+        begin(page, study)
+        other = page.tab()
+        begin(other, study)  # it knows of no rater yet
+        page("Page.bringToFront")
+        enter(page, "dora")
+        judge(page, study)
+        enter(other, "emil")
+        kept = other.ask("({...localStorage})") | page.ask("({...localStorage})")  # each knows its own at once
+        found = [json.loads(value) for key, value in kept.items() if "answers" in value]
+        assert {rater["rater"]: len(rater["answers"]) for rater in found} == {"dora": 2, "emil": 0}
 
 
 @needs_browser

@@ -12,13 +12,17 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
 
   // What is remembered ------------------------------------------------------------------------------------------
 
-  let kept = { last: null, raters: {} }, remembers = true;
-  try { kept = JSON.parse(localStorage.getItem(KEPT)) || kept; } catch (e) { remembers = false; }
-  const named = ({ rater, part }) => `${part} ${rater}`;
+  // A key of its own for each rater and part: two tabs of one browser do not write over each other's answers.
+  let remembers = true;
+  const keyOf = ({ rater, part }) => `${KEPT} ${part} ${rater}`;
+  function recall(key) {
+    try { return JSON.parse(localStorage.getItem(key)); } catch (e) { remembers = false; return null; }
+  }
   function keep() {
-    kept.last = named(me);
-    kept.raters[named(me)] = me;
-    try { localStorage.setItem(KEPT, JSON.stringify(kept)); } catch (e) { remembers = false; }
+    try {
+      localStorage.setItem(keyOf(me), JSON.stringify(me));
+      localStorage.setItem(KEPT, JSON.stringify(keyOf(me)));
+    } catch (e) { remembers = false; }
     $("forgets").hidden = remembers;
   }
 
@@ -44,8 +48,8 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
 
   function begin() {
     $("many").textContent = parts[0].length;
+    const last = recall(recall(KEPT));
     $("forgets").hidden = remembers;
-    const last = kept.raters[kept.last];
     if (last && (!fixed || last.part === given)) {
       me = last;
       $("again").hidden = false;
@@ -59,7 +63,7 @@ window.addEventListener("error", (e) => { document.documentElement.dataset.error
     const random = [...crypto.getRandomValues(new Uint8Array(4))].map((b) => b.toString(16).padStart(2, "0")).join("");
     const rater = form.rater.value.trim().replace(/\s+/g, " ") || random;
     me = { rater, part: Number(form.part.value), answers: [] };
-    me = kept.raters[named(me)] || me;
+    me = recall(keyOf(me)) || me;
     keep();
     go();
   });

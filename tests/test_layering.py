@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"generation", "inspection", "guidance", "media", "sampling", "storage", "tasks", "text", "training"},
 }
 # Where everything meets. Nothing may import these.
-TOP = {"__main__", "ablation", "cli", "demo"}
+TOP = {"__main__", "ablation", "bench", "cli", "demo"}
 
 
 def part_of(module: str) -> str:

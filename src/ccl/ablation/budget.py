@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from ccl.ablation.identity import shipped
 from ccl.ablation.jobs import TESTSET, Job, Laboratory
 from ccl.ablation.matrix import RUNS, Row, Run
-from ccl.cli.gpus import gpu_of
+from ccl.cli.gpus import MFU, gpu_of
 
-GPU, MFU = "h100", 0.4
+GPU = "h100"
 LARGEST = 3e8  # parameters of a network that a step of is timed here
 TERA, GB = 1e12, 1e9
 
@@ -129,7 +129,7 @@ def training(laboratory: Laboratory, run: Run, needs: Any) -> Cost:
     planned = planned_of(laboratory, run)
     planned.check()
     steps, batch = laboratory.steps(Job(RUNS, run.name, 0)), planned.global_batch
-    flops = trained(planned, needs).step * batch * steps
+    flops = trained(planned, needs).work * batch * steps
     return Cost(run.name, f"{steps:,} steps of {batch}", flops, needs.memory(planned, planned.processes).total)
 
 
@@ -152,7 +152,7 @@ def speed(laboratory: Laboratory, needs: Any, threads: int) -> tuple[float, str]
     gpus = run.ckpt is None and planned.config["trainer"]["accelerator"] in ("gpu", "cuda")
     size = sum(part.all for part in needs.model(planned).sizes.values())
     if gpus or size > LARGEST:
-        return MFU * gpu_of(GPU).tflops * TERA, f"a process is an {GPU.upper()} at {MFU:.0%} of its peak"
+        return MFU * gpu_of(GPU).tflops * TERA, f"a process is an {GPU.upper()} at {100 * MFU:.3g}% of its peak"
     needs.tell("a step here")
     batch = min(4, planned.batch) if run.ckpt is None else 1
     rate = timed(planned, needs, batch, threads, run.ckpt is None)

@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "fit": ("train from one or more stacked YAML files", "ccl.cli.front", "main"),
     "check": ("put parts, ours or your own, through the contract of their kind", "ccl.cli.check", "main"),
     "plan": ("what a config costs: parameters, FLOPs, memory a GPU, time", "ccl.cli.plan", "main"),
+    "bench": ("how fast this machine takes a config's steps, and what they hold", "ccl.cli.bench", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
     "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),
     "evaluate merge": ("put the results of several labs into one table", "ccl.cli.merge", "merge"),

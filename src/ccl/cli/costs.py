@@ -25,7 +25,7 @@ def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list
     sizes = model.sizes
     joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
 
-    forward_of, mean, step = trained(planned, needs)
+    forward_of, mean, step, work = trained(planned, needs)
     forward = forward_of(WHOLE if joint else ALONE)
 
     lines = ["Parameters"]
@@ -47,7 +47,7 @@ def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list
     average = planning.total(mean)
     lines.append(f"  mean over tasks       {flops_of(average)}; trained {step / average:.2f} times that")
 
-    rows = table(planned, needs, args, step)
+    rows = table(planned, needs, args, work)
     return [*lines, "", *rows, *disk(planned, model), *verdict(planned, needs, args.gpus, args.memory, argv)]
 
 
@@ -57,12 +57,14 @@ class Trained(NamedTuple):
     Args:
         forward: of a view, one forward by part.
         mean: over tasks, by part.
-        step: forward and backward, all of it.
+        step: forward and backward, what checkpointing computes again included.
+        work: without that, the model's own FLOPs: a share of a GPU's peak is told of these.
     """
 
     forward: Callable[[View], planning.Table]
     mean: planning.Table
     step: float
+    work: float
 
 
 def trained(planned: Planned, needs: Needs) -> Trained:
@@ -70,7 +72,8 @@ def trained(planned: Planned, needs: Needs) -> Trained:
     forward_of = partial(needs.forward, planned)
     needs.tell("FLOPs")
     mean = planning.mean_flops(forward_of, planned.tasks)
-    return Trained(forward_of, mean, planning.training_flops(mean, checkpointing=planned.checkpointing))
+    step = planning.training_flops(mean, checkpointing=planned.checkpointing)
+    return Trained(forward_of, mean, step, planning.training_flops(mean, checkpointing=False))
 
 
 def trains(size: planning.Size) -> str:
@@ -87,8 +90,8 @@ def flops_of(number: int | float) -> str:
     return f"{number / 1e12:9.2f} T" if number >= 1e11 else f"{number / 1e9:9.2f} G"
 
 
-def table(planned: Planned, needs: Needs, args: Any, step: float) -> list[str]:
-    """The lines on memory, speed and schedule, by the number of GPUs."""
+def table(planned: Planned, needs: Needs, args: Any, work: float) -> list[str]:
+    """The lines on memory, speed and schedule, by the number of GPUs; `work` are a clip's model FLOPs."""
     steps, batch = planned.config["trainer"]["max_steps"], planned.global_batch
     rows: list[Sequence[str]] = [
         ["GPUs", "weights", "gradients", "AdamW", "EMA", "gathered", "activations", "GB a GPU", "without ckpt",
@@ -97,7 +100,7 @@ def table(planned: Planned, needs: Needs, args: Any, step: float) -> list[str]:
     for gpus in args.gpus:
         chosen = needs.memory(planned, gpus)
         kept = needs.memory(planned, gpus, checkpointing=False)
-        rate = gpus * args.mfu * args.tflops * TERA / step
+        rate = gpus * args.mfu * args.tflops * TERA / work
         seconds = batch / rate
         hours = seconds * steps / 3600
         parts = (
@@ -116,7 +119,7 @@ def table(planned: Planned, needs: Needs, args: Any, step: float) -> list[str]:
     kind = "FSDP2, states sharded" if planned.sharded else "every GPU holds the whole model"
     lines = [
         f"Training: {steps:,} steps of {batch:,} clips ({planned.batch} x {planned.processes} processes x "
-        f"{planned.accumulated} accumulated); {kind}; {args.tflops:g} TFLOP/s at {args.mfu:.0%}; memory in GB",
+        f"{planned.accumulated} accumulated); {kind}; {args.speed}; memory in GB",
         *aligned(rows),
     ]
     for column in (7, 8):
@@ -169,7 +172,7 @@ def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
         f"  tokens, text, caches  {cost.rest / GB:9.1f} GB",
         f"  together              {fits(cost.weights + cost.rest, args.memory):>9} GB of {args.memory:g}",
         f"  FLOPs                 {cost.flops / 1e15:9.1f} P",
-        f"  minutes a clip        {seconds / 60:9.2f}, {args.tflops:g} TFLOP/s at {args.mfu:.0%}",
+        f"  minutes a clip        {seconds / 60:9.2f}, {args.speed}",
         f"  clips an hour         {' '.join(f'{n * 3600 / seconds:.0f} on {n}' for n in args.gpus)} GPUs",
     ]
     if text.dim == 4096 and not sizes.get("text"):
@@ -177,13 +180,17 @@ def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
     return lines
 
 
-def sampled(planned: Planned, needs: Needs) -> tuple[Guidance, planning.Clip]:
+def sampled(planned: Planned, needs: Needs, device: str = "cuda") -> tuple[Guidance, planning.Clip]:
     """The guidance rule that clips are sampled with, and what one costs."""
-    sampling = planned.config["sampling"]
-    node = sampling["guidance"]
-    rule = UCG2() if node is None else build(Guidance, node, "sampling.guidance")
+    sampling, rule = planned.config["sampling"], rule_of(planned)
     at = evaluated(times(sampling["steps"], sampling["shift"]), sampling["solver"])
-    return rule, needs.clip(planned, rule, at)
+    return rule, needs.clip(planned, rule, at, device=device)
+
+
+def rule_of(planned: Planned) -> Guidance:
+    """The guidance rule that clips are sampled with."""
+    node = planned.config["sampling"]["guidance"]
+    return UCG2() if node is None else build(Guidance, node, "sampling.guidance")
 
 
 def fits(size: int | float, memory: float) -> str:

@@ -38,6 +38,11 @@ GPUS: dict[str, GPU] = {
 }
 
 
+# The lowest share of an H100's peak that is published for a training of this kind: NeMo AutoModel, Wan2.1-14B, 37,440
+# tokens a clip, FSDP2 on 8 H100s, 175.9 TFLOP/s of the model's own; 23.1 % on 64, and Megatron on 128 has 32.9 %.
+MFU = 0.178
+
+
 def gpu_of(name: str) -> GPU:
     """A GPU by its name, in any case and with or without its maker's words ("RTX 4090").
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from pathlib import Path
 
 from ccl.cli.errors import compose
 from ccl.cli.front import config_files
-from ccl.cli.gpus import GPUS, gpu_of
-from ccl.cli.parser import Number, Parser, Whole, text_of
+from ccl.cli.gpus import GPUS, MFU, gpu_of
+from ccl.cli.parser import Number, Parser, Whole, path_of, text_of
 from ccl.cli.progress import bar
 
 MOST_GPUS = 1_000_000
@@ -25,9 +27,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--gpus", type=Whole(1, MOST_GPUS), nargs="+", default=[8, 32, 64], help="numbers of GPUs (8 32 64)"
     )
-    parser.add_argument(
-        "--mfu", type=Number(0, 1, above=True), default=0.4, help="share of its peak that a GPU reaches (%(default)s)"
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--mfu",
+        type=Number(0, 1, above=True),
+        default=MFU,
+        help="share of its peak that a GPU reaches, in the model's own FLOPs (%(default)s, the lowest published)",
     )
+    speed.add_argument("--measured", type=path_of, help="what `ccl bench -o` wrote, in the place of --mfu and --tflops")
     parser.add_argument("--gpu", type=text_of, default="h100", help=f"its name (%(default)s): {', '.join(GPUS)}")
     parser.add_argument(
         "--tflops", type=Number(0, above=True), help="peak of a GPU, bf16 without sparsity (that of --gpu)"
@@ -42,6 +49,13 @@ def main(argv: list[str]) -> int:
     gpu = gpu_of(args.gpu)
     args.tflops = gpu.tflops if args.tflops is None else args.tflops
     args.memory = gpu.memory if args.memory is None else args.memory
+    args.speed = f"{args.tflops:g} TFLOP/s at {100 * args.mfu:.3g}%"
+    if args.measured is not None:
+        try:
+            args.speed, args.tflops = measured(args.measured, generate=args.generate)
+        except ValueError as error:
+            parser.error(f"--measured: {error}")
+        args.mfu = 1.0
     from ccl.cli.costs import generation, training
     from ccl.cli.fit import quiet
     from ccl.cli.own import reachable
@@ -56,3 +70,27 @@ def main(argv: list[str]) -> int:
     lines += [f"Not here: {said} ({file})" for file in config_files(rest) if (said := not_here(file))]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
+
+
+def measured(path: Path, *, generate: bool) -> tuple[str, float]:
+    """What `ccl bench` found of one device: in words, and the 10^12 model FLOPs a second of its fastest mode.
+
+    Raises:
+        ValueError: the file is none of its, or of training where sampling is planned, or the other way round.
+    """
+    from ccl.files.errors import reading
+
+    with reading(path, "a measurement"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        modes = {name: mode["flops_per_second"] for name, mode in found["modes"].items() if "error" not in mode}
+        sampling, device = "rule" in found, found["device"]["name"]
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{path} is not what `ccl bench -o` writes") from None
+    if not modes:
+        raise ValueError(f"{path} holds no mode that was measured")
+    if sampling != generate:
+        made, wanted = ("--generate", "without it") if sampling else ("without --generate", "with it")
+        raise ValueError(f"{path} was made by `ccl bench` {made}; this plan needs one {wanted}")
+    fastest = max(modes, key=lambda name: modes[name])
+    return f"{modes[fastest] / 1e12:.3g} TFLOP/s, measured on {device}, {fastest}", modes[fastest] / 1e12

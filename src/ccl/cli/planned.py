@@ -230,14 +230,15 @@ class Needs:
             self._forwards[key] = planning.forward_flops(model.short, planned.grid, view, text=model.text.length)
         return self._forwards[key]
 
-    def clip(self, planned: Planned, rule: Guidance, times: Sequence[float]) -> planning.Clip:
-        """What a clip takes to make, at these times of evaluation."""
+    def clip(self, planned: Planned, rule: Guidance, times: Sequence[float], *, device: str = "cuda") -> planning.Clip:
+        """What a clip takes to make, at these times of evaluation: on a GPU in bfloat16, on a CPU in float32."""
         sizes, _, short, text = self.model(planned)
-        key = (made(planned), planned.grid, planning.asked(short, rule, times))
+        key = (made(planned), planned.grid, planning.asked(short, rule, times), device)
         if key not in self._clips:
             self.tell("a clip")
             size = sum(x.all for part, x in sizes.items() if part != "text")
-            self._clips[key] = planning.clip(short, size, planned.grid, rule, times, text=text.length)
+            how: dict[str, Any] = {"text": text.length, "bf16": device == "cuda", "device": device}
+            self._clips[key] = planning.clip(short, size, planned.grid, rule, times, **how)
         return self._clips[key]
 
     def states(self, planned: Planned, gpus: int) -> planning.Memory:
@@ -251,15 +252,18 @@ class Needs:
             return replace(memory, gathered=memory.weights / 2)
         return memory
 
-    def memory(self, planned: Planned, gpus: int, *, checkpointing: bool | None = None) -> planning.Memory:
-        """What one of so many GPUs holds at the worst moment, checkpointed as it is planned or as it is said."""
+    def memory(
+        self, planned: Planned, gpus: int, *, checkpointing: bool | None = None, device: str = "cuda"
+    ) -> planning.Memory:
+        """What one of so many devices holds at the worst moment, checkpointed as it is planned or as it is said."""
         again = planned.checkpointing if checkpointing is None else checkpointing
         model = self.model(planned)
         steps = tuple(planning.largest(planned.tasks))
-        key = (made(planned), planned.grid, steps, planned.batch, planned.bf16, again)
+        key = (made(planned), planned.grid, steps, planned.batch, planned.bf16, again, device)
         if key not in self._peaks:
             self.tell(f"a step of {planned.batch} clips, {'checkpointed' if again else 'activations kept'}")
             given: dict[str, Any] = {"batch": planned.batch, "text": model.text.length, "bf16": planned.bf16}
+            given["device"] = device
             self._peaks[key] = max(
                 planning.activations(model.short, planned.grid, views, checkpointing=again, **given) for views in steps
             )

@@ -74,11 +74,25 @@ class OnGPU(TorchFunctionMode):
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
         q, k, v = args
-        mask = (kwargs or {}).get("attn_mask")
+        return self._attention(q, k, v, (kwargs or {}).get("attn_mask"))
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
             return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
         mask = mask.expand(*q.shape[:3], k.shape[2]).to(q.dtype)
         return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, mask, True)[0]
+
+
+class OnCPU(OnGPU):
+    """The path that a CPU takes: norms as above, attention fused too, in float32 (see `ccl.nn.attention`)."""
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = q.float(), k.float(), v.float()
+        mask = None if mask is None else mask.expand(len(q), 1, q.shape[2], k.shape[2]).to(q.dtype)
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=mask)[0]
+
+
+PATHS: dict[str, type[OnGPU]] = {"cuda": OnGPU, "cpu": OnCPU}
 
 
 class Counting(FlopCounterMode):
@@ -107,10 +121,12 @@ class Counting(FlopCounterMode):
 
 
 @contextmanager
-def faked(short: Short, layers: Sequence[int], grid: Grid, *, bf16: bool = True) -> Iterator[DualStreamTransformer]:
+def faked(
+    short: Short, layers: Sequence[int], grid: Grid, *, bf16: bool = True, device: str = "cuda"
+) -> Iterator[DualStreamTransformer]:
     """The network with the blocks of these layers alone, in bfloat16 as a GPU gathers it, and the world where it runs.
 
-    It has no storage. Views name layers of the whole network.
+    It has no storage. Views name layers of the whole network. `device` says whose path it takes.
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -127,7 +143,7 @@ def faked(short: Short, layers: Sequence[int], grid: Grid, *, bf16: bool = True)
         net.blocks = short.blocks(layers, net)
         net.forward = partial(_seeing, net.forward, layers)  # type: ignore[method-assign]
         for part in (*net.blocks, *([] if net.trunk is None else [net.trunk])):
-            part.forward = _within(OnGPU, part.forward)  # also where checkpointing calls it again
+            part.forward = _within(PATHS[device], part.forward)  # also where checkpointing calls it again
         yield net
 
 

@@ -109,6 +109,7 @@ def activations(
     batch: int,
     text: int = 512,
     bf16: bool = True,
+    device: str = "cuda",
     checkpointing: bool,
 ) -> int:
     """Bytes that a training step of `batch` clips holds at its worst moment, weights and their gradients apart.
@@ -122,6 +123,7 @@ def activations(
         batch: clips.
         text: states of a prompt.
         bf16: whether the network computes in bfloat16.
+        device: whose kernels it calls, "cuda" or "cpu".
         checkpointing: whether blocks are computed again in the backward pass.
     """
     steps: dict[tuple[tuple[int, ...], AV[bool]], Step] = {}
@@ -134,7 +136,7 @@ def activations(
         return steps[layers, reached]
 
     def followed(layers: tuple[int, ...], reached: AV[bool]) -> Step:
-        with faked(short, layers, grid, bf16=bf16) as net:
+        with faked(short, layers, grid, bf16=bf16, device=device) as net:
             net.checkpointing = checkpointing
             for p in net.parameters():  # as sharding does: a block's gradients leave when they are there
                 if p.requires_grad:

@@ -23,7 +23,7 @@ class Clip:
     """What one clip costs to make.
 
     Args:
-        weights: bytes of the network in bfloat16.
+        weights: bytes of the network.
         rest: bytes of keys and values of the text and of what else lives at the worst moment.
         flops: of all steps.
         passes: of the guidance rule, the mean over all evaluations.
@@ -37,7 +37,17 @@ class Clip:
     evaluations: int
 
 
-def clip(short: Short, size: int, grid: Grid, guidance: Guidance, times: Sequence[float], *, text: int = 512) -> Clip:
+def clip(
+    short: Short,
+    size: int,
+    grid: Grid,
+    guidance: Guidance,
+    times: Sequence[float],
+    *,
+    text: int = 512,
+    bf16: bool = True,
+    device: str = "cuda",
+) -> Clip:
     """The cost of one clip of both streams, or of the one that the network has.
 
     Args:
@@ -47,6 +57,8 @@ def clip(short: Short, size: int, grid: Grid, guidance: Guidance, times: Sequenc
         guidance: the rule; its passes of a time run as one batch.
         times: at which the solver asks for a velocity, as `ccl.sampling.evaluated` says.
         text: states of a prompt.
+        bf16: whether the network is held in bfloat16; else in float32.
+        device: whose kernels it calls, "cuda" or "cpu".
     """
     route, generated = open_route(short.net), AV(*(ends is not None for ends in short.net.ends))
     sees: dict[tuple[View, ...], list[float]] = {}  # a rule may have other passes at other times
@@ -54,7 +66,7 @@ def clip(short: Short, size: int, grid: Grid, guidance: Guidance, times: Sequenc
         sees.setdefault(tuple(one.view for one in used(guidance.passes(route, t), generated)), []).append(t)
 
     def run(t: float, *layers: int) -> Run:
-        with faked(short, layers, grid) as net, torch.no_grad():
+        with faked(short, layers, grid, bf16=bf16, device=device) as net, torch.no_grad():
             x, told, states = inputs(net, grid, 1, text)
             given: dict[str, Any] = {
                 "nulls": x.map(torch.empty_like),
@@ -75,7 +87,7 @@ def clip(short: Short, size: int, grid: Grid, guidance: Guidance, times: Sequenc
         flops += whole.flops * len(at)
         rest = max(rest, whole.peak)
         passes += len(views) * len(at)
-    return Clip(2.0 * size, rest, flops, passes / len(times), len(times))
+    return Clip((2.0 if bf16 else 4.0) * size, rest, flops, passes / len(times), len(times))
 
 
 def asked(short: Short, guidance: Guidance, times: Sequence[float]) -> tuple[Hashable, ...]:

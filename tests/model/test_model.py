@@ -6,12 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from inspect import unwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from jsonargparse import ArgumentParser
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccl.grid import Grid
 from ccl.interaction import CCA, TARP, Gate, NoInteraction, Site, UniAVGen
@@ -158,12 +160,30 @@ def test_one_time_a_frame_equals_one_time_where_they_agree() -> None:
 
 def test_checkpointing_changes_neither_loss_nor_gradients() -> None:
     gradients = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, True, "attention"):
         net, (x, t, text) = randomised(checkpointing=checkpointing), inputs()
         out = net(x, t, text, grid=GRID, view=View(Route(True, False), detach=AV(False, True))).velocity
         (out.video.square().mean() + 0 * out.audio.mean()).backward()
         gradients.append([p.grad for p in net.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(("checkpointing", "times"), [(False, 1), (True, 2), ("attention", 1)])
+def test_attention_is_computed_again_where_its_output_is_not_kept(checkpointing: Any, times: int) -> None:
+    class Calls(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.count += func is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+            return func(*args, **(kwargs or {}))
+
+    net, (x, t, text) = randomised(checkpointing=checkpointing), inputs()
+    with Calls() as forward:
+        out = net(x, t, text, grid=GRID).velocity
+        loss = out.video.square().mean() + out.audio.square().mean()
+    with Calls() as backward:
+        loss.backward()
+    assert forward.count > 0 and forward.count + backward.count == times * forward.count
 
 
 def test_meta_build_and_init_weights_give_the_weights_of_a_direct_build() -> None:

@@ -134,6 +134,13 @@ def test_training_flops_are_what_torch_counts_on_real_tensors(
         assert found == pytest.approx(real, rel=apart), checkpointing
 
 
+def test_attention_that_is_kept_is_not_computed_again() -> None:
+    forward = planning.forward_flops(short(), GRID, text=6)
+    whole, kept = (planning.training_flops(forward, checkpointing=how) for how in (True, "attention"))
+    core = sum(flops.core for flops in forward.values())  # all of it is in blocks, and all of them train
+    assert core > 0 and whole - kept == pytest.approx(core)
+
+
 def test_a_frozen_block_before_all_that_trains_has_no_backward_pass() -> None:
     """Nor is it computed again; behind them it has the half that passes gradients on."""
     forward = planning.forward_flops(short(lambda: fused(checkpointing=False)), GRID, text=6)

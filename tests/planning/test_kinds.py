@@ -78,7 +78,7 @@ def network(
     audio: int | None = None,
     *,
     frozen: bool = False,
-    checkpointing: bool = False,
+    checkpointing: Any = False,
 ) -> DualStreamTransformer:
     """A small network, of whose streams the one of sound may end before the other."""
     net = DualStreamTransformer(
@@ -162,9 +162,11 @@ def test_modules_of_an_interaction_are_its_own_whatever_they_are_called() -> Non
         ("at 2 of 5 layers", False, True),
         ("streams of 4 and 3", False, False),
         ("streams of 4 and 3", True, True),
+        ("streams of 4 and 3", False, "attention"),
+        ("at 2 of 5 layers", True, "attention"),
     ],
 )
-def test_a_step_of_the_whole_network_lives_as_planned(name: str, frozen: bool, checkpointing: bool) -> None:
+def test_a_step_of_the_whole_network_lives_as_planned(name: str, frozen: bool, checkpointing: Any) -> None:
     make = NETWORKS[name]
     net = make(frozen=frozen, checkpointing=checkpointing)
     for p in net.parameters():

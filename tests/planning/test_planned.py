@@ -39,7 +39,7 @@ def stacks() -> list[str]:
             while "$" in line and re.search(r"\$(\w+)", line):
                 line = re.sub(r"\$(\w+)", lambda name, shell=shell: shell[name[1]], line)
             line = re.sub(r" #.*| --(gpus( \d+)+|generate)", "", line)
-            line = re.sub(r" --(gpu|name|ckpt_path|model\.\S+|\S+\.shards) \S+", "", line)
+            line = re.sub(r" --(gpu|measured|name|ckpt_path|model\.\S+|\S+\.shards) \S+", "", line)
             found.append(" ".join(line.split()))
     whole = "--config configs/joint.yaml"
     found += [f"{whole} --config {p.relative_to(ROOT)}" for p in sorted((ROOT / "configs" / "trainer").glob("*.yaml"))]
@@ -145,25 +145,25 @@ def holds(argv: list[str], share: float, gpus: int = 1) -> list[str]:
     """The flags that a verdict names where a GPU holds `share` of what is needed, planned again here."""
     planned = of(*argv)
     whole = Needs().memory(planned, gpus).total / 1e9
-    (said,) = verdict(planned, Needs(), [gpus], whole * share, argv)
+    (said,) = verdict(planned, Needs(), [gpus], whole * share, argv, 0.1)
     found = re.fullmatch(rf"Does not fit on {gpus} x \S+ GB; try (.*): ([\d.]+) GB a GPU", said)
     assert found is not None, said
     other = of(*argv, *found[1].split())
     taken = Needs().memory(other, gpus).total / 1e9
     assert taken <= share * whole and float(found[2]) == pytest.approx(taken, abs=0.05)
     assert other.global_batch == planned.global_batch
-    assert verdict(planned, Needs(), [gpus], whole * 1.01, argv)[0].startswith(f"Fits on {gpus} x ")
+    assert verdict(planned, Needs(), [gpus], whole * 1.01, argv, 0.1)[0].startswith(f"Fits on {gpus} x ")
     return found[1].split()
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Activations that are not followed, a GB a clip or half of it; the batch sizes they were asked for."""
+    """Activations that are not followed, a GB a clip or a part of it; the batch sizes they were asked for."""
     asked: list[int] = []
 
-    def activations(*args: Any, batch: int, checkpointing: bool, **rest: Any) -> int:
+    def activations(*args: Any, batch: int, checkpointing: Any, **rest: Any) -> int:
         asked.append(batch)
-        return batch * 10**9 // (1 + checkpointing)
+        return int(batch * 10**9 / {False: 1, "attention": 1.5, True: 2}[checkpointing])
 
     monkeypatch.setattr(planning, "activations", activations)
     return asked
@@ -177,18 +177,30 @@ LEAST = ["--model.lora.rank", "8", "--model.net.init_args.interaction.init_args.
 @pytest.mark.parametrize(
     ("argv", "share", "gpus", "first"),
     [
-        (SMALL, 0.9, 1, "--model.net.init_args.checkpointing true"),
+        (SMALL, 0.9, 1, "--model.net.init_args.checkpointing attention"),
+        (SMALL, 0.6, 1, "--model.net.init_args.checkpointing true"),
         (SMALL, 0.3, 1, "--data.init_args.batch_size 1 --trainer.accumulate_grad_batches 4"),
         ([*SMALL, *ONE], 0.97, 2, "--trainer.strategy"),
         ([*LORA, *AGAIN], 0.999, 1, "--model.lora.rank 8"),
         ([*LORA, *AGAIN, *LEAST], 0.99, 1, "--trainer.precision bf16-true"),
     ],
-    ids=["checkpointing", "batch", "sharded", "rank", "precision"],
+    ids=["attention", "checkpointing", "batch", "sharded", "rank", "precision"],
 )
 def test_the_verdict_names_flags_with_which_it_fits(
     quick: list[int], machine: None, argv: list[str], share: float, gpus: int, first: str
 ) -> None:
     assert " ".join(holds(argv, share, gpus)).startswith(first)
+
+
+def test_the_verdict_says_where_there_is_room_to_keep_attention(quick: list[int], machine: None) -> None:
+    planned, needs = planned_of([*SMALL, *AGAIN]), Needs()
+    kept = needs.memory(planned, 1, checkpointing="attention").total / 1e9
+    (fits,) = verdict(planned, needs, [1], kept * 1.01, [*SMALL, *AGAIN], 0.2)
+    assert fits.endswith(
+        f"and with --model.net.init_args.checkpointing attention: {kept:.1f} GB a GPU, 20.0% less to compute"
+    )
+    (fits,) = verdict(planned, needs, [1], kept * 0.99, [*SMALL, *AGAIN], 0.2)
+    assert fits == f"Fits on 1 x {kept * 0.99:g} GB"
 
 
 @pytest.mark.slow
@@ -201,7 +213,7 @@ def test_more_gpus_are_named_where_no_flags_help_on_these(quick: list[int], mach
     argv = [*SMALL, *ONE, "--model.freeze", "backbones", "--trainer.precision", "bf16-true"]
     argv += ["--trainer.accumulate_grad_batches", "16"]
     sixteen = Needs().memory(changed(of(*argv), sharded_over(16)), 16).total
-    (said,) = verdict(of(*argv), Needs(), [2], sixteen * 1.0001 / 1e9, argv)
+    (said,) = verdict(of(*argv), Needs(), [2], sixteen * 1.0001 / 1e9, argv, 0.1)
     assert re.search(r"try 16 GPUs: --trainer\.strategy .* --trainer\.num_nodes 2 .*: 0\.\d GB a GPU", said), said
 
 
@@ -212,7 +224,7 @@ def test_gpus_are_spread_over_machines_of_as_many_each(gpus: int, nodes: int) ->
 
 
 def test_a_network_is_followed_once_for_all_numbers_of_gpus(quick: list[int]) -> None:
-    said = verdict(of(*SMALL), Needs(), [1, 2, 4], 1e-6, SMALL)
+    said = verdict(of(*SMALL), Needs(), [1, 2, 4], 1e-6, SMALL, 0.1)
     assert len(said) == 3 and all("no flags" in line for line in said)
     assert len(quick) == 1  # for their own needs; that the states alone are too large, no step has to tell
 

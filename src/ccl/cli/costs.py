@@ -48,7 +48,9 @@ def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list
     lines.append(f"  mean over tasks       {flops_of(average)}; trained {step / average:.2f} times that")
 
     rows = table(planned, needs, args, work)
-    return [*lines, "", *rows, *disk(planned, model), *verdict(planned, needs, args.gpus, args.memory, argv)]
+    spared = 1 - planning.training_flops(mean, checkpointing="attention") / step
+    fit = verdict(planned, needs, args.gpus, args.memory, argv, spared)
+    return [*lines, "", *rows, *disk(planned, model), *fit]
 
 
 class Trained(NamedTuple):

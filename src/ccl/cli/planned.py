@@ -22,9 +22,16 @@ from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.model.adapter import Freeze, LoRA, freeze
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.recompute import Checkpointing
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder, check_width
 from ccl.types import View
+
+HOW: dict[Checkpointing, str] = {
+    False: "activations kept",
+    True: "checkpointed",
+    "attention": "checkpointed but for attention",
+}
 
 
 def devices_of(given: Any, accelerator: str = "auto") -> int:
@@ -65,8 +72,8 @@ class Planned:
         return tasks
 
     @property
-    def checkpointing(self) -> bool:
-        return bool(self.config["model"]["net"]["init_args"]["checkpointing"])
+    def checkpointing(self) -> Checkpointing:
+        return self.config["model"]["net"]["init_args"]["checkpointing"]
 
     @property
     def bf16(self) -> bool:
@@ -253,7 +260,7 @@ class Needs:
         return memory
 
     def memory(
-        self, planned: Planned, gpus: int, *, checkpointing: bool | None = None, device: str = "cuda"
+        self, planned: Planned, gpus: int, *, checkpointing: Checkpointing | None = None, device: str = "cuda"
     ) -> planning.Memory:
         """What one of so many devices holds at the worst moment, checkpointed as it is planned or as it is said."""
         again = planned.checkpointing if checkpointing is None else checkpointing
@@ -261,7 +268,7 @@ class Needs:
         steps = tuple(planning.largest(planned.tasks))
         key = (made(planned), planned.grid, steps, planned.batch, planned.bf16, again, device)
         if key not in self._peaks:
-            self.tell(f"a step of {planned.batch} clips, {'checkpointed' if again else 'activations kept'}")
+            self.tell(f"a step of {planned.batch} clips, {HOW[again]}")
             given: dict[str, Any] = {"batch": planned.batch, "text": model.text.length, "bf16": planned.bf16}
             given["device"] = device
             self._peaks[key] = max(

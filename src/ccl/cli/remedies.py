@@ -15,10 +15,15 @@ NODE = 8  # GPUs of a machine, at most
 FEWEST_RANKS = 8  # a LoRA of a smaller rank learns too little to be advised
 Settings = dict[str, Any]
 """Keys of a config, with dots, and their values; a class as class_path and init_args."""
+KEPT: Settings = {"model.net.init_args.checkpointing": "attention"}
 
 
-def verdict(planned: Planned, needs: Needs, gpus: Sequence[int], memory: float, argv: list[str]) -> list[str]:
+def verdict(
+    planned: Planned, needs: Needs, gpus: Sequence[int], memory: float, argv: list[str], spared: float
+) -> list[str]:
     """Whether it fits on each number of GPUs of so many GB, and flags with which it was planned again and fits.
+
+    Where blocks are computed again, it says where there is room to keep attention's output.
 
     Args:
         planned: what was read from `argv`.
@@ -26,12 +31,13 @@ def verdict(planned: Planned, needs: Needs, gpus: Sequence[int], memory: float, 
         gpus: numbers of them.
         memory: of one, GB.
         argv: the command line, behind which the flags go.
+        spared: share of a step's FLOPs that attention is not computed again for, where its output is kept.
     """
     lines = []
     for number in gpus:
         where = f"on {number} x {memory:g} GB"
         if needs.memory(planned, number).total <= memory * GB:
-            lines.append(f"Fits {where}")
+            lines.append(f"Fits {where}{roomier(planned, needs, number, memory, spared)}")
         elif said := found(planned, needs, number, memory, argv, combined(remedies(planned, number))):
             lines.append(f"Does not fit {where}; try {said}")
         elif said := on_more(planned, needs, number, memory, argv):
@@ -39,6 +45,16 @@ def verdict(planned: Planned, needs: Needs, gpus: Sequence[int], memory: float, 
         else:
             lines.append(f"Does not fit {where}; no flags that are known here make it fit")
     return lines
+
+
+def roomier(planned: Planned, needs: Needs, gpus: int, memory: float, spared: float) -> str:
+    """Behind "Fits": that attention's output can be kept, and what that spares; "" where it is, or does not fit."""
+    if planned.checkpointing is not True:
+        return ""
+    taken = needs.memory(planned, gpus, checkpointing="attention").total
+    if taken > memory * GB:
+        return ""
+    return f", and with {' '.join(flags_of(KEPT))}: {taken / GB:.1f} GB a GPU, {spared:.1%} less to compute"
 
 
 def found(
@@ -104,6 +120,8 @@ def harmless(planned: Planned, gpus: int) -> list[Settings]:
     """Settings with which a step of as many clips ends with the same weights."""
     settings: list[Settings] = []
     if not planned.checkpointing:
+        settings.append(KEPT)
+    if planned.checkpointing is not True:
         settings.append({"model.net.init_args.checkpointing": True})
     if planned.batch > 1:
         settings.append({"data.init_args.batch_size": 1})

@@ -18,6 +18,7 @@ from ccl.grid import Grid
 from ccl.interaction import Interaction, NoInteraction, Seen, Site, Update
 from ccl.interaction.base import Where
 from ccl.model import DualStreamTransformer, WanStream
+from ccl.model.recompute import Checkpointing
 from ccl.types import AV, OPEN, Route
 
 GRID = Grid(frames=17, height=32, width=48)  # t_v 5, 2 x 3 tokens a frame, t_a 21
@@ -120,7 +121,7 @@ class Sites:
         return one
 
     def network(
-        self, *, start: bool = False, apart: bool = False, checkpointing: bool = False, meta: bool = False
+        self, *, start: bool = False, apart: bool = False, checkpointing: Checkpointing = False, meta: bool = False
     ) -> DualStreamTransformer:
         """A small network of it, the same whenever asked.
 
@@ -189,7 +190,7 @@ class Tried:
 
 
 def built(
-    sites: Sequence[Site], make: Callable[[Site], Interaction], *, checkpointing: bool = False
+    sites: Sequence[Site], make: Callable[[Site], Interaction], *, checkpointing: Checkpointing = False
 ) -> DualStreamTransformer:
     """A small network of these sites, as it is initialised."""
     return DualStreamTransformer(

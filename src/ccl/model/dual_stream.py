@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ccl import arguments
 from ccl.grid import Grid
@@ -21,6 +20,8 @@ from ccl.interaction.none import NoInteraction
 from ccl.model.block import BlockCache, Common, DualBlock, Here, Rows, summed
 from ccl.model.inputs import check_inputs
 from ccl.model.prepared import Prepared, together
+from ccl.model.recompute import Checkpointing, again
+from ccl.model.recompute import check as check_checkpointing
 from ccl.model.stream import WanStream
 from ccl.model.voice import behind, clean, heard, parted, voice_of
 from ccl.nn.attention import Backend
@@ -55,7 +56,8 @@ class DualStreamTransformer(nn.Module):
         freq_dim: numbers of the sinusoid of a time.
         patch: latent pixels a video token, each way.
         attention: which kernel; see `ccl.nn.attention`.
-        checkpointing: recompute each block in the backward pass, to save memory.
+        checkpointing: recompute each block in the backward pass, to save memory; "attention" keeps attention's output,
+            which takes more memory and, of long clips, much less time.
         rescale: of the audio positions in audio self-attention, so that both streams share one time axis; a number is
             the factor itself.
 
@@ -78,7 +80,7 @@ class DualStreamTransformer(nn.Module):
         freq_dim: int = 256,
         patch: int = 2,
         attention: Backend = "auto",
-        checkpointing: bool = False,
+        checkpointing: Checkpointing = False,
         rescale: Rescale | float = "index",
     ) -> None:
         super().__init__()
@@ -89,6 +91,7 @@ class DualStreamTransformer(nn.Module):
         for name, size in {"layers": layers, "patch": patch}.items():
             arguments.number(name, size, 1, arguments.DEEPEST, whole=True)
         check_rescale(rescale)
+        check_checkpointing(checkpointing)
         streams: AV[Any] = AV(video, audio)
         for name, stream in streams._asdict().items():
             if stream is None:
@@ -226,7 +229,7 @@ class DualStreamTransformer(nn.Module):
         here = [Here(views[i].route, views[i].detach, views[i].skips("self_attention", layer)) for i in kept]
         args = (x, e0, text, common, here, rows, cache.constants)
         if self.checkpointing and torch.is_grad_enabled():
-            x, losses = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)
+            x, losses = again(block, self.checkpointing, *args)
         else:
             x, losses = block(*args)
         if len(kept) < len(views):

@@ -15,6 +15,7 @@ from torch import nn
 
 from ccl.grid import Grid
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.recompute import Checkpointing
 from ccl.planning.follow import Counting, extras, faked, inputs, reach
 from ccl.planning.kinds import Short
 from ccl.tasks import Task
@@ -71,12 +72,14 @@ class Flops:
         backward: of its backward pass: less than twice the forward where weights are frozen, nothing before the first
             that train.
         again: of the forward of the blocks that have a backward pass: what checkpointing computes again.
+        attended: of that, attention's own products, whose output may be kept.
     """
 
     linear: float = 0.0
     core: float = 0.0
     backward: float = 0.0
     again: float = 0.0
+    attended: float = 0.0
 
     def __add__(self, other: Flops) -> Flops:
         return Flops(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -170,7 +173,8 @@ def by_part(counter: Counting, blocks: Sequence[int], *, ends: bool = True) -> T
             continue
         part = next((found.expand(key) for pattern, key in COUNTED if (found := re.search(pattern, name))), "ends")
         core = flops if "attention" in str(op) else 0
-        counted = flops - core, core, counter.behind[name, op], flops * bool(block and trains[block])
+        again = bool(block and trains[block])
+        counted = flops - core, core, counter.behind[name, op], flops * again, core * again
         add(table, {part: Flops(*map(float, counted)) * (blocks[int(block)] if block else 1)})
     return table
 
@@ -187,10 +191,11 @@ def add(table: Table, more: Table) -> None:
         table[part] = table.get(part, Flops()) + flops
 
 
-def training_flops(forward: Table, *, checkpointing: bool) -> float:
+def training_flops(forward: Table, *, checkpointing: Checkpointing) -> float:
     """FLOPs of a training step from those of its forward and backward pass; where everything trains it is three times
-    the forward, four where the blocks are computed again."""
-    return sum(flops.total + flops.backward + flops.again * checkpointing for flops in forward.values())
+    the forward, four where the blocks are computed again, and less where attention's output is kept."""
+    again, kept = bool(checkpointing), checkpointing == "attention"
+    return sum(flops.total + flops.backward + again * flops.again - kept * flops.attended for flops in forward.values())
 
 
 def mean_flops(forward: Callable[[View], Table], tasks: Mapping[str, Task]) -> Table:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ccl.grid import Grid
+from ccl.model.recompute import Checkpointing
 from ccl.planning.count import Size
 from ccl.planning.follow import Live, extras, faked, inputs, reach
 from ccl.planning.kinds import Short
@@ -110,7 +111,7 @@ def activations(
     text: int = 512,
     bf16: bool = True,
     device: str = "cuda",
-    checkpointing: bool,
+    checkpointing: Checkpointing,
 ) -> int:
     """Bytes that a training step of `batch` clips holds at its worst moment, weights and their gradients apart.
 
@@ -124,7 +125,7 @@ def activations(
         text: states of a prompt.
         bf16: whether the network computes in bfloat16.
         device: whose kernels it calls, "cuda" or "cpu".
-        checkpointing: whether blocks are computed again in the backward pass.
+        checkpointing: whether blocks are computed again in the backward pass, as the network's.
     """
     steps: dict[tuple[tuple[int, ...], AV[bool]], Step] = {}
 

@@ -16,6 +16,7 @@ import yaml
 from lightning import Callback
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from ccl import flow
 from ccl.callbacks import SaveCheckpoint, TaskRouter
@@ -23,6 +24,7 @@ from ccl.flow import UniformTime
 from ccl.model import DualStreamTransformer, Output, WanStream
 from ccl.tasks import PAPER_TASKS, Task
 from ccl.text import EmbeddedText
+from ccl.training import fsdp
 from ccl.training.draws import placed
 from ccl.training.losses import loss_by_clip
 from ccl.training.module import JointDiffusion, TrainingError
@@ -499,3 +501,32 @@ def test_an_endless_cosine_is_refused() -> None:
     net = make_net()
     with pytest.raises(ValueError, match=r"set optimizer.decay_steps or trainer.max_steps"):
         OptimizerConfig(schedule="cosine").build([net], net.cross_modal_parameters(), max_steps=-1)
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "per", "compiles"),
+    [
+        (None, "cuda", "batch", True),
+        (None, "cuda", "sample", False),  # each mix of tasks would be compiled anew
+        (None, "cpu", "batch", False),
+        (False, "cuda", "batch", False),
+        (True, "cpu", "sample", True),
+    ],
+)
+def test_blocks_are_compiled_on_a_gpu_where_nothing_else_is_said(
+    given: bool | None, device: str, per: str, compiles: bool
+) -> None:
+    module = make_module(compile=given)
+    assert module.compiles is bool(given)  # where there is no trainer
+    module._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(device)))
+    module.router = TaskRouter(per)
+    assert module.compiles is compiles
+
+
+@pytest.mark.parametrize("reduce", ["float32", "bfloat16"])
+def test_gradients_are_summed_over_gpus_as_is_said(reduce: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    monkeypatch.setattr("ccl.training.fsdp.fully_shard", lambda part, mesh, mp_policy: found.append(mp_policy))
+    fsdp.shard(make_net(), DeviceMesh.__new__(DeviceMesh), bf16=True, reduce=reduce)
+    assert {policy.reduce_dtype for policy in found} == {getattr(torch, reduce)}
+    assert {policy.param_dtype for policy in found} == {torch.bfloat16}

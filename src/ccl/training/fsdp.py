@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -32,15 +32,20 @@ class WholeDraws(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def shard(net: nn.Module, mesh: DeviceMesh, *, bf16: bool) -> None:
+Reduce = Literal["float32", "bfloat16"]
+
+
+def shard(net: nn.Module, mesh: DeviceMesh, *, bf16: bool, reduce: Reduce = "float32") -> None:
     """Shard a network in place: each of its `blocks` a unit, the rest another.
 
     Args:
         net: on any device, meta included.
         mesh: one dimension, over the data-parallel processes.
-        bf16: gather parameters in bfloat16 and reduce gradients in float32.
+        bf16: gather parameters in bfloat16.
+        reduce: in which precision gradients are then summed over processes.
     """
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    dtypes: dict[str, Any] = {"param_dtype": torch.bfloat16, "reduce_dtype": getattr(torch, reduce)}
+    policy = MixedPrecisionPolicy(**dtypes, cast_forward_inputs=False)
     kwargs: dict[str, Any] = {"mesh": mesh, "mp_policy": policy if bf16 else MixedPrecisionPolicy()}
     for block in getattr(net, "blocks", ()):
         fully_shard(block, **kwargs)

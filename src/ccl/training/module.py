@@ -37,7 +37,7 @@ from ccl.storage.sharded_checkpoint import sharded_shapes
 from ccl.tasks import PAPER_TASKS, Router, Task, Term, check
 from ccl.text.base import TextEncoder, check_width
 from ccl.training.draws import Draws, draw, gives_voice, placed, told
-from ccl.training.fsdp import WholeDraws, gathered, shard
+from ccl.training.fsdp import Reduce, WholeDraws, gathered, shard
 from ccl.training.losses import MIXED, Losses, aligned, by_key, loss_by_clip
 from ccl.training.optimizer import OptimizerConfig
 from ccl.training.start import PARTS, Part, begin, copy_values
@@ -73,7 +73,10 @@ class JointDiffusion(LightningModule):
         lora: adapters that train in the place of the streams' own weights; implies "backbones".
         image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so no
             first frame is given as a latent, and all latent frames are generated and count.
-        compile: compile each block of the network; changes the last bits, so keep it as it is when resuming.
+        compile: compile each block of the network; changes the last bits, so keep it as it is when resuming. None does
+            on a GPU, where a step trains one task: each mix of tasks would be compiled anew.
+        reduce: in which precision FSDP2 sums gradients over GPUs, where it computes in bfloat16; None is float32,
+            "bfloat16" sends half as much and rounds each sum.
     """
 
     net: DualStreamTransformer | None
@@ -98,7 +101,8 @@ class JointDiffusion(LightningModule):
         freeze: Freeze | None = None,
         lora: LoRA | None = None,
         image: ImageEncoder | None = None,
-        compile: bool = False,
+        compile: bool | None = None,
+        reduce: Reduce | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= text_dropout <= 1:
@@ -119,7 +123,7 @@ class JointDiffusion(LightningModule):
         self.time = LogitNormal() if time is None else time
         self.optimizer_config = OptimizerConfig() if optimizer is None else optimizer
         self.text_dropout, self.loss_weights = text_dropout, loss_weights or {}
-        self.seed, self.pretrained, self.compile_blocks = seed, pretrained, compile
+        self.seed, self.pretrained, self.compile_blocks, self.reduce = seed, pretrained, compile, reduce
         self.net = self.text = self.ema = None
         self.keeps_average = False  # set by the EMA callback before the network is built
         self.batches = 0  # seen so far, over all runs: what tasks and noise are keyed on
@@ -182,7 +186,7 @@ class JointDiffusion(LightningModule):
             if mesh is not None:
                 bf16 = str(self.trainer.precision).startswith("bf16")
                 for part in (net, text, *(self.ema or {}).values()):
-                    shard(part, mesh["data_parallel"], bf16=bf16)
+                    shard(part, mesh["data_parallel"], bf16=bf16, reduce=self.reduce or "float32")
                 for part in (net, *(self.ema or {}).values()):
                     part.to_empty(device=self.trainer.strategy.root_device)
             torch.manual_seed(seed_of("weights", "net", self.seed))
@@ -200,9 +204,17 @@ class JointDiffusion(LightningModule):
         if self.ema is not None:
             for name, average in self.ema.items():
                 copy_values(getattr(self, name), average)
-        if self.compile_blocks:
+        if self.compiles:
             for block in net.blocks:
                 block.compile()
+
+    @property
+    def compiles(self) -> bool:
+        """Whether blocks are compiled."""
+        if self.compile_blocks is not None or self._trainer is None:
+            return bool(self.compile_blocks)
+        mixed = getattr(getattr(self, "router", None), "per", "batch") != "batch"
+        return self._trainer.strategy.root_device.type == "cuda" and not mixed
 
     def configure_optimizers(self) -> Any:
         net, text = self.built

@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types ablation ablation-dry bench media systems faults faults-smoke
+.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types ablation ablation-dry bench gpu media systems faults faults-smoke
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -69,6 +69,10 @@ types: .venv/.installed ## mypy on src
 
 bench: .venv/.installed ## ratios against peers, a few minutes
 	for name in wan streams interaction loader codec evaluation; do echo "== $$name" && $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+SMALL ?=
+gpu: .venv/.installed ## what only a GPU can show, at most nine minutes on one card; make gpu SMALL=1 rehearses it on a CPU
+	PYTHON=$(BIN)/python bash benchmarks/gpu.sh $(if $(SMALL),--small --minutes 30) -o runs/gpu
 
 media: .venv/.installed ## what is read of files of every kind, against ffmpeg; rewrites docs/media.md
 	$(BIN)/python benchmarks/media.py --write docs/media.md

@@ -132,7 +132,9 @@ def test_a_clip_is_measured_evaluation_by_evaluation(small: list[str], tmp_path:
     assert "measured on" in minutes
 
 
-def test_a_mode_that_there_is_not_is_refused(small: list[str], capsys: Any) -> None:
+def test_what_there_is_not_is_refused(small: list[str], capsys: Any) -> None:
+    assert cli.main(["bench", *small, "--layers", "9"]) == 2
+    assert "--layers is 9, and the network has 3" in capsys.readouterr().err
     assert cli.main(["bench", *small, "--modes", "fast"]) == 2
     assert "--modes has 'fast'; there are eager, compile" in capsys.readouterr().err
 

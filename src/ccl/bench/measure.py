@@ -40,7 +40,7 @@ def training(argv: list[str], args: Any, modes: list[str] | None, told: Told) ->
     def total(one: Planned) -> float:
         return float(needs.memory(one, args.gpus, device=device).total)
 
-    layers = args.layers or subject.fitting(planned, needs, room() * SHARE, total)
+    layers = kept(planned, needs, args.layers, total)
     profiled = WARM + args.steps
     measured = subject.subject(planned, needs, layers=layers, devices=args.gpus, steps=profiled + 1)
     flops = task_flops(measured, needs)
@@ -81,7 +81,7 @@ def sampling(argv: list[str], args: Any, modes: list[str] | None, told: Told) ->
         _, clip = sampled(one, needs, device)
         return float(clip.weights + clip.rest)
 
-    layers = args.layers or subject.fitting(planned, needs, room() * SHARE, total)
+    layers = kept(planned, needs, args.layers, total)
     measured = subject.subject(planned, needs, layers=layers, devices=1, steps=1)
     rule, clip = sampled(measured, needs, device)
     _, whole = sampled(planned, needs, device)
@@ -109,6 +109,11 @@ def sampling(argv: list[str], args: Any, modes: list[str] | None, told: Told) ->
     if "error" not in found:
         result["memory"] = {"measured": found["memory"], "planned": {"weights": clip.weights, "rest": clip.rest}}
     return result
+
+
+def kept(planned: Planned, needs: Needs, asked: int | None, total: Callable[[Planned], float]) -> int:
+    """Blocks: as many as are asked for, or as memory holds."""
+    return subject.asked(planned, asked) if asked else subject.fitting(planned, needs, room() * SHARE, total)
 
 
 def here(planned: Planned) -> Planned:
@@ -151,14 +156,14 @@ def about(argv: list[str], planned: Planned, measured: Planned, needs: Needs) ->
     layers = [int(one.config["model"]["net"]["init_args"]["layers"]) for one in (measured, planned)]
     names = {c["class_path"].rpartition(".")[2] for c in planned.config["trainer"]["callbacks"] or []}
     kept = {c["class_path"].rpartition(".")[2] for c in measured.config["trainer"]["callbacks"]}
-    grid = planned.grid
+    grid, net = planned.grid, planned.config["model"]["net"]["init_args"]
     return {
         "format": FORMAT,
         "ccl": __version__,
         "torch": torch.__version__,
         "argv": argv,
         "precision": str(planned.config["trainer"]["precision"]),
-        "tokens": {"video": grid.s_v, "audio": grid.t_a},
+        "tokens": {"video": grid.s_v * bool(net["video"]), "audio": grid.t_a * bool(net["audio"])},
         "slice": None if layers[0] == layers[1] else {"layers": layers[0], "of": layers[1]},
         "left_out": sorted(names - kept),
     }

@@ -59,6 +59,13 @@ def codec(planned: Planned) -> dict[str, Any]:
     }
 
 
+def asked(planned: Planned, layers: int) -> int:
+    """So many blocks; UsageError where the network has fewer."""
+    if layers > (whole := int(planned.config["model"]["net"]["init_args"]["layers"])):
+        raise UsageError(f"--layers is {layers}, and the network has {whole}")
+    return layers
+
+
 def shallow(net: dict[str, Any], layers: int) -> None:
     """Keep the first blocks of a network's arguments, in place."""
     net["layers"] = layers

@@ -15,6 +15,7 @@ from ccl.types import Batch
 
 PARTS = ("data", "forward", "backward", "update")
 PROC = Path("/proc/self")
+WRAPPER = "autograd::engine"  # what calls the operations that are told themselves
 
 
 class Gauge:
@@ -141,7 +142,10 @@ def kernels(profiler: profile, device: torch.device, most: int = 12) -> list[dic
         }
         for event in profiler.key_averages()
     ]
-    found = sorted((one for one in found if one["seconds"]), key=lambda one: -one["seconds"])
+    found = sorted(
+        (one for one in found if one["seconds"] and not one["name"].startswith(WRAPPER)),
+        key=lambda one: -one["seconds"],
+    )
     whole = sum(one["seconds"] for one in found)
     named = [one for i, one in enumerate(found) if i < most or attends(one["name"])]
     return [{**one, "share": one["seconds"] / whole} for one in named]

@@ -53,6 +53,7 @@ from ccl.evaluation import (
     Colours,
     DeSync,
     Dynamics,
+    Face,
     IBScore,
     IBText,
     Javis,
@@ -81,6 +82,7 @@ GIVEN = {  # weights by the name of their file in --data's weights/
     "whisper-tiny.en": "whisper-tiny.en.pt",
     "yunet": "face_detection_yunet_2026may.onnx",
     "light_asd": "light_asd_ava.pt",
+    "sface": "face_recognition_sface_2021dec.onnx",
 }
 NETWORKS = {  # by metric, whose published weights no folder of test data has
     "sync": ["syncnet"],
@@ -134,6 +136,7 @@ def cases(precision: Literal["fp32", "bf16"] = "fp32") -> Cases:
         "lengths": Lengths(),
         "dynamics": Dynamics(),
         "speaker": Speaker(),
+        "face": Face(),
         "clap": CLAP(precision=precision),
         "clip": CLIP(precision=precision),
         "dino": DINO(),
@@ -149,7 +152,7 @@ def cases(precision: Literal["fp32", "bf16"] = "fp32") -> Cases:
 PRECISE = ("sync", "wer", "audiobox", "fvd", "desync", "ib")  # that offer bf16
 # Variants, and what is measured where it is asked for by name: the table does not have them.
 APART = (
-    *("sync-speaker", "sync-s3fd", "lufs", "lengths", "dynamics", "speaker"),
+    *("sync-speaker", "sync-s3fd", "lufs", "lengths", "dynamics", "speaker", "face"),
     *("clap", "clip", "dino", "aesthetic", "fad", "panns", "kl", "ib_text", "javis"),
 )
 
@@ -315,6 +318,8 @@ def networks(metric: Metric) -> Iterator[tuple[Any, str]]:
             yield whisper.decoding, "decode"
         case DNSMOS():
             yield from ((session, "run") for session in metric.sessions)
+        case Face():
+            yield metric.session, "run"
         case AVAlign() | Dynamics():
             yield cv2, "calcOpticalFlowFarneback"
         case LUFS():
@@ -339,7 +344,8 @@ def taken_down(metric: Metric) -> Iterator[Parts]:
             self.detect = parts.detector.taken(make(*args).detect)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(patch.object(detect, "yunet", YuNet))
+        for owner in (detect, sys.modules["ccl.evaluation.metrics.face"]):
+            stack.enter_context(patch.object(owner, "yunet", YuNet))
         if isinstance(metric, SyncNet) and metric.settings.detector == "s3fd":
             net = loaded("ccl.evaluation.faces.detect", "s3fd", "cpu")
             stack.enter_context(patch.object(net, "forward", parts.detector.taken(net.forward)))

@@ -92,12 +92,13 @@ def packets(container: Any, streams: Sequence[Any], source: str | Path | bytes, 
         found = continuous(found, streams, name, leaps=kinds[0] in ("mpeg", "mpegts"))
     mp3 = {stream.index for stream in streams if stream.codec_context.name in ("mp3", "mp3float")}
     for packet in found:
-        read[packet.stream.index] += packet.dts is not None or packet.size > 0
-        if packet.dts is not None and not packet.size:
+        timed, size = packet.dts is not None, packet.size
+        read[packet.stream.index] += timed or size > 0
+        if timed and not size:
             continue  # a picture that was left out, or a stream's end; a decoder would take it for the end of all
         if kinds[0] == "flac" and FLAC_HEAD in bytes(packet):  # with it, the blocks about it would go lost
             raise MediaError(name, JOINED)
-        if packet.size and packet.stream.index in mp3 and memoryview(packet)[0] != MP3_SYNC:
+        if mp3 and size and packet.stream.index in mp3 and memoryview(packet)[0] != MP3_SYNC:
             continue  # tags of a file that was joined on, in whatever container since
         yield packet
     with _bytes(source) as file:

@@ -54,6 +54,7 @@ class Upright:
         """Learn a frame's shape: once, unless it changes within the file."""
         self.shape = frame.width, frame.height
         self.transposed, self.mirrored, self.flipped = orientation(frame)
+        self.turned = self.transposed or self.mirrored or self.flipped
         width, height = max(1, round(frame.width * self.aspect)), frame.height
         if not self.height:
             upright = (width, height) if self.transposed else (height, width)
@@ -81,14 +82,12 @@ class Upright:
             self._fit(frame)
         frame = self.converter.reformat(frame, *self.full, "rgb24", interpolation=_RESIZE, threads=self.threads)
         plane = frame.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        rows = rows[self.top : self.top + self.rows, 3 * self.left : 3 * (self.left + self.columns)]
-        if not (self.transposed or self.mirrored or self.flipped):
-            out.reshape(self.height, -1)[:] = rows
-            return
-        picture = rows.reshape(self.rows, self.columns, 3)
-        picture = picture.transpose(1, 0, 2) if self.transposed else picture
-        out[:] = picture[:: -1 if self.flipped else 1, :: -1 if self.mirrored else 1]
+        line, at = plane.line_size, self.top * plane.line_size + 3 * self.left
+        picture = np.ndarray((self.rows, self.columns, 3), np.uint8, plane, at, (line, 3, 1))
+        if self.turned:
+            picture = picture.transpose(1, 0, 2) if self.transposed else picture
+            picture = picture[:: -1 if self.flipped else 1, :: -1 if self.mirrored else 1]
+        out[:] = picture
 
 
 def orientation(frame: Any) -> tuple[bool, bool, bool]:
@@ -176,14 +175,18 @@ class Pictures:
 
     def _tick(self, frame: Any) -> int:
         """The frame's own time, or where it has none, that of the last one with a time and their usual steps since."""
-        since, at = self._timed or (0, 0)
-        usual = at + round((self.decoded - since) / self.rate / self._unit)
         if frame.pts is None:
-            return usual
+            return self._usual()
         if self._timed is None and self._ticks:  # what came before the first time lies just before it
-            self._ticks = [tick + frame.pts - usual for tick in self._ticks]
+            moved = frame.pts - self._usual()
+            self._ticks = [tick + moved for tick in self._ticks]
         self._timed = self.decoded, frame.pts
         return frame.pts
+
+    def _usual(self) -> int:
+        """The tick of a picture that follows the last one with a time at their usual steps."""
+        since, at = self._timed or (0, 0)
+        return at + round((self.decoded - since) / self.rate / self._unit)
 
     def finish(self, shorter: bool = False) -> None:
         """At the end of the file the last frame holds for its own duration.

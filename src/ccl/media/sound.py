@@ -176,7 +176,9 @@ def channels(frame: Any) -> Float32[np.ndarray, "c s"]:
         data = np.stack([np.frombuffer(plane, kind, frame.samples) for plane in frame.planes[:count]])
     else:
         data = np.frombuffer(frame.planes[0], kind, frame.samples * count).reshape(-1, count).T
-    if kind == np.uint8:
+    if kind is np.float32:  # of most codecs
+        return data
+    if kind is np.uint8:
         return (data.astype(np.float32) - 128) / 128
     if np.issubdtype(kind, np.integer):
         return data.astype(np.float32) / -float(np.iinfo(kind).min)

@@ -16,6 +16,7 @@ from ccl.bench.measure import here, peak_of, task_flops, work
 from ccl.bench.result import lines, memory_rows, summary
 from ccl.bench.sampled import sample
 from ccl.bench.timed import PARTS, Gauge, attends
+from ccl.callbacks import EMA
 from ccl.cli.errors import UsageError
 from ccl.cli.plan import measured
 from ccl.cli.planned import Needs, Planned, planned_of
@@ -108,6 +109,21 @@ def test_a_measurement_of_another_kind_is_refused(benched: dict[str, Any], small
     file.write_text(json.dumps({**benched, "modes": {"eager": {"error": "out of memory"}}}))
     with pytest.raises(ValueError, match="no mode that was measured"):
         measured(file, generate=False)
+    file.write_text(json.dumps({**benched, "format": 99}))
+    with pytest.raises(ValueError, match="is of format 99"):
+        measured(file, generate=False)
+
+
+class OwnAverage(EMA):
+    """As a user may have it."""
+
+
+def test_a_callback_of_a_kind_that_holds_memory_stays_whatever_its_name(small: list[str]) -> None:
+    planned = planned_of(small)
+    planned.config["trainer"]["callbacks"].append({"class_path": f"{__name__}.OwnAverage", "init_args": {}})
+    found = subject.subject(planned, Needs(), layers=1, devices=1, steps=1)
+    names = [callback["class_path"].rpartition(".")[2] for callback in found.config["trainer"]["callbacks"]]
+    assert names == ["TaskRouter", "EMA", "OwnAverage"]
 
 
 def test_the_evaluations_of_a_clip_are_timed_one_by_one(small: list[str], tmp_path: Path) -> None:

@@ -16,13 +16,12 @@ import torch
 import yaml
 
 from ccl import __version__, planning
-from ccl.bench import subject
+from ccl.bench import FORMAT, subject
 from ccl.bench.result import summary
 from ccl.cli.costs import TERA, sampled
 from ccl.cli.gpus import GPUS
 from ccl.cli.planned import Needs, Planned, planned_of
 
-FORMAT = 1  # of the JSON
 WARM = 2  # steps that come first and are not counted
 SHARE = 0.9  # of the memory that is free
 Told = Callable[[int, int, str], None]

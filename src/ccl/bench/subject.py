@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ccl.callbacks import EMA
+from ccl.cli.check import class_of
 from ccl.cli.errors import UsageError
 from ccl.cli.planned import Needs, Planned
+from ccl.tasks import Router
 
 HERE = "ccl.bench.madeup"
-KEPT = ("TaskRouter", "InTurn", "EMA")  # callbacks that decide a step or hold memory; others log, save and preview
+KEPT = Router | EMA  # callbacks that decide a step or hold memory; others log, save and preview
 
 
 def subject(planned: Planned, needs: Needs, *, layers: int, devices: int, steps: int) -> Planned:
@@ -38,7 +41,7 @@ def subject(planned: Planned, needs: Needs, *, layers: int, devices: int, steps:
     trainer = config["trainer"]
     trainer |= {"max_steps": steps, "accumulate_grad_batches": 1, "devices": devices, "num_nodes": 1}
     trainer |= {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "limit_val_batches": 0}
-    trainer["callbacks"] = [c for c in trainer["callbacks"] or [] if c["class_path"].rpartition(".")[2] in KEPT]
+    trainer["callbacks"] = [c for c in trainer["callbacks"] or [] if issubclass(class_of(c), KEPT)]
     if planned.sharded and isinstance(trainer["strategy"], dict):
         trainer["strategy"]["init_args"] |= {"data_parallel_size": devices, "tensor_parallel_size": 1}
     return replace(planned, config=config)

@@ -18,11 +18,10 @@ import torch
 from lightning import Trainer
 
 from ccl.bench.sampled import sample
+from ccl.bench.subject import KEPT
 from ccl.bench.timed import Timed
-from ccl.callbacks import EMA
 from ccl.cli.fit import USELESS_WARNINGS, FitCLI, quiet
 from ccl.files.whole import write_whole
-from ccl.tasks import Router
 
 
 class BenchCLI(FitCLI):
@@ -40,7 +39,7 @@ class BenchCLI(FitCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        callbacks[:] = [c for c in callbacks if isinstance(c, Router | EMA)] + [self.timed]
+        callbacks[:] = [c for c in callbacks if isinstance(c, KEPT)] + [self.timed]
         return trainer
 
 

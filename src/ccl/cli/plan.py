@@ -76,13 +76,17 @@ def measured(path: Path, *, generate: bool) -> tuple[str, float]:
     """What `ccl bench` found of one device: in words, and the 10^12 model FLOPs a second of its fastest mode.
 
     Raises:
-        ValueError: the file is none of its, or of training where sampling is planned, or the other way round.
+        ValueError: the file is none of its, or of another format; or of training where sampling is planned, or the
+            other way round.
     """
+    from ccl.bench import FORMAT
     from ccl.files.errors import reading
 
     with reading(path, "a measurement"):
         found = json.loads(path.read_text(encoding="utf-8"))
     try:
+        if found["format"] != FORMAT:
+            raise ValueError(f"{path} is of format {found['format']}; this version of `ccl bench` writes {FORMAT}")
         modes = {name: mode["flops_per_second"] for name, mode in found["modes"].items() if "error" not in mode}
         sampling, device = "rule" in found, found["device"]["name"]
     except (KeyError, TypeError, AttributeError):

@@ -22,6 +22,7 @@ from torch import Tensor
 from ccl import arguments
 from ccl.grid import Grid
 from ccl.nn.rope import Rotary, rotary, temporal_angles, video_angles
+from ccl.nn.split import Split
 from ccl.types import AV
 
 Centre = Literal["paper", "proportional", "true"]
@@ -150,6 +151,12 @@ def rotary_pairs(
     """
     tables = {d: angles(d).map(lambda angle: rotary(angle, dtype).to(device)).pairs for d in set(head_dim)}
     return AV(tables[head_dim.video].video, tables[head_dim.audio].audio)
+
+
+def split_pairs(rope: AV[tuple[Rotary, Rotary]], by: Split) -> AV[tuple[Rotary, Rotary]]:
+    """`rotary_pairs` of those of the video's tokens that are here."""
+    (asking, sound), (hearing, pictures) = rope
+    return AV((by.own(asking, 0), sound), (hearing, by.own(pictures, 0)))
 
 
 class Alignment(ABC):

@@ -23,6 +23,7 @@ from ccl.interaction.times import Times
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, keep_in_use, modulate, wide
 from ccl.nn.rope import Rotary, angles, rotary, rotate
+from ccl.nn.split import Split, whole
 from ccl.types import AV, Route
 
 
@@ -42,12 +43,13 @@ class Ends(nn.Module):
 
 
 class Tokens(NamedTuple):
-    """A stream in the common width: as it came in (b, l, w), normalised and modulated, and its keys and values."""
+    """A stream in the common width: as it came in (b, l, w), normalised and modulated, and its keys and values, which
+    are those of all tokens where the clip is split over processes."""
 
     z: Float[Tensor, "b l w"]
     h: Float[Tensor, "b l w"]
-    k: Float[Tensor, "b l h p"]
-    v: Float[Tensor, "b l h p"]
+    k: Float[Tensor, "b m h p"]
+    v: Float[Tensor, "b m h p"]
 
 
 class FusionBlock(nn.Module):
@@ -67,7 +69,14 @@ class FusionBlock(nn.Module):
         self.ffn = nn.Sequential(Linear(width, ffn), nn.GELU("tanh"), Linear(ffn, width))
 
     def forward(
-        self, x: AV[Any], source: AV[Any], e: AV[Any], rope: AV[Rotary], route: Route, updated: AV[bool]
+        self,
+        x: AV[Any],
+        source: AV[Any],
+        e: AV[Any],
+        rope: AV[Rotary],
+        route: Route,
+        updated: AV[bool],
+        split: Split | None = None,
     ) -> AV[Any]:
         """What is added to each stream, (b, l, d); None where a stream is not updated.
 
@@ -78,8 +87,9 @@ class FusionBlock(nn.Module):
             rope: of each stream's moments.
             route: whether a stream attends to the other one's tokens beside its own.
             updated: which streams are.
+            split: which of the video's tokens are here, where not all; `rope` is theirs.
         """
-        own, other, ends, m = self.both(x, source, e, rope, route, updated)
+        own, other, ends, m = self.both(x, source, e, rope, route, updated, split)
         return AV.zip(self.update, own, other, ends, m, rope)
 
     def weights(
@@ -97,27 +107,38 @@ class FusionBlock(nn.Module):
         return AV.zip(one, own, other, rope)
 
     def both(
-        self, x: AV[Any], source: AV[Any], e: AV[Any], rope: AV[Rotary], route: Route, updated: AV[bool]
+        self,
+        x: AV[Any],
+        source: AV[Any],
+        e: AV[Any],
+        rope: AV[Rotary],
+        route: Route,
+        updated: AV[bool],
+        split: Split | None = None,
     ) -> tuple[AV[Any], AV[Any], AV[Any], AV[Any]]:
         """Of each stream that is updated: its tokens, those that it sees of the other, its ends, its modulation."""
         ends = AV(self.video, self.audio)
         m = AV.zip(lambda _, ends, e: (wide(ends.modulation)[:, None] + wide(e)).unbind(2), x, ends, e)
-        own = AV.zip(lambda x, ours, *of: self.tokens(x, *of) if ours else None, x, updated, ends, m, rope)
+        given = ends, m, rope, AV(split, None)
+        own = AV.zip(lambda x, ours, *of: self.tokens(x, *of) if ours else None, x, updated, *given)
         # What each stream shows the other one.
         shown = AV.zip(lambda s, opened: s if opened else None, source, route.pair.swapped)
         # What is read without a gradient has keys and values of its own: the projections keep their gradients.
         other = AV.zip(
             lambda s, x, own, *of: self.tokens(s, *of) if own is None or s is not x else own,
-            *(shown, x, own, ends, m, rope),
+            *(shown, x, own, *given),
         )
         return own, other.swapped, ends, m
 
-    def tokens(self, x: Float[Tensor, "b l d"], ends: Ends, m: tuple[Tensor, ...], rope: Rotary) -> Tokens:
+    def tokens(
+        self, x: Float[Tensor, "b l d"], ends: Ends, m: tuple[Tensor, ...], rope: Rotary, split: Split | None
+    ) -> Tokens:
         """A stream in the common width."""
         z = ends.into(ends.norm(x))
         h = modulate(z, m[0], m[1])
         v = heads(self.v(h), self.head_dim)
-        return Tokens(z, h, rotate(heads(self.norm_k(self.k(h)), self.head_dim), rope).to(v.dtype), v)
+        k = rotate(heads(self.norm_k(self.k(h)), self.head_dim), rope).to(v.dtype)
+        return Tokens(z, h, *whole(split, k, v))
 
     def update(
         self, own: Tokens, other: Tokens | None, ends: Ends, m: tuple[Tensor, ...], rope: Rotary
@@ -188,7 +209,7 @@ class AVLink(Interaction):
         updated = AV.zip(lambda _, opened: opened or self.closed == "own", seen.x, route.pair)
         add: AV[Any] = AV(None, None)
         if any(updated):
-            add = self.fusion(seen.x, seen.source, seen.shared, seen.layout, route, updated)
+            add = self.fusion(seen.x, seen.source, seen.shared, seen.layout, route, updated, seen.split)
         if self.training and torch.is_grad_enabled():
             # The gradients of 0 times what this step does not compute; on either stream, which is there anyway.
             name = "audio" if add.audio is not None or seen.x.video is None else "video"
@@ -218,6 +239,9 @@ class AVLink(Interaction):
         dtype = next((p.dtype for p in self.parameters()), torch.float32)
         moments: AV[Any] = AV(frames, audio_positions(grid, self.rescale))
         return moments.map(lambda at: rotary(angles(at, self.head_dim), dtype).to(device))
+
+    def split(self, layout: AV[Rotary], by: Split) -> AV[Rotary]:
+        return layout._replace(video=by.own(layout.video, 0))
 
 
 def places(layers: int | list[int], total: int) -> list[int]:

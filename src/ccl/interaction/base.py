@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ccl.grid import Grid
 from ccl.interaction.align import Rescale
 from ccl.nn.attention import Backend
+from ccl.nn.split import Split
 from ccl.types import AV, Closed, Pass, Route
 
 #: Where in a block an interaction acts: before self-attention, inside text attention (before its output projection), or
@@ -60,6 +61,7 @@ class Seen(NamedTuple):
         extras: what the batch brings beside latents and text, by name.
         prefix: tokens of each stream that stand before the clip's, (b, n, d), as those of a reference; None where there
             are none. They are not among x, and the other stream does not read them.
+        split: which of the video's tokens are here, in x and in source, where not all (see `Interaction.split`).
     """
 
     x: AV[Any]
@@ -72,6 +74,7 @@ class Seen(NamedTuple):
     q: AV[Any] = AV(None, None)
     extras: dict[str, Any] | None = None
     prefix: AV[Any] = AV(None, None)
+    split: Split | None = None
 
     @property
     def other(self) -> AV[Any]:
@@ -168,6 +171,20 @@ class Interaction(nn.Module, ABC):
     def layout(self, grid: Grid, device: torch.device) -> Any:
         """What depends on the grid alone (windows, positions), made once and handed to every block's interaction."""
         return grid
+
+    def split(self, layout: Any, by: Split) -> Any:
+        """The layout where a clip's video tokens are split over processes; sound, times and extras stay whole.
+
+        Who can be split makes keys and values of the tokens that are here, and puts them together before the audio
+        stream reads them (`Seen.split.whole`). Returned losses are those of all tokens.
+
+        Raises:
+            ValueError: this interaction cannot be.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say how it reads a clip that is split over processes; give it a `split`, "
+            "or each clip to one process"
+        )
 
     def constants(self) -> Any:
         """What does not depend on the input (keys and values of context tokens), computed once a sampling run."""

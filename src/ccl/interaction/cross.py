@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.interaction.align import Alignment, Directions, Groups, own_angles, rotary_pairs
+from ccl.interaction.align import Alignment, Directions, Groups, own_angles, rotary_pairs, split_pairs
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.interaction.context import ContextTokens
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.grouped import grouped_attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, untaken
 from ccl.nn.rope import Rotary, angles, rotate, temporal_angles
+from ccl.nn.split import Split, whole
 from ccl.types import AV
 
 Rotation = Literal["share", "temporal", "full"]
@@ -91,6 +92,7 @@ class CrossAttention(nn.Module):
         groups: Groups,
         rope: tuple[Float[Tensor, "l p 2"] | None, Float[Tensor, "m p 2"] | None],
         context: KV | None = None,
+        split: Split | None = None,
     ) -> Float[Tensor, "b l w"] | Float[Tensor, ""] | None:
         """The update of x; a scalar zero or None where this direction adds nothing.
 
@@ -101,6 +103,7 @@ class CrossAttention(nn.Module):
             groups: who asks with whom, and for which tokens.
             rope: tables of x and of source, None for tokens that stand for no moment.
             context: what `context_kv` returned, or None to compute it here.
+            split: which of the source's tokens are here, where not all; `rope` is theirs.
         """
         if context is None:
             context = self.context_kv()
@@ -118,7 +121,7 @@ class CrossAttention(nn.Module):
 
         source = self.norm_source(source)
         v = heads(self.v(source), self.head_dim)
-        k = self._keys(source, rope[1]).to(v.dtype)
+        k, v = whole(split, self._keys(source, rope[1]).to(v.dtype), v)
         out = self._over_groups(q.to(v.dtype), k, v, groups, context)
         return self.o(rearrange(out, "b l h d -> b l (h d)"))
 
@@ -216,7 +219,7 @@ class CrossModal(Interaction):
 
     def forward(self, where: Where, seen: Seen) -> Update:
         # Both directions read x as it was at this place; neither sees the other's update (decision 7).
-        return Update(AV.zip(lambda x, attend, *of: attend(x, *of), *self._given(seen)))
+        return Update(AV.zip(lambda x, attend, *of: attend(x, *of), *self._given(seen), AV(None, seen.split)))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
         return AV.zip(lambda x, attend, *of: attend.weights(x, *of), *self._given(seen))
@@ -237,6 +240,14 @@ class CrossModal(Interaction):
 
         rope = rotary_pairs(self.head_dim, partial(self.angles, grid), next(self.parameters()).dtype, device)
         return Layout(Directions(*(Groups(*map(move, g)) for g in groups)), rope)
+
+    def split(self, layout: Layout, by: Split) -> Layout:
+        if layout.groups.a2v.queries is not None:
+            raise ValueError(
+                f"{type(self.align).__name__} groups video tokens by number; a clip that is split over processes takes "
+                "groups that are equal parts of the tokens in their order"
+            )
+        return layout._replace(rope=split_pairs(layout.rope, by))
 
     def angles(self, grid: Grid, head_dim: int) -> AV[Tensor]:
         """How the tokens of each stream turn in heads of that width."""

@@ -59,4 +59,5 @@ class Harmony(CrossModal):
             unused = untaken(self.style, seen.x.audio)
             return Update(add if unused is None else AV(add.video, add.audio + unused))
         # It lies outside the clip, so no picture is nearer to it than another: nothing turns.
-        return Update(add, prefix=AV(None, self.style(reference, seen.other.audio, Groups(1), (None, None))))
+        style = self.style(reference, seen.other.audio, Groups(1), (None, None), split=seen.split)
+        return Update(add, prefix=AV(None, style))

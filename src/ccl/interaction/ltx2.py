@@ -24,6 +24,7 @@ from ccl.interaction.times import Times
 from ccl.nn.attention import Backend, attention, attention_weights
 from ccl.nn.layers import EPS, Linear, RMSNorm, untaken, wide
 from ccl.nn.rope import Rotary, rotary, rotate
+from ccl.nn.split import Split, whole
 from ccl.types import AV
 
 
@@ -103,6 +104,7 @@ class Reader(nn.Module):
         y: Float[Tensor, "b m d2"],
         m: tuple[Modulation, Modulation],
         rope: tuple[Float[Tensor, "f n 2"], Float[Tensor, "f2 n 2"]],
+        split: Split | None = None,
     ) -> Float[Tensor, "b l d"]:
         """What is added to x.
 
@@ -111,11 +113,13 @@ class Reader(nn.Module):
             y: the other one.
             m: modulation of both.
             rope: tables of both.
+            split: which of y's tokens are here, where not all.
         """
         x, y = self.modulated(x, y, m)
         v = rearrange(self.v(y), "b m (h p) -> b m h p", h=self.heads)
         q, k = (z.to(v.dtype) for z in self.asked(x, y, rope))
-        update = self.o(rearrange(attention(q, k, v, backend=self.backend), "b l h p -> b l (h p)"))
+        out = attention(q, *whole(split, k, v), backend=self.backend)
+        update = self.o(rearrange(out, "b l h p -> b l (h p)"))
         gate = m[0].gate
         assert gate is not None  # where there is another stream to read, its times have made one
         return (wide(update) * gate).to(update.dtype)
@@ -197,13 +201,13 @@ class LTX2Attention(Interaction):
         return CrossTimes(self.streams)
 
     def forward(self, where: Where, seen: Seen) -> Update:
-        def one(x: Tensor, y: Tensor | None, reader: Reader, m: Any, rope: Any) -> Tensor | None:
+        def one(x: Tensor, y: Tensor | None, reader: Reader, *of: Any) -> Tensor | None:
             if y is not None:
-                return reader(x, y, m, rope)
+                return reader(x, y, *of)
             times = (part for each in seen.shared if each is not None for part in each if part is not None)
             return untaken(reader, x, *self.video.parameters(), *self.audio.parameters(), *times)
 
-        return Update(AV.zip(one, seen.x, seen.other, *self.given(seen)))
+        return Update(AV.zip(one, seen.x, seen.other, *self.given(seen), AV(None, seen.split)))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
         return AV.zip(lambda y, x, reader, *of: reader.weights(x, y, *of), seen.other, seen.x, *self.given(seen))
@@ -224,6 +228,9 @@ class LTX2Attention(Interaction):
         spread = torch.linspace(0, 1, self.inner // 2, dtype=torch.float64)
         frequencies = pi / 2 * self.theta**spread
         return at.map(lambda t: rotary((2 * t / self.max_seconds - 1)[:, None] * frequencies, dtype).to(device))
+
+    def split(self, layout: AV[Rotary], by: Split) -> AV[Rotary]:
+        return layout  # of frames, which have as many tokens each in every part
 
 
 def middles(count: int, stride: int, rate: float) -> Float[Tensor, " n"]:

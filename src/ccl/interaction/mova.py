@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from ccl import arguments
 from ccl.grid import Grid
-from ccl.interaction.align import audio_positions, rotary_pairs
+from ccl.interaction.align import audio_positions, rotary_pairs, split_pairs
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, untaken, wide
 from ccl.nn.rope import Rotary, angles, rotate
+from ccl.nn.split import Split, whole
 from ccl.types import AV
 
 
@@ -52,6 +53,7 @@ class Bridge(nn.Module):
         source: Float[Tensor, "b m w2"] | None,
         rope: tuple[Float[Tensor, "l p 2"], Float[Tensor, "m p 2"]],
         scale: Float[Tensor, "b 1 1"] | None = None,
+        split: Split | None = None,
     ) -> Float[Tensor, "b l w"] | Float[Tensor, ""] | None:
         """What is added to x; on a closed route (no source) nothing.
 
@@ -60,13 +62,15 @@ class Bridge(nn.Module):
             source: the other stream.
             rope: tables of the query stream and of the source.
             scale: what the update is multiplied by; None is 1.
+            split: which of the source's tokens are here, where not all; `rope` is theirs.
         """
         if source is None:
             return untaken(self, x, *(() if scale is None else (scale,)))
         y = self.y_norm(source)
         v = heads(self.v(y), self.head_dim)
         q, k = self.queries(x, rope[0]).to(v.dtype), self.keys(y, rope[1]).to(v.dtype)
-        out = self.o(rearrange(attention(q, k, v, backend=self.backend), "b l h d -> b l (h d)"))
+        out = attention(q, *whole(split, k, v), backend=self.backend)
+        out = self.o(rearrange(out, "b l h d -> b l (h d)"))
         return out if scale is None else out * scale.to(out.dtype)
 
     def weights(
@@ -140,7 +144,8 @@ class MOVABridge(Interaction):
 
     def forward(self, where: Where, seen: Seen) -> Update:
         bridges, scale = AV(self.a2v, self.v2a), AV(None, None) if seen.shared is None else seen.shared
-        return Update(AV.zip(lambda x, bridge, *of: bridge(x, *of), seen.x, bridges, seen.other, seen.layout, scale))
+        given = seen.x, bridges, seen.other, seen.layout, scale, AV(None, seen.split)
+        return Update(AV.zip(lambda x, bridge, *of: bridge(x, *of), *given))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
         bridges = AV(self.a2v, self.v2a)
@@ -153,6 +158,9 @@ class MOVABridge(Interaction):
         return rotary_pairs(
             self.head_dim, lambda d: at.map(partial(angles, dim=d)), next(self.parameters()).dtype, device
         )
+
+    def split(self, layout: AV[tuple[Rotary, Rotary]], by: Split) -> AV[tuple[Rotary, Rotary]]:
+        return split_pairs(layout, by)
 
 
 def moments(grid: Grid, *, first_frame_bias: bool) -> Float[Tensor, " t"]:

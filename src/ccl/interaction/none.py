@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ccl.interaction.base import NOTHING, Interaction, Seen, Site, Update, Where
+from ccl.nn.split import Split
 from ccl.types import Closed
 
 
@@ -24,3 +25,6 @@ class NoInteraction(Interaction):
 
     def forward(self, where: Where, seen: Seen) -> Update:
         return NOTHING
+
+    def split(self, layout: Any, by: Split) -> Any:
+        return layout

@@ -20,12 +20,14 @@ from ccl.interaction.align import (
     check_rescale,
     own_angles,
     rotary_pairs,
+    split_pairs,
     video_positions,
 )
 from ccl.interaction.base import Attention, Interaction, Seen, Site, Update, Where
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, untaken
 from ccl.nn.rope import Rotary, rotate
+from ccl.nn.split import Split, whole
 from ccl.types import AV
 
 NAMES = "k_fusion|v_fusion|pre_attn_norm_fusion|norm_k_fusion"
@@ -55,6 +57,7 @@ class FusionAttention(nn.Module):
         q: Float[Tensor, "b l h p"],
         source: Float[Tensor, "b m w"] | None,
         rope: tuple[Float[Tensor, "l n 2"], Float[Tensor, "m n 2"]],
+        split: Split | None = None,
     ) -> Float[Tensor, "b l h p"] | Float[Tensor, ""] | None:
         """What is added to what the heads read of the text; on a closed route (no source) nothing.
 
@@ -62,13 +65,14 @@ class FusionAttention(nn.Module):
             q: of text attention, without positions.
             source: the other stream.
             rope: tables of the query stream and of the source.
+            split: which of the source's tokens are here, where not all; `rope` is theirs.
         """
         if source is None:
             return untaken(self, q)
         y = self.pre_attn_norm_fusion(source)
         v = heads(self.v_fusion(y), self.head_dim)
         k = rotate(heads(self.norm_k_fusion(self.k_fusion(y)), self.head_dim), rope[1]).to(v.dtype)
-        return attention(rotate(q, rope[0]).to(v.dtype), k, v, backend=self.backend)
+        return attention(rotate(q, rope[0]).to(v.dtype), *whole(split, k, v), backend=self.backend)
 
     def weights(
         self,
@@ -107,8 +111,8 @@ class OviFusion(Interaction):
         self.v2a = FusionAttention(site.audio, site.video, site.head_dim.audio, gain=1.0, backend=site.backend)
 
     def forward(self, where: Where, seen: Seen) -> Update:
-        fusions = AV(self.a2v, self.v2a)
-        return Update(AV.zip(lambda q, fusion, *of: fusion(q, *of), seen.q, fusions, seen.other, seen.layout))
+        fusions, split = AV(self.a2v, self.v2a), AV(None, seen.split)
+        return Update(AV.zip(lambda q, fusion, *of: fusion(q, *of), seen.q, fusions, seen.other, seen.layout, split))
 
     def attention(self, where: Where, seen: Seen) -> AV[Attention | None]:
         fusions = AV(self.a2v, self.v2a)
@@ -119,3 +123,6 @@ class OviFusion(Interaction):
         at = AV(video_positions(grid), audio_positions(grid, self.rescale))
         dtype = next(self.parameters()).dtype
         return rotary_pairs(self.head_dim, lambda d: own_angles(at, grid, AV(d, d)), dtype, device)
+
+    def split(self, layout: AV[tuple[Rotary, Rotary]], by: Split) -> AV[tuple[Rotary, Rotary]]:
+        return split_pairs(layout, by)

@@ -25,6 +25,7 @@ from ccl.interaction.framewise import sound_around
 from ccl.nn.attention import Backend, attention, attention_weights, heads
 from ccl.nn.grouped import grouped_attention
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, keep_in_use, untaken, wide
+from ccl.nn.split import Split, whole
 from ccl.types import AV, FACE_MASK
 
 Pictures = Literal["between", "frame", "all"]
@@ -73,7 +74,11 @@ class Aligner(nn.Module):
         self.norm_k = RMSNorm(width)
 
     def forward(
-        self, x: Float[Tensor, "b l w"], source: Float[Tensor, "b m w2"] | None, place: Groups | Between
+        self,
+        x: Float[Tensor, "b l w"],
+        source: Float[Tensor, "b m w2"] | None,
+        place: Groups | Between,
+        split: Split | None = None,
     ) -> Float[Tensor, "b l w"] | Float[Tensor, ""] | None:
         """What is added to x; on a closed route (no source) nothing.
 
@@ -81,10 +86,11 @@ class Aligner(nn.Module):
             x: the stream that asks.
             source: the other stream.
             place: for whom which of its tokens are there.
+            split: which of the source's tokens are here, where not all.
         """
         if source is None:
             return untaken(self, x)
-        q, k, v = self.queries(x), self.k(source), self.v(source)
+        q, (k, v) = self.queries(x), whole(split, self.k(source), self.v(source))
         if isinstance(place, Between):
             q, k, v = q[:, :, None].flatten(0, 1), *(place.read(z).flatten(0, 1) for z in (k, v))
             k, v = self.keys(k), heads(v, self.head_dim)
@@ -200,7 +206,7 @@ class UniAVGen(Interaction):
                 video = keep_in_use(video, self.face.parameters())
         if x.audio is not None:
             shown = masked(source.video, read) if route.v2a else None
-            audio = self.v2a(x.audio, shown, layout.v2a)
+            audio = self.v2a(x.audio, shown, layout.v2a, seen.split)
         return Update(AV(video, audio), losses)
 
     def masks(self, seen: Seen) -> tuple[Tensor | None, Tensor | None]:
@@ -216,6 +222,7 @@ class UniAVGen(Interaction):
         if own is None or not self.needs or FACE_MASK not in (seen.extras or {}):
             return None
         h, w = seen.layout.tokens
+        (own,) = whole(seen.split, own)
         assert seen.extras is not None
         faces = seen.extras[FACE_MASK].to(own)
         faces = rearrange(faces, "b t (h p) (w q) -> b (t h w) (p q)", h=h, w=w).mean(2, keepdim=True)
@@ -244,6 +251,9 @@ class UniAVGen(Interaction):
         if self.pictures != "all":
             v2a = between(grid, nearest=self.pictures == "frame")  # type: ignore[assignment]
         return Layout(Groups(*map(move, a2v)), type(v2a)(*map(move, v2a)), (grid.h, grid.w))
+
+    def split(self, layout: Layout, by: Split) -> Layout:
+        return layout  # nothing in it counts a frame's tokens but the loss, for which they are put together
 
     def example(self, grid: Grid, clips: int) -> dict[str, Any]:
         shape = (clips, grid.t_v, grid.latent_height, grid.latent_width)

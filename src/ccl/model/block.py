@@ -20,6 +20,7 @@ from ccl.nn.attention import Backend, attention, heads
 from ccl.nn.chunks import chosen, runs
 from ccl.nn.layers import LayerNorm, Linear, RMSNorm, gated_add, modulate, wide
 from ccl.nn.rope import Rotary, rotate
+from ccl.nn.split import Split
 from ccl.types import AV, Route
 
 KV = tuple[Tensor, ...]  # keys and values; of text and of a picture in a backbone that is shown one
@@ -44,11 +45,13 @@ class Common(NamedTuple):
         rope: of self-attention, for each stream.
         layout: of the interaction.
         before: tokens of each stream that stand before the clip's.
+        split: which of the video's tokens are here, where not all.
     """
 
     rope: AV[Rotary]
     layout: Any
     before: AV[int] = AV(0, 0)
+    split: Split | None = None
 
 
 class Here(NamedTuple):
@@ -100,6 +103,7 @@ class SelfAttention(nn.Module):
         rope: Rotary,
         alone: Sequence[bool] = (False,),
         heard: Bool[Tensor, "b l"] | None = None,
+        split: Split | None = None,
     ) -> Float[Tensor, "b l d"]:
         """Attention of each token to those of its stream.
 
@@ -108,17 +112,22 @@ class SelfAttention(nn.Module):
             rope: their table.
             alone: of each equal, consecutive chunk whether its tokens attend to themselves alone.
             heard: which tokens may be read, where not all.
+            split: which of the stream's tokens are here, where not all.
         """
         if all(alone):
             return self.o(self.v(x))
         if any(alone):
             parts = [chosen((x, heard), (i,), len(alone)) for i in range(len(alone))]
-            return torch.cat([self(part, rope, (one,), read) for (part, read), one in zip(parts, alone, strict=True)])
+            each = zip(parts, alone, strict=True)
+            return torch.cat([self(part, rope, (one,), read, split) for (part, read), one in each])
         v = heads(self.v(x), self.head_dim)
         q = rotate(heads(self.norm_q(self.q(x)), self.head_dim), rope).to(v.dtype)
         k = rotate(heads(self.norm_k(self.k(x)), self.head_dim), rope).to(v.dtype)
+        if split is not None:
+            q, k, v = map(split.by_heads, (q, k, v))
         mask = None if heard is None else heard[:, None, None]
-        return self.o(rearrange(attention(q, k, v, mask=mask, backend=self.backend), "b l h p -> b l (h p)"))
+        out = attention(q, k, v, mask=mask, backend=self.backend)
+        return self.o(rearrange(out if split is None else split.by_tokens(out), "b l h p -> b l (h p)"))
 
 
 class TextAttention(SelfAttention):
@@ -191,10 +200,11 @@ class WanBlock(nn.Module):
         rope: Rotary,
         alone: Sequence[bool] = (False,),
         heard: Bool[Tensor, "b l"] | None = None,
+        split: Split | None = None,
     ) -> Float[Tensor, "b l d"]:
         """X += SA(X)."""
         shift, scale, gate = modulation
-        return gated_add(x, self.self_attn(modulate(x, shift, scale), rope, alone, heard), gate)
+        return gated_add(x, self.self_attn(modulate(x, shift, scale), rope, alone, heard, split), gate)
 
     def queries(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l h p"]:
         """Of the attention to text."""
@@ -265,15 +275,17 @@ class DualBlock(nn.Module):
         x = AV(*(None if block is None else z for z, block in zip(x, blocks, strict=True)))
         m = AV.zip(lambda _, e, block: block.modulations(e), x, e0, blocks)
         seen = Seen(
-            x, x, time=rows.time, layout=common.layout, constants=constants, shared=rows.shared, extras=rows.extras
-        )
+            x, x, time=rows.time, layout=common.layout, constants=constants, shared=rows.shared, extras=rows.extras,
+            split=common.split,
+        )  # fmt: skip
         losses: dict[str, Tensor] = {}
         if "before" in self.at:
             x, losses = self.exchange("before", seen, views, common.before)
         alone = [view.alone for view in views]
         x = AV.zip(
-            lambda x, block, m, *of: block.attend(x, m[:3], of[0], alone, of[1]), x, blocks, m, common.rope, rows.heard
-        )
+            lambda x, block, m, rope, *of: block.attend(x, m[:3], rope, alone, *of),
+            x, blocks, m, common.rope, rows.heard, AV(common.split, None),
+        )  # fmt: skip
         q = also = AV(None, None)
         if "text" in self.at:
             q = AV.zip(lambda x, block: block.queries(x), x, blocks)
@@ -307,7 +319,7 @@ class DualBlock(nn.Module):
             )
             source = AV.zip(lambda x, given: x.detach() if given else x, x, detach)
             update = self.interaction(
-                where, Seen(x, source, route, time, seen.layout, seen.constants, shared, q, extras, prefix)
+                where, Seen(x, source, route, time, seen.layout, seen.constants, shared, q, extras, prefix, seen.split)
             )
             if where != "text":
                 after.append(behind(added(prefix, update.prefix), added(x, update.add)))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from ccl import arguments
 from ccl.grid import Grid
@@ -28,6 +29,7 @@ from ccl.nn.attention import Backend
 from ccl.nn.chunks import chosen, put
 from ccl.nn.layers import initialise
 from ccl.nn.rope import Rotary, rotary
+from ccl.nn.split import Split
 from ccl.types import ALONE, AV, STREAMS, Closed, View
 
 
@@ -128,6 +130,7 @@ class DualStreamTransformer(nn.Module):
         asked = (*streams, *(block.interaction for block in self._blocks if block.at))
         self.needs: tuple[str, ...] = tuple(dict.fromkeys(name for part in asked if part for name in part.needs))
         self.timed = False  # whether times on a GPU have been looked at
+        self.group: ProcessGroup | None = None  # over which each clip's video tokens are split
         self._layouts: dict[tuple[Any, ...], Common] = {}
 
     @property
@@ -187,7 +190,9 @@ class DualStreamTransformer(nn.Module):
         before = AV(0, 0 if voice is None else voice.latents.shape[2])
         common = self.layout(grid, some.device, before)
         times = AV.zip(lambda x, t, ends: ends.times(t), x, t, self.ends)
-        tokens = AV.zip(lambda x, ends: ends.tokens(x, extras), x, self.ends)
+        tokens: AV[Any] = AV.zip(lambda x, ends: ends.tokens(x, extras), x, self.ends)
+        if common.split is not None and tokens.video is not None:
+            tokens = tokens._replace(video=common.split.own(tokens.video))
         e0 = times.map(lambda pair: pair[1])
         frames = t.map(lambda t: t[:, None] if t.ndim == 1 else t)
         rows = Rows(frames, None if self.trunk is None else self.trunk(frames), extras)
@@ -206,7 +211,10 @@ class DualStreamTransformer(nn.Module):
             tokens, more = self._through(block, i, tokens, e0, caches[i], common, views, rows)
             losses = summed(losses, more)
         _, clip = parted(tokens, before)
-        velocity = AV.zip(lambda x, pair, ends: ends.out(x, pair[0], grid.h, grid.w), clip, times, self.ends)
+        velocity = AV.zip(
+            lambda x, pair, ends, split: ends.out(x, pair[0], grid.h, grid.w, split),
+            clip, times, self.ends, AV(common.split, None),
+        )  # fmt: skip
         return Output(velocity, losses)
 
     def _through(
@@ -282,6 +290,29 @@ class DualStreamTransformer(nn.Module):
         """
         initialise(self)
 
+    def split_over(self, group: ProcessGroup | None) -> None:
+        """Split each clip's video tokens over processes, all of which are given the same clips (`ccl.nn.split`).
+
+        The sound, which is short, is with each of them whole. What a forward returns is whole on all, and the mean of
+        their gradients is that of one process.
+
+        Args:
+            group: those processes; None gives each of them its own clips again.
+
+        Raises:
+            ValueError: there is no video stream, or its heads do not divide among them.
+        """
+        if group is not None:
+            video = self._blocks[0].video
+            if video is None:
+                raise ValueError("this network has no video stream, whose tokens processes could share")
+            count = video.modulation.shape[-1] // self.head_dim.video
+            if count % group.size():
+                sharing = f"the {group.size()} processes that share a clip"
+                raise ValueError(f"the video stream's {count} heads do not divide among {sharing}")
+        self.group = group
+        self._layouts.clear()
+
     def cross_modal_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the interactions (lr 1e-4 in stage 2)."""
         if self.trunk is not None:
@@ -297,7 +328,12 @@ class DualStreamTransformer(nn.Module):
                     yield from part.parameters()
 
     def layout(self, grid: Grid, device: torch.device, before: AV[int] = AV(0, 0)) -> Common:
-        """Rotary tables and the interaction's layout, remembered by grid and by what stands before the audio."""
+        """Rotary tables and the interaction's layout, remembered by grid and by what stands before the audio.
+
+        Raises:
+            ValueError: clips are split over processes, among which a frame's tokens do not divide, or whose interaction
+                cannot be.
+        """
         key = (grid, device, self.dtype, before)
         if key not in self._layouts:
             if len(self._layouts) >= 8:
@@ -306,5 +342,17 @@ class DualStreamTransformer(nn.Module):
                 positions = AV(video_positions(grid), audio_positions(grid, self.rescale, before=before.audio))
                 angle = own_angles(positions, grid, self.head_dim)
                 rope: AV[Rotary] = angle.map(lambda a: rotary(a, self.dtype).to(device))
-                self._layouts[key] = Common(rope, self.interaction.layout(grid, device), before)
+                common = Common(rope, self.interaction.layout(grid, device), before)
+                self._layouts[key] = common if self.group is None else self._split(common, grid, self.group)
         return self._layouts[key]
+
+    def _split(self, common: Common, grid: Grid, group: ProcessGroup) -> Common:
+        """What blocks are given of a clip whose video tokens are split."""
+        if grid.h * grid.w % group.size():
+            raise ValueError(
+                f"a latent frame's {grid.h} x {grid.w} tokens do not divide among the {group.size()} processes that "
+                "share a clip"
+            )
+        by = Split(group, group.rank(), group.size(), grid.t_v)
+        rope = common.rope._replace(video=by.own(common.rope.video, 0))
+        return common._replace(rope=rope, layout=self.interaction.split(common.layout, by), split=by)

@@ -20,6 +20,7 @@ from ccl import arguments
 from ccl.model.block import WanBlock
 from ccl.nn.attention import Backend
 from ccl.nn.layers import Linear, modulate, sinusoid, wide, widely
+from ccl.nn.split import Split, whole
 
 #: What a batch brings beside latents and text, by name: tensors (b, ...), or tuples of them.
 Extras = Mapping[str, Any]
@@ -123,9 +124,11 @@ class StreamEnds(nn.Module):
         """Text states in the stream's width."""
         return self.text_embedding(states.to(self.dtype))
 
-    def out(self, x: Float[Tensor, "b l d"], e: Float[Tensor, "b f d"], h: int, w: int) -> Float[Tensor, "b c t ..."]:
-        """Tokens to velocities in the latents' shape, float32 at least."""
-        y = wide(self.head(x, e))
+    def out(
+        self, x: Float[Tensor, "b l d"], e: Float[Tensor, "b f d"], h: int, w: int, split: Split | None = None
+    ) -> Float[Tensor, "b c t ..."]:
+        """Tokens to velocities in the latents' shape, float32 at least; of a clip that is split, of all its tokens."""
+        (y,) = whole(split, wide(self.head(x, e)))
         if self.patch is None:
             return rearrange(y, "b t c -> b c t")
         # Wan2.1 keeps the channel last inside a patch.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 import warnings
@@ -21,6 +20,7 @@ from ccl.bench.sampled import sample
 from ccl.bench.subject import KEPT
 from ccl.bench.timed import Timed
 from ccl.cli.fit import USELESS_WARNINGS, FitCLI, quiet
+from ccl.cli.machine import cpu_name, memory
 from ccl.files.whole import write_whole
 
 
@@ -71,16 +71,7 @@ def device_of(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         told = torch.cuda.get_device_properties(device)
         return {"type": "cuda", "name": told.name, "memory": told.total_memory}
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
-    return {"type": device.type, "name": cpu_name(), "memory": pages}
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "CPU"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+    return {"type": device.type, "name": cpu_name(), "memory": memory()}
 
 
 def products(device: torch.device) -> float | None:

@@ -45,6 +45,8 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "weights verify": ("check the files that are here", "ccl.cli.weights", "verify"),
     "testset": ("write the talking world's test set: manifests, pictures, sounds", "ccl.cli.verbs", "testset"),
     "testset images": ("make the first pictures of the paper's test set", "ccl.cli.testset", "images"),
+    "doctor": ("what will not work here, and the command that mends it", "ccl.cli.doctor", "main"),
+    "completion": ("what a shell needs to complete all of this", "ccl.cli.completion", "main"),
     "codec fit": ("fit the embedded video codec's basis to the world", "ccl.cli.verbs", "codec_fit"),
 }
 

@@ -1,0 +1,25 @@
+"""What this machine is: told by `ccl bench` and `ccl doctor`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cpu_name() -> str:
+    """Of the processor; "CPU" where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "CPU"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
+
+
+def memory() -> int | None:
+    """Bytes of memory; None where the system does not tell."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -52,6 +52,7 @@ SHARED = {
     "model.tasks.*",  # the paper's five tasks
     "model.time.class_path", "model.time.init_args.mean", "model.time.init_args.std",
     "model.optimizer.eps", "model.optimizer.weight_decay", "model.optimizer.decay_steps", "model.optimizer.fused",
+    "model.optimizer.bits",
     "model.text_dropout", "model.loss_weights", "model.seed", "model.pretrained",
     "model.freeze", "model.lora", "model.image", "model.reduce",
     "data.init_args.seed", "data.init_args.val_shards",

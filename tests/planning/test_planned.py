@@ -182,9 +182,10 @@ LEAST = ["--model.lora.rank", "8", "--model.net.init_args.interaction.init_args.
         (SMALL, 0.3, 1, "--data.init_args.batch_size 1 --trainer.accumulate_grad_batches 4"),
         ([*SMALL, *ONE], 0.97, 2, "--trainer.strategy"),
         ([*LORA, *AGAIN], 0.999, 1, "--model.lora.rank 8"),
-        ([*LORA, *AGAIN, *LEAST], 0.99, 1, "--trainer.precision bf16-true"),
+        ([*LORA, *AGAIN, *LEAST], 0.999, 1, "--model.optimizer.bits 8"),
+        ([*LORA, *AGAIN, *LEAST, "--model.optimizer.bits", "8"], 0.99, 1, "--trainer.precision bf16-true"),
     ],
-    ids=["attention", "checkpointing", "batch", "sharded", "rank", "precision"],
+    ids=["attention", "checkpointing", "batch", "sharded", "rank", "moments", "precision"],
 )
 def test_the_verdict_names_flags_with_which_it_fits(
     quick: list[int], machine: None, argv: list[str], share: float, gpus: int, first: str

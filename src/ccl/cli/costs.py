@@ -143,8 +143,7 @@ def table(planned: Planned, needs: Needs, args: Any, work: float) -> list[str]:
 
 def disk(planned: Planned, model: Model) -> list[str]:
     """What the checkpoints of a run take, and encoded clips."""
-    each = planned.bytes_each
-    states = planning.states(model.sizes, ema=planned.ema, bytes_each=each)
+    states = planning.states(model.sizes, ema=planned.ema, bytes_each=planned.bytes_each, bits=planned.bits)
     one = states.weights + states.optimizer + states.average
     lines = []
     for callback in planned.config["trainer"]["callbacks"] or []:

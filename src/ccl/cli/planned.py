@@ -85,6 +85,11 @@ class Planned:
         return 2 if str(self.config["trainer"]["precision"]).endswith("16-true") else 4
 
     @property
+    def bits(self) -> int | None:
+        """Of a number of AdamW's moments, where they are narrower than a weight."""
+        return self.config["model"]["optimizer"].get("bits")
+
+    @property
     def ema(self) -> bool:
         return any(c["class_path"].endswith(".EMA") for c in self.config["trainer"]["callbacks"] or [])
 
@@ -251,7 +256,7 @@ class Needs:
     def states(self, planned: Planned, gpus: int) -> planning.Memory:
         """What one of so many GPUs holds between two steps, and of what others hold in one."""
         model = self.model(planned)
-        memory = planning.states(model.sizes, ema=planned.ema, bytes_each=planned.bytes_each)
+        memory = planning.states(model.sizes, ema=planned.ema, bytes_each=planned.bytes_each, bits=planned.bits)
         if planned.sharded:
             blocks = model.short.block_sizes
             return planning.sharded(memory, gpus=gpus, blocks=blocks, ends=model.ends, bf16=planned.bf16)

@@ -109,6 +109,8 @@ def remedies(planned: Planned, gpus: int) -> list[Settings]:
     given = (interaction.get("init_args") or {}) if isinstance(interaction, dict) else {}
     if given.get("own_projections"):
         later.append({"model.net.init_args.interaction.init_args.own_projections": False})
+    if planned.bits is None:
+        later.append({"model.optimizer.bits": 8})
     if planned.bytes_each == 4:
         later.append({"trainer.precision": "bf16-true"})
     if planned.freeze != "backbones":

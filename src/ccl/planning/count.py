@@ -34,16 +34,28 @@ PARTS: tuple[tuple[str, str], ...] = (
 )
 
 
+MOMENTS_BLOCK = 256  # numbers that share a scale where AdamW's moments are in 8 bits
+
+
 @dataclass(frozen=True)
 class Size:
-    """Parameters of a part, and how many of them train."""
+    """Parameters of a part.
+
+    Args:
+        all: numbers.
+        trained: those that train.
+        tensors: that train.
+        small: numbers that train, in tensors whose moments 8-bit AdamW leaves as they are: of fewer than 4096 numbers,
+            or of no whole blocks (torchao).
+    """
 
     all: int = 0
     trained: int = 0
     tensors: int = 0
+    small: int = 0
 
     def __add__(self, other: Size) -> Size:
-        return Size(self.all + other.all, self.trained + other.trained, self.tensors + other.tensors)
+        return Size(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 def parameters(net: nn.Module, text: nn.Module | None = None) -> dict[str, Size]:
@@ -51,7 +63,9 @@ def parameters(net: nn.Module, text: nn.Module | None = None) -> dict[str, Size]
     found: dict[str, Size] = {}
     for prefix, module in (("", net), ("text.", text)):
         for name, p in () if module is None else module.named_parameters():
-            size = Size(p.numel(), p.numel() * p.requires_grad, int(p.requires_grad))
+            trained = p.numel() * p.requires_grad
+            small = p.numel() < 4096 or p.numel() % MOMENTS_BLOCK
+            size = Size(p.numel(), trained, int(p.requires_grad), trained * bool(small))
             part = next((part for key, part in PARTS if re.search(key, name)), "other") if not prefix else "text"
             found[part] = found.get(part, Size()) + size
     return found

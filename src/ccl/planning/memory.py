@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ccl.grid import Grid
 from ccl.model.recompute import Checkpointing
-from ccl.planning.count import Size
+from ccl.planning.count import MOMENTS_BLOCK, Size
 from ccl.planning.follow import Live, extras, faked, inputs, reach
 from ccl.planning.kinds import Short
 from ccl.tasks import Task
@@ -29,7 +29,7 @@ class Memory:
     Args:
         weights: kept by the optimizer's process, in the trainer's precision.
         gradients: of what trains.
-        optimizer: two moments of what trains, and a count a tensor.
+        optimizer: two moments of what trains, in 8 bits where the optimizer keeps them so, and a count a tensor.
         average: of all weights, where the EMA callback keeps one.
         gathered: whole blocks in bfloat16, the next one fetched ahead, and one block's gradients (FSDP2); or the
             bfloat16 copies of all weights that autocast keeps.
@@ -48,14 +48,24 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.average + self.gathered + self.activations
 
 
-def states(sizes: Mapping[str, Size], *, ema: bool, bytes_each: int = 4) -> Memory:
-    """What training keeps of all parameters, unsharded, in bytes; nothing gathered, no activations."""
+def states(sizes: Mapping[str, Size], *, ema: bool, bytes_each: int = 4, bits: int | None = None) -> Memory:
+    """What training keeps of all parameters, unsharded, in bytes; nothing gathered, no activations.
+
+    Args:
+        sizes: by part.
+        ema: whether there is an average.
+        bytes_each: of a weight.
+        bits: of a number of AdamW's moments, 8; None is as wide as the weight.
+    """
     total = sum(sizes.values(), Size())
+    moment: Bytes = bytes_each * total.trained
+    if bits is not None:  # a float32 scale for each block
+        moment = bytes_each * total.small + (total.trained - total.small) * (bits // 8 + 4 / MOMENTS_BLOCK)
     averaged = total.all - sizes.get("text", Size()).all * (not sizes.get("text", Size()).trained)
     return Memory(
         weights=bytes_each * total.all,
         gradients=bytes_each * total.trained,
-        optimizer=2 * bytes_each * total.trained + 4 * total.tensors,
+        optimizer=2 * moment + 4 * total.tensors,
         average=bytes_each * averaged * ema,
         gathered=0.0,
         activations=0.0,

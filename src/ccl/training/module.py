@@ -39,7 +39,7 @@ from ccl.text.base import TextEncoder, check_width
 from ccl.training.draws import Draws, draw, gives_voice, placed, told
 from ccl.training.fsdp import Reduce, WholeDraws, gathered, shard
 from ccl.training.losses import MIXED, Losses, aligned, by_key, loss_by_clip
-from ccl.training.optimizer import OptimizerConfig
+from ccl.training.optimizer import OptimizerConfig, adamw_8bit, read, written
 from ccl.training.start import PARTS, Part, begin, copy_values
 from ccl.types import AV, VOICE, VOICE_SECONDS, Batch
 from ccl.weights.fill import check_shapes, shapes_of
@@ -145,6 +145,8 @@ class JointDiffusion(LightningModule):
                     "ccl.callbacks.TaskRouter"
                 )
             (self.router,) = routers
+            if self.optimizer_config.bits is not None:
+                adamw_8bit()  # raises, before anything is built, where it is not installed
         # A run without clips to validate on is as intended; Lightning would warn of it every time.
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and getattr(data, "val_shards", None) is None:
@@ -511,6 +513,8 @@ class JointDiffusion(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["batches"] = self.batches
+        if "optimizer_states" in checkpoint:  # a sharded checkpoint writes them another way
+            checkpoint["optimizer_states"] = [written(state) for state in checkpoint["optimizer_states"]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the count of batches; refuse in a sentence weights of another shape, and other trained ones."""
@@ -530,6 +534,8 @@ class JointDiffusion(LightningModule):
                     f"{source} was made by a training of other parameters ({counted(there)}; here {counted(here)}); "
                     "start from its weights, with --model.pretrained in the place of --ckpt_path"
                 )
+        if states:
+            checkpoint["optimizer_states"] = [read(state) for state in states]
 
 
 def counted(groups: list[tuple[str, int]]) -> str:

@@ -1,4 +1,8 @@
-"""AdamW with the paper's two rates: cross-modal parameters learn faster than the streams they join (CCL Sec. 5.1)."""
+"""AdamW with the paper's two rates: cross-modal parameters learn faster than the streams they join (CCL Sec. 5.1).
+
+Its two moments may be kept in 8 bits (arXiv 2110.02861), by torchao: written in PyTorch alone, it steps the sharded
+tensors of FSDP2 and works on any device.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
@@ -34,6 +39,8 @@ class OptimizerConfig:
         decay_steps: optimizer step at which a cosine reaches `final`; None takes trainer.max_steps.
         final: share of the rate that a cosine ends with.
         fused: the fused kernel, where it exists.
+        bits: of a number of the two moments: 8 takes a quarter of the memory and needs torchao, which compiles a step
+            for each shape of a parameter; None is as wide as the parameter.
 
     Raises:
         ValueError: a number that no training can be made with.
@@ -49,6 +56,7 @@ class OptimizerConfig:
     decay_steps: int | None = None
     final: float = 0.1
     fused: bool = True
+    bits: Literal[8] | None = None
 
     def __post_init__(self) -> None:
         for name in ("lr", "lr_cross", "eps", "weight_decay"):
@@ -86,7 +94,7 @@ class OptimizerConfig:
         parameters = [parameter for group in groups for parameter in group["params"]]
         # The fused kernel on a CPU knows no sharded tensors.
         fused = self.fused and not any(isinstance(p, DTensor) and p.device.type == "cpu" for p in parameters)
-        optimizer = AdamW(groups, fused=fused)
+        optimizer = AdamW(groups, fused=fused) if self.bits is None else adamw_8bit()(groups)
         scheduler = LambdaLR(optimizer, partial(self.factor, max_steps=max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -124,6 +132,47 @@ class OptimizerConfig:
         used. Where they are the same, nothing changes.
         """
         for index, group in enumerate(optimizer.param_groups):
-            group.update(self.numbers(group["name"]))
-            scheduler.base_lrs[index] = group["initial_lr"] = base = group["lr"]
-            group["lr"] = base * scheduler.lr_lambdas[index](scheduler.last_epoch)
+            numbers = self.numbers(group["name"])
+            scheduler.base_lrs[index] = group["initial_lr"] = base = numbers["lr"]
+            lr = base * scheduler.lr_lambdas[index](scheduler.last_epoch)
+            group.update(numbers | {"lr": torch.full_like(group["lr"], lr) if isinstance(group["lr"], Tensor) else lr})
+
+
+def adamw_8bit() -> Any:
+    """torchao's AdamW whose moments are in 8 bits.
+
+    Raises:
+        ValueError: torchao is not installed.
+    """
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError("optimizer.bits is 8, which needs torchao: pip install 'ccl[lean]'") from error
+    return AdamW8bit
+
+
+def written(state: Any) -> Any:
+    """An optimizer's state as a checkpoint holds it: moments in 8 bits as the tensors that they are made of, so that
+    who reads the file needs no torchao."""
+    if isinstance(state, dict):
+        return {key: written(value) for key, value in state.items()}
+    if not hasattr(state, "codes"):
+        return state
+    parts, (signed, dtype) = state.__tensor_flatten__()
+    return {name: getattr(state, name) for name in parts} | {"signed": signed, "dtype": dtype}
+
+
+def read(state: Any) -> Any:
+    """The inverse of `written`.
+
+    Raises:
+        ValueError: it holds moments in 8 bits, and torchao is not installed.
+    """
+    if not isinstance(state, dict):
+        return state
+    if "codes" not in state:
+        return {key: read(value) for key, value in state.items()}
+    adamw_8bit()
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    return OptimState8bit(**state)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ccl.cli.errors import UsageError
 from ccl.cli.parser import STEPS, Parser, Whole, folder_to_write, path_of, text_of
+from ccl.files.shipped import shipped
 
 if TYPE_CHECKING:
     from ccl.generation import Pipeline
@@ -42,14 +43,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--whisper", type=text_of, help="a file of Whisper's weights, to measure the word error rate as well"
     )
-    parser.add_argument("--config", type=path_of, action="append", help="of `ccl fit`, may repeat (configs/joint.yaml)")
+    parser.add_argument(
+        "--config", type=path_of, action="append", help="of `ccl fit`, may repeat (configs/joint.yaml, or what ships)"
+    )
     parser.add_argument("--runs-dir", type=folder_to_write, default=Path("runs"), help="(%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="at a tiny size in a temporary folder, about a minute")
     args = parser.parse(argv)
-    configs = args.config or [Path("configs/joint.yaml")]
+    configs = args.config or [own if (own := Path("configs/joint.yaml")).is_file() else shipped("configs") / own.name]
     for config in configs:
         if not config.is_file():
-            raise UsageError(f"there is no {config}; run the demo where the repository lies, or name a --config")
+            raise UsageError(f"there is no config file {config}")
     if args.clips % 2:
         raise UsageError(f"--clips is {args.clips}; it must be even, half easy and half hard")
     steps = () if args.steps is None else ("--trainer.max_steps", str(args.steps))

@@ -156,7 +156,7 @@ def parse(argv: Sequence[str]) -> Namespace:
     how.add_argument("--task", type=Whole(0), help="do one task of the job array; what its script calls")
     args = parser.parse(argv)
     if not is_file(args.matrix):
-        raise UsageError(f"there is no matrix {args.matrix}; those that ship lie in configs/ablation")
+        raise UsageError(f"there is no matrix {args.matrix}; those that ship lie in configs/ablation (`ccl init`)")
     if args.seeds and len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds names one twice")
     return args

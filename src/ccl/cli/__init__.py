@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "demo": ("train, generate and score the embedded default, end to end", "ccl.demo", "main"),
     "fit": ("train from one or more stacked YAML files", "ccl.cli.front", "main"),
     "check": ("put parts, ours or your own, through the contract of their kind", "ccl.cli.check", "main"),
+    "init": ("write the configs that ship into a folder", "ccl.cli.init", "main"),
     "plan": ("what a config costs: parameters, FLOPs, memory a GPU, time", "ccl.cli.plan", "main"),
     "bench": ("how fast this machine takes a config's steps, and what they hold", "ccl.cli.bench", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ccl.files import FileError, yamltext
+from ccl.files.shipped import ships
 from ccl.storage.moved import told
 
 CLASS = ("class_path", "init_args")  # the keys of a node that names a class
@@ -141,7 +142,8 @@ def of_the_user(file: Path) -> Iterator[None]:
     """UsageError instead of FileError: what is wrong with a file that was named is the command line's fault."""
     if not is_file(file):
         beside = [p.name for p in file.parent.glob("*.y*ml")] if is_dir(file.parent) else []
-        raise UsageError(f"there is no config file {file}{did_you_mean(file.name, beside)}")
+        hint = "; `ccl init` writes those that ship" if ships(file, "configs") else did_you_mean(file.name, beside)
+        raise UsageError(f"there is no config file {file}{hint}")
     try:
         yield
     except FileError as error:

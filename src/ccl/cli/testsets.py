@@ -17,6 +17,7 @@ import yaml
 import ccl
 from ccl.cli.errors import UsageError, did_you_mean
 from ccl.files import reading, sha256
+from ccl.files.shipped import shipped
 from ccl.rows import Row, file_names, read_rows, same_name
 
 WORLD, PAPER = "world", "paper"
@@ -166,11 +167,11 @@ def testset_of(name: str) -> TestSet:
     path = Path(name)
     if path.is_file():
         return TestSet(path.stem, (path,))
-    shipped = benchmark() / "testset" / name
-    for folder in (path, shipped):
+    ours = benchmark() / "testset" / name
+    for folder in (path, ours):
         files = tuple(sorted(folder.glob("*.jsonl"))) if folder.is_dir() else ()
         if files:
-            return TestSet(name if folder == shipped else folder.name, files)
+            return TestSet(name if folder == ours else folder.name, files)
     known = [own for own in (PAPER, WORLD) if (benchmark() / "testset" / own).is_dir()]
     raise UsageError(
         f"there is no test set '{name}'{did_you_mean(name, known)}; give a .jsonl file or one of: {', '.join(known)}"
@@ -206,7 +207,5 @@ def published(*tables: str) -> dict:
 
 
 def benchmark() -> Path:
-    """The folder of the benchmark's data: inside an installed package, or beside the source."""
-    package = Path(ccl.__file__).parent
-    inside, beside = package / "benchmark", package.parent.parent / "evaluation"
-    return inside if inside.is_dir() else beside
+    """The folder of the benchmark's data."""
+    return shipped("benchmark", "evaluation")

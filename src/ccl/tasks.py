@@ -8,12 +8,12 @@ which both routes are closed, so that the streams train side by side and do not 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from ccl import arguments
 from ccl.rng import seed_of
-from ccl.types import AV, CLOSED, OPEN, STREAMS, Route, View
+from ccl.types import AV, CLOSED, OPEN, STREAMS, Route, Stream, View
 
 Part = Literal["all", "first_frame", "last_frame", "first_last", "prefix", "suffix", "voice"]
 PICTURES: tuple[Part, ...] = (
@@ -127,6 +127,13 @@ class Term:
         detach = self.whole if self.detach is None else AV(*(self.detach.get(s, False) for s in STREAMS))
         return View(self.route, detach)
 
+    def alone(self, stream: Stream) -> Term | None:
+        """What is left of it where the other stream is not there, which it does not see; None where nothing counts."""
+        if not (weight := getattr(self.weights, stream)):
+            return None
+        given: dict[str, Given] = {name: part for name, part in self.given.items() if name == stream}
+        return Term(CLOSED, given, weight={stream: weight}, name=self.name and f"{self.name}_{stream}")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -144,6 +151,21 @@ class Task:
         arguments.number("a task's prob", self.prob, 0)
         if not self.terms:
             raise ValueError("a task has no terms, so there is nothing to train")
+
+    def alone(self, stream: Stream) -> Task | None:
+        """What is left of it where the other stream is not there; None where nothing counts.
+
+        Terms that come to the same, as they have the same draws, are one with the sum of their weights.
+        """
+        left: list[Term] = []
+        for term in filter(None, (term.alone(stream) for term in self.terms)):
+            same = next((i for i, one in enumerate(left) if one.given == term.given), None)
+            if same is None:
+                left.append(term)
+            else:
+                weight = getattr(left[same].weights, stream) + getattr(term.weights, stream)
+                left[same] = replace(left[same], weight={stream: weight})
+        return Task(self.prob, tuple(left)) if left else None
 
 
 _IMAGE = {"video": Given("first_frame", prob=0.5)}  # decision 17: t2v : i2v = 1 : 1
@@ -187,6 +209,36 @@ def check(tasks: Mapping[str, Task]) -> None:
     if not any(task.prob for task in tasks.values()):
         raise ValueError("model.tasks has no task of a prob above 0, so there is nothing to train")
     terms_of(tasks)
+
+
+def alone(tasks: Mapping[str, Task], stream: Stream) -> dict[str, Task]:
+    """What clips of one stream train, such as those without sound (mixed data): what is left of each task.
+
+    Tasks that come to the same are one with the sum of their probs, named after the first: of the paper's, `single`,
+    `a2v` and `joint` are one of pictures, `single_video`, and `single`, `v2a` and `joint` one of sound, `single_audio`.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    found: dict[str, Task] = {}
+    for key, task in tasks.items():
+        if (left := task.alone(stream)) is None:
+            continue
+        same = next((name for name, one in found.items() if nameless(one) == nameless(left)), None)
+        if same is None:
+            found[f"{key}_{stream}"] = left
+        else:
+            found[same] = replace(found[same], prob=found[same].prob + left.prob)
+    if not any(task.prob for task in found.values()):
+        raise ValueError(
+            f"no task of model.tasks counts the loss of {stream}, so clips of {stream} alone train nothing"
+        )
+    return found
+
+
+def nameless(task: Task) -> tuple[Term, ...]:
+    """Its terms, without names."""
+    return tuple(replace(term, name=None) for term in task.terms)
 
 
 @runtime_checkable

@@ -171,6 +171,7 @@ class Batch:
         text: ccl.text.states.TextStates of the prompts, or None where they are yet to be encoded.
         grid: what the clips' grid has otherwise than the model's, where they come from a bucket.
         extras: what a network or its interaction needs beside latents and text, by name: tensors (B, ...).
+        weight: of each stream's loss, where the batches that are accumulated have not the same streams (mixed data).
     """
 
     id: list[str]
@@ -180,3 +181,4 @@ class Batch:
     text: Any = None
     grid: dict[str, Any] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
+    weight: AV[float] = AV(1.0, 1.0)

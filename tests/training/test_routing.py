@@ -30,7 +30,7 @@ def routed(
     """The tasks of the clips of one process's batch."""
     module.router, module.batches = TaskRouter(per="sample"), batch
     module._trainer = SimpleNamespace(accumulate_grad_batches=accumulate, world_size=ranks, global_rank=rank)
-    rows = module._routed(size)
+    rows = module._routed(module.tasks, size)
     return [next(name for name, own in rows.items() if row in own) for row in range(size)]
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from itertools import compress
 from pathlib import Path
@@ -25,7 +26,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from ccl import arguments
 from ccl.codecs.base import Codec
 from ccl.data.archive import progress_bar
-from ccl.data.bucketed import Buckets
+from ccl.data.bucketed import Buckets, shared, told_of
 from ccl.data.captions import captioned
 from ccl.data.faces import Written
 from ccl.data.index import (
@@ -35,6 +36,7 @@ from ccl.data.index import (
     content,
     dump,
     grid_settings,
+    kind_of,
     read_index,
     settings_of,
     uncaptioned,
@@ -46,7 +48,7 @@ from ccl.data.write import write_shards
 from ccl.files import one_writer
 from ccl.grid import Grid
 from ccl.text.base import TextEncoder
-from ccl.types import AV, FACE_MASK, VOICE, Batch
+from ccl.types import AV, FACE_MASK, STREAMS, VOICE, Batch, Stream
 
 REMEDIES = {
     FACE_MASK: "; make the shards with --faces",
@@ -123,6 +125,8 @@ class ShardData(LightningDataModule):
         seed: of the order.
         shuffle: samples that a process and its readers hold to draw from; 0 keeps the order of the shards.
         val_shards: folder of shards for validation, read once in order; none where it is null.
+        quota: of mixed data, how many of the batches that a step accumulates are of clips with "both" streams, with
+            "video" and with "audio" alone; null draws each batch's kind by the number of clips.
     """
 
     def __init__(
@@ -135,8 +139,12 @@ class ShardData(LightningDataModule):
         seed: int = 0,
         shuffle: int = 256,
         val_shards: str | None = None,
+        quota: dict[str, int] | None = None,
     ) -> None:
         super().__init__()
+        for kind, count in (quota or {}).items():
+            arguments.number(f"quota.{kind}", count, 0, arguments.MOST, whole=True)
+        self.quota = quota
         check_numbers({"batch_size": batch_size, "num_workers": num_workers, "seed": seed, "shuffle": shuffle})
         self.shards, self.val_shards, self.grid, self.seed, self.shuffle = shards, val_shards, grid, seed, shuffle
         self.batch_size, self.num_workers = batch_size, num_workers
@@ -146,9 +154,7 @@ class ShardData(LightningDataModule):
         self.needs: tuple[str, ...] = ()  # what of it a model trains on
 
     def train_dataloader(self) -> Loader:
-        dataset = self._dataset(
-            self.shards, shuffle=self.shuffle, endless=True, extras=self.extras if self.needs else None
-        )
+        dataset = self._dataset(self.shards, shuffle=self.shuffle, endless=True)
         return Loader(dataset, **self._options(dataset))
 
     def val_dataloader(self) -> DataLoader | list[Any]:
@@ -169,16 +175,15 @@ class ShardData(LightningDataModule):
         """
         self.streams, self.needs = streams, needs
         self.refuse_text(text)
-        if needs and self.extras is None:
-            self.extras = kept_of(settings_of(self.shards), needs)
-        known = () if self.extras is None else self.extras.names
+        known = () if (told := self._told(self.shards, True)) is None else told.names
         if lacking := [name for name in needs if name not in known]:
             remedy = REMEDIES.get(lacking[0], "")
             raise ValueError(
                 f"the model trains on {lacking[0]!r}, which is not known of the clips in {self.shards}{remedy}"
             )
         if self.trainer is None or self.trainer.is_global_zero:
-            sys.stdout.writelines(f"{line}\n" for line in [*self._unchecked(streams, text), *self._uncaptioned()])
+            lines = [*self._unchecked(streams, text), *self._uncaptioned(), *self._mixed()]
+            sys.stdout.writelines(f"{line}\n" for line in lines)
 
     def _uncaptioned(self) -> Iterator[str]:
         for folder in filter(None, (self.shards, self.val_shards)):
@@ -186,6 +191,32 @@ class ShardData(LightningDataModule):
             if count := sum(uncaptioned(index["shards"]) for index in indices):
                 of = sum(index["samples"] for index in indices)
                 yield f"{count} of the {of} clips in {folder} have no caption: of them the model learns no words"
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How many of the training clips are read with both streams, "both", and how many with one alone; how many hold
+        none of those that the model learns, ""."""
+        indices = {name: read_index(Path(self.shards) / name / INDEX) for name in buckets_in(Path(self.shards))}
+        read = shared(self.shards, list(indices), self.streams)
+        found: Counter[str] = Counter()
+        for name, index in indices.items():
+            found[kind_of(read[name]) if name in read else ""] += index["samples"]
+        return found
+
+    @property
+    def alone(self) -> list[Stream]:
+        """The streams that some clips of mixed data have alone."""
+        return [stream for stream in STREAMS if len(self.kinds.keys() - {""}) > 1 and stream in self.kinds]
+
+    def _mixed(self) -> Iterator[str]:
+        kinds = self.kinds
+        for stream in self.alone:
+            yield (
+                f"{kinds[stream]} of the {kinds.total()} clips in {self.shards} have {stream} alone: they train that "
+                "stream, and the other one is not run"
+            )
+        if kinds[""]:
+            yield f"{kinds['']} of the {kinds.total()} clips in {self.shards} have nothing that the model learns"
 
     def _unchecked(self, streams: AV[bool], text: TextEncoder) -> Iterator[str]:
         of = "weights are not on this machine: that"
@@ -235,7 +266,7 @@ class ShardData(LightningDataModule):
             for name in buckets_in(Path(folder)):
                 refuse_other_text(Path(folder) / name, text)
 
-    def _dataset(self, folder: str, *, shuffle: int, endless: bool, extras: Extras | None = None) -> Shards | Buckets:
+    def _dataset(self, folder: str, *, shuffle: int, endless: bool) -> Shards | Buckets:
         rank, ranks = self._place()
         options: dict[str, Any] = {
             "seed": self.seed,
@@ -244,12 +275,25 @@ class ShardData(LightningDataModule):
             "ranks": ranks,
             "codec": self.known,
             "streams": self.streams,
-            "extras": extras,
         }
         names = buckets_in(Path(folder))
         if names == [""]:
-            return Shards(folder, self.grid, endless=endless, **options)
-        return Buckets(folder, names, self.grid, self.batch_size, endless=endless, options=options)
+            if self.quota is not None and endless:
+                raise ValueError(
+                    f"data.init_args.quota is {told_of(self.quota)}, and {folder} is no folder of clips of several "
+                    "kinds, which `ccl shards make --mixed` writes; set it to null"
+                )
+            return Shards(folder, self.grid, endless=endless, extras=self._told(folder, endless), **options)
+        how: dict[str, Any] = {"extras": {name: self._told(Path(folder) / name, endless) for name in names}}
+        if endless:
+            how |= {"quota": self.quota, "window": getattr(self.trainer, "accumulate_grad_batches", 1)}
+        return Buckets(folder, names, self.grid, self.batch_size, endless=endless, options=options, **how)
+
+    def _told(self, folder: str | Path, training: bool) -> Extras | None:
+        """What is told of the clips in a folder of shards besides."""
+        if not (training and self.needs):
+            return None
+        return kept_of(settings_of(folder), self.needs) if self.extras is None else self.extras
 
     def _options(self, dataset: Shards | Buckets) -> dict[str, Any]:
         # Of every rank on this machine: torchrun tells how many, Lightning starts one a device.

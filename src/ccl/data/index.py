@@ -18,11 +18,12 @@ from typing import Any, Literal
 
 from ccl.files import FileError, plain_name, reading, write_whole
 from ccl.grid import Grid
-from ccl.types import STREAMS
+from ccl.types import AV, STREAMS
 
 VERSION = 1
 INDEX, PARTIAL, BUCKETS = "index.json", "index.partial.json", "buckets.json"
 Kind = Literal["media", "latents"]
+KINDS = ("both", *STREAMS)  # of clips: with both streams, or with one alone
 Line = dict[str, Any]
 """What an index says of a shard: name, samples, bytes, sha256; and `uncaptioned`, where prompts of it are empty."""
 SMALLEST = 2048  # bytes of a sample in a tar file: a clip and its json, each with a header, in blocks of 512
@@ -169,6 +170,17 @@ def settings_of(folder: str | Path) -> dict[str, Any]:
         ValueError: there is no index, or it is none.
     """
     return read_index(Path(folder) / buckets_in(Path(folder))[0] / INDEX)["settings"]
+
+
+def held(index: dict[str, Any]) -> AV[bool]:
+    """The streams that shards hold, by their index."""
+    names = index["settings"].get("streams", STREAMS)
+    return AV(*(stream in names for stream in STREAMS))
+
+
+def kind_of(streams: AV[bool]) -> str:
+    """What clips of these streams are called: "both", or the one that they have, "video" or "audio"."""
+    return "both" if all(streams) else STREAMS[streams.index(True)]
 
 
 def settings_differ(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ccl.data import voices
 from ccl.data.archive import check_sizes
-from ccl.data.index import digest, grid_settings, read_index
+from ccl.data.index import digest, grid_settings, held, read_index
 from ccl.files import FileError, MachineError, machine_trouble, plain_name, reading, sha256_now
 from ccl.files.plaintext import unreadable
 from ccl.grid import Grid
@@ -40,8 +40,8 @@ from ccl.types import AV, STREAMS, Batch
 Sample = dict[str, Any]
 """id, prompt, and either video (F, H, W, 3) uint8 and audio (S,) float32, or latents AV((C, t_v, h, w), (C, t_a)) and,
 where they were encoded too, the prompt's states, text; `grid` where it comes from a bucket; `faces`, boxes of each
-picture, where they were found; `voice`, the bytes of one; `extras` where a network is told more. A stream that is not
-read is None."""
+picture, where they were found; `voice`, the bytes of one; `extras` where a network is told more; `weight` of each
+stream's loss, of mixed data. A stream that is not read is None."""
 OF_PICTURES = ("height", "width", "stride_time", "stride_space")  # of a grid; sound knows nothing of them
 EMPTY = "empty.safetensors"  # beside the index: states of the empty prompt
 
@@ -365,12 +365,6 @@ def _states(states: Tensor, text: dict[str, Any] | None) -> Tensor:
     return states
 
 
-def held(index: dict[str, Any]) -> AV[bool]:
-    """The streams that shards hold, by their index."""
-    names = index["settings"].get("streams", STREAMS)
-    return AV(*(stream in names for stream in STREAMS))
-
-
 def is_of(stored: str, streams: AV[bool], codec: AV[str | None]) -> bool:
     """Whether latents may be of these codecs, as far as they are known.
 
@@ -405,13 +399,13 @@ def collate(samples: list[Sample]) -> Batch:
     """Samples to a batch: media video (B, 3, F, H, W) uint8 and audio (B, S), or latents (B, C, T, ...) float32."""
     ids, prompts = [s["id"] for s in samples], [s["prompt"] for s in samples]
     text = TextStates.gathered([s["text"] for s in samples]) if "text" in samples[0] else None
-    grid = samples[0].get("grid", {})
+    tags: dict[str, Any] = {name: samples[0][name] for name in ("grid", "weight") if name in samples[0]}
     told = [s.get("extras", {}) for s in samples]
     extras = {name: torch.from_numpy(np.stack([each[name] for each in told])) for name in told[0]}
     if "latents" in samples[0]:
         pairs = [s["latents"] for s in samples]
         latents = AV(*(None if column[0] is None else _stack(list(column)) for column in zip(*pairs, strict=True)))
-        return Batch(ids, prompts, latents=latents, text=text, grid=grid, extras=extras)
+        return Batch(ids, prompts, latents=latents, text=text, extras=extras, **tags)
     video = audio = None
     if samples[0]["video"] is not None:
         frames, height, width, _ = samples[0]["video"].shape
@@ -420,7 +414,7 @@ def collate(samples: list[Sample]) -> Batch:
             row[...] = rearrange(sample["video"], "f h w c -> c f h w")
     if samples[0]["audio"] is not None:
         audio = np.stack([sample["audio"] for sample in samples])
-    return Batch(ids, prompts, media=AV(video, audio).map(torch.from_numpy), grid=grid, extras=extras)
+    return Batch(ids, prompts, media=AV(video, audio).map(torch.from_numpy), extras=extras, **tags)
 
 
 def _stack(latents: list[Tensor]) -> Tensor:

@@ -71,7 +71,7 @@ def check_inputs(
     check_devices(net, x=x, t=t, text=shared)
     check_views(x, views)
     arguments.instance("extras", extras, dict, "a dict of tensors by name")
-    check_extras(net, extras)
+    check_extras(net, x, extras)
 
 
 def check_times(net: DualStreamTransformer, name: str, t: Tensor) -> None:
@@ -127,9 +127,10 @@ def check_views(x: AV[Any], views: Any) -> None:
         raise ValueError(f"a batch of {batch} does not divide into {len(views)} views")
 
 
-def check_extras(net: DualStreamTransformer, extras: dict[str, Any]) -> None:
-    """In training an interaction's `needs` must be there, else it does without; streams ask for theirs themselves."""
-    if not (net.training and torch.is_grad_enabled()):
+def check_extras(net: DualStreamTransformer, x: AV[Any], extras: dict[str, Any]) -> None:
+    """In training of both streams an interaction's `needs` must be there, else it does without; streams ask for theirs
+    themselves."""
+    if x.video is None or x.audio is None or not (net.training and torch.is_grad_enabled()):
         return
     if lacking := [name for name in net.interaction.needs if name not in extras]:
         raise ValueError(

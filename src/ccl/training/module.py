@@ -34,14 +34,15 @@ from ccl.nn.chunks import chosen, joined
 from ccl.rng import seed_of
 from ccl.storage.checkpoint import check_parts, is_complete
 from ccl.storage.sharded_checkpoint import sharded_shapes
-from ccl.tasks import PAPER_TASKS, Router, Task, Term, check
+from ccl.tasks import PAPER_TASKS, Router, Task, Term, alone, check
 from ccl.text.base import TextEncoder, check_width
 from ccl.training.draws import Draws, draw, gives_voice, placed, told
 from ccl.training.fsdp import Reduce, WholeDraws, gathered, shard
 from ccl.training.losses import MIXED, Losses, aligned, by_key, loss_by_clip
+from ccl.training.mixed import check_alone
 from ccl.training.optimizer import OptimizerConfig, adamw_8bit, read, written
 from ccl.training.start import PARTS, Part, begin, copy_values
-from ccl.types import AV, VOICE, VOICE_SECONDS, Batch
+from ccl.types import AV, STREAMS, VOICE, VOICE_SECONDS, Batch
 from ccl.weights.fill import check_shapes, shapes_of
 
 
@@ -61,8 +62,8 @@ class JointDiffusion(LightningModule):
         time: where training times come from; None is a logit-normal (paper silent, decision 15).
         optimizer: rates and schedule.
         text_dropout: share of clips whose prompt is dropped in both streams together: the encoded empty prompt.
-        loss_weights: of the losses that interactions return, by their names, beside the weights that an interaction
-            has for them itself; 1 where nothing is said.
+        loss_weights: of "video" and "audio", beside those of a task's terms; and of the losses that interactions
+            return, by their names, beside the weights that an interaction has for them itself; 1 where nothing is said.
         seed: of the weights at step 0, of tasks, times and noise.
         pretrained: whose weights training starts from: a model folder; or a run folder, for its last checkpoint, or
             a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two with their fusion (a file, a
@@ -255,27 +256,38 @@ class JointDiffusion(LightningModule):
     # Learning
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        size = len(batch.id)
-        rows = self._routed(size)
-        parts = [(self.tasks[name], own) for name, own in rows.items()]
+        size, tasks = len(batch.id), self.tasks_of(batch)
+        rows = self._routed(tasks, size)
+        parts = [(tasks[name], own) for name, own in rows.items()]
         losses = self.losses_by_task(batch, parts, index=self.batches, rank=self.global_rank)
         found = dict(zip(rows, losses, strict=True))
         # The mean over clips of what each one's task counts.
-        loss = sum(len(rows[n]) / size * self.weighed(one.mean(), self.tasks[n]) for n, one in found.items())
-        told = self._report(batch, rows, found, torch.as_tensor(loss))
-        self.batches += 1
-        return {"loss": loss, **told}
 
-    def _routed(self, size: int) -> dict[str, list[int]]:
+        def total(weight: AV[float]) -> Tensor:
+            return torch.as_tensor(
+                sum(len(rows[n]) / size * self.weighed(one.mean(), tasks[n], weight) for n, one in found.items())
+            )
+
+        told = self._report(batch, tasks, rows, found, total(AV(1.0, 1.0)))
+        self.batches += 1
+        return {"loss": total(batch.weight), **told}
+
+    def tasks_of(self, batch: Batch) -> dict[str, Task]:
+        """What a batch may train: all tasks, or what is left of them where its clips lack a stream of the network."""
+        given = batch.media if batch.latents is None else batch.latents
+        lacking = [x is None and ends is not None for x, ends in zip(given or (1, 1), self.built[0].ends, strict=True)]
+        return alone(self.tasks, STREAMS[1 - lacking.index(True)]) if any(lacking) else self.tasks
+
+    def _routed(self, tasks: dict[str, Task], size: int) -> dict[str, list[int]]:
         """The rows of this process's batch that train each task, in the order of the tasks."""
         # Keyed on batches, not on global_step: a checkpoint within an accumulation would repeat the draw.
         step, before = divmod(self.batches, self.trainer.accumulate_grad_batches)
         first = (before * self.trainer.world_size + self.global_rank) * size
         places = range(first, first + size)
-        names = [self.router.route(self.tasks, seed=self.seed, step=step, place=place) for place in places]
-        if unknown := [name for name in names if name not in self.tasks]:
-            raise TrainingError(f"the router asks for the task {unknown[0]!r}; there are {', '.join(self.tasks)}")
-        return {name: [row for row in range(size) if names[row] == name] for name in self.tasks if name in names}
+        names = [self.router.route(tasks, seed=self.seed, step=step, place=place) for place in places]
+        if unknown := [name for name in names if name not in tasks]:
+            raise TrainingError(f"the router asks for the task {unknown[0]!r}; there are {', '.join(tasks)}")
+        return {name: [row for row in range(size) if names[row] == name] for name in tasks if name in names}
 
     @property
     def progress(self) -> float:
@@ -283,13 +295,19 @@ class JointDiffusion(LightningModule):
         trainer = self._trainer
         return 0.0 if trainer is None or trainer.max_steps < 1 else min(1.0, trainer.global_step / trainer.max_steps)
 
-    def weighed(self, losses: Losses, task: Task) -> Tensor:
+    def weighed(self, losses: Losses, task: Task, weight: AV[float] = AV(1.0, 1.0)) -> Tensor:
         """Eq. 7: the sum over terms and streams, each multiplied by its weight, and what the interactions ask for.
 
         A stream that is not there adds nothing.
+
+        Args:
+            losses: of clips.
+            task: that they train.
+            weight: of each stream, beside the task's and those of `loss_weights`.
         """
+        own_of = [each * self.loss_weights.get(name, 1.0) for name, each in zip(STREAMS, weight, strict=True)]
         terms = [
-            sum(x * weight for x, weight in zip(streams, term.weights, strict=True) if x is not None)
+            sum(x * (w * own) for x, w, own in zip(streams, term.weights, own_of, strict=True) if x is not None)
             for streams, term in zip(losses.terms, task.terms, strict=True)
         ]
         own = self.built[0].interaction.weights(self.progress) if losses.added else {}
@@ -327,6 +345,7 @@ class JointDiffusion(LightningModule):
         taken: list[Any] = []
         for term, rows in terms:
             t, c = placed(chance, term, z, grid, shown=shown)
+            t = AV.zip(lambda _, t: t, z, t)
             if voice is not None:
                 there = voice.there & told(chance, term).to(voice.there.device)
                 extras = extras | {VOICE: voice._replace(there=there)}  # each term's own
@@ -356,7 +375,7 @@ class JointDiffusion(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The losses of every task, with the same draws each time."""
-        for name, task in self.tasks.items():
+        for name, task in self.tasks_of(batch).items():
             found = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank).mean()
             values = by_key(name, task, found._replace(added={}))
             self.log_dict({f"val_{key}": x for key, x in values.items()}, batch_size=len(batch.id), sync_dist=True)
@@ -370,7 +389,7 @@ class JointDiffusion(LightningModule):
         given: AV[Any] | None = batch.media if batch.latents is None else batch.latents
         if given is None:
             raise TrainingError(f"clips {', '.join(batch.id)} hold neither media nor latents")
-        given = AV.zip(lambda ends, x: x.float(), self.built[0].ends, given)
+        given = AV.zip(lambda x, ends: None if ends is None else x.float(), given, self.built[0].ends)
         if batch.latents is not None:
             return given
         with torch.autocast(self.device.type, enabled=False):
@@ -425,7 +444,7 @@ class JointDiffusion(LightningModule):
 
     @torch.no_grad()
     def _report(
-        self, batch: Batch, rows: dict[str, list[int]], found: dict[str, Losses], loss: Tensor
+        self, batch: Batch, tasks: dict[str, Task], rows: dict[str, list[int]], found: dict[str, Losses], loss: Tensor
     ) -> dict[str, Any]:
         """What is told of a step, over the clips of all processes: logged, and checked to be finite.
 
@@ -433,19 +452,19 @@ class JointDiffusion(LightningModule):
             `task`, its name or MIXED; `shares` of the clips, by task; and the `report`, mean losses that count. Where
             tasks are mixed, each loss says its task, and each task has a loss of its own.
         """
-        own = [len(rows.get(name, ())) / len(batch.id) for name in self.tasks]
+        own = [len(rows.get(name, ())) / len(batch.id) for name in tasks]
         some = next(iter(found.values()))
         keys: list[tuple[str, str]] = []
         values = [loss]
         # Of all tasks, as other processes may have drawn others.
-        for part, (name, task) in zip(own, self.tasks.items(), strict=True):
+        for part, (name, task) in zip(own, tasks.items(), strict=True):
             means = found[name].mean() if name in found else some.none_of(task)
             named = {f"loss/{name}/loss": self.weighed(means, task)} | by_key(name, task, means)
             keys += [(name, key) for key in named]
             values += [part * x for x in named.values()]
         sent = torch.stack([*values, *loss.new_tensor(own)]).float()
         total, *sums = self.trainer.strategy.reduce(sent, reduce_op="mean").tolist()
-        shares = {name: x for name, x in zip(self.tasks, sums[len(keys) :], strict=True) if x}
+        shares = {name: x for name, x in zip(tasks, sums[len(keys) :], strict=True) if x}
         report = {key: x / shares[name] for (name, key), x in zip(keys, sums, strict=False) if name in shares}
         said = MIXED if len(shares) > 1 else next(iter(shares))
         report.pop(f"loss/{said}/loss", None)  # which is the step's
@@ -453,7 +472,7 @@ class JointDiffusion(LightningModule):
             bad = [
                 batch.id[row]
                 for name, one in found.items()
-                for row, fine in zip(rows[name], self.weighed(one, self.tasks[name]).isfinite().tolist(), strict=True)
+                for row, fine in zip(rows[name], self.weighed(one, tasks[name]).isfinite().tolist(), strict=True)
                 if not fine
             ]
             raise TrainingError(
@@ -488,6 +507,8 @@ class JointDiffusion(LightningModule):
             voices = any(gives_voice(term) for task in self.tasks.values() for term in task.terms)
             needs = (*net.interaction.needs, *([VOICE] if voices else []))
             serve(AV(*(ends is not None for ends in net.ends)), text, needs)
+        for stream in getattr(getattr(self.trainer, "datamodule", None), "alone", ()):
+            check_alone(self.tasks, stream, self.trainer.strategy)
         path = self.trainer.ckpt_path
         if path is not None and Path(path).is_dir():
             self._check_sharded(Path(path))

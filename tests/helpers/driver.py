@@ -56,6 +56,7 @@ def train(
     preview: bool = False,
     lora: bool = False,
     per: Literal["batch", "sample"] = "batch",
+    quota: dict[str, int] | None = None,
 ) -> None:
     """One run; the last losses go to its losses.jsonl."""
     config = {**model_config(interaction, layers), "workers": workers, "seed_everything": 0}
@@ -93,7 +94,7 @@ def train(
         logger=False,
         log_every_n_steps=2,
     )
-    data = FakeData(size) if shards is None else shard_data(Path(shards), workers, size)
+    data = FakeData(size) if shards is None else shard_data(Path(shards), workers, size, quota)
     trainer.ckpt_path = start  # as `ccl fit` does
     module = make_module(interaction, layers, lora=LoRA(rank=2) if lora else None)
     trainer.fit(module, datamodule=data, weights_only=True)

@@ -211,8 +211,8 @@ def make_shards(folder: Path, clips: int = 24) -> Path:
     return folder / "latents"
 
 
-def shard_data(folder: Path, num_workers: int = 0, size: int = 3) -> ShardData:
-    data = ShardData(str(folder), GRID, make_codec(), batch_size=size, num_workers=num_workers, shuffle=5)
+def shard_data(folder: Path, num_workers: int = 0, size: int = 3, quota: dict[str, int] | None = None) -> ShardData:
+    data = ShardData(str(folder), GRID, make_codec(), size, num_workers, shuffle=5, quota=quota)
     data.extras = FakeFaces()
     return data
 

@@ -21,7 +21,8 @@ def make(argv: list[str]) -> int:
         "ccl shards make videos -o data/mine --captions videos/captions.csv",
         "ccl shards make videos -o data/paper --frames 81 --fps 16 --height 352 --width 640 --workers 8",
         "ccl shards make videos -o data/mine --filters silent cuts --speech 0.2 --transcribe large-v3",
-        "ccl shards make videos -o data/mixed --fps 16 --buckets 81x352x640 81x640x352 49x352x640",
+        "ccl shards make videos -o data/several --fps 16 --buckets 81x352x640 81x640x352 49x352x640",
+        "ccl shards make videos -o data/mixed --mixed --filters silent",
     )
     parser.add_argument("folder", type=path_of, help="searched with all folders in it")
     parser.add_argument(
@@ -30,7 +31,7 @@ def make(argv: list[str]) -> int:
     parser.add_argument(
         "--captions",
         type=path_of,
-        help=".csv or .jsonl with `file`, `prompt` and perhaps `voice`; without it, NAME.txt beside NAME.mp4",
+        help=".csv or .jsonl with `file`, `prompt`, perhaps `voice` and `mute`; without it, NAME.txt beside NAME.mp4",
     )
     parser.add_argument(
         "--transcribe",
@@ -46,7 +47,8 @@ def make(argv: list[str]) -> int:
     parser.add_argument("--language", type=text_of, default="en", help="that is spoken, for --transcribe (%(default)s)")
     parser.add_argument(
         "--filters", nargs="+", choices=("silent", "cuts"), default=[], help="leave out clips in which nothing is "
-        "heard, or that cut to another scene; what is mute, too short or corrupt is left out in any case"
+        "heard, or that cut to another scene; what is too short or corrupt is left out in any case, and what is mute "
+        "without --mixed",
     )  # fmt: skip
     parser.add_argument(
         "--speech", type=Number(0, 1), metavar="SHARE", help="of the sound that must be speech (silero-vad)"
@@ -71,7 +73,14 @@ def make(argv: list[str]) -> int:
         metavar="FRAMESxHEIGHTxWIDTH",
         help="several lengths and sizes: a clip goes into the bucket nearest in shape, the longest that it fills",
     )
-    parser.add_argument("--only", choices=("audio",), help="sound alone, of videos and files of sound, for stage 1")
+    alone = parser.add_mutually_exclusive_group()
+    alone.add_argument("--only", choices=("audio",), help="sound alone, of videos and files of sound, for stage 1")
+    alone.add_argument(
+        "--mixed",
+        action="store_true",
+        help="keep clips without sound, also by `mute` in the captions or by the filter `silent`, which train pictures "
+        "alone, and files of sound, which train sound alone",
+    )
     parser.add_argument(
         "--sample-rate", type=Whole(1, 768_000), default=16_000, help="Hz that the audio codec takes (%(default)s)"
     )
@@ -103,9 +112,12 @@ def make(argv: list[str]) -> int:
         if args.faces is not None:
             faces = listen.YuNet(None if args.faces == "yunet" else args.faces)
     how: dict[str, Any] = {"strict": args.strict, "shard_size": args.shard_size, "workers": args.workers}
-    how |= {"sound": args.only == "audio", "empty_prompts": args.empty_prompts, "listener": listener, "faces": faces}
+    how |= {"sound": args.only == "audio", "mixed": args.mixed, "empty_prompts": args.empty_prompts}
+    how |= {"listener": listener, "faces": faces}
     made = shards_make(args.folder, args.out, captions=args.captions, grid=grid, filters=filters, **how)
     say(made)
+    if not (args.mixed or args.only) and {"no audio", "no video"} & made.removed.keys():
+        say("  with --mixed, clips without sound train pictures alone, and sound without pictures sound alone")
     return 0
 
 

@@ -16,7 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +55,7 @@ class Report:
         skipped: (id, reason) of the others.
         shards: name, samples, bytes and sha256 of each.
         reused: the shards were there already, made of the same sources with the same settings.
+        alone: how many clips of mixed data have one stream alone, by stream.
     """
 
     out: Path
@@ -62,6 +63,7 @@ class Report:
     skipped: list[tuple[str, str]]
     shards: list[Line]
     reused: bool = False
+    alone: dict[str, int] = field(default_factory=dict)
 
     @property
     def removed(self) -> dict[str, int]:
@@ -85,6 +87,7 @@ class Report:
         lines = [f"{self.out}: {self.written} clips in {len(self.shards)} shards, {len(self.skipped)} skipped"]
         if count := uncaptioned(self.shards):
             lines.append(f"  {count} of them have no caption, and an empty prompt")
+        lines += [f"  {count} of them have {stream} alone" for stream, count in self.alone.items() if count]
         if self.skipped:
             lines.append("  " + ", ".join(f"{name}: {count}" for name, count in self.removed.items()))
         return "\n".join(lines + [f"  skipped {printable(id)}: {reason}" for id, reason in self.skipped])

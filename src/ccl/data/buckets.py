@@ -1,7 +1,8 @@
 """Buckets: clips of several lengths and shapes in one training, each batch from one of them.
 
 A bucket is a grid, and a folder of shards named after it, as 81x352x640: frames, height, width. A clip goes into the
-bucket nearest in aspect, the longest that it fills. How they are read stands in bucketed.py.
+bucket nearest in aspect, the longest that it fills. Of mixed data, clips without sound go into 81x352x640_video, and
+sound alone, which has no shape, into 81_audio. How they are read stands in bucketed.py.
 """
 
 from __future__ import annotations
@@ -11,13 +12,27 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ccl.grid import Grid
 from ccl.media import Clip, MediaError, first_picture, read_clip
+from ccl.types import AV
+
+BOTH = AV(True, True)
 
 
-def bucket_name(grid: Grid) -> str:
-    return f"{grid.frames}x{grid.height}x{grid.width}"
+class Bucket(NamedTuple):
+    """What clips of a folder of shards have in common: a grid, and which streams they have."""
+
+    grid: Grid
+    streams: AV[bool] = BOTH
+
+
+def bucket_name(grid: Grid, streams: AV[bool] = BOTH) -> str:
+    """Of its folder."""
+    if not streams.video:
+        return f"{grid.frames}_audio"
+    return f"{grid.frames}x{grid.height}x{grid.width}" + ("" if streams.audio else "_video")
 
 
 def parse_buckets(texts: Sequence[str], usual: Grid) -> list[Grid]:
@@ -54,18 +69,22 @@ def candidates(grids: Sequence[Grid], height: int, width: int) -> list[Grid]:
     return [grid for i, grid in enumerate(ordered) if i == 0 or grid.seconds < ordered[i - 1].seconds]
 
 
-def read_into_bucket(path: str | Path, *, grids: Sequence[Grid], prompt: str, id: str) -> Clip:
-    """A file as a clip of the best bucket that it fills.
+def read_into_bucket(
+    path: str | Path, *, grids: Sequence[Grid], prompt: str, id: str, require: AV[bool] = BOTH
+) -> Clip:
+    """A file as a clip of the best bucket that it fills; sound alone of the longest.
 
     Raises:
         MediaError: as `read_clip`; it is too short even for the shortest.
     """
     # The length that a header gives is often wrong: the longest bucket that can be read is the one.
-    height, width = first_picture(path).shape[:2]
+    ordered = sorted(grids, key=lambda grid: -grid.seconds)
+    if require.video:
+        ordered = candidates(grids, *first_picture(path).shape[:2])
     short: MediaError | None = None
-    for grid in candidates(grids, height, width):
+    for grid in ordered:
         try:
-            return read_clip(path, grid=grid, prompt=prompt, id=id)
+            return read_clip(path, grid=grid, prompt=prompt, id=id, require=require)
         except MediaError as error:
             if "too short" not in error.reason:
                 raise

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ccl.files.plaintext import csv_rows, json_lines, read_text, unreadable
 
 COLUMNS = ("file", "prompt")
+MUTE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 
 
 class Caption(NamedTuple):
@@ -23,10 +24,12 @@ class Caption(NamedTuple):
     Args:
         prompt: of it.
         voice: another file of the folder, in which whoever speaks says something else.
+        mute: its sound is none to learn from.
     """
 
     prompt: str
     voice: Path | None = None
+    mute: bool = False
 
 
 def sidecar_captions(folder: Path, media: Sequence[Path]) -> dict[Path, Caption]:
@@ -45,7 +48,8 @@ def read_captions(table: str | Path, folder: Path, media: Sequence[Path]) -> dic
     """The prompt of each media file that a table names, and its voice where there is one.
 
     Args:
-        table: .csv with a head, or .jsonl, with `file` and `prompt`, and perhaps `voice`; anything else in it is left.
+        table: .csv with a head, or .jsonl, with `file` and `prompt`, and perhaps `voice` and `mute`; anything else in
+            it is left.
         folder: in which relative names begin, and in which all files must be.
         media: the files of that folder that may be named.
 
@@ -79,13 +83,16 @@ def read_captions(table: str | Path, folder: Path, media: Sequence[Path]) -> dic
             other = names.find(voice) if voice.strip() else None
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
+        mute = row.get("mute") or ""
+        if str(mute).strip().lower() not in MUTE:
+            raise ValueError(f"{where}: its `mute` is {mute!r}; it must be true or false")
         if path == other:
             raise ValueError(f"{where}: its voice is the file itself; it must be another one, with other words")
         if path in captions:
             raise ValueError(f"{where}: {row['file']} was named before, in line {lines[path]}")
         if table.suffix.lower() == ".csv" and (next_row := names.swallowed(row["prompt"])):
             raise ValueError(f"{where}: a double quote is opened and not closed before the row of {next_row}")
-        captions[path], lines[path] = Caption(row["prompt"].strip(), other), line
+        captions[path], lines[path] = Caption(row["prompt"].strip(), other, MUTE[str(mute).strip().lower()]), line
     return captions
 
 

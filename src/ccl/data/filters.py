@@ -19,6 +19,7 @@ from ccl.media import Clip
 CAUSES: tuple[tuple[str, str], ...] = (
     ("no audio stream", "no audio"),
     ("audio stream holds no sound", "no audio"),
+    ("mute by its caption", "no audio"),
     ("no video stream", "no video"),
     ("video stream holds no picture", "no video"),
     ("too short", "too short"),
@@ -43,6 +44,8 @@ class Filter(Protocol):
 @dataclass(frozen=True)
 class Silent:
     """Removes clips in which nothing is heard: the loudest 50 ms lie below a level.
+
+    Of mixed data the clip stays, without its sound.
 
     Args:
         level: dB below full scale.

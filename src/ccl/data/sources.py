@@ -11,13 +11,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from ccl.data.buckets import read_into_bucket
 from ccl.data.caption_files import Caption, read_captions, sidecar_captions
+from ccl.data.filters import cause
 from ccl.grid import Grid
 from ccl.media import Clip, MediaError, read_audio, read_clip
 from ccl.types import AV
 
 VIDEO = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
-# Sound alone makes no clip, unless nothing else is asked for, but is listed as skipped, not passed over in silence.
+# Sound alone makes no clip, unless nothing else is asked for or data are mixed, but is listed as skipped, not passed
+# over in silence.
 SOUND = {".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"}
+MUTED = "mute by its caption"
 
 
 @runtime_checkable
@@ -68,18 +71,20 @@ def folder_sources(
     grid: Grid | Sequence[Grid] | None = None,
     need_captions: bool = True,
     sound: bool = False,
+    mixed: bool = False,
 ) -> list[Source]:
     """All media files in a folder and the folders in it, by name.
 
     Args:
         folder: of videos.
         captions: a .csv file with a header, or a .jsonl file, with `file` (in the folder) and `prompt`, and perhaps
-            `voice`, a file of the folder in which whoever speaks says something else; without it a prompt is the text
-            of `<name>.txt` beside the video.
+            `voice`, a file of the folder in which whoever speaks says something else, and `mute`, whether its sound is
+            none to learn from; without it a prompt is the text of `<name>.txt` beside the video.
         grid: what the clips are brought to; of several, the nearest that a clip fills.
         need_captions: whether a video without a caption, or with a blank one, is skipped by the writer, with the
             reason; else its prompt is empty.
         sound: read the sound alone.
+        mixed: of a file that has one stream alone, or is mute by its caption, read that; else the writer skips it.
 
     Raises:
         ValueError: no folder, no media in it, captions are needed and no video has one; a bad line in the captions,
@@ -100,7 +105,8 @@ def folder_sources(
             "prompts (--empty-prompts)"
         )
     sources = []
-    rate = (grid or Grid()).sample_rate if isinstance(grid, Grid | None) else next(iter(grid)).sample_rate
+    one, several = (grid or Grid(), None) if isinstance(grid, Grid | None) else (grid[0], grid)
+    rate = one.sample_rate
     for path in paths:
         if path in voices and path not in told and path.suffix.lower() in SOUND:
             continue  # it is there to be heard beside another
@@ -110,12 +116,18 @@ def folder_sources(
         size, voice = size_of(path), caption.voice
         if prompt is None:
             place = path.with_suffix(".txt") if captions is None else Path(captions)
-            load: Callable[[], Clip] = partial(_uncaptioned, name, place.name)
-        elif isinstance(grid, Grid | None):
-            load = partial(read_clip, path, grid=grid or Grid(), prompt=prompt, id=name, require=AV(not sound, True))
+            load: Callable[[], Clip] = partial(_refused, name, f"no caption in {place.name}")
+        elif caption.mute and not mixed:
+            load = partial(_refused, name, MUTED)
         else:
-            load = partial(read_into_bucket, path, grids=list(grid), prompt=prompt, id=name)
+            read: Callable[..., Clip] = partial(read_into_bucket, grids=list(several or ()))
+            if not several:
+                read = partial(read_clip, grid=one)
+            load = partial(read, path, prompt=prompt, id=name, require=AV(not sound, not caption.mute))
+            if mixed and not caption.mute:
+                load = partial(_whatever_there_is, load)
         known = [size, prompt] + ([] if voice is None else [voice.relative_to(folder).as_posix(), size_of(voice)])
+        known += ["mute"] if caption.mute else []
         heard = None if voice is None else partial(read_audio, voice, rate)
         sources.append(Source(name, load, json.dumps(known), heard))
     return sources
@@ -126,5 +138,16 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _uncaptioned(name: str, place: str) -> Clip:
-    raise MediaError(name, f"no caption in {place}")
+def _refused(name: str, reason: str) -> Clip:
+    raise MediaError(name, reason)
+
+
+def _whatever_there_is(load: Callable[..., Clip]) -> Clip:
+    """A file's clip of both streams, or of the one that there is."""
+    try:
+        return load(require=AV(True, True))
+    except MediaError as error:
+        alone = {"no audio": AV(True, False), "no video": AV(False, True)}.get(cause(error.reason))
+        if alone is None:
+            raise
+        return load(require=alone)

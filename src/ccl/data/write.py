@@ -2,7 +2,8 @@
 
 The same sources give the same bytes, on every x86 machine that has AVX. A shard appears whole or not at all; a run that
 was stopped goes on after the last shard it finished. What cannot be used, or a filter removes, is listed with its
-reason. With several grids, each has a folder of shards of its own (buckets.py).
+reason. With several grids, each has a folder of shards of its own (buckets.py), and so have, of mixed data, clips of
+one stream alone.
 """
 
 from __future__ import annotations
@@ -29,20 +30,21 @@ from ccl.data.archive import (
     sample_files,
     tar_name,
 )
-from ccl.data.buckets import bucket_name
+from ccl.data.buckets import Bucket, bucket_name
 from ccl.data.engines import processes
 from ccl.data.faces import Finder, written
-from ccl.data.filters import Filter
+from ccl.data.filters import Filter, Silent
 from ccl.data.index import VERSION, dump, grid_settings, write_buckets
 from ccl.data.sources import Listener, Loadable, Source, folder_sources
 from ccl.files import MachineError, naming, one_writer, sweep
 from ccl.files.plaintext import unreadable
 from ccl.grid import Grid
 from ccl.media import Clip, MediaError, write_clip
+from ccl.types import AV, STREAMS
 
 __all__ = ["Report", "Source", "folder_sources", "progress_bar", "shards_make", "write_shards"]
 
-OF_PICTURES = ("cuts", "lips")  # filters
+OF_PICTURES, OF_SOUND = ("cuts", "lips"), ("silent", "speech", "lips")  # filters
 
 
 def write_shards(
@@ -58,6 +60,7 @@ def write_shards(
     faces: Finder | None = None,
     progress: Advance | None = None,
     sound: bool = False,
+    mixed: bool = False,
     need_prompts: bool = False,
 ) -> Report:
     """Write clips as mp4 into tar shards.
@@ -76,6 +79,8 @@ def write_shards(
         faces: finds the faces in each clip, which are written down with it.
         progress: told after each source.
         sound: write sound alone, as long as the grid's clips: for a model without a video stream.
+        mixed: write clips of one stream alone too, into buckets of their own; a filter judges the clips that have what
+            it looks at, and what is silent by its filter stays as pictures alone.
         need_prompts: leave out clips whose prompt is empty, in which the listener hears no words either.
 
     Raises:
@@ -93,21 +98,26 @@ def write_shards(
     if shard_size < 1 or workers < 0:
         raise ValueError(f"shards of {shard_size} clips by {workers} processes cannot be: at least 1, and 0")
     sources, out = list(sources), Path(out)
-    several = not isinstance(grid, Grid)
-    grids: dict[str, Grid] = {bucket_name(one): one for one in grid} if several else {"": grid}  # type: ignore[union-attr,dict-item]
-    extra: dict[str, Any] = {"buckets": list(grids)} if several else {}
+    if sound and mixed:
+        raise ValueError("sound alone is no mixed data; ask for one of them")
+    several = mixed or not isinstance(grid, Grid)
+    buckets = {"": Bucket(grid, AV(not sound, True))} if isinstance(grid, Grid) and not mixed else named(grid, mixed)
+    extra: dict[str, Any] = {"buckets": list(buckets)} if several else {}
     extra |= {"filters": [repr(one) for one in filters]} if filters else {}
     extra |= {"listener": listener.version} if listener else {}
     extra |= {"faces": faces.version} if faces else {}
     extra |= {"voices": True} if any(getattr(source, "voice", None) for source in sources) else {}
-    extra |= {"streams": ["audio"]} if sound else {}
     keys = safe_keys([source.id for source in sources])
     with one_writer(out):
         sweep(out)
         refuse_other_kind(out, several)
         writers = {
-            name: ShardWriter(out / name, media_settings(sources, one, shard_size) | extra, remakes=not several)
-            for name, one in grids.items()
+            name: ShardWriter(
+                out / name,
+                media_settings(sources, one.grid, shard_size) | of_streams(extra, one.streams),
+                remakes=not several,
+            )
+            for name, one in buckets.items()
         }
         # One that never came to a shard of its own knows of no source.
         start = min((writer.consumed, writer.skipped) for writer in writers.values())
@@ -119,7 +129,7 @@ def write_shards(
             _complain(skipped, strict)
             consumed = len(sources)
         todo = range(consumed, len(sources))
-        make = partial(_make, sources, keys, grids, filters, listener, faces, sound, need_prompts)
+        make = partial(_make, sources, keys, buckets, filters, listener, faces, sound, need_prompts)
         if not several:
             left_out = {id for id, _ in skipped}
             held = [index for index in range(consumed) if sources[index].id not in left_out]
@@ -146,7 +156,7 @@ def write_shards(
             write_buckets(out, [name for name, writer in writers.items() if writer.written])
         if progress:
             progress(len(sources), len(sources))
-        return _report(out, writers, skipped, reused)
+        return _report(out, buckets, writers, skipped, reused)
 
 
 def _remake(
@@ -174,13 +184,44 @@ def _remake(
         writer.put(number)
 
 
-def _report(out: Path, writers: dict[str, ShardWriter], skipped: list[tuple[str, str]], reused: bool) -> Report:
+def named(grid: Grid | Sequence[Grid], mixed: bool) -> dict[str, Bucket]:
+    """Buckets of these grids by the names of their folders; of mixed data, also of one stream alone."""
+    grids = [grid] if isinstance(grid, Grid) else grid
+    kinds = (AV(True, True), AV(True, False), AV(False, True)) if mixed else (AV(True, True),)
+    found: dict[str, Bucket] = {}
+    for streams in kinds:
+        for one in grids:
+            found.setdefault(bucket_name(one, streams), Bucket(one, streams))
+    return found
+
+
+def of_streams(settings: dict[str, Any], streams: AV[bool]) -> dict[str, Any]:
+    """What of these settings holds of clips of these streams, and which they are, where not both."""
+    if all(streams):
+        return settings
+    kept = {name: x for name, x in settings.items() if streams[name == "voices"] or name not in ("faces", "voices")}
+    return kept | {"streams": [stream for stream, there in zip(STREAMS, streams, strict=True) if there]}
+
+
+def _report(
+    out: Path,
+    buckets: dict[str, Bucket],
+    writers: dict[str, ShardWriter],
+    skipped: list[tuple[str, str]],
+    reused: bool,
+) -> Report:
     shards = [
         {**shard, "name": (Path(name) / shard["name"]).as_posix()}
         for name, writer in writers.items()
         for shard in writer.shards
     ]
-    return Report(out, sum(writer.written for writer in writers.values()), skipped, shards, reused)
+    mixed = len({one.streams for one in buckets.values()}) > 1
+    alone: dict[str, int] = {
+        stream: sum(writer.written for name, writer in writers.items() if not buckets[name].streams[1 - i])
+        for i, stream in enumerate(STREAMS)
+        if mixed
+    }
+    return Report(out, sum(writer.written for writer in writers.values()), skipped, shards, reused, alone)
 
 
 def shards_make(
@@ -196,6 +237,7 @@ def shards_make(
     listener: Listener | None = None,
     faces: Finder | None = None,
     sound: bool = False,
+    mixed: bool = False,
     empty_prompts: bool = False,
 ) -> Report:
     """What `ccl shards make` does: a folder of own videos to shards, with a progress bar.
@@ -203,8 +245,8 @@ def shards_make(
     Args:
         folder: searched with all folders in it.
         out: where the shards go.
-        captions: a .csv or .jsonl file with `file` and `prompt`, and perhaps `voice`; without it, `<name>.txt` beside
-            `<name>.mp4`.
+        captions: a .csv or .jsonl file with `file` and `prompt`, and perhaps `voice` and `mute`; without it,
+            `<name>.txt` beside `<name>.mp4`.
         grid: rate, size and length that clips are brought to; of several, the nearest that a clip fills.
         strict: fail on the first clip that cannot be used.
         shard_size: clips a tar file.
@@ -213,6 +255,7 @@ def shards_make(
         listener: hears what is said in clips without a caption, which becomes their prompt.
         faces: finds the faces in clips, where an interaction is to learn from them.
         sound: of videos and of files of sound, take the sound alone.
+        mixed: keep clips without sound, or mute by their caption, and files of sound: in buckets of their own.
         empty_prompts: keep clips that have no caption, with an empty prompt, instead of skipping them.
 
     Raises:
@@ -220,9 +263,9 @@ def shards_make(
     """
     grid = grid or Grid()
     captioned = listener is None and not empty_prompts  # else a prompt may come, or need not
-    sources = folder_sources(folder, captions, grid=grid, need_captions=captioned, sound=sound)
+    sources = folder_sources(folder, captions, grid=grid, need_captions=captioned, sound=sound, mixed=mixed)
     options: dict[str, Any] = {"strict": strict, "shard_size": shard_size, "workers": workers, "sound": sound}
-    options["need_prompts"] = not empty_prompts
+    options |= {"need_prompts": not empty_prompts, "mixed": mixed}
     with progress_bar(f"shards of {Path(folder).name}") as advance:
         options |= {"filters": filters, "listener": listener, "faces": faces}
         return write_shards(sources, out, grid, **options, progress=advance)
@@ -243,7 +286,7 @@ def media_settings(sources: Sequence[Loadable], grid: Grid, shard_size: int) -> 
 def _make(
     sources: Sequence[Loadable],
     keys: Sequence[str],
-    grids: dict[str, Grid],
+    buckets: dict[str, Bucket],
     filters: Sequence[Filter],
     listener: Listener | None,
     faces: Finder | None,
@@ -262,20 +305,25 @@ def _make(
             clip = source.load()
             if sound:
                 clip = replace(clip, video=None, times=None)
-            bucket = _bucket(clip, grids, sound)
+            bucket = _bucket(clip, buckets)
             for one in filters:
+                if (clip.video is None and one.name in OF_PICTURES) or (clip.audio is None and one.name in OF_SOUND):
+                    continue
                 if against := one(clip):
-                    return "", None, f"{one.name}: {against}"
-            if listener is not None and not clip.prompt:
+                    quiet = replace(clip, audio=None)
+                    if not (isinstance(one, Silent) and clip.video is not None and _of_kind(quiet, buckets)):
+                        return "", None, f"{one.name}: {against}"
+                    clip, bucket = quiet, _bucket(quiet, buckets)
+            if listener is not None and not clip.prompt and clip.audio is not None:
                 clip = replace(clip, prompt=listener.prompt(clip))
             if fault := unreadable(clip.prompt):
                 raise MediaError(source.id, f"its prompt {fault}")
             if need_prompts and not clip.prompt:
                 return "", None, "no caption, and no words are heard"
-            found = {} if faces is None else {"faces": written(faces.find(clip))}
+            found = {} if faces is None or clip.video is None else {"faces": written(faces.find(clip))}
             file = io.BytesIO()
             write_clip(clip, file)
-            files = {"mp4": file.getvalue()} | _voice(source, clip.sample_rate)
+            files = {"mp4": file.getvalue()} | ({} if clip.audio is None else _voice(source, clip.sample_rate))
     except MachineError:
         raise
     except MediaError as error:
@@ -295,20 +343,28 @@ def _voice(source: Loadable, sample_rate: int) -> dict[str, bytes]:
         raise MediaError(source.id, f"its voice cannot be taken, {error}") from error
 
 
-def _bucket(clip: Clip, grids: dict[str, Grid], sound: bool) -> str:
-    """Which grid a clip has."""
-    if clip.video is None and not sound:
-        raise MediaError(clip.id, "no video stream")
-    if clip.audio is None:
-        raise MediaError(clip.id, "no audio stream")
-    name, grid = next(iter(grids.items()))
-    if len(grids) > 1 and clip.video is not None:
-        shape = "x".join(map(str, clip.video.shape[:3]))
-        name, grid = (shape, grids[shape]) if shape in grids else (name, grid)
+def _of_kind(clip: Clip, buckets: dict[str, Bucket]) -> dict[str, Grid]:
+    """The grids of the buckets for clips that have the streams that it has."""
+    there = AV(clip.video is not None, clip.audio is not None)
+    return {name: one.grid for name, one in buckets.items() if one.streams == there}
+
+
+def _as_large(clip: Clip, grid: Grid) -> bool:
+    if clip.video is None:
+        return clip.audio is not None and len(clip.audio) == grid.samples
+    return clip.video.shape[:3] == (grid.frames, grid.height, grid.width)
+
+
+def _bucket(clip: Clip, buckets: dict[str, Bucket]) -> str:
+    """Which bucket a clip is of."""
+    if not (grids := _of_kind(clip, buckets)):
+        first = next(iter(buckets.values())).streams
+        raise MediaError(clip.id, f"no {'video' if first.video and clip.video is None else 'audio'} stream")
+    name, grid = next((each for each in grids.items() if _as_large(clip, each[1])), next(iter(grids.items())))
     wanted = (grid.frames, grid.height, grid.width, 3)
     if clip.video is not None and (clip.video.shape != wanted or clip.fps != grid.fps):
         raise MediaError(clip.id, f"video is {clip.video.shape} at {clip.fps:g} fps, not {wanted} at {grid.fps:g}")
-    if len(clip.audio) != grid.samples or clip.sample_rate != grid.sample_rate:
+    if clip.audio is not None and (len(clip.audio) != grid.samples or clip.sample_rate != grid.sample_rate):
         have = f"{len(clip.audio)} samples at {clip.sample_rate} Hz"
         raise MediaError(clip.id, f"sound has {have}, not {grid.samples} at {grid.sample_rate}")
     return name

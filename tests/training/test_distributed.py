@@ -17,6 +17,7 @@ from ccl.files import FileError
 from ccl.media import read_clip
 from ccl.storage.sharded_checkpoint import read_sharded
 from helpers.fakes import GRID, make_net, make_shards, make_text
+from helpers.mixed import make_mixed
 from helpers.trainings import assert_same_losses, differences, losses, train_all
 
 KINDS = {"cca": {"steps": 8}, "gate": {"steps": 8}, "cca, a task a clip": {"steps": 3, "per": "sample"}}
@@ -44,6 +45,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if kind != "gate":
             more = {"preview": kind == "cca", "save": 100 if kind in OTHERS else None}
             sharded.append(one | fsdp | more | {"folder": str(folder / f"{kind}-fsdp")})
+    quota = {"both": 2, "video": 1, "audio": 1}
+    mixed = {
+        "shards": str(make_mixed(folder / "data", 8, 4, 4)),
+        "quota": quota,
+        "accumulate": 4,
+        "steps": 2,
+        "save": None,
+    }
+    unused = mixed | {"size": 2, "ranks": 2, "strategy": "ddp_find_unused_parameters_true"}
+    together.append(unused | {"folder": str(folder / "mixed-ddp")})
+    sharded.append(mixed | fsdp | {"folder": str(folder / "mixed-fsdp")})
     common = {"shards": str(make_shards(folder)), **fsdp, "steps": 5, "layers": 1}
     killed = common | {"folder": str(folder / "killed")}
     first = [common | {"folder": str(folder / "whole")}, killed | {"kill": 4}]
@@ -62,6 +74,8 @@ def test_two_processes_learn_what_one_does_for_every_task_and_interaction(folder
     for kind in (KINDS | OTHERS).keys() - {"gate"}:
         assert_same_losses(folder / f"{kind}-fsdp", folder / kind)
     assert all((folder / f"{kind}-fsdp/checkpoints/last.ckpt/complete").is_file() for kind in OTHERS)
+    assert {row["task"] for row in losses(folder / "mixed-ddp")} >= {"single_video", "single_audio"}
+    assert_same_losses(folder / "mixed-fsdp", folder / "mixed-ddp")  # of clips that leave a stream without gradients
     assert (folder / "cca-fsdp/previews/step_000008/0.mp4").is_file()  # sampled from gathered weights
 
 

@@ -27,8 +27,8 @@ class Monitor(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         figures = pl_module.net.check(pl_module.grid)
-        if trainer.logger is not None and figures:
-            trainer.logger.log_metrics(figures, step=trainer.global_step)
+        for logger in trainer.loggers if figures else ():
+            logger.log_metrics(figures, step=trainer.global_step)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         if trainer.global_step % (self.every or trainer.log_every_n_steps):

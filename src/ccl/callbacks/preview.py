@@ -1,4 +1,5 @@
-"""Clips to watch and hear while training goes on: mp4 with sound in the run folder, GIF and audio in TensorBoard."""
+"""Clips to watch and hear while training goes on: mp4 with sound in the run folder and at Weights & Biases, GIF and
+sound in TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -102,7 +103,7 @@ class Preview(Callback):
                     module.train(training)
 
     def show(self, trainer: Any, clips: list[Clip], step: int) -> None:
-        """Write the clips into the run folder and hand them to TensorBoard."""
+        """Write the clips into the run folder and hand them to the loggers that show any."""
         from ccl.media import write_clip
 
         folder = Path(trainer.default_root_dir) / "previews" / f"step_{step:06d}"
@@ -110,10 +111,8 @@ class Preview(Callback):
         for i, clip in enumerate(clips):
             path = folder / f"{i}.mp4"
             write_clip(clip, path)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    # Where the losses of this step are, which Lightning counts from 0.
-                    log_clip(logger.experiment, f"preview/{i}", clip, path, step - 1)
+            for logger in trainer.loggers:  # where the losses of this step are, which Lightning counts from 0
+                log_clip(logger, f"preview/{i}", clip, path, step - 1)
 
 
 def unsampled(pl_module: Any) -> str:
@@ -152,7 +151,17 @@ def sampled_from(pl_module: Any) -> tuple[nn.Module, nn.Module]:
     return whole[0], whole[1]
 
 
-def log_clip(writer: Any, tag: str, clip: Clip, path: Path, step: int) -> None:
+def log_clip(logger: Logger, tag: str, clip: Clip, path: Path, step: int) -> None:
+    """A clip into TensorBoard or to Weights & Biases; others (CSV) have no place for one, and its file serves."""
+    if isinstance(logger, TensorBoardLogger):
+        to_tensorboard(logger.experiment, tag, clip, path, step)
+    elif isinstance(logger, WandbLogger) and clip.video is not None:
+        logger.log_video(tag, [str(path)], step, caption=[clip.prompt], format=["mp4"])  # with its sound
+    elif isinstance(logger, WandbLogger):
+        logger.log_audio(tag, [clip.audio], step, caption=[clip.prompt], sample_rate=[clip.sample_rate])
+
+
+def to_tensorboard(writer: Any, tag: str, clip: Clip, path: Path, step: int) -> None:
     """A clip into TensorBoard: GIF, sound and the path of its mp4, for TensorBoard plays no sound with a picture.
 
     `add_video` wants moviepy and, without it, prints a line and logs nothing; a GIF as an image needs no more than PIL.

@@ -26,7 +26,6 @@ import yaml
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.distributed.checkpoint.api import CheckpointException
@@ -45,6 +44,7 @@ from ccl.cli.errors import (
     read_yaml,
 )
 from ccl.cli.front import config_files
+from ccl.cli.loggers import LoggedTrainer, loggers
 from ccl.cli.own import reachable
 from ccl.cli.parser import folder_to_write
 from ccl.cli.trainer import check as check_trainer
@@ -130,6 +130,7 @@ class FitCLI(LightningCLI):
             LightningDataModule,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
+            trainer_class=LoggedTrainer,
             save_config_callback=None,
             seed_everything_default=0,
             parser_class=FitParser,
@@ -251,8 +252,7 @@ class FitCLI(LightningCLI):
         """The trainer, with its logs and checkpoints in the run folder."""
         self.run_folder = RunFolder(self.config["name"], self.config["runs_dir"])
         kwargs["default_root_dir"] = str(self.run_folder.path)
-        if self.config["trainer"]["logger"] in (None, True):
-            kwargs["logger"] = TensorBoardLogger(self.run_folder.tensorboard, name="", version="")
+        kwargs["logger"] = loggers(self.config_init["trainer"]["logger"], self.run_folder, self.config_dump)
         callbacks = self.config_init["trainer"]["callbacks"] or []
         kept = Counter(callback.state_key for callback in callbacks if stateful(callback))
         if twice := [key for key, count in kept.items() if count > 1]:
@@ -375,8 +375,8 @@ def used(config: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """A full disk does not say where, torch's error about a damaged sharded checkpoint is no Exception, and where a
-    loader cannot start, Lightning's error of tidying up after it hides why."""
+    """A full disk does not say where, torch's error about a damaged sharded checkpoint is no Exception, where a loader
+    cannot start, Lightning's error of tidying up after it hides why, and wandb's do not say how to do without a key."""
     try:
         yield
     except RuntimeError as error:
@@ -390,6 +390,12 @@ def explained(folder: Path) -> Iterator[None]:
     except CheckpointException as error:
         raise CheckpointError(
             f"the checkpoint that {folder} goes on from cannot be read ({' '.join(str(error).split())[:200]})"
+        ) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "wandb":
+            raise
+        raise UsageError(
+            f"trainer.logger: wandb says: {str(error).strip(' .')}; WANDB_MODE=offline keeps everything on this machine"
         ) from error
 
 

@@ -47,6 +47,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "testset": ("write the talking world's test set: manifests, pictures, sounds", "ccl.cli.verbs", "testset"),
     "testset images": ("make the first pictures of the paper's test set", "ccl.cli.testset", "images"),
     "doctor": ("what will not work here, and the command that mends it", "ccl.cli.doctor", "main"),
+    "schema": ("a JSON Schema of configs, with which an editor completes their keys", "ccl.cli.schema", "main"),
     "completion": ("what a shell needs to complete all of this", "ccl.cli.completion", "main"),
     "codec fit": ("fit the embedded video codec's basis to the world", "ccl.cli.verbs", "codec_fit"),
 }

@@ -20,7 +20,7 @@ from ccl.evaluation.store import feature_of, read, read_state
 from ccl.evaluation.tables.results import CEILING, Results
 from ccl.files import reading
 from ccl.rows import Row, read_rows
-from ccl.storage.run import SCORES
+from ccl.storage.run import holds_losses
 from ccl.types import STREAMS
 
 LOG = "losses.jsonl"  # of a run
@@ -249,7 +249,7 @@ def of_joint(line: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def whole_lines(text: str) -> Iterator[dict[str, Any]]:
-    """Losses a line, of a log that may still be written: scores, and what a kill left of a line, are passed over."""
+    """Losses a line, of a log that may still be written: other lines, and what a kill left of one, are passed over."""
     for line in text.split("\n")[:-1]:
-        if SCORES not in (found := json.loads(line)):
+        if holds_losses(found := json.loads(line)):
             yield found

@@ -14,7 +14,7 @@ from ccl.ablation.jobs import TESTSET, Job, Laboratory
 from ccl.ablation.launchers.schedule import Schedule
 from ccl.ablation.matrix import RUNS
 from ccl.cli.progress import HEARTBEAT
-from ccl.storage.run import SCORES
+from ccl.storage.run import holds_losses
 
 TAIL = 4096  # bytes of a log that are looked at: about twenty steps
 
@@ -59,7 +59,7 @@ def last_losses(path: Path) -> tuple[int, float | None]:
             found = json.loads(line)
         except ValueError:
             continue
-        if SCORES not in found:
+        if holds_losses(found):
             rows.append(found)
     losses = [row["loss"] for row in rows if isinstance(row.get("loss"), float)]
     return (rows[-1]["step"] if rows else 0), (sum(losses) / len(losses) if losses else None)

@@ -13,15 +13,16 @@ from lightning import Callback
 
 from ccl.files import plain_name, reading, write_whole
 from ccl.storage.checkpoint import complete_checkpoints, step_of
-from ccl.storage.run import SCORES
+from ccl.storage.run import SCORES, VALIDATION, holds_losses
 from ccl.types import Batch
 
 
 class LossLog(Callback):
     """Appends a line a batch to `losses.jsonl` in the run folder: batch, step, task and the losses that count.
 
-    Where the clips of a batch train several tasks, its task is "mixed", and each loss says its own. Scores of the
-    weights after a batch (`Evaluate`) are a line of their own, whenever they come: `evaluation` in place of losses.
+    Where the clips of a batch train several tasks, its task is "mixed", and each loss says its own. Losses of
+    validation are a line of their own, `validation` in place of losses, and so are scores of the weights after a batch
+    (`Evaluate`), whenever they come: `evaluation`.
 
     A resume drops the lines from its checkpoint on, and the last one where a kill has left it half-written. Who goes
     back while later checkpoints stay leaves their log beside this one, named after its number of batches and its sum:
@@ -38,7 +39,7 @@ class LossLog(Callback):
         self.name = plain_name(name, "LossLog")
         self._file: IO[str] | None = None
         self._sum: int | None = None  # of all lines of losses; None of a checkpoint that knows none
-        self._scored: set[int] = set()  # steps of which there are scores
+        self._beside: set[tuple[int, str]] = set()  # steps of which there are scores, or losses of validation
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.is_global_zero:
@@ -49,9 +50,10 @@ class LossLog(Callback):
             kept = self._go_back(path, pl_module.batches, later)
             write_whole(path, kept)
             self._sum = sum_of(kept)
-            self._scored = {json.loads(line)["step"] for line in kept.splitlines() if is_scores(line)}
+            found = [json.loads(line) for line in kept.splitlines()]
+            self._beside = {(row["step"], key) for row in found for key in (SCORES, VALIDATION) if key in row}
         else:
-            self._sum, self._scored = 0, set()
+            self._sum, self._beside = 0, set()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", buffering=1)  # a line at a time, so that a kill loses none
 
@@ -63,14 +65,22 @@ class LossLog(Callback):
             self._file.write(line)
             self._sum = crc32(line.encode(), self._sum or 0)
 
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self._add(pl_module.batches - 1, trainer.global_step, VALIDATION, pl_module.validated)
+
     def add_scores(self, batch: int, step: int, values: dict[str, float]) -> None:
-        """A line of scores of the weights after a batch; nothing where there is one of this step.
+        """A line of scores of the weights after a batch; nothing where there is one of this step."""
+        self._add(batch, step, SCORES, values)
+
+    def _add(self, batch: int, step: int, key: str, values: dict[str, float]) -> None:
+        """A line beside the losses.
 
         It has no part in the sum: it comes at any time, also after the last checkpoint.
         """
-        if self._file is not None and step not in self._scored:
-            self._scored.add(step)
-            self._file.write(json.dumps({"batch": batch, "step": step, SCORES: values}) + "\n")
+        if self._file is not None and (step, key) not in self._beside:
+            self._beside.add((step, key))
+            self._file.write(json.dumps({"batch": batch, "step": step, key: values}) + "\n")
 
     def _go_back(self, path: Path, batch: int, later: bool) -> str:
         """The lines before a batch's of the log that the checkpoint continues; what it leaves is kept, if asked for."""
@@ -83,7 +93,7 @@ class LossLog(Callback):
         found = next((log for log in whole if self._sum in (None, sum_of(before[log]))), None)
         kept = "" if found is None else before[found]
         if whole[path] != kept and (later or found != path):
-            number = sum(not is_scores(line) for line in whole[path].splitlines())
+            number = sum(has_losses(line) for line in whole[path].splitlines())
             its_sum = crc32(whole[path].encode())
             left = path.with_name(f"{path.stem}.{number:06d}-{its_sum:08x}{path.suffix}")
             write_whole(left, whole[path])
@@ -105,14 +115,14 @@ class LossLog(Callback):
             self._file = None
 
 
-def is_scores(line: str) -> bool:
-    """Whether a line of a log holds scores, and no losses."""
-    return SCORES in json.loads(line)
+def has_losses(line: str) -> bool:
+    """Whether a line of a log holds losses."""
+    return holds_losses(json.loads(line))
 
 
 def sum_of(log: str) -> int:
     """The sum of a log's losses."""
-    return crc32("".join(line for line in log.splitlines(keepends=True) if not is_scores(line)).encode())
+    return crc32("".join(line for line in log.splitlines(keepends=True) if has_losses(line)).encode())
 
 
 def until(batch: int, lines: Sequence[str]) -> Iterator[str]:

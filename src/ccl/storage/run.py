@@ -48,8 +48,10 @@ MAY_CHANGE = (
     "trainer.callbacks.*LossLog*",
     "trainer.callbacks.*Progress*",
     "data.init_args.prefetch*",
+    "model.bins",
 )
-SCORES = "evaluation"  # the key of a line of losses.jsonl that holds scores in place of losses
+# Keys of a line of losses.jsonl that holds something else in place of losses: scores, losses of validation.
+SCORES, VALIDATION = "evaluation", "validation"
 # What a checkpoint's place in the data is known by: with another one it is lost.
 PLACE = ("data.", "trainer.devices", "trainer.num_nodes")
 END = "model.optimizer.decay_steps"
@@ -286,6 +288,11 @@ def refuse_other_codec(checkpoint: Path, codec: str | None) -> None:
             f"{checkpoint} was trained with the codec {known[-1]}, as {record} says, and this config gives {codec}, "
             "whose latents mean something else; bring that codec's basis back, or train anew under another --name"
         )
+
+
+def holds_losses(line: Mapping[str, Any]) -> bool:
+    """Whether a line of losses.jsonl holds a batch's losses, and not what was found beside them."""
+    return SCORES not in line and VALIDATION not in line
 
 
 def is_first_process() -> bool:

@@ -42,6 +42,7 @@ from ccl.training.losses import MIXED, Losses, aligned, by_key, loss_by_clip
 from ccl.training.mixed import check_alone
 from ccl.training.optimizer import OptimizerConfig, adamw_8bit, read, written
 from ccl.training.start import PARTS, Part, begin, copy_values
+from ccl.training.validation import BINS, Binned, stratified
 from ccl.types import AV, STREAMS, VOICE, VOICE_SECONDS, Batch
 from ccl.weights.fill import check_shapes, shapes_of
 
@@ -78,6 +79,7 @@ class JointDiffusion(LightningModule):
             on a GPU, where a step trains one task: each mix of tasks would be compiled anew.
         reduce: in which precision FSDP2 sums gradients over GPUs, where it computes in bfloat16; None is float32,
             "bfloat16" sends half as much and rounds each sum.
+        bins: of the time, by which validation tells its losses; None is 4.
     """
 
     net: DualStreamTransformer | None
@@ -104,6 +106,7 @@ class JointDiffusion(LightningModule):
         image: ImageEncoder | None = None,
         compile: bool | None = None,
         reduce: Reduce | None = None,
+        bins: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= text_dropout <= 1:
@@ -111,6 +114,8 @@ class JointDiffusion(LightningModule):
         for name, weight in (loss_weights or {}).items():
             arguments.number(f"model.loss_weights.{name}", weight, 0)
         arguments.number("model.seed", seed, 0, 2**63 - 1, whole=True)
+        if bins is not None:
+            arguments.number("model.bins", bins, 1, 100, whole=True)
         self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
         self.frozen: Freeze | None = freeze if lora is None else "backbones"
         if isinstance(pretrained, dict) and (unknown := pretrained.keys() - set(PARTS)):
@@ -126,6 +131,8 @@ class JointDiffusion(LightningModule):
         self.text_dropout, self.loss_weights = text_dropout, loss_weights or {}
         self.seed, self.pretrained, self.compile_blocks, self.reduce = seed, pretrained, compile, reduce
         self.net = self.text = self.ema = None
+        self.bins = BINS if bins is None else bins
+        self.validated: dict[str, float] = {}  # what the last validation has found
         self.keeps_average = False  # set by the EMA callback before the network is built
         self.batches = 0  # seen so far, over all runs: what tasks and noise are keyed on
 
@@ -314,13 +321,19 @@ class JointDiffusion(LightningModule):
         added = [x * self.loss_weights.get(name, 1.0) * own.get(name, 1.0) for name, x in losses.added.items()]
         return torch.as_tensor(sum([*terms, *added]))
 
-    def losses(self, batch: Batch, task: Task, *, index: int, rank: int = 0) -> Losses:
+    def losses(self, batch: Batch, task: Task, *, index: int, rank: int = 0, at: AV[Tensor] | None = None) -> Losses:
         """Losses of each clip, (B,), where all train one task; the arguments are those of `losses_by_task`."""
-        (found,) = self.losses_by_task(batch, [(task, range(len(batch.id)))], index=index, rank=rank)
+        (found,) = self.losses_by_task(batch, [(task, range(len(batch.id)))], index=index, rank=rank, at=at)
         return found
 
     def losses_by_task(
-        self, batch: Batch, parts: Sequence[tuple[Task, Sequence[int]]], *, index: int, rank: int = 0
+        self,
+        batch: Batch,
+        parts: Sequence[tuple[Task, Sequence[int]]],
+        *,
+        index: int,
+        rank: int = 0,
+        at: AV[Tensor] | None = None,
     ) -> list[Losses]:
         """Losses of the clips that train each task, in one forward of all the tasks' terms.
 
@@ -331,11 +344,14 @@ class JointDiffusion(LightningModule):
             parts: tasks, and the rows of the batch that train each, ascending.
             index: of the batch since training began.
             rank: of this process; clip r of rank k draws what clip k B + r of one process would.
+            at: times of each stream, (B,), in the place of those that are drawn.
         """
         net, text = self.built
         z = self.encode(batch)
         grid = replace(self.grid, **batch.grid)
         chance = self.draw(batch.prompt, z, index=index, rank=rank)
+        if at is not None:
+            chance = replace(chance, time=at.map(lambda t: t.to(self.device)))
         states = text(chance.prompt) if batch.text is None else batch.text.read(chance.prompt)
         extras = dict(batch.extras)
         if shown := "image" in net.needs and z.video is not None:
@@ -373,12 +389,25 @@ class JointDiffusion(LightningModule):
             for task, _ in parts
         ]
 
+    def on_validation_epoch_start(self) -> None:
+        there = AV(*(ends is not None for ends in self.built[0].ends))
+        self._binned = Binned(self.tasks, there, self.bins, self.device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The losses of every task, with the same draws each time."""
+        """The losses of every task, with the same times, noise and given parts each time."""
+        place = batch_idx * self.trainer.world_size + self.global_rank
+        times = stratified(len(batch.id), bins=self.bins, seed=self.seed, place=place)
         for name, task in self.tasks_of(batch).items():
-            found = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank).mean()
-            values = by_key(name, task, found._replace(added={}))
-            self.log_dict({f"val_{key}": x for key, x in values.items()}, batch_size=len(batch.id), sync_dist=True)
+            found = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank, at=times)
+            self._binned.add(name, task, found, times)
+
+    def on_validation_epoch_end(self) -> None:
+        self.validated = self._binned.means(self.trainer.strategy.reduce(self._binned.sums, reduce_op="mean"))
+        told = {f"val_loss/{name}": x for name, x in self.validated.items()}
+        self.log_dict(told, logger=False, sync_dist=True)
+        if not self.trainer.sanity_checking:
+            for logger in self.trainer.loggers:  # where the losses of this step are, which Lightning counts from 0
+                logger.log_metrics(told, self.trainer.global_step - 1)
 
     @torch.no_grad()
     def encode(self, batch: Batch) -> AV[Tensor]:

@@ -54,7 +54,7 @@ SHARED = {
     "model.optimizer.eps", "model.optimizer.weight_decay", "model.optimizer.decay_steps", "model.optimizer.fused",
     "model.optimizer.bits",
     "model.text_dropout", "model.loss_weights", "model.seed", "model.pretrained",
-    "model.freeze", "model.lora", "model.image", "model.reduce", "model.bins",
+    "model.freeze", "model.lora", "model.quantize", "model.image", "model.reduce", "model.bins",
     "data.init_args.seed", "data.init_args.val_shards",
     "trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.log_every_n_steps",
     "trainer.max_epochs", "trainer.check_val_every_n_epoch", "trainer.num_sanity_val_steps",

@@ -125,7 +125,8 @@ def refuse_not_finite(module: torch.nn.Module, step: int) -> None:
     Raises:
         CheckpointError: naming the first such tensor.
     """
-    state = {name: local(tensor) for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+    floats = {name: x for name, x in module.state_dict().items() if x.is_floating_point()}
+    state = {name: local(x) for name, x in floats.items() if x.element_size() > 1}  # of 8 bits are frozen ones alone
     finite = torch.stack([torch.isfinite(tensor).all() for tensor in state.values()]).tolist()
     bad = next((name for name, fine in zip(state, finite, strict=True) if not fine), None)
     if found := [name for name in gathered(bad) if name]:

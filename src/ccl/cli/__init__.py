@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "study read": ("what they answered: win rates, intervals, agreement", "ccl.cli.study", "read"),
     "inspect words": ("how much a model listens to what it is told to say and to show", "ccl.cli.inspect", "words"),
     "inspect attention": ("what pictures and sound attend to of each other", "ccl.cli.inspect", "attention"),
+    "inspect quantized": ("what a model loses in 8 bits, by layer", "ccl.cli.inspect", "quantized"),
     "inspect route": ("who sees whom, in each task and each pass of guidance", "ccl.cli.inspect", "route"),
     "inspect voice": ("whether a model keeps a voice that it is given", "ccl.cli.voice", "voice"),
     "inspect seams": ("whether one sees or hears where windows of clips meet", "ccl.cli.seams", "seams"),

@@ -169,6 +169,40 @@ def attention(argv: list[str]) -> int:
     return 0
 
 
+def quantized(argv: list[str]) -> int:
+    parser = Parser(
+        "inspect quantized",
+        "What a model loses where matrices are kept in 8 bits (--model.quantize): how far tokens of pictures and sound "
+        "are from those of float32 after each block, and the velocities; with the video stream's matrices in int8 and "
+        "float8, with the audio stream's too, and beside bfloat16.",
+        "ccl inspect quantized",
+        "ccl inspect quantized --ckpt runs/joint --clips 16 --times 0.9 0.1",
+    )
+    add_model(parser)
+    parser.add_argument("--clips", type=Whole(1, 200), default=8, help="of the world's test split (%(default)s)")
+    parser.add_argument(
+        "--times", type=Number(0, 1, above=True), nargs="+", default=[0.9, 0.5, 0.1], help="noise levels (0.9 0.5 0.1)"
+    )
+    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    args = parser.parse(argv)
+    pipe = pipeline_of(args)
+    from ccl.inspection.clips import batch_of, latents_of, world_clips
+    from ccl.inspection.quantized import errors, lines
+    from ccl.types import AV
+
+    batch = batch_of(world_clips(pipe.grid, args.clips, figures=True))
+    z = latents_of(batch, pipe.codec, pipe.grid, AV(True, True), pipe.device)
+    for time in args.times:
+        with bar(f"t = {time:g}") as told:
+            found = errors(
+                pipe.net, pipe.text, z, batch.prompt, pipe.grid, time=time, seed=args.seed,
+                told=lambda done, of: told(done, of, "ways"),
+            )  # fmt: skip
+        for line in lines(found, time, args.clips):
+            say(line)
+    return 0
+
+
 def route(argv: list[str]) -> int:
     parser = Parser(
         "inspect route",

@@ -22,6 +22,7 @@ from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.model.adapter import Freeze, LoRA, freeze
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.quantized import Quantization, quantize
 from ccl.model.recompute import Checkpointing
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder, check_width
@@ -83,6 +84,11 @@ class Planned:
     def bytes_each(self) -> int:
         """Of a weight as it trains."""
         return 2 if str(self.config["trainer"]["precision"]).endswith("16-true") else 4
+
+    @property
+    def quantized(self) -> Quantization | None:
+        """In what the frozen matrices of the video stream's blocks are kept."""
+        return self.config["model"].get("quantize")
 
     @property
     def bits(self) -> int | None:
@@ -148,7 +154,7 @@ class Planned:
         if self.lora is not None:
             self.lora.adapt(net)
         freeze(self.freeze, net, torch.nn.Module())
-        return net
+        return net if self.quantized is None else quantize(net, self.quantized)
 
     def text(self) -> TextEncoder:
         text = build(TextEncoder, self.config["model"]["text"], "model.text")
@@ -200,7 +206,7 @@ class Model(NamedTuple):
 def made(planned: Planned) -> str:
     """What of a config its network and text encoder follow from."""
     model = planned.config["model"]
-    return json.dumps({key: model.get(key) for key in ("net", "text", "lora", "freeze")}, default=str)
+    return json.dumps({key: model.get(key) for key in ("net", "text", "lora", "freeze", "quantize")}, default=str)
 
 
 class Needs:
@@ -261,7 +267,8 @@ class Needs:
             blocks = model.short.block_sizes
             return planning.sharded(memory, gpus=gpus, blocks=blocks, ends=model.ends, bf16=planned.bf16)
         if planned.bf16 and planned.bytes_each == 4:  # every GPU holds all of it, and autocast's copies
-            return replace(memory, gathered=memory.weights / 2)
+            narrow = sum(size.narrow for size in model.sizes.values())
+            return replace(memory, gathered=(memory.weights - narrow) / 2)
         return memory
 
     def memory(

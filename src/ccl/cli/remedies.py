@@ -115,6 +115,8 @@ def remedies(planned: Planned, gpus: int) -> list[Settings]:
         later.append({"trainer.precision": "bf16-true"})
     if planned.freeze != "backbones":
         later.append({"model.freeze": "backbones"})
+    elif planned.quantized is None and not (planned.sharded or planned.ema or gpus > 1):
+        later.append({"model.quantize": "int8"})
     return [*harmless(planned, gpus), *later]
 
 

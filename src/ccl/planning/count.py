@@ -47,12 +47,14 @@ class Size:
         tensors: that train.
         small: numbers that train, in tensors whose moments 8-bit AdamW leaves as they are: of fewer than 4096 numbers,
             or of no whole blocks (torchao).
+        narrow: numbers that are kept in 8 bits.
     """
 
     all: int = 0
     trained: int = 0
     tensors: int = 0
     small: int = 0
+    narrow: int = 0
 
     def __add__(self, other: Size) -> Size:
         return Size(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
@@ -65,7 +67,8 @@ def parameters(net: nn.Module, text: nn.Module | None = None) -> dict[str, Size]
         for name, p in () if module is None else module.named_parameters():
             trained = p.numel() * p.requires_grad
             small = p.numel() < 4096 or p.numel() % MOMENTS_BLOCK
-            size = Size(p.numel(), trained, int(p.requires_grad), trained * bool(small))
+            narrow = p.numel() * (p.element_size() == 1)
+            size = Size(p.numel(), trained, int(p.requires_grad), trained * bool(small), narrow)
             part = next((part for key, part in PARTS if re.search(key, name)), "other") if not prefix else "text"
             found[part] = found.get(part, Size()) + size
     return found

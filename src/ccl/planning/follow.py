@@ -135,7 +135,7 @@ def faked(
             if hasattr(module, "backend"):
                 module.backend = "sdpa"  # type: ignore[assignment]  # what is called where flash-attn is not installed, and holds the same
             for name, p in module._parameters.items() if bf16 else ():
-                if p is not None:
+                if p is not None and p.element_size() > 1:
                     half = torch.empty_like(p, dtype=torch.bfloat16)
                     module._parameters[name] = nn.Parameter(half, p.requires_grad)
         with torch.device("cpu"):

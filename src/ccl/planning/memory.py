@@ -63,7 +63,7 @@ def states(sizes: Mapping[str, Size], *, ema: bool, bytes_each: int = 4, bits: i
         moment = bytes_each * total.small + (total.trained - total.small) * (bits // 8 + 4 / MOMENTS_BLOCK)
     averaged = total.all - sizes.get("text", Size()).all * (not sizes.get("text", Size()).trained)
     return Memory(
-        weights=bytes_each * total.all,
+        weights=bytes_each * (total.all - total.narrow) + total.narrow,
         gradients=bytes_each * total.trained,
         optimizer=2 * moment + 4 * total.tensors,
         average=bytes_each * averaged * ema,

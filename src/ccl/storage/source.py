@@ -20,6 +20,7 @@ from torch import Tensor
 from ccl.files import FileError, reading, sha256
 from ccl.files.yamltext import read_yaml
 from ccl.model.adapter import LoRA, merge
+from ccl.model.quantized import whole
 from ccl.storage.moved import is_old, refuse_old
 from ccl.text.vocabulary import MOST, read_words
 from ccl.weights.find import installed
@@ -130,6 +131,7 @@ def _checkpoint(path: Path) -> Source:
 
     def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
         state, step = read_checkpoint(path)
+        state = whole(state)
         if lora is not None:  # a model has no adapters: they are added to its weights
             state = merge(state, LoRA(rank, alpha).scale)
         return state, {"step": step}

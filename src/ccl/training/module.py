@@ -29,6 +29,7 @@ from ccl.image.first import show
 from ccl.model.adapter import Freeze, LoRA, freeze, initialise_adapters
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
+from ccl.model.quantized import Quantization, quantize
 from ccl.model.voice import Voice
 from ccl.nn.chunks import chosen, joined
 from ccl.rng import seed_of
@@ -73,6 +74,8 @@ class JointDiffusion(LightningModule):
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link);
             "text" leaves the text encoder alone, as umT5 is left.
         lora: adapters that train in the place of the streams' own weights; implies "backbones".
+        quantize: "int8" or "float8" keeps the frozen matrices of the video stream's blocks in 8 bits while adapters or
+            cross-modal parameters train; not with FSDP2, which spreads them over GPUs instead, nor with an average.
         image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so no
             first frame is given as a latent, and all latent frames are generated and count.
         compile: compile each block of the network; changes the last bits, so keep it as it is when resuming. None does
@@ -103,6 +106,7 @@ class JointDiffusion(LightningModule):
         pretrained: str | dict[Part, str | None] | None = None,
         freeze: Freeze | None = None,
         lora: LoRA | None = None,
+        quantize: Quantization | None = None,
         image: ImageEncoder | None = None,
         compile: bool | None = None,
         reduce: Reduce | None = None,
@@ -118,6 +122,12 @@ class JointDiffusion(LightningModule):
             arguments.number("model.bins", bins, 1, 100, whole=True)
         self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
         self.frozen: Freeze | None = freeze if lora is None else "backbones"
+        if quantize is not None and self.frozen != "backbones":
+            raise ValueError(
+                f"model.quantize is {quantize}, which keeps frozen weights in 8 bits, and here they train; give "
+                "model.lora or model.freeze backbones"
+            )
+        self.quantize = quantize
         if isinstance(pretrained, dict) and (unknown := pretrained.keys() - set(PARTS)):
             raise ValueError(f"model.pretrained has {min(unknown)}; it takes a source for {', '.join(PARTS)}")
         # Held in a tuple, so that a codec is neither saved, averaged, sharded nor handed to the optimizer.
@@ -172,6 +182,11 @@ class JointDiffusion(LightningModule):
         if self.net is not None:
             return
         mesh = self.device_mesh
+        if self.quantize is not None and (mesh is not None or self.keeps_average):
+            raise TrainingError(
+                f"model.quantize {self.quantize} goes with "
+                + ("one process or DDP, not with FSDP2" if mesh is not None else "no EMA among trainer.callbacks")
+            )
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed_of("weights", "text", self.seed))
             text = self._factories[1]()
@@ -214,6 +229,11 @@ class JointDiffusion(LightningModule):
         if self.ema is not None:
             for name, average in self.ema.items():
                 copy_values(getattr(self, name), average)
+        if self.quantize is not None:
+            try:
+                quantize(net, self.quantize)
+            except ValueError as error:
+                raise TrainingError(f"model.quantize: {error}") from error
         if self.compiles:
             for block in net.blocks:
                 block.compile()

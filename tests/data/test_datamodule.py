@@ -127,6 +127,15 @@ def test_other_numbers_of_readers_cannot_resume(shards, name, value):
         other.load_state_dict(state)
 
 
+def test_ranks_that_share_their_clips_cannot_resume_where_each_had_its_own(shards, monkeypatch):
+    data = ShardData(shards, TINY, batch_size=2)
+    state = {"num_workers": 0, "batch_size": 2, "ranks": [data.train_dataloader().state_dict()["ranks"][0]]}
+    data.train_dataloader().load_state_dict(state)  # as it was written before ranks could share
+    monkeypatch.setattr(data, "_place", lambda: (0, 2))
+    with pytest.raises(ValueError, match=r"written with readers 1, this run has 2"):
+        data.train_dataloader().load_state_dict(state)
+
+
 def test_own_ranks_place_is_taken(shards, monkeypatch):
     loader = ShardData(shards, TINY, batch_size=2).train_dataloader()
     iterator, states = iter(loader), []
@@ -137,7 +146,7 @@ def test_own_ranks_place_is_taken(shards, monkeypatch):
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     resumed = ShardData(shards, TINY, batch_size=2).train_dataloader()
-    resumed.load_state_dict({"ranks": states, "num_workers": 0, "batch_size": 2})
+    resumed.load_state_dict({"ranks": states, "readers": 1, "num_workers": 0, "batch_size": 2})
     assert next(iter(resumed)).id == next(iterator).id
 
 

@@ -23,7 +23,7 @@ from ccl.callbacks import (
 from ccl.model.adapter import LoRA
 from ccl.storage.checkpoint import AtomicCheckpointIO
 from ccl.storage.run import RunFolder
-from helpers.fakes import FakeData, make_module, model_config, shard_data
+from helpers.fakes import GRID, WIDE, FakeData, make_module, model_config, shard_data
 
 
 class Send(Callback):
@@ -48,6 +48,8 @@ def train(
     accumulate: int = 1,
     strategy: str = "auto",
     ranks: int = 1,
+    context: int = 1,
+    wide: bool = False,
     interaction: str = "cca",
     layers: int = 2,
     kill: int = -1,
@@ -59,10 +61,14 @@ def train(
     quota: dict[str, int] | None = None,
 ) -> None:
     """One run; the last losses go to its losses.jsonl."""
-    config = {**model_config(interaction, layers), "workers": workers, "seed_everything": 0}
+    grid = WIDE if wide else GRID
+    config = {**model_config(interaction, layers, grid), "workers": workers, "seed_everything": 0}
+    adapters = LoRA(rank=2) if lora else None
+    if adapters is not None:
+        config["model"]["lora"] = {"rank": adapters.rank, "alpha": adapters.alpha}
     run = RunFolder(Path(folder).name, Path(folder).parent)
     start = run.open(config, ckpt_path)
-    sharded = ModelParallelStrategy(data_parallel_size=ranks, tensor_parallel_size=1)
+    sharded = ModelParallelStrategy(data_parallel_size=ranks // context, tensor_parallel_size=context)
     callbacks: list[Callback] = [
         TaskRouter(per),
         EMA(0.9),
@@ -94,7 +100,7 @@ def train(
         logger=False,
         log_every_n_steps=2,
     )
-    data = FakeData(size) if shards is None else shard_data(Path(shards), workers, size, quota)
+    data = FakeData(size) if shards is None else shard_data(Path(shards), workers, size, quota, grid)
     trainer.ckpt_path = start  # as `ccl fit` does
-    module = make_module(interaction, layers, lora=LoRA(rank=2) if lora else None)
+    module = make_module(interaction, layers, grid, lora=adapters)
     trainer.fit(module, datamodule=data, weights_only=True)

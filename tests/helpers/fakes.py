@@ -39,6 +39,7 @@ from ccl.training.optimizer import OptimizerConfig
 from ccl.types import AV, Batch
 
 GRID = Grid(frames=9, height=16, width=16)  # t_v 3, one token a frame; t_a 11
+WIDE = Grid(frames=9, height=16, width=32)  # two tokens a frame, of which each of two processes may hold one
 CHANNELS = AV(4, 6)
 
 
@@ -108,8 +109,8 @@ def make_net(kind: str = "cca", layers: int = 2, video: WanStream | None = None)
     )
 
 
-def model_config(kind: str = "cca", layers: int = 2) -> dict[str, Any]:
-    """What a run's config.yaml says of make_net, make_text, make_codec and GRID."""
+def model_config(kind: str = "cca", layers: int = 2, grid: Grid = GRID) -> dict[str, Any]:
+    """What a run's config.yaml says of make_net, make_text, make_codec and the grid."""
     align = {"class_path": "ccl.interaction.TARP", "init_args": {"centre": "proportional"}}
     cls, own = KINDS[kind]
     net = {
@@ -131,7 +132,7 @@ def model_config(kind: str = "cca", layers: int = 2) -> dict[str, Any]:
             "video": {"class_path": "helpers.fakes.TinyVideo"},
             "audio": {"class_path": "helpers.fakes.TinyAudio"},
         },
-        "grid": {"frames": GRID.frames, "height": GRID.height, "width": GRID.width},
+        "grid": {"frames": grid.frames, "height": grid.height, "width": grid.width},
         "sampling": {"steps": 2},
     }
 
@@ -140,10 +141,10 @@ def make_text() -> EmbeddedText:
     return EmbeddedText(dim=8, length=6, layers=1, heads=2, buckets=64)
 
 
-def make_module(kind: str = "cca", layers: int = 2, **kwargs: Any) -> JointDiffusion:
+def make_module(kind: str = "cca", layers: int = 2, grid: Grid = GRID, **kwargs: Any) -> JointDiffusion:
     optimizer = OptimizerConfig(lr=1e-2, lr_cross=1e-2, warmup_steps=2)
     kwargs = {"optimizer": optimizer} | kwargs
-    return JointDiffusion(partial(make_net, kind, layers), make_text, make_codec(), GRID, **kwargs)
+    return JointDiffusion(partial(make_net, kind, layers), make_text, make_codec(), grid, **kwargs)
 
 
 def make_batch(index: int, rows: range, *, bad: int | None = None) -> Batch:
@@ -196,23 +197,25 @@ class FakeData(LightningDataModule):
         return []
 
 
-def make_shards(folder: Path, clips: int = 24) -> Path:
+def make_shards(folder: Path, clips: int = 24, grid: Grid = GRID) -> Path:
     """Shards of latents of small noisy clips, in a folder of their own."""
     rng = np.random.default_rng(0)
 
     def load(i: int) -> Clip:
-        video = rng.integers(0, 255, (GRID.frames, GRID.height, GRID.width, 3), dtype=np.uint8)
-        audio = rng.uniform(-0.5, 0.5, GRID.samples).astype(np.float32)
-        return Clip(video, audio, GRID.fps, GRID.sample_rate, f'a man says "word {i}"', f"clip-{i}")
+        video = rng.integers(0, 255, (grid.frames, grid.height, grid.width, 3), dtype=np.uint8)
+        audio = rng.uniform(-0.5, 0.5, grid.samples).astype(np.float32)
+        return Clip(video, audio, grid.fps, grid.sample_rate, f'a man says "word {i}"', f"clip-{i}")
 
     sources = [Source(f"clip-{i}", partial(load, i)) for i in range(clips)]
-    write_shards(sources, folder / "media", GRID, shard_size=4)
-    encode_shards(folder / "media", folder / "latents", make_codec(), GRID)
+    write_shards(sources, folder / "media", grid, shard_size=4)
+    encode_shards(folder / "media", folder / "latents", make_codec(), grid)
     return folder / "latents"
 
 
-def shard_data(folder: Path, num_workers: int = 0, size: int = 3, quota: dict[str, int] | None = None) -> ShardData:
-    data = ShardData(str(folder), GRID, make_codec(), size, num_workers, shuffle=5, quota=quota)
+def shard_data(
+    folder: Path, num_workers: int = 0, size: int = 3, quota: dict[str, int] | None = None, grid: Grid = GRID
+) -> ShardData:
+    data = ShardData(str(folder), grid, make_codec(), size, num_workers, shuffle=5, quota=quota)
     data.extras = FakeFaces()
     return data
 

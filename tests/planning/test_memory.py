@@ -38,6 +38,16 @@ def test_checkpointed_blocks_keep_their_tokens_alone(paper: Planned, model: Mode
     assert two - one == 2 * (18_480 * 5120 + 158 * 1536)  # 7.6 GB over 40 blocks
 
 
+def test_of_a_clip_that_is_split_a_gpu_keeps_its_part_of_the_video_and_all_of_the_sound(
+    paper: Planned, model: Model
+) -> None:
+    one, two = (
+        planning.activations(replace(model.short, kinds=(0,) * n), paper.grid, batch=1, checkpointing=True, context=4)
+        for n in (1, 2)
+    )
+    assert two - one == 2 * (18_480 // 4 * 5120 + 158 * 1536)
+
+
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
 def test_states_are_the_bytes_of_a_real_training_step(lora: bool) -> None:
     net, text = tiny(lora=lora), make_text().requires_grad_(not lora)

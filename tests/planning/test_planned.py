@@ -71,7 +71,8 @@ def test_a_plan_counts_the_clips_of_a_step_as_fit_does(machine: None, stack: str
     planned = planned_of(shlex.split(stack))
     made = trainer(planned.config["trainer"])
     batch = planned.config["data"]["init_args"].get("batch_size") or 1
-    assert planned.global_batch == batch * made.world_size * made.accumulate_grad_batches
+    sharing = getattr(made.strategy, "_tensor_parallel_size", 1)  # that many read the same clips
+    assert planned.global_batch == batch * made.world_size // sharing * made.accumulate_grad_batches
 
 
 @pytest.mark.parametrize("devices", [8, "8", " 2", "auto", -1, "-1", [0, 1], "0,1", "0,", "0, 3, 5"])
@@ -109,6 +110,18 @@ def test_processes_that_do_not_suit_the_strategy_are_refused(sizes: dict[str, in
         planned_with(strategy=strategy).check()
     right = {"data_parallel_size": 8, "tensor_parallel_size": 1}
     planned_with(strategy={**strategy, "init_args": right}).check()
+
+
+def test_processes_that_share_a_clip_count_once() -> None:
+    strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}
+    sizes = {"data_parallel_size": 8, "tensor_parallel_size": 2}
+    with pytest.raises(
+        UsageError, match=r"data_parallel_size 4 --trainer\.strategy\.init_args\.tensor_parallel_size 2"
+    ):
+        planned_with(strategy={**strategy, "init_args": sizes}).check()
+    planned = planned_with(strategy={**strategy, "init_args": sizes | {"data_parallel_size": 4}})
+    planned.check()
+    assert (planned.processes, planned.context, planned.global_batch) == (8, 2, 4)
 
 
 @pytest.mark.parametrize("name", ["4090", "RTX 4090", "rtx-4090", "A100-40GB", "a100", "H100", "NVIDIA H200"])

@@ -1,4 +1,4 @@
-"""Two processes learn what one does, whole (DDP) or sharded (FSDP2)."""
+"""Two processes learn what one does, whole (DDP), sharded (FSDP2), or with each clip split over both (Ulysses)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ccl import cli
 from ccl.files import FileError
 from ccl.media import read_clip
 from ccl.storage.sharded_checkpoint import read_sharded
-from helpers.fakes import GRID, make_net, make_shards, make_text
+from helpers.fakes import GRID, WIDE, make_net, make_shards, make_text
 from helpers.mixed import make_mixed
 from helpers.trainings import assert_same_losses, differences, losses, train_all
 
@@ -119,6 +119,38 @@ def test_a_sharded_run_resumes_to_the_last_bit_and_is_gathered_into_one_file_tha
     assert cli.main(["generate", "--ckpt", str(folder / "killed-model"), *prompts, *made]) == 0
     clip = read_clip(folder / "clip.mp4")
     assert clip.video.shape == (GRID.frames, GRID.height, GRID.width, 3) and len(clip.audio) == GRID.samples
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_sharded_run_of_adapters_whose_clips_are_split_learns_what_one_process_does_and_resumes(
+    tmp_path: Path,
+) -> None:
+    shards = str(make_shards(tmp_path, grid=WIDE))
+    common = {"shards": shards, "size": 2, "steps": 6, "lora": True, "wide": True}
+    split = common | {"ranks": 2, "context": 2, "strategy": "fsdp"}
+    killed = split | {"folder": str(tmp_path / "killed")}
+    each = common | {"per": "sample", "save": None}
+    each_split = split | {"per": "sample", "save": None, "folder": str(tmp_path / "each-split")}
+    train_all(
+        tmp_path,
+        [common | {"folder": str(tmp_path / "one")}, each | {"folder": str(tmp_path / "each")}],
+        [split | {"folder": str(tmp_path / "split")}, each_split, killed | {"kill": 4}],
+        [killed | {"ckpt_path": "last"}],
+        timeout=800,
+    )
+    assert len(losses(tmp_path / "one")) == 6
+    assert_same_losses(tmp_path / "split", tmp_path / "one")
+    assert_same_losses(tmp_path / "each-split", tmp_path / "each")  # tasks are drawn for a clip, not for a process
+    starts = json.loads((tmp_path / "killed/run.json").read_text())["starts"]
+    assert [start["from"] for start in starts] == [None, "step=000003.ckpt"]
+    assert losses(tmp_path / "killed") == losses(tmp_path / "split")
+    assert_same_shards(*(tmp_path / name / "checkpoints/last.ckpt" for name in ("killed", "split")))
+    # Its export is whole, and knows nothing of how it was trained.
+    argv = ["export", str(tmp_path / "killed"), "-o", str(tmp_path / "model"), "--dtype", "float32"]
+    assert cli.main([*argv, "--trust", "helpers"]) == 0
+    made = ["-o", str(tmp_path / "clip.mp4"), "--device", "cpu", "--trust", "helpers"]
+    assert cli.main(["generate", "--ckpt", str(tmp_path / "model"), "--prompt", "a bell", *made]) == 0
 
 
 def parts() -> dict[str, torch.nn.Module]:

@@ -28,7 +28,7 @@ class Throughput(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         size = len(batch.id)
-        clips = size * trainer.world_size
+        clips = size * pl_module.place[1]
         self.clips += clips
         values = {"clips_seen": float(self.clips)}
         now = time.perf_counter()

@@ -115,25 +115,29 @@ def table(planned: Planned, needs: Needs, args: Any, work: float) -> list[str]:
         )
         rows.append([
             str(gpus), *(f"{x / GB:.1f}" for x in parts), fits(chosen.total, args.memory),
-            fits(kept.total, args.memory), f"{batch / (gpus * planned.batch):g}", f"{seconds:.3g}",
+            fits(kept.total, args.memory), f"{batch * planned.context / (gpus * planned.batch):g}", f"{seconds:.3g}",
             f"{rate:.3g}", f"{hours / 24:.3g}", f"{hours * gpus:,.0f}",
         ])  # fmt: skip
     kind = "FSDP2, states sharded" if planned.sharded else "every GPU holds the whole model"
+    readers = f"{planned.processes} processes"
+    if (context := planned.context) > 1:
+        readers = f"{planned.processes // context} groups of {context} processes that share their clips"
     lines = [
-        f"Training: {steps:,} steps of {batch:,} clips ({planned.batch} x {planned.processes} processes x "
+        f"Training: {steps:,} steps of {batch:,} clips ({planned.batch} x {readers} x "
         f"{planned.accumulated} accumulated); {kind}; {args.speed}; memory in GB",
         *aligned(rows),
     ]
     for column in (7, 8):
         if any("!" in row[column] for row in rows):
             lines.append(f"{rows[0][column]}: ! more than the {args.memory:g} GB of a GPU")
-    if uneven := [gpus for gpus in args.gpus if batch % (gpus * planned.batch)]:
+    if uneven := [gpus for gpus in args.gpus if gpus % context or batch * context % (gpus * planned.batch)]:
         lines.append(f"a global batch of {batch} does not divide among {', '.join(map(str, uneven))} GPUs")
     if planned.lora is not None and planned.processes > 1 and planned.accumulated > 1:
         fewer = max(1, planned.accumulated // planned.processes)
         lines.append(
             f"adapters take few clips a step, and {planned.accumulated} are accumulated on each of {planned.processes} "
-            f"processes: --trainer.accumulate_grad_batches {fewer} makes {planned.batch * planned.processes * fewer}"
+            f"processes: --trainer.accumulate_grad_batches {fewer} makes "
+            f"{planned.batch * planned.processes // context * fewer}"
         )
     model = needs.model(planned)
     if model.text.dim == 4096 and not model.sizes.get("text"):

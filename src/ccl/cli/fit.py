@@ -48,6 +48,7 @@ from ccl.cli.loggers import LoggedTrainer, loggers
 from ccl.cli.own import reachable
 from ccl.cli.parser import folder_to_write
 from ccl.cli.trainer import check as check_trainer
+from ccl.cli.trainer import context_of
 from ccl.codecs.base import AudioCodec, Codec, VideoCodec
 from ccl.data.datamodule import check_numbers
 from ccl.data.index import settings_of
@@ -340,12 +341,14 @@ class FitCLI(LightningCLI):
     def summary(self) -> str:
         """What is easily got wrong, in a line: the global batch above all."""
         batch = self.config["data"].get("init_args.batch_size") or 0
-        world, accumulate = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        context = context_of(self.plain["trainer"]["strategy"], self.trainer.num_devices)
+        ranks, accumulate = self.trainer.world_size // context, self.trainer.accumulate_grad_batches
+        readers = "processes" if context == 1 else f"groups of {context} processes that share their clips"
         optimizer = self.config["model"]["optimizer"]
         rates = "" if optimizer is None else f", lr {optimizer['lr']:g}, cross-modal {optimizer['lr_cross']:g}"
         return (
-            f"{self.run_folder.path}: {self.trainer.max_steps} steps, global batch {batch * world * accumulate} "
-            f"({batch} x {world} processes x {accumulate} accumulated){rates}"
+            f"{self.run_folder.path}: {self.trainer.max_steps} steps, global batch {batch * ranks * accumulate} "
+            f"({batch} x {ranks} {readers} x {accumulate} accumulated){rates}"
         )
 
 

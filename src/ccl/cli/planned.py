@@ -17,7 +17,7 @@ from ccl import planning
 from ccl.cli.errors import UsageError
 from ccl.cli.fit import resolve
 from ccl.cli.parts import build
-from ccl.cli.trainer import named_devices
+from ccl.cli.trainer import context_of, named_devices
 from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.model.adapter import Freeze, LoRA, freeze
@@ -121,7 +121,13 @@ class Planned:
     @property
     def global_batch(self) -> int:
         """Clips of an optimizer step, as `ccl fit` prints it."""
-        return self.batch * self.processes * self.accumulated
+        return self.batch * self.processes // self.context * self.accumulated
+
+    @property
+    def context(self) -> int:
+        """How many processes share a clip's video tokens."""
+        trainer = self.config["trainer"]
+        return context_of(trainer["strategy"], self.processes // int(trainer["num_nodes"]))
 
     def check(self) -> None:
         """UsageError where Lightning would not start, or not shard, as the config has it."""
@@ -130,15 +136,16 @@ class Planned:
             return
         given = (strategy.get("init_args") or {}) if isinstance(strategy, dict) else {}
         nodes = int(self.config["trainer"]["num_nodes"])
-        usual = {"data": nodes, "tensor": self.processes // nodes}  # Lightning's `auto`
-        sizes = {name: given.get(f"{name}_parallel_size", "auto") for name in usual}
-        data, tensor = (usual[name] if size == "auto" else int(size) for name, size in sizes.items())
-        if (data, tensor) != (self.processes, 1):
+        sizes = [given.get(f"{name}_parallel_size", "auto") for name in ("data", "tensor")]
+        # Lightning's `auto` would have all processes of a machine share each clip, unasked.
+        if "auto" in sizes or int(sizes[0]) * int(sizes[1]) != self.processes:
+            context = 1 if sizes[1] == "auto" or self.processes % int(sizes[1]) else int(sizes[1])
             raise UsageError(
-                f"data_parallel_size {data} by tensor_parallel_size {tensor} does not use {self.processes} processes "
-                f"({self.processes // nodes} devices, {nodes} machines), which share nothing but the data: give "
-                f"--trainer.strategy.init_args.data_parallel_size {self.processes} "
-                "--trainer.strategy.init_args.tensor_parallel_size 1"
+                f"data_parallel_size {sizes[0]} by tensor_parallel_size {sizes[1]} does not use {self.processes} "
+                f"processes ({self.processes // nodes} devices, {nodes} machines), of which the second number share "
+                "each clip's video tokens: give "
+                f"--trainer.strategy.init_args.data_parallel_size {self.processes // context} "
+                f"--trainer.strategy.init_args.tensor_parallel_size {context}"
             )
 
     def stored_bytes(self, net: DualStreamTransformer, text: TextEncoder) -> tuple[int, int]:
@@ -278,11 +285,11 @@ class Needs:
         again = planned.checkpointing if checkpointing is None else checkpointing
         model = self.model(planned)
         steps = tuple(planning.largest(planned.tasks))
-        key = (made(planned), planned.grid, steps, planned.batch, planned.bf16, again, device)
+        key = (made(planned), planned.grid, steps, planned.batch, planned.bf16, again, device, planned.context)
         if key not in self._peaks:
             self.tell(f"a step of {planned.batch} clips, {HOW[again]}")
             given: dict[str, Any] = {"batch": planned.batch, "text": model.text.length, "bf16": planned.bf16}
-            given["device"] = device
+            given |= {"device": device, "context": planned.context}
             self._peaks[key] = max(
                 planning.activations(model.short, planned.grid, views, checkpointing=again, **given) for views in steps
             )

@@ -62,6 +62,20 @@ def check(trainer: Mapping[str, Any]) -> None:
         raise UsageError(str(error)) from error
 
 
+def context_of(strategy: Any, devices: int) -> int:
+    """How many processes share a clip's video tokens: the second axis of Lightning's mesh, which it calls by another
+    name (`ccl.training.fsdp.Ranks`).
+
+    Args:
+        strategy: `trainer.strategy`.
+        devices: of one machine, Lightning's `auto`.
+    """
+    if not isinstance(strategy, Mapping) or not str(strategy["class_path"]).endswith("ModelParallelStrategy"):
+        return 1
+    size = (strategy.get("init_args") or {}).get("tensor_parallel_size", "auto")
+    return devices if size == "auto" else int(size)
+
+
 def named_devices(given: Any) -> int | list[int] | None:
     """What `trainer.devices` asks for: how many, the places of some, or None for all that are here.
 

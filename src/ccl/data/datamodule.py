@@ -80,6 +80,7 @@ class Loader(StatefulDataLoader):
 
     def __init__(self, dataset: Shards | Buckets, **options: Any) -> None:
         self.clips = options["batch_size"] or getattr(dataset, "batch_size", None)  # a batch
+        self.readers = dataset.ranks  # fewer than ranks where several share their clips
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'set_vital' is deprecated")  # torchdata's, not ours
             super().__init__(dataset, **options)
@@ -97,13 +98,14 @@ class Loader(StatefulDataLoader):
         if _distributed():
             ranks = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(ranks, own)
-        return {"ranks": ranks, "num_workers": self.num_workers, "batch_size": self.clips}
+        numbers = {"readers": self.readers, "num_workers": self.num_workers, "batch_size": self.clips}
+        return {"ranks": ranks, **numbers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """ValueError where the place cannot be found again, because the data were read by other numbers of readers."""
         ranks = torch.distributed.get_world_size() if _distributed() else 1
-        found = {"ranks": len(state["ranks"]), "num_workers": state["num_workers"], "batch_size": state["batch_size"]}
-        wanted = {"ranks": ranks, "num_workers": self.num_workers, "batch_size": self.clips}
+        found = {"readers": len(state["ranks"]), **state, "ranks": len(state["ranks"])}
+        wanted = {"ranks": ranks, "readers": self.readers, "num_workers": self.num_workers, "batch_size": self.clips}
         for name, value in wanted.items():
             if found[name] != value:
                 raise ValueError(

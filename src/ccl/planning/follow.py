@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
@@ -122,11 +123,12 @@ class Counting(FlopCounterMode):
 
 @contextmanager
 def faked(
-    short: Short, layers: Sequence[int], grid: Grid, *, bf16: bool = True, device: str = "cuda"
+    short: Short, layers: Sequence[int], grid: Grid, *, bf16: bool = True, device: str = "cuda", context: int = 1
 ) -> Iterator[DualStreamTransformer]:
     """The network with the blocks of these layers alone, in bfloat16 as a GPU gathers it, and the world where it runs.
 
-    It has no storage. Views name layers of the whole network. `device` says whose path it takes.
+    It has no storage. Views name layers of the whole network. `device` says whose path it takes, `context` over how
+    many processes each clip's video tokens are split, of which it is the first.
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -138,6 +140,8 @@ def faked(
                 if p is not None and p.element_size() > 1:
                     half = torch.empty_like(p, dtype=torch.bfloat16)
                     module._parameters[name] = nn.Parameter(half, p.requires_grad)
+        if context > 1:
+            net.split_over(ProcessGroup(0, context))  # type: ignore[call-arg]  # one that nothing is sent in
         with torch.device("cpu"):
             net.layout(grid, torch.device("meta"))  # windows are lists that someone has to read
         net.blocks = short.blocks(layers, net)

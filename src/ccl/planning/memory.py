@@ -122,6 +122,7 @@ def activations(
     bf16: bool = True,
     device: str = "cuda",
     checkpointing: Checkpointing,
+    context: int = 1,
 ) -> int:
     """Bytes that a training step of `batch` clips holds at its worst moment, weights and their gradients apart.
 
@@ -136,6 +137,7 @@ def activations(
         bf16: whether the network computes in bfloat16.
         device: whose kernels it calls, "cuda" or "cpu".
         checkpointing: whether blocks are computed again in the backward pass, as the network's.
+        context: GPUs over which each clip's video tokens are split.
     """
     steps: dict[tuple[tuple[int, ...], AV[bool]], Step] = {}
 
@@ -147,7 +149,7 @@ def activations(
         return steps[layers, reached]
 
     def followed(layers: tuple[int, ...], reached: AV[bool]) -> Step:
-        with faked(short, layers, grid, bf16=bf16, device=device) as net:
+        with faked(short, layers, grid, bf16=bf16, device=device, context=context) as net:
             net.checkpointing = checkpointing
             for p in net.parameters():  # as sharding does: a block's gradients leave when they are there
                 if p.requires_grad:

@@ -53,7 +53,7 @@ MAY_CHANGE = (
 # Keys of a line of losses.jsonl that holds something else in place of losses: scores, losses of validation.
 SCORES, VALIDATION = "evaluation", "validation"
 # What a checkpoint's place in the data is known by: with another one it is lost.
-PLACE = ("data.", "trainer.devices", "trainer.num_nodes")
+PLACE = ("data.", "trainer.devices", "trainer.num_nodes", "trainer.strategy.init_args.tensor_parallel_size")
 END = "model.optimizer.decay_steps"
 PACKAGES = ("torch", "lightning", "diffusers", "transformers", "numpy", "jsonargparse")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -40,7 +41,7 @@ def shard(net: nn.Module, mesh: DeviceMesh, *, bf16: bool, reduce: Reduce = "flo
 
     Args:
         net: on any device, meta included.
-        mesh: one dimension, over the data-parallel processes.
+        mesh: one dimension, over all processes (see `Ranks`).
         bf16: gather parameters in bfloat16.
         reduce: in which precision gradients are then summed over processes.
     """
@@ -50,6 +51,27 @@ def shard(net: nn.Module, mesh: DeviceMesh, *, bf16: bool, reduce: Reduce = "flo
     for block in getattr(net, "blocks", ()):
         fully_shard(block, **kwargs)
     fully_shard(net, **kwargs)
+
+
+class Ranks(NamedTuple):
+    """Lightning's mesh, (data_parallel, tensor_parallel), as it is used here: no tensor is parallel, but the processes
+    of its second axis share their clips' video tokens (context parallelism, `ccl.nn.split`).
+
+    Args:
+        all: one dimension over all processes: those that share a clip hold different parts of the weights as well, and
+            the mean of all gradients is the one that is wanted.
+        context: those that share this one's clips; None where each has its own.
+    """
+
+    all: DeviceMesh
+    context: ProcessGroup | None
+
+    @classmethod
+    def of(cls, mesh: DeviceMesh) -> Ranks:
+        data, context = mesh["data_parallel"], mesh["tensor_parallel"]
+        if context.size() == 1:
+            return cls(data, None)
+        return cls(init_device_mesh(mesh.device_type, (mesh.size(),)), context.get_group())
 
 
 def gathered(value: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -38,7 +39,7 @@ from ccl.storage.sharded_checkpoint import sharded_shapes
 from ccl.tasks import PAPER_TASKS, Router, Task, Term, alone, check
 from ccl.text.base import TextEncoder, check_width
 from ccl.training.draws import Draws, draw, gives_voice, placed, told
-from ccl.training.fsdp import Reduce, WholeDraws, gathered, shard
+from ccl.training.fsdp import Ranks, Reduce, WholeDraws, gathered, shard
 from ccl.training.losses import MIXED, Losses, aligned, by_key, loss_by_clip
 from ccl.training.mixed import check_alone
 from ccl.training.optimizer import OptimizerConfig, adamw_8bit, read, written
@@ -209,9 +210,12 @@ class JointDiffusion(LightningModule):
                     self.ema["text"] = copy.deepcopy(text)
                 self.ema.requires_grad_(False)
             if mesh is not None:
+                ranks = Ranks.of(mesh)
+                if ranks.context is not None:
+                    self._share(net, ranks.context)
                 bf16 = str(self.trainer.precision).startswith("bf16")
                 for part in (net, text, *(self.ema or {}).values()):
-                    shard(part, mesh["data_parallel"], bf16=bf16, reduce=self.reduce or "float32")
+                    shard(part, ranks.all, bf16=bf16, reduce=self.reduce or "float32")
                 for part in (net, *(self.ema or {}).values()):
                     part.to_empty(device=self.trainer.strategy.root_device)
             torch.manual_seed(seed_of("weights", "net", self.seed))
@@ -237,6 +241,20 @@ class JointDiffusion(LightningModule):
         if self.compiles:
             for block in net.blocks:
                 block.compile()
+
+    def _share(self, net: DualStreamTransformer, context: ProcessGroup) -> None:
+        """Have each clip's video tokens split over processes."""
+        try:
+            net.split_over(context)
+            net.layout(self.grid, torch.device("cpu"))  # of buckets of another size it is told when one comes
+        except ValueError as error:
+            raise TrainingError(f"trainer.strategy.init_args.tensor_parallel_size: {error}") from error
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """This process among those that learn from different clips, and how many there are."""
+        places = getattr(self.trainer.strategy, "distributed_sampler_kwargs", None) or {"rank": 0, "num_replicas": 1}
+        return places["rank"], places["num_replicas"]
 
     @property
     def compiles(self) -> bool:
@@ -286,7 +304,7 @@ class JointDiffusion(LightningModule):
         size, tasks = len(batch.id), self.tasks_of(batch)
         rows = self._routed(tasks, size)
         parts = [(tasks[name], own) for name, own in rows.items()]
-        losses = self.losses_by_task(batch, parts, index=self.batches, rank=self.global_rank)
+        losses = self.losses_by_task(batch, parts, index=self.batches, rank=self.place[0])
         found = dict(zip(rows, losses, strict=True))
         # The mean over clips of what each one's task counts.
 
@@ -309,7 +327,8 @@ class JointDiffusion(LightningModule):
         """The rows of this process's batch that train each task, in the order of the tasks."""
         # Keyed on batches, not on global_step: a checkpoint within an accumulation would repeat the draw.
         step, before = divmod(self.batches, self.trainer.accumulate_grad_batches)
-        first = (before * self.trainer.world_size + self.global_rank) * size
+        rank, ranks = self.place
+        first = (before * ranks + rank) * size
         places = range(first, first + size)
         names = [self.router.route(tasks, seed=self.seed, step=step, place=place) for place in places]
         if unknown := [name for name in names if name not in tasks]:
@@ -363,7 +382,8 @@ class JointDiffusion(LightningModule):
             batch: media or latents, and prompts.
             parts: tasks, and the rows of the batch that train each, ascending.
             index: of the batch since training began.
-            rank: of this process; clip r of rank k draws what clip k B + r of one process would.
+            rank: of this process among those that learn from different clips; clip r of rank k draws what clip k B + r
+                of one process would.
             at: times of each stream, (B,), in the place of those that are drawn.
         """
         net, text = self.built
@@ -415,10 +435,10 @@ class JointDiffusion(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The losses of every task, with the same times, noise and given parts each time."""
-        place = batch_idx * self.trainer.world_size + self.global_rank
-        times = stratified(len(batch.id), bins=self.bins, seed=self.seed, place=place)
+        rank, ranks = self.place
+        times = stratified(len(batch.id), bins=self.bins, seed=self.seed, place=batch_idx * ranks + rank)
         for name, task in self.tasks_of(batch).items():
-            found = self.losses(batch, task, index=-1 - batch_idx, rank=self.global_rank, at=times)
+            found = self.losses(batch, task, index=-1 - batch_idx, rank=rank, at=times)
             self._binned.add(name, task, found, times)
 
     def on_validation_epoch_end(self) -> None:

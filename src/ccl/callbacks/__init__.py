@@ -1,5 +1,6 @@
 """What happens around a training step: the task's draw, averages, logs, previews, scores, checkpoints."""
 
+from ccl.callbacks.balance import Balance, EqualGradientNorm, Uncertainty
 from ccl.callbacks.board import Board
 from ccl.callbacks.ema import EMA
 from ccl.callbacks.evaluate import Evaluate
@@ -16,7 +17,9 @@ from ccl.callbacks.words import Words
 
 __all__ = [
     "EMA",
+    "Balance",
     "Board",
+    "EqualGradientNorm",
     "Evaluate",
     "LossLog",
     "Monitor",
@@ -27,5 +30,6 @@ __all__ = [
     "StopOnSignal",
     "TaskRouter",
     "Throughput",
+    "Uncertainty",
     "Words",
 ]

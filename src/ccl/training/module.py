@@ -145,6 +145,7 @@ class JointDiffusion(LightningModule):
         self.bins = BINS if bins is None else bins
         self.validated: dict[str, float] = {}  # what the last validation has found
         self.keeps_average = False  # set by the EMA callback before the network is built
+        self.balance = AV(1.0, 1.0)  # of the streams' losses, found by a callback (`ccl.callbacks.Balance`)
         self.batches = 0  # seen so far, over all runs: what tasks and noise are keyed on
 
     @property
@@ -349,9 +350,10 @@ class JointDiffusion(LightningModule):
         Args:
             losses: of clips.
             task: that they train.
-            weight: of each stream, beside the task's and those of `loss_weights`.
+            weight: of each stream, beside the task's, those of `loss_weights` and what a callback has found.
         """
-        own_of = [each * self.loss_weights.get(name, 1.0) for name, each in zip(STREAMS, weight, strict=True)]
+        pairs = zip(STREAMS, weight, self.balance, strict=True)
+        own_of = [each * found * self.loss_weights.get(name, 1.0) for name, each, found in pairs]
         terms = [
             sum(x * (w * own) for x, w, own in zip(streams, term.weights, own_of, strict=True) if x is not None)
             for streams, term in zip(losses.terms, task.terms, strict=True)

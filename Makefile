@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types ablation ablation-dry bench gpu media systems faults faults-smoke
+.PHONY: help setup demo test pytest slow evaluate smoke fit streams checkpoint lint types ablation ablation-dry bench gpu docs media systems faults faults-smoke
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ gpu: .venv/.installed ## what only a GPU can show, at most nine minutes on one c
 
 media: .venv/.installed ## what is read of files of every kind, against ffmpeg; rewrites docs/media.md
 	$(BIN)/python benchmarks/media.py --write docs/media.md
+
+docs: .venv/.installed ## the site of the docs, in out/site; fails where a link leads nowhere
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]' && $(BIN)/python docs/concepts.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 systems: .venv/.installed ## the systems of the field side by side and with every guidance rule; rewrites docs/systems.md
 	$(BIN)/python docs/systems.py

@@ -40,8 +40,8 @@ SMALLER: dict[str, list[str]] = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.M | re.S)
 
 
 def lines(command: str) -> list[str]:
@@ -101,10 +101,12 @@ def test_every_line_of_the_readme_works_one_after_the_other(checkout: Path, caps
     assert (checkout / "out" / "easy" / "scores" / "table.md").is_file()
 
 
-def test_every_python_block_of_the_readme_works(checkout: Path) -> None:
-    assert blocks("python")
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
+@pytest.mark.parametrize("page", ["README.md", "docs/first_clip.md"])
+def test_every_python_block_of_a_first_page_works(checkout: Path, page: str) -> None:
+    found = blocks("python", (ROOT / page).read_text())
+    assert found
+    for block in found:
+        exec(compile(block, page, "exec"), {})
     clip = read_clip(checkout / "out.mp4")
     assert clip.video is not None and clip.audio is not None
 

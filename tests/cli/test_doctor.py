@@ -81,7 +81,7 @@ def test_a_full_disk_is_told(told: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_every_extra_that_users_have_is_told() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(doctor.EXTRAS) == set(extras) - {"dev"}
+    assert set(doctor.EXTRAS) == set(extras) - {"dev", "docs"}
 
 
 def test_what_fetches_weights_is_one_command() -> None:

@@ -26,6 +26,8 @@ EXTRAS = {
     "world": "the talking world's voice, so that `ccl demo` and configs/joint.yaml can make their clips",
     "ray": "`ccl shards encode --engine ray` and `ccl ablate --ray` on several machines",
     "gpu": "flash-attn; torch's own attention is taken without it",
+    "lean": "torchao, for AdamW whose moments have 8 bits",
+    "wandb": "`--trainer.logger wandb`",
 }
 FETCH = "ccl weights fetch "
 NEEDED = ("world",)  # that the README's first commands cannot do without

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import json
 import pickle
 import tarfile
 import threading
@@ -256,6 +257,17 @@ def test_every_entry_says_where_it_comes_from():
 def test_non_commercial_licences_are_said_before_fetching(capsys):
     assert main(["weights", "fetch", "imagebind"]) == 2
     assert "CC-BY-NC-SA" in capsys.readouterr().err
+
+
+def test_a_script_reads_which_weights_are_here_and_under_which_licence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CCL_WEIGHTS", str(tmp_path))
+    file = tmp_path / weights.TABLE["syncnet"].file
+    file.write_bytes(b"x")
+    assert main(["weights", "list", "--json"]) == 0
+    found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert list(found) == list(weights.TABLE)
+    assert found["syncnet"]["path"] == str(file) and found["imagebind"]["path"] is None
+    assert found["imagebind"]["non_commercial"] and "CC-BY-NC" in found["imagebind"]["licence"]
 
 
 def test_list_and_verify_tell_what_is_here(tmp_path, monkeypatch, capsys):

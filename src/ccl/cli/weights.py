@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from typing import Any
@@ -12,7 +13,12 @@ from ccl.cli.parser import Parser, text_of
 
 def list_(argv: list[str]) -> int:
     what = "What metrics and backbones need: which files are here, how large, under which licence, from where."
-    Parser("weights list", what, "ccl weights list", "CCL_WEIGHTS=/data/weights ccl weights list").parse(argv)
+    parser = Parser("weights list", what, "ccl weights list", "CCL_WEIGHTS=/data/weights ccl weights list --json")
+    parser.add_argument("--json", action="store_true", help="for a script to read")
+    args = parser.parse(argv)
+    if args.json:
+        sys.stdout.write(json.dumps(listed(), indent=1) + "\n")
+        return 0
     from rich.console import Console
     from rich.table import Table
 
@@ -26,6 +32,23 @@ def list_(argv: list[str]) -> int:
         table.add_row(entry.name, entry.what, weights.size(entry), entry.licence, source, here)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
     return 0
+
+
+def listed() -> list[dict[str, Any]]:
+    """All weights, and where those lie that are here."""
+    from ccl.weights import catalogue as weights
+
+    return [
+        {
+            "name": entry.name,
+            "for": entry.what,
+            "megabytes": entry.megabytes,
+            "licence": entry.licence,
+            "non_commercial": entry.non_commercial,
+            "path": str(weights.locate(entry.name)) if weights.present(entry.name) else None,
+        }
+        for entry in weights.TABLE.values()
+    ]
 
 
 def fetch(argv: list[str]) -> int:

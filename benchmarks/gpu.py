@@ -369,6 +369,50 @@ def sampling(small: bool, folder: Path) -> Iterator[Row]:
     yield "its memory", f"{peak / 1e9:.3f} GB, planned {planned / 1e9:.3f} ({planned / peak - 1:+.1%})", ""
 
 
+def offload(small: bool, folder: Path) -> Iterator[Row]:
+    """Evaluations of twelve blocks of 14 B that come from the CPU two at a time, against all on the device."""
+    from ccl.cli.planned import planned_of
+    from ccl.planning.follow import extras, inputs
+    from ccl.types import View
+
+    sizes = [*TINY, *NARROW, "--model.net.init_args.layers", "3"] if small else ["--model.net.init_args.layers", "12"]
+    planned = planned_of([*stack("model/wan14b.yaml"), *sizes])
+    dtype = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
+    torch.manual_seed(0)
+    with DEVICE, torch.inference_mode(False), torch.no_grad():
+        net = planned.make().eval().requires_grad_(False).to(dtype)
+        for p in net.parameters():
+            p.normal_(std=0.02)
+        x, t, states = inputs(net, planned.grid, 1, planned.text().length)
+        x, states = x.map(torch.randn_like), torch.randn_like(states)
+        more = extras(net, planned.grid, 1)
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+            out = net(x, t, states, grid=planned.grid, view=View(), extras=more).velocity
+        return torch.cat([v.flatten() for v in out])
+
+    found: dict[str, tuple[float, float]] = {}
+    true = run()
+    for how in ("on the device", "from the CPU"):
+        if how == "from the CPU":
+            net.to("cpu")
+            net.offload_blocks(DEVICE)
+        if DEVICE.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        taken = seconds(run, 3)
+        found[how] = taken, torch.cuda.max_memory_allocated() / 1e9 if DEVICE.type == "cuda" else 0.0
+        yield f"blocks {how}", f"{taken:.3g} s an evaluation, {found[how][1]:.2f} GB at most", ""
+    slower = found["from the CPU"][0] / found["on the device"][0]
+    size = sum(p.nbytes for block in net.blocks for p in block.parameters()) / 1e9
+    copied = size / found["from the CPU"][0]
+    goal = met(slower <= 1.1) if DEVICE.type == "cuda" else ""  # on a CPU nothing is hidden behind anything
+    yield "offloaded over resident", f"{slower:.3f}, {size:.2f} GB of blocks at {copied:.3g} GB/s", goal
+    yield "the same velocities", f"{apart(run(), true):.1e} apart", met(torch.equal(run(), true))
+
+
 def metrics(small: bool, folder: Path) -> Iterator[Row]:
     """Networks of the benchmark, of random weights: many clips at once against one after the other, and the same."""
     from ccl.evaluation.nets.syncnet import SyncNetwork
@@ -397,6 +441,7 @@ PARTS: dict[str, Callable[[bool, Path], Iterator[Row]]] = {
     "peers": peers,
     "ltx2": ltx2,
     "sampling": sampling,
+    "offload": offload,
     "metrics": metrics,
 }
 

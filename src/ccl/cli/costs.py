@@ -176,6 +176,7 @@ def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
         f"  network in bfloat16   {cost.weights / GB:9.1f} GB",
         f"  tokens, text, caches  {cost.rest / GB:9.1f} GB",
         f"  together              {fits(cost.weights + cost.rest, args.memory):>9} GB of {args.memory:g}",
+        *offloaded(needs.model(planned), cost, seconds),
         f"  FLOPs                 {cost.flops / 1e15:9.1f} P",
         f"  minutes a clip        {seconds / 60:9.2f}, {args.speed}",
         f"  clips an hour         {' '.join(f'{n * 3600 / seconds:.0f} on {n}' for n in args.gpus)} GPUs",
@@ -183,6 +184,16 @@ def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
     if text.dim == 4096 and not sizes.get("text"):
         lines.append(f"umT5-xxl, {2 * UMT5_XXL / GB:.1f} GB, encodes the prompts before the network is there")
     return lines
+
+
+def offloaded(model: Model, cost: planning.Clip, seconds: float) -> list[str]:
+    """What `--offload blocks` leaves on a GPU, and how fast a block has to come for nothing to wait."""
+    sizes = model.short.block_sizes
+    block = 2 * max(sizes)  # bytes, in bfloat16
+    taken = cost.rest + 2 * model.ends + 2 * block
+    speed = block * len(sizes) * cost.evaluations / seconds
+    told = f"{taken / GB:9.1f} GB; hidden where {block / GB:.2g} GB a block come at {speed / GB:.2g} GB/s"
+    return [f"  --offload blocks      {told}"]
 
 
 def sampled(planned: Planned, needs: Needs, device: str = "cuda") -> tuple[Guidance, planning.Clip]:

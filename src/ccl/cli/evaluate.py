@@ -243,7 +243,14 @@ def parse(argv: list[str]) -> Namespace:
     )
     made.add_argument("--prompts", type=path_of, help="JSONL of id and prompt, in place of the test set's own")
     made.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the network in memory (float32)")
-    made.add_argument("--offload", action="store_true", help="text encoder and codecs leave the GPU when done")
+    made.add_argument(
+        "--offload",
+        nargs="?",
+        choices=("blocks",),
+        const=True,
+        default=False,
+        help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
+    )
     result = parser.add_argument_group("results")
     result.add_argument(
         "-o", "--out", type=folder_to_write, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)"

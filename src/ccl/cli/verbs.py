@@ -209,7 +209,14 @@ def generate(argv: list[str]) -> int:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
     )
-    parser.add_argument("--offload", action="store_true", help="text encoder and codecs leave the GPU when done")
+    parser.add_argument(
+        "--offload",
+        nargs="?",
+        choices=("blocks",),
+        const=True,
+        default=False,
+        help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
+    )
     parser.add_argument("--overwrite", action="store_true", help="for --prompts: make finished clips anew")
     args = parser.parse(argv)
     given: dict[str, Any] = {name: str(path) for name in MEDIA if (path := getattr(args, name))}

@@ -5,8 +5,8 @@ end of a clip, a2v (sound given), v2a (pictures given), video or sound alone, ea
 clips are window after window. A clip depends on its own row and seed, not on its batch. B clips, T latent frames.
 
 Text encoder, network and codecs work one after the other. With `offload` the network waits on the CPU until prompts are
-encoded, and then stays; the others are on the device only while they work. States of prompts are kept, so that the text
-encoder comes once for a whole list of rows.
+encoded, and then stays, or with "blocks" comes two blocks at a time; the others are on the device only while they
+work. States of prompts are kept, so that the text encoder comes once for a whole list of rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,8 @@ from ccl.text.states import valid
 from ccl.types import AV, STREAMS, VOICE
 from ccl.weights.frozen import Precision
 
+Offloaded = bool | Literal["blocks"]
+
 
 class Pipeline:
     """A model with everything around it: prompts in, clips out.
@@ -62,7 +64,8 @@ class Pipeline:
         device: where everything works; None is where the network is.
         half: autocast to bfloat16 on a CPU too; on a GPU that is always so.
         offload: text encoder and codecs are on the device only while they work, the first before the network is;
-            decode clip by clip, in pieces along time.
+            decode clip by clip, in pieces along time. "blocks": the network's blocks come two at a time as well, the
+            next one copied from the CPU while one works.
         image: encoder of the first picture, of a network that is shown one.
         tasks: that the network was trained on, so that it is sampled on no other; None is the paper's.
         step_cache: how far, relative to their size, a clip's latents may have moved for a prediction of an earlier step
@@ -86,11 +89,13 @@ class Pipeline:
         provenance: dict[str, Any] | None = None,
         device: str | torch.device | None = None,
         half: bool = False,
-        offload: bool = False,
+        offload: Offloaded = False,
         image: ImageEncoder | None = None,
         tasks: Mapping[str, Task] | None = None,
         step_cache: float = 0.0,
     ) -> None:
+        if offload not in (False, True, "blocks"):
+            raise ValueError(f'offload is {offload!r}; it is false, true or "blocks"')
         for name, part, kind in (("text", text, TextEncoder), ("codec", codec, Codec), ("grid", grid, Grid)):
             arguments.instance(name, part, kind, f"a {kind.__name__}")
         arguments.instance("net", net, torch.nn.Module, "a DualStreamTransformer")
@@ -114,7 +119,7 @@ class Pipeline:
         *,
         device: str | torch.device | None = None,
         dtype: Precision = "float32",
-        offload: bool = False,
+        offload: Offloaded = False,
         trust: Iterable[str] = (),
         step_cache: float = 0.0,
     ) -> Pipeline:
@@ -126,7 +131,7 @@ class Pipeline:
             dtype: of the matrices of the network's blocks, nearly all of its memory. In bfloat16 they take half of it,
                 and a clip is to the last bit what autocast makes of float32: the rest stays as it is.
             offload: text encoder and codecs are on the device only while they work, the first before the network is;
-                for models that do not fit beside umT5.
+                for models that do not fit beside umT5; "blocks" for those that do not fit at all.
             trust: modules whose classes the model's config may name beside those of ccl, as "mine" for `mine.Fusion`;
                 their code runs.
             step_cache: as of the constructor.
@@ -311,7 +316,10 @@ class Pipeline:
         self.remember([prompt for texts in prompts.values() for each in texts for prompt in each])
         if self.offload:
             self.codec.unload()
-            self.net.to(self.device)
+            if self.offload == "blocks":
+                self.net.offload_blocks(self.device)
+            else:
+                self.net.to(self.device)
         with self.autocast():
             texts = {text: self.states(each.video) if each.video == each.audio else each.map(self.states)
                      for text, each in prompts.items()}  # fmt: skip
@@ -376,7 +384,8 @@ class Pipeline:
         lacking = [text for text in dict.fromkeys(prompts) if text not in self._states] if self.offload else []
         if not lacking:
             return
-        self.net.to("cpu")
+        if self.offload is True:
+            self.net.to("cpu")
         for text in lacking:
             with self.autocast():
                 states = self.text([text])[0]
@@ -392,7 +401,7 @@ class Pipeline:
 
     def decode(self, z: AV[Tensor | None]) -> AV[Any]:
         """Pictures of each clip, (F, H, W, 3) uint8, and sound, (S,) float32; None where there are none."""
-        decoded = decode(z, self.codec, in_pieces=self.offload)
+        decoded = decode(z, self.codec, in_pieces=bool(self.offload))
         if self.offload:
             self.codec.unload()
         return decoded

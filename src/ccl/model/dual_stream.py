@@ -5,7 +5,7 @@ b batch, c channels, t latent frames or audio tokens, l text states. Times run f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from ccl.interaction.base import Interaction, Site
 from ccl.interaction.none import NoInteraction
 from ccl.model.block import BlockCache, Common, DualBlock, Here, Rows, summed
 from ccl.model.inputs import check_inputs
+from ccl.model.offload import Offload
 from ccl.model.prepared import Prepared, together
 from ccl.model.recompute import Checkpointing, again
 from ccl.model.recompute import check as check_checkpointing
@@ -129,6 +130,7 @@ class DualStreamTransformer(nn.Module):
         self.trunk = self.interaction.trunk() if any(block.at for block in self._blocks) else None
         asked = (*streams, *(block.interaction for block in self._blocks if block.at))
         self.needs: tuple[str, ...] = tuple(dict.fromkeys(name for part in asked if part for name in part.needs))
+        self.offload: Offload | None = None
         self.timed = False  # whether times on a GPU have been looked at
         self.group: ProcessGroup | None = None  # over which each clip's video tokens are split
         self._layouts: dict[tuple[Any, ...], Common] = {}
@@ -136,6 +138,19 @@ class DualStreamTransformer(nn.Module):
     @property
     def _blocks(self) -> list[DualBlock]:
         return list(self.blocks)  # type: ignore[arg-type]
+
+    def _at_work(self) -> Iterable[Any]:
+        """The blocks in their order, each where it works."""
+        return self.blocks if self.offload is None else self.offload.each(self.blocks)
+
+    def offload_blocks(self, device: torch.device) -> None:
+        """Leave the blocks in the CPU's memory, from where two at a time come to the device, and the rest there; for
+        sampling alone."""
+        for name, part in self.named_children():
+            if name != "blocks":
+                part.to(device)
+        if self.offload is None:
+            self.offload = Offload(self.blocks, device)
 
     @property
     def interaction(self) -> Interaction:
@@ -207,7 +222,7 @@ class DualStreamTransformer(nn.Module):
         else:
             caches = [BlockCache(self._embedded(text, x, extras), None)] * len(self.blocks)
         losses: dict[str, Tensor] = {}
-        for i, block in enumerate(self.blocks):  # a cache may be made here, and ends with its block
+        for i, block in enumerate(self._at_work()):  # a cache may be made here, and ends with its block
             tokens, more = self._through(block, i, tokens, e0, caches[i], common, views, rows)
             losses = summed(losses, more)
         _, clip = parted(tokens, before)
@@ -266,7 +281,7 @@ class DualStreamTransformer(nn.Module):
             elif ends is not None:
                 arguments.tensor(f"text.{name}", getattr(text, name), "B", "L", self.text_dim)
         states = self._embedded(text, self.ends, extras or {})
-        return Prepared(tuple(block.prepare(states) for block in self._blocks), extras or {})
+        return Prepared(tuple(block.prepare(states) for block in self._at_work()), extras or {})
 
     def _embedded(self, text: Any, present: AV[Any], extras: dict[str, Any]) -> AV[Any]:
         """Text in the width of each stream that is present."""

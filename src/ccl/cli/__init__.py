@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "ablate": ("a matrix of trainings, samplings and scorings, with its cost first", "ccl.ablation.verb", "main"),
     "export": ("turn a checkpoint of a run into a model folder", "ccl.cli.verbs", "export"),
     "shards make": ("write shards from a folder of own videos", "ccl.cli.shards", "make"),
+    "shards caption": ("describe the clips of a folder, with what is said in quotes", "ccl.cli.shards", "caption"),
     "shards world": ("write shards of the embedded talking world", "ccl.cli.shards", "world"),
     "shards encode": ("encode shards once, into shards of ready latents", "ccl.cli.shards", "encode"),
     "shards verify": ("read shards whole, and say which are damaged", "ccl.cli.shards", "verify"),

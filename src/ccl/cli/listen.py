@@ -19,27 +19,29 @@ from ccl.evaluation.faces.settings import Settings, missing
 from ccl.evaluation.metrics.base import Measured
 from ccl.evaluation.metrics.sync import SyncNet
 from ccl.evaluation.metrics.wer import WER
+from ccl.evaluation.speech import saying
 from ccl.evaluation.vad import RATE, VAD
 from ccl.media import Clip, resample
 from ccl.weights.catalogue import locate, sha256
 
 
 class Whisper:
-    """Hears what is said in clips that have no caption.
+    """Hears what is said in clips.
 
     Args:
         model: size of Whisper or path of its file.
         language: that is spoken.
         device: where it runs.
+        flag: that asks for it, for messages.
 
     Raises:
         UsageError: it cannot run here; says what is missing.
     """
 
-    def __init__(self, model: str, language: str = "en", device: str = "cpu") -> None:
+    def __init__(self, model: str, language: str = "en", device: str = "cpu", flag: str = "--transcribe") -> None:
         self.wer = WER(model, device=device)
         if reason := self.wer.missing():
-            raise UsageError(f"--transcribe: {reason.removeprefix('the word error rate ')}")
+            raise UsageError(f"{flag}: {reason.removeprefix('the word error rate ')}")
         try:
             self.language = recogniser.language_of(language, self.wer.dims)
         except ValueError as error:
@@ -51,10 +53,13 @@ class Whisper:
 
     def prompt(self, clip: Clip) -> str:
         """`Someone says "..."`: the words in double quotes, as prompts have them."""
+        return saying(self.words(clip))
+
+    def words(self, clip: Clip) -> str:
+        """What is said, without double quotes; "" where nothing is."""
         sound = sound_of(clip)
         words = recogniser.transcribe(self.network, [sound], self.language, precision=self.wer.precision)[0]
-        words = " ".join(words.replace('"', "").split())
-        return f'Someone says "{words}"' if words else ""
+        return " ".join(words.replace('"', "").split())
 
     @cached_property
     def network(self) -> Any:

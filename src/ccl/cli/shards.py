@@ -1,4 +1,4 @@
-"""`ccl shards make`, `world`, `encode`, `verify`: own videos, or the world, to shards of clips, and those to latents.
+"""`ccl shards caption`, `make`, `world`, `encode`, `verify`: own videos, or the world, to shards, and those to latents.
 
 The work lives in ccl.data; networks that it must not know of (who speaks, what is said) are handed to it from here.
 """
@@ -6,12 +6,14 @@ The work lives in ccl.data; networks that it must not know of (who speaks, what 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ccl.cli.errors import UsageError
 from ccl.cli.named import part_named
-from ccl.cli.parser import SEED, WORKERS, Number, Parser, Whole, folder_to_write, path_of, text_of
+from ccl.cli.parser import SEED, WORKERS, Number, Parser, Whole, file_to_write, folder_to_write, path_of, text_of
 from ccl.cli.verbs import add_grid, grid_of, say
+from ccl.grid import Grid
 
 
 def make(argv: list[str]) -> int:
@@ -66,13 +68,7 @@ def make(argv: list[str]) -> int:
     parser.add_argument("--strict", action="store_true", help="fail on the first clip that cannot be used")
     parser.add_argument("--shard-size", type=Whole(), default=256, help="clips a tar file (%(default)s)")
     parser.add_argument("--workers", type=Whole(0, WORKERS.most), default=0, help="processes; 0 works in this one")
-    parser.add_argument(
-        "--buckets",
-        type=text_of,
-        nargs="+",
-        metavar="FRAMESxHEIGHTxWIDTH",
-        help="several lengths and sizes: a clip goes into the bucket nearest in shape, the longest that it fills",
-    )
+    add_buckets(parser)
     alone = parser.add_mutually_exclusive_group()
     alone.add_argument("--only", choices=("audio",), help="sound alone, of videos and files of sound, for stage 1")
     alone.add_argument(
@@ -88,12 +84,7 @@ def make(argv: list[str]) -> int:
     args = parser.parse(argv)
     grid: Any = replace(grid_of(args), sample_rate=args.sample_rate)
     if args.buckets:
-        from ccl.data.buckets import parse_buckets
-
-        try:
-            grid = parse_buckets(args.buckets, grid)
-        except ValueError as error:
-            raise UsageError(f"--buckets: {error}") from error
+        grid = buckets_of(args.buckets, grid)
     from ccl.data.filters import Cuts, Filter, Silent
     from ccl.data.write import shards_make
 
@@ -119,6 +110,104 @@ def make(argv: list[str]) -> int:
     if not (args.mixed or args.only) and {"no audio", "no video"} & made.removed.keys():
         say("  with --mixed, clips without sound train pictures alone, and sound without pictures sound alone")
     return 0
+
+
+def add_buckets(parser: Parser) -> None:
+    parser.add_argument(
+        "--buckets",
+        type=text_of,
+        nargs="+",
+        metavar="FRAMESxHEIGHTxWIDTH",
+        help="several lengths and sizes: a clip goes into the bucket nearest in shape, the longest that it fills",
+    )
+
+
+def buckets_of(texts: list[str], usual: Grid) -> list[Grid]:
+    """The grids that `--buckets` names."""
+    from ccl.data.buckets import parse_buckets
+
+    try:
+        return parse_buckets(texts, usual)
+    except ValueError as error:
+        raise UsageError(f"--buckets: {error}") from error
+
+
+def caption(argv: list[str]) -> int:
+    parser = Parser(
+        "shards caption",
+        "Describe the clips of a folder, with what is said in them in double quotes, in a table that `ccl shards make "
+        "--captions` reads. A run that was stopped goes on with the clips that have no caption. Length and size are "
+        "those that `shards make` will be given, so that what is described is what is trained on. Exit 1 where a clip "
+        "could not be described.",
+        "ccl shards caption videos --captioner mine:describe --speech large-v3-turbo",
+        "ccl shards caption videos --captioner hf:models/captioner --pictures 8 --device cuda --frames 81 --fps 16 "
+        "--height 352 --width 640",
+        "ccl shards make videos -o data/mine --captions videos/captions.jsonl",
+    )
+    parser.add_argument("folder", type=path_of, help="searched with all folders in it")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=file_to_write,
+        help="the table, a .jsonl, gone on with where it is there (captions.jsonl in it)",
+    )
+    parser.add_argument(
+        "--captioner",
+        type=text_of,
+        required=True,
+        metavar="WHO",
+        help="module:callable of your own, which takes a clip (.video, .audio, .fps, .sample_rate, .id) and returns "
+        "text; or hf:MODEL, a folder or a name on the Hub, which transformers runs as image-text-to-text",
+    )
+    parser.add_argument(
+        "--speech",
+        type=text_of,
+        default="large-v3",
+        metavar="MODEL",
+        help="size of Whisper, or a file of its weights, that hears what is said; none leaves quotes to the captioner "
+        "(%(default)s)",
+    )
+    parser.add_argument("--language", type=text_of, default="en", help="that is spoken (%(default)s)")
+    parser.add_argument(
+        "--pictures", type=Whole(1, 1000), help="of a clip that hf:MODEL is shown (4, or 1 where it takes no chat)"
+    )
+    parser.add_argument(
+        "--question", type=text_of, help="that hf:MODEL is asked; where it takes no chat, how its caption begins"
+    )
+    parser.add_argument("--device", type=text_of, default="cpu", help="of both models (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="describe clips anew that have a caption")
+    add_buckets(parser)
+    add_grid(parser)
+    args = parser.parse(argv)
+    grids = buckets_of(args.buckets, grid_of(args)) if args.buckets else [grid_of(args)]
+    out = args.out or args.folder / "captions.jsonl"
+    if out.suffix != ".jsonl":
+        parser.error(f"-o is {out}; the name must end in .jsonl")
+    model = args.captioner.removeprefix("hf:")
+    name = args.captioner.replace(":", ".", 1) if model == args.captioner else ""  # of what is the user's own
+    if not name and not model:
+        parser.error("--captioner is hf: without a model")
+    if name and "." not in name:
+        parser.error(f"--captioner is {name}; it must be module:callable, or hf:MODEL")
+    if name and (args.pictures or args.question):
+        parser.error("--pictures and --question are for hf:MODEL; a callable is given the whole clip")
+    from ccl.cli.own import reachable
+    from ccl.cli.progress import bar
+    from ccl.data.captioning import write_captions
+    from ccl.data.sources import media_files
+
+    media_files(args.folder)  # told before anything large is imported
+    with reachable([], also=[(name, "--captioner")] if name else []):
+        from ccl.cli import captioners
+
+        hear = None if args.speech == "none" else captioners.hearing(args.speech, args.language, args.device)
+        hugging = partial(captioners.Hugging, model, args.device, args.pictures, args.question)
+        begin = partial(captioners.together, partial(captioners.own, name) if name else hugging, hear)
+        with bar(f"captions of {args.folder.name}") as progress:
+            how: dict[str, Any] = {"grids": grids, "overwrite": args.overwrite, "progress": progress}
+            made = write_captions(args.folder, out, begin, **how)
+    say(made)
+    return 1 if made.failed else 0
 
 
 def world(argv: list[str]) -> int:

@@ -91,11 +91,7 @@ def folder_sources(
             with its number, or a caption beside a video that is not UTF-8.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO | SOUND and not p.name.startswith("."))
-    if not paths:
-        raise ValueError(f"{folder} holds no video file ({', '.join(sorted(VIDEO))})")
+    paths = media_files(folder)
     told = sidecar_captions(folder, paths) if captions is None else read_captions(captions, folder, paths)
     voices = {caption.voice for caption in told.values()}
     if need_captions and not any(caption.prompt for caption in told.values()):
@@ -131,6 +127,16 @@ def folder_sources(
         heard = None if voice is None else partial(read_audio, voice, rate)
         sources.append(Source(name, load, json.dumps(known), heard))
     return sources
+
+
+def media_files(folder: Path) -> list[Path]:
+    """Videos and files of sound in a folder and the folders in it, by name. ValueError where there are none."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO | SOUND and not p.name.startswith("."))
+    if not paths:
+        raise ValueError(f"{folder} holds no video file ({', '.join(sorted(VIDEO))})")
+    return paths
 
 
 def size_of(path: Path) -> int:

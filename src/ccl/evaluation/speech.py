@@ -19,6 +19,11 @@ TAGS = "<S>", "<E>"
 # These may be apostrophes as well, so they are not read: rock ‘n’ roll, the ‘boys’ toys’.
 OTHERS = re.compile("[‟❝❞❠⹂🙶🙷🙸]|&(?:quot|[lr]dquo|#34);|``")
 SINGLE = re.compile(r"(?<!\w)['‘][^'‘’]{2,}['’](?!\w)")
+ENDS = ".!?…。！？"  # of sentences
+# All that opens or closes one but ‘ and ’, of which most are apostrophes.
+MARKS = re.compile(
+    "|".join([*map(re.escape, TAGS), f"[{''.join({*QUOTES, *''.join(QUOTES.values())} - {*'‘’'})}]", OTHERS.pattern])
+)
 
 
 def spoken(speech: str, prompt: str) -> str:
@@ -67,6 +72,29 @@ def quoted(prompt: str) -> Iterator[str | None]:
             yield None
             return
         yield prompt[begun:end]
+
+
+def saying(words: str, description: str = "") -> str:
+    """A prompt of what is described and of who says these words, of which `spoken` finds these and no others.
+
+    What else stands in quotes, such as the letters of a sign, loses them. A description that has the very words in
+    quotes stays as it is. Without words, nobody speaks.
+    """
+    words = " ".join(words.replace('"', "").split())
+    if words and spoken("", " ".join(description.split())) == words:
+        return description
+    description = unquoted(description).strip()
+    if not words:
+        return description
+    end = "." if description and description[-1] not in ENDS else ""
+    return f'{description}{end} Someone says "{words}"'.strip()
+
+
+def unquoted(text: str) -> str:
+    """A text without the marks of its quotes, so that nothing in it is spoken."""
+    while (found := SINGLE.sub(lambda quote: quote[0][1:-1], MARKS.sub("", text))) != text:
+        text = found
+    return text
 
 
 def closing(prompt: str, begun: int, mark: str) -> int:

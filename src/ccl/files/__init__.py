@@ -3,13 +3,14 @@
 from ccl.files.errors import FileError, MachineError, machine_trouble, naming, plain_name, reading
 from ccl.files.lock import LOCK, one_writer
 from ccl.files.sums import cache, sha256, sha256_now
-from ccl.files.whole import MARK, replacing, replacing_path, sweep, sync, temporary, write_whole
+from ccl.files.whole import MARK, add_line, replacing, replacing_path, sweep, sync, temporary, write_whole
 
 __all__ = [
     "LOCK",
     "MARK",
     "FileError",
     "MachineError",
+    "add_line",
     "cache",
     "machine_trouble",
     "naming",

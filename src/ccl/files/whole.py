@@ -6,23 +6,26 @@ else can be at work there.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from shutil import rmtree
 from typing import IO
 
 MARK = ".partial-"
+KEPT = 40  # letters of a name, at its end, that a temporary one has too
 
 
 def temporary(path: Path) -> Path:
     """A name beside `path` for what is not yet whole: nobody else's, on any machine that shares the disk."""
     host = "".join(letter for letter in socket.gethostname() if letter.isalnum())[:16]
     # The end of the name keeps its suffix; the whole of a long one would not fit the 255 bytes of a name.
-    return path.with_name(f"{MARK}{host}-{os.getpid()}-{secrets.token_hex(4)}-{path.name[-40:]}")
+    return path.with_name(f"{MARK}{host}-{os.getpid()}-{secrets.token_hex(4)}-{path.name[-KEPT:]}")
 
 
 @contextmanager
@@ -61,6 +64,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
         file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
+def add_line(path: Path, line: str) -> None:
+    """Add a line to the end of a file, synced: whole or not at all, whatever kills this process or fills the disk."""
+    data = f"{line}\n".encode(errors="backslashreplace")
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            if file.write(data) < len(data):  # one call: what is not taken has no room
+                file.truncate(before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+    except OSError as error:  # a full disk does not say where
+        error.filename = error.filename or str(path)
+        raise
+
+
 def sync(path: Path) -> None:
     """Make a file's bytes, or the names in a folder, outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -70,9 +88,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a kill left half-written, files and folders; for the one writer of a folder alone."""
-    for leftover in folder.glob(f"{MARK}*"):
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what a kill left half-written, files and folders, of one name where it is given.
+
+    For the one writer of a folder, or of that name in it, alone.
+    """
+    for leftover in folder.glob(f"{MARK}*-{escape(name[-KEPT:])}" if name else f"{MARK}*"):
         if leftover.is_dir() and not leftover.is_symlink():
             rmtree(leftover, ignore_errors=True)
         else:

@@ -10,6 +10,7 @@ import shutil
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from ccl.files import add_line
 from ccl.grid import Grid
 from ccl.media import Clip, MediaError, read_clip
 from ccl.types import AV
+from helpers import ROOT
 from helpers.forked import call, start
 from helpers.tiny_captioners import tiny_blip, tiny_llava
 from helpers.tiny_clips import TINY, tiny_clip, tiny_folder
@@ -113,6 +115,14 @@ def test_captions_are_worded_as_prompts_are():
     assert saying("", own) == "A man waves and says, Good morning.", "nobody was heard"
     sign = """A sign reads "STOP", don't, a 24" screen"""
     assert saying("Go", sign) == """A sign reads STOP, don't, a 24 screen. Someone says "Go\""""
+
+
+def test_the_captioner_of_the_docs_takes_a_clip():
+    text = (ROOT / "docs/training.md").read_text()
+    (code,) = [block.partition("```")[0] for block in text.split("```python\n") if block.startswith("def describe")]
+    module: dict[str, Any] = {}
+    exec(code, module)
+    assert module["describe"](tiny_clip(0)) in ("A bright scene, loud", "A dark scene, loud")
 
 
 # The table ------------------------------------------------------------------------------------------------------------

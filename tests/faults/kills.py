@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from faults.process import Outcome, run
-from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, MERGE, READ, STUDY, copy
+from faults.world import CAPTION, ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, MERGE, READ, STUDY, copy
 
 WAYS = ("after", "at_change", "at_change", "full_at")  # by which a moment is drawn
 # What Python itself says in a worker whose parent was killed (a pickle cut short, a connection reset) nobody can put
@@ -132,6 +132,7 @@ TARGETS = (
         slow=True,
     ),
     Target("fit, FSDP2 on 2 processes", f"{RUN} {TWO}", OWN, "runs/killed", trained, LAST, ranks=2, slow=True),
+    Target("shards caption", CAPTION, ("clips", "mine.py"), "out", bytes_of),
     Target("shards make", MAKE, RAW, "out", bytes_of),
     Target("shards make, 2 workers", f"{MAKE} --workers 2", RAW, "out", bytes_of, slow=True),
     Target("shards encode", ENCODE, SHARDS, "out", bytes_of),

@@ -25,7 +25,22 @@ from faults.mutate import (
     nodes_of,
 )
 from faults.process import Outcome, run
-from faults.world import ENCODE, EVALUATE, EXPORT, FIT, GENERATE, JOINT, MAKE, MERGE, OVERLAY, READ, SMALL, STUDY, copy
+from faults.world import (
+    CAPTION,
+    ENCODE,
+    EVALUATE,
+    EXPORT,
+    FIT,
+    GENERATE,
+    JOINT,
+    MAKE,
+    MERGE,
+    OVERLAY,
+    READ,
+    SMALL,
+    STUDY,
+    copy,
+)
 
 MOST = 3 * 2**30  # bytes of memory that a small input may take; the imports alone are half a gigabyte
 
@@ -67,6 +82,7 @@ RESUME = f"{FIT} --name run --ckpt_path last --trainer.max_steps 9"
 NEW = f"{FIT} --name new --trainer.max_steps 2 --trainer.accelerator cpu"
 ONE = "generate --ckpt model --prompt hello -o out/a.mp4 --steps 1 --device cpu"
 SCORE = EVALUATE.replace("-o out", "-o scores")
+KEEP = CAPTION.replace("-o out", "-o captions")
 TAR = "shard-000000.tar"
 KEYS = {
     path for text in (Path(JOINT).read_text(), OVERLAY) for _, _, path in nodes_of(yaml.safe_load(text)) if "." in path
@@ -79,6 +95,13 @@ INPUTS = (
     Input("wav, given", ("model", "voice.wav"), "voice.wav", (in_bytes,), f"{ONE} --audio voice.wav"),
     Input("png, given", ("model", "first.png"), "first.png", (in_bytes,), f"{ONE} --image first.png"),
     Input("captions, CSV", ("clips", "captions.csv"), "captions.csv", (in_bytes, in_cells, in_cells), MAKE),
+    Input(
+        "captions, gone on with",
+        ("clips", "mine.py", "captions"),
+        "captions/captions.jsonl",
+        (in_bytes, in_lines),
+        KEEP,
+    ),
     Input("prompts, JSONL", ("model", "rows.jsonl"), "rows.jsonl", (in_bytes, in_lines, in_lines), GENERATE),
     Input("results of another lab", ("scores",), "scores/results.json", (in_bytes, in_json, in_json), MERGE),
     Input("test set", ("made", "rows.jsonl"), "rows.jsonl", (in_bytes, in_lines), f"{EVALUATE} --testset rows.jsonl"),
@@ -167,7 +190,7 @@ def campaign(
             }
             # What a command writes beside its input on purpose lies in the folder it was given; a config without `data`
             # trains on the world, which lies in data/world.
-            allowed = ("made", "scores", "runs", "data")
+            allowed = ("captions", "made", "scores", "runs", "data")
             outside = [path for path in moved if path.split("/")[1:2] and path.split("/")[1] not in allowed]
             outside += [str(path) for path in Path("/").glob("absolute*")]
             if outside:

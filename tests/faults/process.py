@@ -163,6 +163,7 @@ def _fork(
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv, sys.modules["__main__"] = ["ccl", *argv], ModuleType("__main__")  # what spawned workers import anew
+        sys.dont_write_bytecode = True  # of a user's module, beside it
         sys.addaudithook(_counter(folder, at_change, full_at))
         from ccl.cli import main
 

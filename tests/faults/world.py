@@ -48,12 +48,14 @@ SMALL = f"--config {JOINT} --config small.yaml"
 FIT = f"fit {SMALL}"
 MAKE = f"shards make clips -o out --captions captions.csv --shard-size 2 {SHAPE}"
 ENCODE = f"shards encode shards -o out {SMALL} --no-text"
+CAPTION = f"shards caption clips -o out/captions.jsonl --captioner mine:describe --speech none {SHAPE}"
 EXPORT = "export runs/run -o out --dtype float32"
 GENERATE = "generate --ckpt model --prompts rows.jsonl -o out --batch-size 2 --device cpu"
 STUDY = "study make --methods one=made two=made --question sync --raters 2 --pairs 4 -o out"
 READ = "study read study answers.jsonl -o out"
 EVALUATE = "evaluate --videos made --metrics av_align,onset -o out --batch-size 2"
 MERGE = "evaluate merge scores scores/results.json -o out"
+MINE = "def describe(clip):\n    return f'{len(clip.video)} pictures of {clip.id}'\n"
 CAPTIONS = "file,prompt\n" + "".join(f'clip{i}.mp4,"clip number {i}, ""hello"""\n' for i in range(6))
 
 
@@ -68,6 +70,7 @@ def make(folder: Path) -> Path:
     for text in (folder / "clips").glob("*.txt"):
         text.unlink()
     (folder / "captions.csv").write_text(CAPTIONS)
+    (folder / "mine.py").write_text(MINE)
     (folder / "small.yaml").write_text(OVERLAY)
     write_wav(folder / "voice.wav", tiny_clip(0).audio)
     write_png(folder / "first.png", tiny_clip(0).video[0])
@@ -75,6 +78,7 @@ def make(folder: Path) -> Path:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for command, out in (
         (MAKE, "shards"),
+        (CAPTION, "captions"),
         (ENCODE, "latents"),
         (f"{FIT} --name run", ""),
         (EXPORT, "model"),

@@ -234,7 +234,7 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path, room):
         (["--captioner", "nobody:describe"], "there is no module 'nobody'"),
         (["--captioner", "{}"], "it must be module:callable, or hf:MODEL"),
         (["--captioner", "hf:"], "without a model"),
-        (["--captioner", "hf:nowhere/at all"], "no model that transformers runs as image-text-to-text"),
+        (["--captioner", "hf:nowhere/at all"], "transformers cannot run nowhere/at all as image-text-to-text"),
         (["--captioner", "{}:text"], "cannot be called; it must take a clip"),
         (["--captioner", "{}:Broken"], "cannot be made: "),
         (["--captioner", "{}:Count", "--pictures", "3"], "--pictures and --question are for hf:MODEL"),

@@ -108,7 +108,7 @@ class Hugging:
             if machine_trouble(error):
                 raise
             said = " ".join(str(error).split())[:200]
-            raise UsageError(f"--captioner: {model} is no model that transformers runs as {TASK}: {said}") from error
+            raise UsageError(f"--captioner: transformers cannot run {model} as {TASK}: {said}") from error
         self.chats = getattr(self.pipe.processor, "chat_template", None) is not None
         if not self.chats and (pictures or 1) > 1:
             raise UsageError(f"--pictures is {pictures}; {model} takes no chat, and so one picture")
@@ -150,7 +150,7 @@ class Spoken:
 
     def __init__(self, describe: Captioner, hear: Callable[[Clip], str]) -> None:
         self.describe, self.hear, vad = describe, hear, VAD()
-        lacking = vad.missing().partition(", or --weights")[0]  # which is of another verb
+        lacking = vad.missing().partition(listen.OTHERS)[0]
         self.vad = None if lacking else vad
         if lacking:
             sys.stderr.write(

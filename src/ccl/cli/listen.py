@@ -25,6 +25,9 @@ from ccl.media import Clip, resample
 from ccl.weights.catalogue import locate, sha256
 
 
+OTHERS = ", or --weights"  # begins the advice that only verbs with this option can follow
+
+
 class Whisper:
     """Hears what is said in clips.
 
@@ -41,7 +44,7 @@ class Whisper:
     def __init__(self, model: str, language: str = "en", device: str = "cpu", flag: str = "--transcribe") -> None:
         self.wer = WER(model, device=device)
         if reason := self.wer.missing():
-            raise UsageError(f"{flag}: {reason.removeprefix('the word error rate ')}")
+            raise UsageError(f"{flag}: {reason.removeprefix('the word error rate ').partition(OTHERS)[0]}")
         try:
             self.language = recogniser.language_of(language, self.wer.dims)
         except ValueError as error:

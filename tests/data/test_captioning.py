@@ -153,6 +153,9 @@ def test_a_caption_that_is_there_is_kept_and_a_row_keeps_what_else_it_says(clips
         {"file": "clip0.mp4", "prompt": 'A hand wrote "this"'},
         *told(3),
     ]
+    before = Path("mine.jsonl").read_text()
+    assert caption(*argv[:3], f"{captioner}.Broken", *argv[4:], "--overwrite") == 2
+    assert Path("mine.jsonl").read_text() == before, "nobody was there to describe them again"
     assert caption(*argv, "--overwrite") == 0
     by_file = {row["file"].removeprefix("./"): row for row in rows("mine.jsonl")}
     assert [by_file[f"clip{i}.mp4"]["prompt"] for i in range(4)] == [row["prompt"] for row in told(0, 1, 2, 3)]
@@ -291,6 +294,8 @@ def test_a_clip_that_lacks_a_stream_is_described_by_the_other(tmp_path):
     Clip(whole.video, None, whole.fps).save(mute)
     Clip(None, whole.audio, sample_rate=whole.sample_rate).save(sound)
     assert read_described(mute, [TINY], "m").audio is None
+    whole.save(tmp_path / "whole.mp4")
+    assert read_described(tmp_path / "whole.mp4", [TINY], "w", mute=True).audio is None, "by its caption"
     heard = read_described(sound, [TINY], "s")
     assert heard.video is None and len(heard.audio) == TINY.samples
     with pytest.raises(MediaError, match="too short"):

@@ -24,7 +24,6 @@ from ccl.evaluation.vad import RATE, VAD
 from ccl.media import Clip, resample
 from ccl.weights.catalogue import locate, sha256
 
-
 OTHERS = ", or --weights"  # begins the advice that only verbs with this option can follow
 
 

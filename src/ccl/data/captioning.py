@@ -10,18 +10,18 @@ import codecs
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from ccl.data.buckets import candidates, read_into_bucket
+from ccl.data.buckets import read_into_bucket
 from ccl.data.caption_files import read_captions, sidecar_captions
-from ccl.data.filters import cause
-from ccl.data.sources import SOUND, media_files
+from ccl.data.sources import SOUND, media_files, whatever_there_is
 from ccl.files import LOCK, MachineError, add_line, naming, one_writer, sweep, write_whole
 from ccl.files.plaintext import json_lines, printable, unreadable
 from ccl.grid import Grid
-from ccl.media import Clip, MediaError, first_picture, read_clip
+from ccl.media import Clip, MediaError, first_picture
 from ccl.types import AV
 
 Captioner = Callable[[Clip], str]
@@ -79,10 +79,12 @@ def write_captions(
     with one_writer(out.parent, name=f"{LOCK}.{out.name[-40:]}"):
         sweep(out.parent, out.name)
         table = Table(out, folder, media)
-        table.begin(overwrite)
-        todo = [path for path in media if path not in table.voices and not table.has(path)]
-        kept, failed = sum(map(table.has, media)), list[tuple[str, str]]()
+        todo = [path for path in media if path not in table.voices and (overwrite or not table.has(path))]
         captioner = begin() if todo else None
+        if overwrite:  # not before there is somebody who describes them again
+            table.forget()
+        table.write()
+        failed: list[tuple[str, str]] = []
         for number, path in enumerate(todo):
             name = path.relative_to(folder).as_posix()
             if progress:
@@ -90,7 +92,7 @@ def write_captions(
             try:
                 with naming(f"clip {name}"):
                     assert captioner is not None
-                    prompt = checked(captioner(read_described(path, grids, name)))
+                    prompt = checked(captioner(read_described(path, grids, name, mute=path in table.mute)))
             except MachineError:
                 raise
             except MediaError as error:
@@ -101,14 +103,14 @@ def write_captions(
                 table.put(path, prompt)
         if progress:
             progress(len(todo), len(todo), "")
-        return Captioned(out, len(todo) - len(failed), kept, failed)
+        return Captioned(out, len(todo) - len(failed), len(media) - len(table.voices) - len(todo), failed)
 
 
 class Table:
-    """Rows of captions, by the media file that each is of. For the file's one writer.
+    """Rows of captions, by the media file that each is of, what stands beside a file among them. For its one writer.
 
     Args:
-        out: a .jsonl file, which may be there.
+        out: a .jsonl file, which may be there; nothing is written to it yet.
         folder: in which its names begin.
         media: the files of that folder.
 
@@ -119,25 +121,25 @@ class Table:
     def __init__(self, out: Path, folder: Path, media: Sequence[Path]) -> None:
         self.out, self.folder = out, folder
         self.rows: dict[Path, dict[str, Any]] = {}
+        self.mute: set[Path] = set()
         self.voices: set[Path] = set()  # there to be heard beside another
-        self.beside = {path: caption.prompt for path, caption in sidecar_captions(folder, media).items()}
         if out.is_file():
             cut_torn(out)
             told = read_captions(out, folder, media)
             self.rows = dict(zip(told, (row for _, row in json_lines(out)), strict=True))
+            self.mute = {path for path, caption in told.items() if caption.mute}
             voices = {caption.voice for caption in told.values() if caption.voice}
             self.voices = {path for path in voices if path not in told and path.suffix.lower() in SOUND}
+        for path, (prompt, *_) in sidecar_captions(folder, media).items():
+            if prompt and not self.has(path):
+                self.rows[path] = {**self._named(path), "prompt": prompt}
 
-    def begin(self, overwrite: bool) -> None:
-        """Take over what stands beside the clips, or forget all captions, and write the rows."""
-        for path, row in list(self.rows.items()) if overwrite else ():
+    def forget(self) -> None:
+        """Leave of the rows what else they say."""
+        for path, row in list(self.rows.items()):
             self.rows[path] = {**row, "prompt": ""}
             if row.keys() == {"file", "prompt"}:
                 del self.rows[path]
-        for path, prompt in self.beside.items() if not overwrite else ():
-            if prompt and not self.has(path):
-                self.rows[path] = {**self._named(path), "prompt": prompt}
-        self._write()
 
     def has(self, path: Path) -> bool:
         """Whether a file has a caption."""
@@ -148,7 +150,7 @@ class Table:
         there = path in self.rows
         self.rows[path] = {**self._named(path), "prompt": prompt}
         if there:
-            self._write()
+            self.write()
         else:
             add_line(self.out, line_of(self.rows[path]))
 
@@ -156,7 +158,8 @@ class Table:
         """Its row, or the beginning of one."""
         return self.rows.get(path, {"file": path.relative_to(self.folder).as_posix()})
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write all rows."""
         write_whole(self.out, "".join(f"{line_of(row)}\n" for row in self.rows.values()))
 
 
@@ -175,22 +178,25 @@ def cut_torn(path: Path) -> None:
         write_whole(path, whole + newline)
 
 
-def read_described(path: Path, grids: Sequence[Grid], name: str) -> Clip:
+def read_described(path: Path, grids: Sequence[Grid], name: str, *, mute: bool = False) -> Clip:
     """A file as `ccl shards make` takes it, with larger pictures where it has them; a stream that it lacks is None.
+
+    Args:
+        path: of the file.
+        grids: of which it is brought to the nearest that it fills.
+        name: of the clip.
+        mute: its sound is none to be heard.
 
     Raises:
         MediaError: as `read_clip`; it is too short even for the shortest grid.
     """
-    if path.suffix.lower() in SOUND:
-        return read_clip(path, grid=max(grids, key=lambda grid: grid.seconds), id=name, require=AV(False, True))
-    height, width = first_picture(path).shape[:2]
-    larger = [enlarged(grid, height, width) for grid in grids]
     try:
-        return read_into_bucket(path, grids=larger, prompt="", id=name)
-    except MediaError as error:
-        if cause(error.reason) != "no audio":
-            raise
-        return read_clip(path, grid=candidates(larger, height, width)[0], id=name, require=AV(True, False))
+        height, width = first_picture(path).shape[:2]
+    except MediaError:  # told below, unless there is sound alone
+        height = width = 0
+    larger = [enlarged(grid, height, width) for grid in grids]
+    load = partial(read_into_bucket, path, grids=larger, prompt="", id=name)
+    return load(require=AV(True, False)) if mute else whatever_there_is(load)
 
 
 def enlarged(grid: Grid, height: int, width: int) -> Grid:

@@ -121,7 +121,7 @@ def folder_sources(
                 read = partial(read_clip, grid=one)
             load = partial(read, path, prompt=prompt, id=name, require=AV(not sound, not caption.mute))
             if mixed and not caption.mute:
-                load = partial(_whatever_there_is, load)
+                load = partial(whatever_there_is, load)
         known = [size, prompt] + ([] if voice is None else [voice.relative_to(folder).as_posix(), size_of(voice)])
         known += ["mute"] if caption.mute else []
         heard = None if voice is None else partial(read_audio, voice, rate)
@@ -148,8 +148,8 @@ def _refused(name: str, reason: str) -> Clip:
     raise MediaError(name, reason)
 
 
-def _whatever_there_is(load: Callable[..., Clip]) -> Clip:
-    """A file's clip of both streams, or of the one that there is."""
+def whatever_there_is(load: Callable[..., Clip]) -> Clip:
+    """A file's clip of both streams, or of the one that there is; `load` takes which it must `require`."""
     try:
         return load(require=AV(True, True))
     except MediaError as error:

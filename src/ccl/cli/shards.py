@@ -149,7 +149,7 @@ def caption(argv: list[str]) -> int:
         "-o",
         "--out",
         type=file_to_write,
-        help="the table, a .jsonl, gone on with where it is there (captions.jsonl in it)",
+        help="the table, a .jsonl, gone on with where it is there (FOLDER/captions.jsonl)",
     )
     parser.add_argument(
         "--captioner",

@@ -148,13 +148,28 @@ class Pipeline:
         half = dtype == "bfloat16"
         model = load_model(path, half=half, trust=trust)
         for part in (model.net, model.text, model.codec):
-            if part is not model.net or not offload:
-                part.to(device)
             part.eval().requires_grad_(False)
         settings = {**vars(model.sampling), "device": device, "half": half, "offload": offload, "image": model.image}
         settings["step_cache"] = step_cache
         parts = (model.net, model.text, model.codec, model.grid)
-        return cls(*parts, **settings, provenance=model.provenance, tasks=model.tasks)
+        return cls(*parts, **settings, provenance=model.provenance, tasks=model.tasks).to(device)
+
+    def to(self, device: str | torch.device) -> Pipeline:
+        """The pipeline, working on that device from now on; with `offload` the network comes there when it is needed.
+
+        Raises:
+            ValueError: there is no such device.
+        """
+        self._device = place(device)
+        for part in (self.text, self.codec) if self.offload else (self.net, self.text, self.codec):
+            part.to(self._device)
+        return self
+
+    def enable_offload(self, device: str | torch.device) -> None:
+        """As if it had been loaded onto that device with `offload`."""
+        self.offload = True
+        self.to(device)
+        self.net.to("cpu")
 
     def __call__(
         self,

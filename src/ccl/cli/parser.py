@@ -158,6 +158,32 @@ def folder_to_write(given: str) -> Path:
     return path
 
 
+def lora_of(given: str) -> tuple[Path, float]:
+    """A type of arguments: a LoRA file and how strong it is to be, FILE or FILE=SCALE."""
+    path, _, scale = given.rpartition("=")
+    try:
+        strong = float(scale) if path else 1.0
+    except ValueError:  # a sign in the file's name
+        path, strong = given, 1.0
+    if not abs(strong) <= STRONGEST:
+        raise ArgumentTypeError(f"is {given}; its scale must be a number from -{STRONGEST} to {STRONGEST}")
+    return path_of(path or given), strong
+
+
+def add_loras(parser: Any, what: str) -> None:
+    """Option for LoRA files."""
+    parser.add_argument(
+        "--lora",
+        dest="loras",
+        action="append",
+        type=lora_of,
+        default=[],
+        metavar="FILE[=SCALE]",
+        help=f"{what} (.safetensors, or a folder of PEFT's), times SCALE; repeatable",
+    )
+
+
+STRONGEST = 1000  # of a LoRA
 SIDE = 8192  # pixels of a picture
 SEED = Whole(0, 2**63 - 1)
 STEPS = Whole(1, 10_000)  # of a solver, as ccl.sampling.MOST says

@@ -20,7 +20,7 @@ from ccl.cli.parts import build
 from ccl.cli.trainer import context_of, named_devices
 from ccl.grid import Grid
 from ccl.guidance import Guidance
-from ccl.model.adapter import Freeze, LoRA, freeze
+from ccl.model.adapter import Freeze, LoRA, freeze, frozen
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.quantized import Quantization, quantize
 from ccl.model.recompute import Checkpointing
@@ -63,7 +63,7 @@ class Planned:
     @property
     def freeze(self) -> Freeze | None:
         """What does not train; adapters train in the place of the backbones."""
-        return self.config["model"].get("freeze") if self.lora is None else "backbones"
+        return frozen(self.config["model"].get("freeze"), self.lora)
 
     @property
     def tasks(self) -> dict[str, Task]:

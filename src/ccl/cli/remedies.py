@@ -113,7 +113,7 @@ def remedies(planned: Planned, gpus: int) -> list[Settings]:
         later.append({"model.optimizer.bits": 8})
     if planned.bytes_each == 4:
         later.append({"trainer.precision": "bf16-true"})
-    if planned.freeze != "backbones":
+    if planned.freeze not in ("backbones", "all"):
         later.append({"model.freeze": "backbones"})
     elif planned.quantized is None and not (planned.sharded or planned.ema or gpus > 1):
         later.append({"model.quantize": "int8"})

@@ -20,6 +20,7 @@ from ccl.cli.parser import (
     Number,
     Parser,
     Whole,
+    add_loras,
     add_trust,
     any_text,
     file_to_write,
@@ -154,6 +155,7 @@ def generate(argv: list[str]) -> int:
     parser.add_argument("-o", "--out", type=path_of, required=True, help="a file for --prompt, a folder for --prompts")
     parser.add_argument("--ckpt", type=path_of, help="a model folder, a run folder or a .ckpt in one (what ships)")
     add_trust(parser)
+    add_loras(parser, "put this LoRA on the model")
     parser.add_argument("--image", type=path_of, help="first picture")
     parser.add_argument("--last-image", type=path_of, help="last picture")
     parser.add_argument("--continue", dest="prefix", type=path_of, metavar="CLIP", help="go on from the end of it")
@@ -258,6 +260,8 @@ def generate(argv: list[str]) -> int:
         return 0  # one clip is one process's work
     loaded: dict[str, Any] = {"dtype": args.dtype, "offload": args.offload, "step_cache": args.step_cache}
     pipe = Pipeline.load(args.ckpt, device=device, trust=args.trust, **loaded)
+    for path, strong in args.loras:
+        pipe.load_lora(path, strong)
     wanted = AV(args.only != "audio", args.only != "video")
     settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "task": args.task}
     settings |= {"steps": args.steps, "shift": args.shift, "seconds": args.seconds, "overlap": args.overlap}
@@ -293,37 +297,49 @@ def check_there(ckpt: Path) -> None:
 def export(argv: list[str]) -> int:
     parser = Parser(
         "export",
-        "Turn a run, or one checkpoint of it, into a model folder (config.yaml and the averaged weights), or write its "
-        "video stream as others read it.",
+        "Turn a run, or one checkpoint of it, into a model folder (config.yaml and the averaged weights), with LoRAs "
+        "in them where --lora names some; or write its video stream, or its adapters alone, as others read them.",
         "ccl export runs/joint -o models/joint",
         "ccl export runs/joint/checkpoints/step=000500.ckpt -o models/joint-500 --dtype float32",
         "ccl export models/joint -o wan --format diffusers",
         "ccl export models/joint -o wan.safetensors --format safetensors",
+        "ccl export runs/voice -o voice --format peft",
+        "ccl export models/joint -o models/both --lora voice --lora style.safetensors=0.6",
     )
     parser.add_argument(
         "run", type=path_of, help="a run folder, for its last checkpoint, a .ckpt in one, or a model folder"
     )
-    parser.add_argument("-o", "--out", type=path_of, required=True, help="the folder; a file for --format safetensors")
+    parser.add_argument(
+        "-o", "--out", type=path_of, required=True, help="the folder; a file for --format safetensors and comfyui"
+    )
     parser.add_argument(
         "--format",
-        choices=("model", "diffusers", "safetensors"),
+        choices=("model", "diffusers", "safetensors", "peft", "comfyui"),
         default="model",
         help="model: what ccl reads, both streams; diffusers: the video stream as a WanTransformer3DModel; "
-        "safetensors: the same in one file, in Wan2.1's own names; neither holds the interaction (%(default)s)",
+        "safetensors: the same in one file, in Wan2.1's own names; neither holds the interaction; of a run with "
+        "adapters, peft: a LoRA with all that it trained; comfyui: a LoRA of its video stream (%(default)s)",
     )
+    add_loras(parser, "add this LoRA to the weights")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="(%(default)s)")
     add_trust(parser)
     args = parser.parse(argv)
+    if args.loras and args.format in ("peft", "comfyui"):
+        parser.error(f"--lora goes into weights, and --format {args.format} writes the run's own adapters alone")
     check_there(args.run)
     import torch
 
     from ccl.storage.model_folder import export as write
-    from ccl.storage.model_folder import export_video
+    from ccl.storage.model_folder import export_lora, export_video
 
-    dtype = getattr(torch, args.dtype)
+    dtype, notes = getattr(torch, args.dtype), []
     if args.format == "model":
-        write(args.run, args.out, dtype=dtype, trust=args.trust)
-    else:
-        export_video(args.run, args.out, layout=args.format, dtype=dtype)
+        notes = write(args.run, args.out, dtype=dtype, trust=args.trust, loras=args.loras)
+    elif args.format in ("diffusers", "safetensors"):
+        notes = export_video(args.run, args.out, layout=args.format, dtype=dtype, loras=args.loras)
+    elif left := export_lora(args.run, args.out, layout=args.format, dtype=dtype):
+        notes = [f"{args.out} holds the video stream's adapters alone; {left} of the run are not in it (--format peft)"]
+    for note in notes:
+        sys.stderr.write(f"note: {printable(note)}\n")
     say(args.out)
     return 0

@@ -30,6 +30,7 @@ Report = Callable[[int, int, str], None]
 # What records said nothing of while it could not be otherwise.
 SILENT: dict[str, Any] = {
     "step_cache": 0.0,
+    "loras": [],
     "then": [],
     **dict.fromkeys(("seconds", "overlap", "last_image", "prefix", "suffix", "voice")),
 }
@@ -219,6 +220,7 @@ def describe(
         "steps": pipe.steps if steps is None else steps,
         "shift": pipe.shift if shift is None else shift,
         "step_cache": pipe.step_cache,
+        "loras": [lora.record(scale) for lora, scale in pipe.loras.on],
         "task": task,
         "seconds": seconds,
         "overlap": overlap,

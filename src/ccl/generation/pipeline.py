@@ -36,6 +36,9 @@ from ccl.guidance import UCG2, Guidance, check_passes, guided, named, remark
 from ccl.guidance.stepcache import StepCache
 from ccl.image import ImageEncoder
 from ccl.media import Clip
+from ccl.model.adapter import shapes_without
+from ccl.model.lora import Loras
+from ccl.model.read_lora import read_lora
 from ccl.rng import seed_of
 from ccl.rows import Row, check_rows
 from ccl.sampling import Held, Progress, Sampling, evaluated, solve, times
@@ -108,6 +111,7 @@ class Pipeline:
         self.steps, self.solver, self.shift = steps, solver, shift
         StepCache(step_cache)  # raises what does not fit
         self.step_cache = step_cache
+        self.loras = Loras(net)
         self.provenance = provenance or {}
         self.tasks = tasks
         trained(tasks, "nothing")  # raises what does not fit
@@ -170,6 +174,25 @@ class Pipeline:
         self.offload = True
         self.to(device)
         self.net.to("cpu")
+
+    def load_lora(self, path: str | Path, scale: float = 1.0) -> None:
+        """Put a LoRA file on the network, beside those that are on it. What of it has no place here is a note of clips.
+
+        Args:
+            path: a .safetensors file in the names of PEFT, diffusers, ComfyUI, musubi-tuner or lightx2v, or a folder.
+            scale: how strong; 1 is as it was trained, 0 nothing, less than 0 the other way.
+
+        Raises:
+            ValueError: one sentence that names the file: it is damaged, no LoRA, or of another network; nothing is
+                changed then.
+        """
+        arguments.instance("path", path, (str, Path), "the path of a LoRA")
+        arguments.number("scale", scale)
+        self.loras.put([*self.loras.on, (read_lora(path, shapes_without(self.net)), scale)])
+
+    def unload_lora(self) -> None:
+        """Take all LoRAs off; the network is to the last bit what it was before."""
+        self.loras.put([])
 
     def __call__(
         self,
@@ -271,6 +294,7 @@ class Pipeline:
         how = How(order, self.rule(guidance), schedule, evaluated(schedule, self.solver))
         terms = order.terms(rows, self.trained, task)
         remarks = [sentence for term, strange in terms for sentence in (strange, *self.remarks(how, term))]
+        remarks += [note for lora, _ in self.loras.on for note in lora.notes]
         notes = notes_of(rows, [*dict.fromkeys(filter(None, remarks))], self.provenance.get("words"))
         plans = order.plans(rows, terms[-1][0], overlap, notes)
         rounds = max(plan.count for plan in plans) + (not order.begun)

@@ -2,12 +2,12 @@
 
 o output, i input, r rank. The adapted layer keeps its names, so pretrained weights load as they are, sharding and
 meta-device building work as for any Linear, and what is saved is merged by name. Written here rather than taken from
-peft, which wraps a layer and renames its weights; tests hold the two equal, and weights go to peft's names and back.
+peft, which wraps a layer and renames its weights; tests hold the two equal. Files of adapters: `ccl.model.lora`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,10 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ccl.nn.layers import Linear
+from ccl.types import STREAMS
 
 DOWN, UP = "lora_a", "lora_b"
 PARTS = ("self_attn", "cross_attn", "ffn")
-Freeze = Literal["backbones", "text"]
+Freeze = Literal["backbones", "text", "all"]
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class LoRA:
         rank: r.
         alpha: the adapter's product is scaled by alpha / rank.
         parts: of a block, among self_attn, cross_attn (to the text) and ffn.
+        start: a LoRA file whose adapters training goes on from; None begins with adapters that add nothing.
     """
 
     rank: int = 32
     alpha: float = 32.0
     parts: tuple[str, ...] = PARTS
+    start: str | None = None
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -49,13 +52,19 @@ class LoRA:
 
     def adapt(self, net: Any) -> Any:
         """Put adapters into a DualStreamTransformer, in place; its output stays as it was. Returns it."""
-        for block in net.blocks:
-            for stream in block.streams:
-                for part in () if stream is None else self.parts:
-                    for layer in getattr(stream, part).modules():
-                        if type(layer) is Linear:
-                            AdaptedLinear.take_over(layer, self.rank, self.scale)
+        for _, layer in list(adaptable(net, self.parts)):
+            AdaptedLinear.take_over(layer, self.rank, self.scale)
         return net
+
+
+def adaptable(net: Any, parts: Sequence[str] = PARTS) -> Iterator[tuple[str, Linear]]:
+    """Names and layers of a DualStreamTransformer that adapters may go on: the linear ones of these parts."""
+    for i, block in enumerate(net.blocks):
+        for name, stream in zip(STREAMS, block.streams, strict=True):
+            for part in () if stream is None else parts:
+                for path, layer in getattr(stream, part).named_modules(prefix=f"blocks.{i}.{name}.{part}"):
+                    if type(layer) is Linear:
+                        yield path, layer
 
 
 class AdaptedLinear(Linear):
@@ -67,14 +76,25 @@ class AdaptedLinear(Linear):
 
     @classmethod
     def take_over(cls, layer: Linear, rank: int, scale: float) -> None:
-        """Turn a Linear into an adapted one where it stands: its own parameters stay the very same objects."""
+        """Turn a Linear into one with a fresh adapter where it stands: its own parameters stay the same objects."""
+        like = layer.weight
+        down, up = like.new_empty(rank, layer.in_features), like.new_empty(layer.out_features, rank)
+        cls.wrap(layer, down, up, scale).reset_adapter()
+
+    @classmethod
+    def wrap(cls, layer: Linear, down: Float[Tensor, "r i"], up: Float[Tensor, "o r"], scale: float) -> AdaptedLinear:
+        """Turn a Linear into one with this adapter where it stands; the adapter trains if the weight does."""
         layer.__class__ = cls
         assert isinstance(layer, cls)
-        like = layer.weight
         layer.scale = scale
-        layer.lora_a = nn.Parameter(like.new_empty(rank, layer.in_features))
-        layer.lora_b = nn.Parameter(like.new_empty(layer.out_features, rank))
-        layer.reset_adapter()
+        layer.lora_a = nn.Parameter(down, layer.weight.requires_grad)
+        layer.lora_b = nn.Parameter(up, layer.weight.requires_grad)
+        return layer
+
+    def unwrap(self) -> None:
+        """The Linear that it was, where it stands."""
+        del self.lora_a, self.lora_b, self.scale
+        self.__class__ = Linear  # type: ignore[assignment]
 
     def reset_adapter(self) -> None:
         """A as a default Linear of torch's, B zero. Apart from `reset_parameters`: the other weights at step 0 are
@@ -94,18 +114,35 @@ def initialise_adapters(net: nn.Module) -> None:
             layer.reset_adapter()
 
 
+def frozen(what: Freeze | None, lora: LoRA | None) -> Freeze | None:
+    """What is left as it is where adapters may train in the streams' place.
+
+    Raises:
+        ValueError: nothing would train.
+    """
+    if what == "all" and lora is None:
+        raise ValueError("model.freeze is all, and without model.lora nothing trains")
+    return what if lora is None or what == "all" else "backbones"
+
+
 def freeze(what: Freeze | None, net: Any, text: nn.Module) -> None:
-    """Leave the text encoder as it is; with "backbones" all but cross-modal parameters and adapters (AV-Link)."""
+    """Leave the text encoder as it is; with "backbones" all but cross-modal parameters and adapters (AV-Link); with
+    "all" these too, and adapters alone train."""
     if what is None:
         return
     text.requires_grad_(False)
     if what == "text":
         return
-    for parameter in net.stream_parameters():
+    for parameter in net.parameters() if what == "all" else net.stream_parameters():
         parameter.requires_grad_(False)
     for name, parameter in net.named_parameters():
         if is_adapter(name):
             parameter.requires_grad_(True)
+
+
+def shapes_without(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's parameters by name, without adapters."""
+    return {name: tuple(p.shape) for name, p in net.named_parameters() if not is_adapter(name)}
 
 
 def is_adapter(name: str) -> bool:

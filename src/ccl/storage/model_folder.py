@@ -24,6 +24,9 @@ from ccl.files import LOCK, MARK, one_writer, sha256, sweep, sync, write_whole
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.model.dual_stream import DualStreamTransformer
+from ccl.model.keys import part_of
+from ccl.model.lora import baked
+from ccl.model.read_lora import read_lora
 from ccl.model.save import replacing_tensors
 from ccl.sampling import Sampling
 from ccl.storage.run import leaf
@@ -42,6 +45,7 @@ __all__ = [
     "Model",
     "build",
     "export",
+    "export_lora",
     "export_video",
     "fill_net",
     "from_run",
@@ -175,21 +179,85 @@ def export(
     *,
     dtype: torch.dtype = torch.bfloat16,
     trust: Iterable[str] = (),
-) -> None:
-    """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`; `trust` is as of `load_model`."""
+    loras: Iterable[tuple[str | Path, float]] = (),
+) -> list[str]:
+    """Turn a checkpoint of a run into a model folder: averaged weights, in `dtype`, with LoRA files in them.
+
+    Args:
+        source: a model folder, a run folder or a .ckpt in one.
+        folder: to write.
+        dtype: of the weights on disk.
+        trust: as of `load_model`.
+        loras: files, and how strong each is to be.
+
+    Returns:
+        What of the files has no place in the model, in sentences.
+    """
     found = find_source(source)
     trusted = trust_for(source, found, trust)
     check_names(found.config, trusted)
     state, known = found.read()
+    state, records, notes = with_loras(state, loras)
+    known = {**known, **({"loras": records} if records else {})}
     config = {**found.config, "provenance": {**found.config["provenance"], **known}}
     with no_larger_than(state, str(found.weights)):
         model = build(config, str(source), empty=True, trust=trusted)
     if None not in (known_codecs := model.codec.known):  # else what the run was trained on stays
         config["provenance"]["codec"] = "+".join(map(str, known_codecs))
     save_model(folder, config, {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()})
+    return notes
 
 
-def export_video(source: str | Path, out: str | Path, *, layout: str, dtype: torch.dtype = torch.bfloat16) -> None:
+def with_loras(
+    state: dict[str, Tensor], loras: Iterable[tuple[str | Path, float]]
+) -> tuple[dict[str, Tensor], list[dict[str, Any]], list[str]]:
+    """Weights named net.* and text.* with LoRA files in them, a record of each file, and what has no place here."""
+    net = {key.removeprefix("net."): tensor for key, tensor in state.items() if key.startswith("net.")}
+    read = [(read_lora(path, shapes_of(net)), scale) for path, scale in loras]
+    if not read:
+        return state, [], []
+    state = {**state, **{f"net.{key}": tensor for key, tensor in baked(net, read).items()}}
+    return state, [lora.record(scale) for lora, scale in read], [note for lora, _ in read for note in lora.notes]
+
+
+def export_lora(source: str | Path, out: str | Path, *, layout: str, dtype: torch.dtype = torch.bfloat16) -> str:
+    """Write what a run's adapters have learned, averaged, in a file of its own; see `ccl.model.save_lora`.
+
+    Args:
+        source: a run folder or a .ckpt in one.
+        out: a folder for "peft", a .safetensors file for "comfyui".
+        layout: which.
+        dtype: of the tensors on disk.
+
+    Returns:
+        What of the training is not in it, in words; "" for nothing.
+
+    Raises:
+        ValueError: one sentence that names the file.
+    """
+    from ccl.model.save_lora import save_comfyui, save_peft, untold
+
+    found = find_source(source)
+    if found.lora is None:
+        raise ValueError(f"{found.file} has no adapters (model.lora) to write alone; --format model writes the weights")
+    state, _ = found.read(merged=False)
+    net = {key.removeprefix("net."): tensor for key, tensor in state.items() if key.startswith("net.")}
+    alone = {key: tensor for key, tensor in net.items() if part_of(key) == "interaction" and found.trained_whole}
+    if layout == "peft":
+        save_peft(out, net, found.lora, whole=alone, base=found.base, dtype=dtype)
+        return ""
+    save_comfyui(out, net, found.lora, dtype=dtype)
+    return untold(net, alone)
+
+
+def export_video(
+    source: str | Path,
+    out: str | Path,
+    *,
+    layout: str,
+    dtype: torch.dtype = torch.bfloat16,
+    loras: Iterable[tuple[str | Path, float]] = (),
+) -> list[str]:
     """Write the video stream of a checkpoint, averaged weights, as others read it; see `ccl.model.save`.
 
     Args:
@@ -197,6 +265,10 @@ def export_video(source: str | Path, out: str | Path, *, layout: str, dtype: tor
         out: a folder for "diffusers", a .safetensors file for "safetensors".
         layout: which.
         dtype: of the weights on disk.
+        loras: as of `export`.
+
+    Returns:
+        As `export`.
 
     Raises:
         ValueError: one sentence that names the file.
@@ -204,14 +276,16 @@ def export_video(source: str | Path, out: str | Path, *, layout: str, dtype: tor
     from ccl.model.save import save_diffusers, save_file_of_wan
 
     config, state, _ = read_source(source)
+    state, _, notes = with_loras(state, loras)
     net = {key.removeprefix("net."): tensor for key, tensor in state.items() if key.startswith("net.")}
     if layout == "safetensors":
         save_file_of_wan(out, net, dtype=dtype)
-        return
+        return notes
     head_dim = leaf(config, "net.init_args.video.init_args.head_dim") or leaf(config, "net.init_args.head_dim")
     if not isinstance(head_dim, int):
         raise ValueError(f"{source}: its config does not say net.head_dim, which the layout of diffusers needs")
     save_diffusers(out, net, head_dim=head_dim, dtype=dtype)
+    return notes
 
 
 def trust_for(path: str | Path, found: Source, modules: Iterable[str]) -> Trust:

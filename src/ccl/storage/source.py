@@ -39,13 +39,20 @@ class Source:
         config: net, text, codec, grid, sampling, image, tasks, provenance, as YAML holds them.
         file: that the config stands in.
         weights: a file, or the folder of a sharded checkpoint.
-        read: reads the weights, named net.* and text.*, and what is known with them of where they come from.
+        read: reads the weights, named net.* and text.*, and what is known with them of where they come from; adapters
+            are merged, or with merged=False as they were trained.
+        lora: of a run, how its adapters are scaled and where they are; None where it has none.
+        trained_whole: whether a run's cross-modal modules trained beside its adapters.
+        base: what a run began with, as its config has it.
     """
 
     config: dict[str, Any]
     file: Path
     weights: Path
-    read: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]
+    read: Callable[..., tuple[dict[str, Tensor], dict[str, Any]]]
+    lora: LoRA | None = None
+    trained_whole: bool = False
+    base: str | None = None
 
 
 def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
@@ -90,7 +97,7 @@ def _model_folder(folder: Path) -> Source:
         file = fresh
     config = checked(read_yaml(file), file)
 
-    def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def read(merged: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with reading(weights, "weights"):
             state = load_file(weights)
         given, found = config["provenance"].get("weights_sha256"), sha256(weights)
@@ -116,27 +123,38 @@ def _checkpoint(path: Path) -> Source:
         raise ValueError(f"{path} has no {CONFIG} beside it or in the folder above, so its model is unknown")
     file = found[0]
     run = read_yaml(file)
-    model = run.get("model")
-    lora = model.get("lora") if isinstance(model, dict) else None
-    if lora is not None:
-        lora = typed(lora, dict, file, "model.lora")
-        rank = typed(lora.get("rank"), int, file, "model.lora.rank")
-        alpha = typed(lora.get("alpha"), (int, float), file, "model.lora.alpha")
-        if rank < 1:
-            raise FileError(f"{file}: model.lora.rank is {rank}; it must be positive")
+    model = run["model"] if isinstance(run.get("model"), dict) else {}
+    lora = _adapters(model.get("lora"), file)
     config = checked(from_run(run, file), file)
     config["provenance"] |= started(file.with_name("run.json"))
     if (words := read_words(file.parent)) is not None:
         config["provenance"]["words"] = words
 
-    def read() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def read(merged: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state, step = read_checkpoint(path)
         state = whole(state)
-        if lora is not None:  # a model has no adapters: they are added to its weights
-            state = merge(state, LoRA(rank, alpha).scale)
+        if lora is not None and merged:  # a model has no adapters: they are added to its weights
+            state = merge(state, lora.scale)
         return state, {"step": step}
 
-    return Source(config, file, path, read)
+    base = model.get("pretrained")
+    return Source(config, file, path, read, lora, model.get("freeze") != "all", base if isinstance(base, str) else None)
+
+
+def _adapters(given: Any, file: Path) -> LoRA | None:
+    """What a run's config says of its adapters.
+
+    Raises:
+        FileError: a value is of another kind.
+    """
+    if given is None:
+        return None
+    given = typed(given, dict, file, "model.lora")
+    rank = typed(given.get("rank"), int, file, "model.lora.rank")
+    alpha = typed(given.get("alpha"), (int, float), file, "model.lora.alpha")
+    if rank < 1:
+        raise FileError(f"{file}: model.lora.rank is {rank}; it must be positive")
+    return LoRA(rank, alpha)
 
 
 def checked(config: dict[str, Any], file: Path) -> dict[str, Any]:

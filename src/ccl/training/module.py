@@ -27,7 +27,7 @@ from ccl.flow import LogitNormal, TimeDistribution
 from ccl.grid import Grid
 from ccl.image import ImageEncoder
 from ccl.image.first import show
-from ccl.model.adapter import Freeze, LoRA, freeze, initialise_adapters
+from ccl.model.adapter import Freeze, LoRA, freeze, frozen, initialise_adapters
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
 from ccl.model.quantized import Quantization, quantize
@@ -43,7 +43,7 @@ from ccl.training.fsdp import Ranks, Reduce, WholeDraws, gathered, shard
 from ccl.training.losses import MIXED, Losses, aligned, by_key, loss_by_clip
 from ccl.training.mixed import check_alone
 from ccl.training.optimizer import OptimizerConfig, adamw_8bit, read, written
-from ccl.training.start import PARTS, Part, begin, copy_values
+from ccl.training.start import PARTS, Part, begin, copy_values, go_on
 from ccl.training.validation import BINS, Binned, stratified
 from ccl.types import AV, STREAMS, VOICE, VOICE_SECONDS, Batch
 from ccl.weights.fill import check_shapes, shapes_of
@@ -73,8 +73,8 @@ class JointDiffusion(LightningModule):
             folder, or a repository of the hub that was fetched); or a source for each of video, audio and text. What
             no source has, be it a stream, the interaction or the text encoder, is new, and is told.
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link);
-            "text" leaves the text encoder alone, as umT5 is left.
-        lora: adapters that train in the place of the streams' own weights; implies "backbones".
+            "text" leaves the text encoder alone, as umT5 is left; "all" trains the adapters of `lora` alone.
+        lora: adapters that train in the place of the streams' own weights; implies "backbones" at least.
         quantize: "int8" or "float8" keeps the frozen matrices of the video stream's blocks in 8 bits while adapters or
             cross-modal parameters train; not with FSDP2, which spreads them over GPUs instead, nor with an average.
         image: encoder of the first picture, of a network that is shown one; such a network is always shown it, so no
@@ -122,8 +122,8 @@ class JointDiffusion(LightningModule):
         if bins is not None:
             arguments.number("model.bins", bins, 1, 100, whole=True)
         self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
-        self.frozen: Freeze | None = freeze if lora is None else "backbones"
-        if quantize is not None and self.frozen != "backbones":
+        self.frozen, self.lora = frozen(freeze, lora), lora
+        if quantize is not None and self.frozen not in ("backbones", "all"):
             raise ValueError(
                 f"model.quantize is {quantize}, which keeps frozen weights in 8 bits, and here they train; give "
                 "model.lora or model.freeze backbones"
@@ -231,6 +231,13 @@ class JointDiffusion(LightningModule):
                 raise TrainingError(f"model.pretrained: {error}") from error
             if self.global_rank == 0:
                 sys.stdout.write("".join(f"{report}\n" for report in reports))
+        if self.lora is not None and self.lora.start is not None:
+            try:
+                report = go_on(net, self.lora)
+            except ValueError as error:
+                raise TrainingError(f"model.lora.start: {error}") from error
+            if self.global_rank == 0:
+                sys.stdout.write(f"{report}\n")
         if self.ema is not None:
             for name, average in self.ema.items():
                 copy_values(getattr(self, name), average)

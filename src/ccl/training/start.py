@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ccl.model.adapter import is_adapter
+from ccl.model.adapter import DOWN, UP, LoRA, is_adapter, shapes_without
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.model.keys import part_of
+from ccl.model.keys import called, part_of
 from ccl.model.load import LoadReport, load_stream, load_wan, stream_state
+from ccl.model.read_lora import read_lora
 from ccl.storage.source import CONFIG, WEIGHTS, read_source
 from ccl.text.base import TextEncoder
 from ccl.types import STREAMS
@@ -123,6 +124,47 @@ def load_parts(net: DualStreamTransformer, state: dict[str, Tensor], source: str
     new = [name for name in net.state_dict() if part_of(name) not in held and not is_adapter(name)]
     fill(net, state, source, without=lambda name: is_adapter(name) or part_of(name) not in held)
     return LoadReport(source, tuple(s for s in STREAMS if s in held), tuple(state), tuple(new))
+
+
+@torch.no_grad()
+def go_on(net: DualStreamTransformer, lora: LoRA) -> str:
+    """Give adapters the values of a LoRA file, and what trains whole those that the file has of it.
+
+    Args:
+        net: with adapters, sharded or not.
+        lora: which file, and how the network's adapters are scaled.
+
+    Returns:
+        What was loaded, in words.
+
+    Raises:
+        ValueError: naming the file, and what of it this training could not go on with.
+    """
+    own = dict(net.named_parameters())
+    assert lora.start is not None
+    found = read_lora(installed(lora.start), shapes_without(net))
+    layers = {name: name.removesuffix("weight") for name in found.low}
+    lacking = [name for name, layer in layers.items() if f"{layer}{DOWN}" not in own]
+    fixed = [*found.added, *(name for name in found.whole if not own[name].requires_grad)]
+    if strange := [*lacking, *fixed]:
+        raise ValueError(
+            f"{found.source} changes {called(strange[0])}, which does not train here; put it into the base first, with "
+            f"`ccl export BASE -o NEW --lora {found.source}`"
+        )
+    for name, low in found.low.items():
+        if len(low.down) != lora.rank:
+            raise ValueError(
+                f"{found.source} is of rank {len(low.down)} at {called(name)}, and model.lora.rank {lora.rank}"
+            )
+    values = dict(found.whole)
+    for name, low in found.low.items():  # ours are scaled by one number, theirs each by its own
+        values[layers[name] + DOWN] = low.down
+        values[layers[name] + UP] = low.up if low.scale == lora.scale else low.up.float() * (low.scale / lora.scale)
+    for name, whole in values.items():
+        own[name].copy_(spread(whole.to(own[name].dtype), own[name]))
+    beside = f" and {len(found.whole)} whole parameters" if found.whole else ""
+    new = sum(name.endswith(DOWN) for name in own) - len(found.low)
+    return "".join((f"{found.source}: {len(found.low)} adapters{beside} loaded", f", {new} new" if new else ""))
 
 
 @torch.no_grad()

@@ -72,8 +72,8 @@ def missing(config: Any) -> str:
     """One sentence that names all published weights that a config asks for and this machine does not have; "" for none.
 
     Args:
-        config: plain values. A class says in its attribute `sources` which of its arguments name weights, and a key
-            `pretrained` names some or, in an object, one for each stream and the text encoder.
+        config: plain values. A class says in its attribute `sources` which of its arguments name weights, a key
+            `pretrained` names some or, in an object, one for each stream and the text encoder, and `lora.start` a LoRA.
     """
     lacking: dict[str, list[str]] = {}
     for key, path in _sources(config):
@@ -120,6 +120,9 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
     for stream, value in (pretrained if isinstance(pretrained, dict) else {"": pretrained}).items():
         if value is not None:
             yield f"model.pretrained.{stream}".rstrip("."), value
+    lora = model.get("lora")
+    if isinstance(lora, dict) and lora.get("start") is not None:
+        yield "model.lora.start", lora["start"]
 
 
 def _entry(name: str) -> Any:

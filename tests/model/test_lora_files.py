@@ -464,6 +464,20 @@ def test_clips_say_which_loras_made_them_and_none_is_what_it_was(tmp_path: Path)
     assert describe(pipe)["loras"] == [] and (pipe("a bell").video == before.video).all()
 
 
+def test_blocks_that_wait_on_the_cpu_have_the_loras_that_came_later(tmp_path: Path) -> None:
+    pipe, other = tiny_pipeline(), tiny_pipeline()
+    net = LORA.adapt(copy.deepcopy(pipe.net))
+    awake(net, 4)
+    save_comfyui(tmp_path / "a.safetensors", net.state_dict(), LORA, dtype=torch.float32)
+    pipe.offload = "blocks"
+    first = pipe("a bell").video
+    for one in (pipe, other):
+        one.load_lora(tmp_path / "a.safetensors")
+    assert (pipe("a bell").video == other("a bell").video).all()
+    pipe.unload_lora()
+    assert (pipe("a bell").video == first).all() and (first != other("a bell").video).any()
+
+
 def test_a_baked_model_is_written_in_the_precision_that_is_asked_for(tmp_path: Path) -> None:
     save_model(tmp_path / "base", tiny_config(), tiny_state())
     net = LORA.adapt(build(tiny_config(), "tiny").net)

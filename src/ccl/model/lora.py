@@ -116,6 +116,7 @@ class Loras:
     def put(self, loras: Sequence[Strong]) -> None:
         """Have exactly these on."""
         self._off()
+        self.net.offload = None  # blocks that wait in the CPU's memory are packed anew, with what is on them
         layers = {f"{name}.weight": layer for name, layer in adaptable(self.net)}
         parameters = dict(self.net.named_parameters())
         beside = {name for lora, _ in loras for name in lora.low if name in layers}

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from jsonargparse import ArgumentError, ArgumentParser
 
 from ccl.cli.errors import UsageError, first_complaint, plain_words, read_yaml
 from ccl.cli.own import reachable
 from ccl.guidance import Guidance, NoGuidance, named
+from ccl.model.dual_stream import DualStreamTransformer
 from ccl.rows import SUFFIXES, Row
 from ccl.types import Scale
 
@@ -113,6 +116,43 @@ def share_of(device: str | None) -> tuple[tuple[int, int], str | None]:
         device = f"cuda:{local}"
         torch.cuda.set_device(device)
     return (rank, size), device
+
+
+@contextmanager
+def sharing(net: DualStreamTransformer, count: int, share: tuple[int, int]) -> Iterator[tuple[tuple[int, int], bool]]:
+    """Within it, `count` processes at a time make each clip together, its video tokens split over them.
+
+    Args:
+        net: each process's own.
+        count: of processes that share a clip; 1 leaves each its own clips.
+        share: which of how many processes this is.
+
+    Yields:
+        Which of how many groups this process is of; whether it is the one that writes for its group.
+
+    Raises:
+        UsageError: the processes do not divide into such groups, or the network's heads among them.
+    """
+    rank, size = share
+    if count == 1:
+        yield share, True
+        return
+    if size % count:
+        raise UsageError(
+            f"--context is {count}, and there {'are' if size > 1 else 'is'} {size} process{'es' * (size > 1)}; start "
+            f"a multiple of {count}, as torchrun --nproc-per-node {count} does"
+        )
+    device = next(net.parameters()).device
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        groups = [dist.new_group(list(range(first, first + count))) for first in range(0, size, count)]
+        try:
+            net.split_over(groups[rank // count])
+        except ValueError as error:
+            raise UsageError(f"--context {count}: {error}") from error
+        yield (rank // count, size // count), rank % count == 0
+    finally:
+        dist.destroy_process_group()
 
 
 def build(base: Any, node: Any, where: str) -> Any:

@@ -219,8 +219,17 @@ def generate(argv: list[str]) -> int:
         default=False,
         help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
     )
+    parser.add_argument(
+        "--context",
+        type=Whole(1, 64),
+        default=1,
+        metavar="N",
+        help="under torchrun: N processes make each clip together, its video tokens split over them (%(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="for --prompts: make finished clips anew")
     args = parser.parse(argv)
+    if args.context > 1 and args.step_cache:
+        parser.error("--step-cache decides by each process's own clip, which --context shares; leave one of them out")
     given: dict[str, Any] = {name: str(path) for name in MEDIA if (path := getattr(args, name))}
     if args.prompts and args.then:
         parser.error('--then goes with --prompt; rows of --prompts have their own, as "then": ["...", "..."]')
@@ -247,7 +256,7 @@ def generate(argv: list[str]) -> int:
     check_guidance(args.guidance)
     if args.ckpt is not None:
         check_there(args.ckpt)
-    from ccl.cli.parts import device_of, guidance_of, share_of
+    from ccl.cli.parts import device_of, guidance_of, share_of, sharing
     from ccl.generation import Pipeline
     from ccl.generation.generate import generate_file, generate_files
     from ccl.rows import Row, read_rows
@@ -256,7 +265,11 @@ def generate(argv: list[str]) -> int:
     rule = guidance_of(args.guidance, args.scale, args.modal)
     rows = read_rows(args.prompts, give=args.give) if args.prompts else []
     share, device = share_of(device_of(args.device))
-    if args.prompt is not None and share[0]:
+    if args.prompt is not None and args.context > 1 and share[1] > args.context:
+        parser.error(
+            f"one clip is made by {args.context} processes, and there are {share[1]}; --prompts has work for all"
+        )
+    if args.prompt is not None and args.context == 1 and share[0]:
         return 0  # one clip is one process's work
     loaded: dict[str, Any] = {"dtype": args.dtype, "offload": args.offload, "step_cache": args.step_cache}
     pipe = Pipeline.load(args.ckpt, device=device, trust=args.trust, **loaded)
@@ -267,16 +280,19 @@ def generate(argv: list[str]) -> int:
     settings |= {"steps": args.steps, "shift": args.shift, "seconds": args.seconds, "overlap": args.overlap}
     notes: Counter[str] = Counter()
     (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
-    with bar("generating") if share[0] == 0 else nullcontext() as progress:
+    with (
+        sharing(pipe.net, args.context, share) as (part, writes),
+        bar("generating") if share[0] == 0 else nullcontext() as progress,
+    ):
         if args.prompt is not None:
             texts = {"prompt": args.prompt, "then": args.then, "negative": args.negative}
             texts["negative_audio"] = args.negative_audio
             row = Row(out.stem, **texts, seed=args.seed, **given)
-            clip = generate_file(pipe, row, out, progress=progress, **settings)
-            notes.update(clip.meta.get("notes", ()))
+            clip = generate_file(pipe, row, out, progress=progress, writes=writes, **settings)
+            notes.update(clip.meta.get("notes", ()) if writes else ())
         else:
             order: dict[str, Any] = {"batch_size": args.batch_size, "seed": args.seed, "resume": not args.overwrite}
-            order["share"] = share
+            order |= {"share": part, "writes": writes}
             order["made"] = lambda clip: notes.update(clip.meta.get("notes", ()))
             generate_files(pipe, rows, out, **order, progress=progress, **settings)
     for note, count in notes.most_common(NOTES):

@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def generate_files(
     progress: Report | None = None,
     made: Callable[[Clip], None] = lambda clip: None,
     share: tuple[int, int] = (0, 1),
+    writes: bool = True,
 ) -> list[Path]:
     """Make a clip of every row, in batches of rows that are given the same stream.
 
@@ -75,6 +76,8 @@ def generate_files(
         made: called with each clip once it is written.
         share: (r, n): make only every n-th batch, from the r-th on, as one of n processes that share a folder. Together
             they make what one process makes, to the last byte; none needs to know of the others.
+        writes: whether this process writes, of several that make each clip together, as a network does that is
+            `split_over` them.
 
     Returns:
         The clips' paths, in the order of the rows; those of a share alone.
@@ -94,7 +97,7 @@ def generate_files(
     def unfinished(some: Sequence[Row]) -> list[Row]:
         return [row for row in some if not (resume and finished(paths[row.id], records[row.id]))]
 
-    with at_work(out, share):
+    with at_work(out, share) if writes else nullcontext():
         rank, ranks = share
         if ranks == 1:
             batches = list(in_batches(unfinished(rows), batch_size))
@@ -111,16 +114,26 @@ def generate_files(
                     progress(number * per_batch + done, len(batches) * per_batch, last)
 
             for clip in pipe.generate(batch, **how, progress=step):
-                write(clip, paths[clip.id], records[clip.id])
-                made(clip)
+                if writes:
+                    write(clip, paths[clip.id], records[clip.id])
+                    made(clip)
     return list(paths.values())
 
 
 def generate_file(
-    pipe: Pipeline, row: Row, path: str | Path, *, progress: Callable[[int, int], None] | None = None, **settings: Any
+    pipe: Pipeline,
+    row: Row,
+    path: str | Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    writes: bool = True,
+    **settings: Any,
 ) -> Clip:
-    """One clip to one file, with its record beside it; `settings` are those of `Pipeline.generate`."""
+    """One clip to one file, with its record beside it; `settings` are those of `Pipeline.generate`, and `writes` is as
+    of `generate_files`."""
     (clip,) = pipe.generate([row], progress=progress, **settings)
+    if not writes:
+        return clip
     record, path = {**describe_row(row), **describe(pipe, **settings)}, Path(path)
     # One after another, where two make the same file: a clip must not lie beside the other's record.
     with one_writer(path.parent, wait=True, name=f"{LOCK}.{hashlib.sha256(path.name.encode()).hexdigest()[:16]}"):

@@ -2,7 +2,8 @@
 
 Its arguments have diffusers' names, and frames and audio come out as those of diffusers' LTX2Pipeline. It is no
 subclass: a model of CCL is a folder of config.yaml and one file of weights, and what of that class takes components
-apart (`from_pipe`, `components`, loading LoRA) would not work. So it is missing here, rather than broken.
+apart (`from_pipe`, `components`) would not work. So it is missing here, rather than broken. LoRA files go on with
+`pipe.pipeline.load_lora`.
 """
 
 from __future__ import annotations

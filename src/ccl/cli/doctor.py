@@ -28,6 +28,7 @@ EXTRAS = {
     "gpu": "flash-attn; torch's own attention is taken without it",
     "lean": "torchao, for AdamW whose moments have 8 bits",
     "wandb": "`--trainer.logger wandb`",
+    "demo": "gradio, for the page of `ccl serve`",
 }
 FETCH = "ccl weights fetch "
 NEEDED = ("world",)  # that the README's first commands cannot do without

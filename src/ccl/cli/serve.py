@@ -1,0 +1,141 @@
+"""`ccl serve`: a page on which prompts become clips. The work lies in ccl.serve."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from ccl.cli.errors import UsageError
+from ccl.cli.parser import Number, Parser, Whole, add_loras, add_trust, folder_to_write, path_of, text_of
+from ccl.cli.verbs import check_there, say
+
+HERE = "127.0.0.1"
+VARIABLE = "CCL_SERVE_PASSWORD"
+MB, GB = 10**6, 10**9
+
+
+def main(argv: list[str]) -> int:
+    parser = Parser(
+        "serve",
+        "A page in the browser: a prompt, given pictures, sound or film, guidance, two settings side by side; clips "
+        "with their curves and records to download. Needs the extra ccl[demo]. Only this machine reaches it, unless "
+        "--host says otherwise; then a password is asked for. Ctrl-C ends it.",
+        "ccl serve",
+        "ccl serve --ckpt runs/joint --port 7861",
+        "ccl serve --ckpt models/joint --host 0.0.0.0 --password-file password.txt",
+    )
+    parser.add_argument("--ckpt", type=path_of, help="a model folder, a run folder or a .ckpt in one (what ships)")
+    add_trust(parser)
+    add_loras(parser, "put this LoRA on the model")
+    parser.add_argument("--host", type=text_of, default=HERE, help="address that is listened on (%(default)s)")
+    parser.add_argument("--port", type=Whole(1, 65535), help="of it (a free one from 7860 on)")
+    parser.add_argument(
+        "--password",
+        type=text_of,
+        metavar="USER:PASSWORD",
+        help="ask for these; others on this machine see command lines, so better in a file or in " + VARIABLE,
+    )
+    parser.add_argument("--password-file", type=path_of, metavar="FILE", help="a file that holds USER:PASSWORD")
+    parser.add_argument("--waiting", type=Whole(1, 10_000), default=32, help="requests that may wait (%(default)s)")
+    parser.add_argument("--most-steps", type=Whole(1, 10_000), default=100, help="of a clip (%(default)s)")
+    parser.add_argument("--most-seconds", type=Number(0, 600, above=True), default=30.0, help="of a clip (%(default)s)")
+    parser.add_argument("--upload", type=Whole(1, 10_000), default=100, help="MB that a file may have (%(default)s)")
+    parser.add_argument("--folder", type=folder_to_write, help="of uploads and clips (a new one, removed at the end)")
+    parser.add_argument(
+        "--keep",
+        type=Number(0, 100_000, above=True),
+        default=2.0,
+        help="GB of that folder; the oldest go (%(default)s)",
+    )
+    parser.add_argument(
+        "--hours", type=Number(0, 100_000, above=True), default=24.0, help="after which a file goes (%(default)s)"
+    )
+    parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
+    )
+    parser.add_argument(
+        "--offload",
+        nargs="?",
+        choices=("blocks",),
+        const=True,
+        default=False,
+        help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
+    )
+    args = parser.parse(argv)
+    password = password_of(args.password, args.password_file, os.environ.get(VARIABLE))
+    if password is None and not is_loopback(args.host):
+        parser.error(
+            f"--host is {args.host}, which others reach, and no password is given; give USER:PASSWORD in a file with "
+            f"--password-file, or in {VARIABLE}"
+        )
+    if args.ckpt is not None:
+        check_there(args.ckpt)
+    from ccl.serve.page import gradio_at, launched
+
+    with ExitStack() as held:
+        root = args.folder or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="ccl-serve-")))
+        gradio_at(root / "uploads")  # what is missing is told before a model is read
+        from ccl.cli.parts import device_of
+        from ccl.generation import Pipeline
+        from ccl.serve import Bounds, Desk, Folder
+
+        pipe = Pipeline.load(
+            args.ckpt, device=device_of(args.device), trust=args.trust, dtype=args.dtype, offload=args.offload
+        )
+        for path, strong in args.loras:
+            pipe.load_lora(path, strong)
+        folder = Folder(root.resolve(), most=round(args.keep * GB), age=args.hours * 3600)
+        desk = Desk(pipe, folder, Bounds(args.most_steps, args.most_seconds))
+        where = {"host": args.host, "port": args.port, "password": password}
+        url, end = launched(desk, **where, waiting=args.waiting, upload=args.upload * MB)
+        held.callback(end)
+        say(f"the page is at {url} ; Ctrl-C ends it")
+        wait()
+    return 0
+
+
+def wait() -> None:
+    """Until somebody ends it."""
+    from threading import Event
+
+    try:
+        Event().wait()
+    except KeyboardInterrupt:
+        say("")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def password_of(given: str | None, file: Path | None, variable: str | None) -> tuple[str, str] | None:
+    """User and password: of the command line, else of a file, else of the environment; None where there is none.
+
+    Raises:
+        UsageError: it is not USER:PASSWORD; the file cannot be read.
+    """
+    text, where = given, "--password"
+    if text is None and file is not None:
+        where = f"--password-file {file}"
+        try:
+            text = file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"{where} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
+            ) from error
+    elif text is None:
+        text, where = variable, VARIABLE
+    if text is None:
+        return None
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise UsageError(f"{where} must be USER:PASSWORD, neither of them empty")
+    return user, password

@@ -1,0 +1,248 @@
+"""The page itself, of gradio's blocks, which is imported here alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Event, Thread
+from typing import Any
+
+from ccl.cli.errors import one_sentence
+from ccl.guidance import rules
+from ccl.rows import MEDIA
+from ccl.serve.asked import GIVEN, OWN, WANTED, Asked, Side
+from ccl.serve.desk import Desk, Made
+
+SIDES = 2
+CLEANED = 60.0  # seconds between two looks at the folder
+# The browser is told to take nothing from elsewhere; gradio's own scripts are in part in the page, in part evaluated.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+MISSING = "gradio, of which the page is made, is not installed: pip install 'ccl[demo]'"
+
+
+def gradio_at(folder: os.PathLike[str] | str) -> Any:
+    """The gradio package, which keeps what is sent to it in that folder and tells nobody that it runs.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # which it reads while it is imported, and later
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        raise ImportError(MISSING) from error
+    return gradio
+
+
+def launched(
+    desk: Desk,
+    *,
+    host: str,
+    port: int | None,
+    waiting: int,
+    upload: int,
+    password: tuple[str, str] | None = None,
+) -> tuple[str, Callable[[], None]]:
+    """Open the page, in threads of this process.
+
+    Args:
+        desk: that makes what is asked for.
+        host: address that is listened on.
+        port: of it; None is a free one from 7860 on.
+        waiting: requests that may wait; one more is refused in words.
+        upload: bytes that one file may have.
+        password: user and password that are asked for.
+
+    Returns:
+        The page's address, and what ends it.
+
+    Raises:
+        ImportError: gradio is not installed.
+        OSError: the port is taken.
+    """
+    desk.folder.make()
+    gr = gradio_at(desk.folder.uploads)
+    from starlette.middleware import Middleware
+
+    gr.set_static_paths([desk.folder.clips])  # they are served as they lie there
+    page = blocks(gr, desk)
+    page.queue(max_size=waiting, default_concurrency_limit=1)
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        auth=password,
+        max_file_size=upload,
+        app_kwargs={"middleware": [Middleware(Guarded)]},
+        theme=gr.themes.Default(**fonts),
+        prevent_thread_lock=True,
+        share=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        footer_links=[],
+        quiet=True,
+        show_error=True,
+    )
+    ended = Event()
+
+    def clean() -> None:
+        while not ended.wait(CLEANED):
+            with suppress(OSError):  # it is told where a clip cannot be written
+                desk.folder.clean()
+
+    Thread(target=clean, daemon=True).start()
+
+    def end() -> None:
+        ended.set()
+        page.close(verbose=False)
+
+    return url, end
+
+
+class Guarded:
+    """Around the server: every answer carries POLICY."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, sent)
+
+
+def blocks(gr: Any, desk: Desk) -> Any:
+    """The page, with one event: `generate`."""
+    pipe, bounds = desk.pipe, desk.bounds
+    with gr.Blocks(title="CCL", analytics_enabled=False) as page:
+        gr.Markdown(
+            f"## CCL\n{pipe.grid.width} x {pipe.grid.height} pixels, {pipe.grid.fps:g} a second, "
+            f"{pipe.grid.seconds:.2f} s a window. Requests are served one at a time, in the order in which they come."
+        )
+        with gr.Row():
+            with gr.Column():
+                prompt = gr.Textbox(label="Prompt", info="spoken words in double quotes", lines=3, elem_id="prompt")
+                wanted = gr.Dropdown(list(WANTED), value=next(iter(WANTED)), label="What is made")
+                with (
+                    gr.Accordion("Given: pictures, sound, a film, a voice, a clip to go on from", open=False),
+                    gr.Row(),
+                ):
+                    given = [sent(gr, gr.File(label=GIVEN[key], height=110, elem_id=key)) for key in MEDIA]
+                with gr.Row():
+                    negative = gr.Textbox(label="Negative prompt")
+                    seconds = gr.Number(
+                        label="Seconds", info=f"empty: one window; {bounds.seconds:g} at most", value=None
+                    )
+                first = side(gr, desk, "Guidance, steps, seed", opened=True)
+                both = gr.Checkbox(label="Side by side with other settings", elem_id="both")
+                with gr.Column(visible=False) as other:
+                    second = side(gr, desk, "Settings of the second clip", opened=True)
+                both.change(lambda on: gr.Column(visible=on), both, other, api_visibility="private", queue=False)
+                button = gr.Button("Generate", variant="primary", elem_id="generate")
+            with gr.Column():
+                shown = [result(gr, place, visible=not place) for place in range(SIDES)]
+        columns = [column for column, _ in shown]
+        outputs = [*columns, *(part for _, parts in shown for part in parts)]
+
+        bar = gr.Progress()
+
+        def generate(told: Any = bar, *values: Any) -> Any:  # gradio knows the progress by its default
+            prompt, negative, wanted, seconds, both, *rest = values
+            media, sides = rest[: len(MEDIA)], rest[len(MEDIA) :]
+            each = len(sides) // SIDES
+            chosen = tuple(Side(*sides[i * each : (i + 1) * each]) for i in range(SIDES if both else 1))
+            given = {key: None if path is None else str(path) for key, path in zip(MEDIA, media, strict=True)}
+            asked = Asked(prompt or "", negative or "", given, wanted, seconds, chosen)
+            try:
+                made = desk.make(asked, lambda done, steps: told((done, steps), desc="sampling", unit="steps"))
+            except Exception as error:
+                raise gr.Error(sentence(asked, error), duration=None, print_exception=False) from None
+            padded: list[Made | None] = [*made, *[None] * (SIDES - len(made))]
+            seen = [gr.Column(visible=one is not None) for one in padded]
+            return [*seen, *(value for one in padded for value in filled(gr, one))]
+
+        inputs = [prompt, negative, wanted, seconds, both, *given, *first, *second]
+        button.click(generate, inputs, outputs, api_name="generate", concurrency_limit=1, show_progress_on=columns[0])
+    return page
+
+
+def sent(gr: Any, field: Any) -> Any:
+    """A field whose file is sent: gradio would also fetch one that a request names by its address."""
+    move = field.async_move_resource_to_block_cache
+
+    async def moved(path: Any) -> Any:
+        if "://" in str(path):
+            raise gr.Error("a file must be sent, not named by an address", print_exception=False)
+        return await move(path)
+
+    field.async_move_resource_to_block_cache = moved
+    return field
+
+
+def side(gr: Any, desk: Desk, title: str, *, opened: bool) -> list[Any]:
+    """The fields of a `Side`, in its order."""
+    least = {"minimum": 1, "maximum": desk.bounds.steps, "precision": 0}
+    with gr.Accordion(title, open=opened):
+        with gr.Row():
+            guidance = gr.Dropdown([OWN, *rules()], value=OWN, label="Guidance")
+            steps = gr.Number(label="Steps", value=min(desk.pipe.steps, desk.bounds.steps), **least)
+            seed = gr.Number(label="Seed", value=0, minimum=0, precision=0)
+        with gr.Row():
+            scales = [
+                gr.Number(label=label, value=None, placeholder="the model's", min_width=80)
+                for label in ("Scale, pictures", "Scale, sound", "Modal, pictures", "Modal, sound")
+            ]
+    return [guidance, *scales, steps, seed]
+
+
+def result(gr: Any, place: int, *, visible: bool) -> tuple[Any, list[Any]]:
+    """A column for a clip: film or sound, its curves, its notes, its files."""
+    with gr.Column(visible=visible) as column:
+        parts = [
+            gr.Video(label="Clip", interactive=False, autoplay=True, elem_id=f"clip{place}", buttons=[]),
+            gr.Audio(label="Sound", interactive=False, visible=False, elem_id=f"sound{place}", buttons=[]),
+            gr.HTML(elem_id=f"curves{place}"),
+            gr.Markdown(elem_id=f"notes{place}"),
+            gr.File(label="Download: the clip and its record", interactive=False, elem_id=f"files{place}"),
+        ]
+    return column, parts
+
+
+def filled(gr: Any, made: Made | None) -> list[Any]:
+    """The values of a column's parts."""
+    if made is None:
+        return [None, None, "", "", None]
+    path, sound = str(made.path), made.path.suffix == ".wav"
+    notes = "\n".join(f"- {note}" for note in made.notes)
+    return [
+        gr.Video(value=None if sound else path, visible=not sound),
+        gr.Audio(value=path if sound else None, visible=sound),
+        made.drawing,
+        notes,
+        [path, str(made.record)],
+    ]
+
+
+def sentence(asked: Asked, error: Exception) -> str:
+    """What the page says of an error. What nobody foresaw goes to the server's terminal in full, not to the page."""
+    if isinstance(error, ValueError):
+        return one_sentence(error)
+    traceback.print_exception(error, file=sys.stderr)
+    return f"the clip could not be made ({type(error).__name__}); the server's terminal says more"

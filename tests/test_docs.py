@@ -102,6 +102,11 @@ def test_the_pictures_of_the_ideas_are_what_the_code_draws() -> None:
     assert {name: draw() for name, draw in drawn.items()} == {name: (DOCS / name).read_text() for name in drawn}
 
 
+def test_the_rooms_of_the_package_can_be_drawn_one_above_the_other() -> None:
+    drawing = runpy.run_path(str(DOCS / "architecture.py"))
+    drawing["levels"](drawing["needs"]())  # CycleError names the circle
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     program = shutil.which("mkdocs") or Path(sys.executable).with_name("mkdocs")

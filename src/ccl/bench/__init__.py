@@ -3,5 +3,3 @@
 `subject` turns the config into one that needs no weights and no data, `worker` runs it in a process of its own, `timed`
 looks on, `result` is what is kept and printed.
 """
-
-FORMAT = 1  # of the JSON

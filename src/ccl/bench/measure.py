@@ -16,10 +16,11 @@ import torch
 import yaml
 
 from ccl import __version__, planning
-from ccl.bench import FORMAT, subject
+from ccl.bench import subject
 from ccl.bench.result import summary
 from ccl.cli.costs import TERA, sampled
 from ccl.cli.gpus import GPUS
+from ccl.cli.plan import FORMAT
 from ccl.cli.planned import Needs, Planned, planned_of
 
 WARM = 2  # steps that come first and are not counted

@@ -23,7 +23,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "check": ("put parts, ours or your own, through the contract of their kind", "ccl.cli.check", "main"),
     "init": ("write the configs that ship into a folder", "ccl.cli.init", "main"),
     "plan": ("what a config costs: parameters, FLOPs, memory a GPU, time", "ccl.cli.plan", "main"),
-    "bench": ("how fast this machine takes a config's steps, and what they hold", "ccl.cli.bench", "main"),
+    "bench": ("how fast this machine takes a config's steps, and what they hold", "ccl.bench.verb", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
     "serve": ("a page in the browser on which prompts become clips", "ccl.cli.serve", "main"),
     "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),

@@ -14,6 +14,7 @@ from ccl.cli.parser import Number, Parser, Whole, path_of, text_of
 from ccl.cli.progress import bar
 
 MOST_GPUS = 1_000_000
+FORMAT = 1  # of the JSON of `ccl bench`
 
 
 def main(argv: list[str]) -> int:
@@ -79,7 +80,6 @@ def measured(path: Path, *, generate: bool) -> tuple[str, float]:
         ValueError: the file is none of its, or of another format; or of training where sampling is planned, or the
             other way round.
     """
-    from ccl.bench import FORMAT
     from ccl.files.errors import reading
 
     with reading(path, "a measurement"):

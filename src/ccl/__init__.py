@@ -13,14 +13,18 @@ __all__ = ["load"]
 __version__ = "0.1.0"
 
 
-def load(path: str | None = None, *, device: str | None = None, trust: Iterable[str] = ()) -> Pipeline:
-    """A Pipeline of a model folder or of a .ckpt in a run folder; without a path, of the shipped checkpoint.
+def load(
+    path: str | None = None, *, device: str | None = None, trust: Iterable[str] = (), revision: str | None = None
+) -> Pipeline:
+    """A Pipeline of a model folder, of a .ckpt in a run folder, or of OWNER/NAME on the hub; without a path, of
+    the shipped checkpoint.
 
     Args:
         path: of the model.
         device: None is the GPU where there is one.
         trust: modules whose classes its config may name beside those of ccl, as ("mine",) for `mine.Fusion`.
+        revision: of a model of the hub: a branch, tag or commit.
     """
     from ccl.generation import Pipeline
 
-    return Pipeline.load(path, device=device, trust=trust)
+    return Pipeline.load(path, device=device, trust=trust, revision=revision)

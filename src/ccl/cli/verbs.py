@@ -34,6 +34,7 @@ from ccl.files.plaintext import check_prompt, printable
 from ccl.grid import Grid
 from ccl.guidance.named import rules
 from ccl.rows import MEDIA
+from ccl.storage.hub import is_hub_name
 
 # Of a row's media.
 FLAGS = {key: f"--{key.replace('_', '-')}" for key in MEDIA} | {"prefix": "--continue", "suffix": "--precede"}
@@ -153,7 +154,11 @@ def generate(argv: list[str]) -> int:
         '"seed", "prefix" (as --continue), "suffix" (as --precede), ...}',
     )
     parser.add_argument("-o", "--out", type=path_of, required=True, help="a file for --prompt, a folder for --prompts")
-    parser.add_argument("--ckpt", type=path_of, help="a model folder, a run folder or a .ckpt in one (what ships)")
+    parser.add_argument(
+        "--ckpt",
+        type=path_of,
+        help="a model folder, a run folder, a .ckpt in one or OWNER/NAME of the hub (what ships)",
+    )
     add_trust(parser)
     add_loras(parser, "put this LoRA on the model")
     parser.add_argument("--image", type=path_of, help="first picture")
@@ -255,7 +260,7 @@ def generate(argv: list[str]) -> int:
         parser.error(f"-o is {out}, a file; --prompts needs a folder")
     check_guidance(args.guidance)
     if args.ckpt is not None:
-        check_there(args.ckpt)
+        check_there(args.ckpt, hub=True)
     from ccl.cli.parts import device_of, guidance_of, share_of, sharing
     from ccl.generation import Pipeline
     from ccl.generation.generate import generate_file, generate_files
@@ -304,9 +309,9 @@ def generate(argv: list[str]) -> int:
     return 0
 
 
-def check_there(ckpt: Path) -> None:
-    """ValueError where there is no such model, run or checkpoint."""
-    if not (is_file(ckpt) or is_dir(ckpt)):
+def check_there(ckpt: Path, *, hub: bool = False) -> None:
+    """ValueError where there is no such model, run or checkpoint; with `hub`, a name of the hub's may be one."""
+    if not (is_file(ckpt) or is_dir(ckpt) or (hub and is_hub_name(ckpt))):
         raise ValueError(f"there is no checkpoint {ckpt}")
 
 
@@ -342,7 +347,7 @@ def export(argv: list[str]) -> int:
     args = parser.parse(argv)
     if args.loras and args.format in ("peft", "comfyui"):
         parser.error(f"--lora goes into weights, and --format {args.format} writes the run's own adapters alone")
-    check_there(args.run)
+    check_there(args.run, hub=True)
     import torch
 
     from ccl.storage.model_folder import export as write

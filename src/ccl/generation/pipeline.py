@@ -126,8 +126,10 @@ class Pipeline:
         offload: Offloaded = False,
         trust: Iterable[str] = (),
         step_cache: float = 0.0,
+        revision: str | None = None,
     ) -> Pipeline:
-        """A model folder, a run folder or a .ckpt in one; None is the checkpoint that ships with the package.
+        """A model folder, a run folder, a .ckpt in one or OWNER/NAME of the hub; None is the checkpoint that
+        ships with the package.
 
         Args:
             path: of the model.
@@ -139,6 +141,7 @@ class Pipeline:
             trust: modules whose classes the model's config may name beside those of ccl, as "mine" for `mine.Fusion`;
                 their code runs.
             step_cache: as of the constructor.
+            revision: of a model of the hub: a branch, tag or commit.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.
@@ -150,7 +153,7 @@ class Pipeline:
         arguments.instance("trust", trust, (str, list, tuple, set), "a list of names of modules")
         device = place(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         half = dtype == "bfloat16"
-        model = load_model(path, half=half, trust=trust)
+        model = load_model(path, half=half, trust=trust, revision=revision)
         for part in (model.net, model.text, model.codec):
             part.eval().requires_grad_(False)
         settings = {**vars(model.sampling), "device": device, "half": half, "offload": offload, "image": model.image}

@@ -109,27 +109,32 @@ def save_model(folder: str | Path, config: dict[str, Any], state: dict[str, Tens
         sync(folder)
 
 
-def load_model(path: str | Path | None = None, *, half: bool = False, trust: Iterable[str] = ()) -> Model:
+def load_model(
+    path: str | Path | None = None, *, half: bool = False, trust: Iterable[str] = (), revision: str | None = None
+) -> Model:
     """Build and fill a model, on the CPU in float32.
 
     Args:
-        path: a model folder, a run folder (its last checkpoint) or a .ckpt in one; None is the one
-            that ships with the package.
+        path: a model folder, a run folder (its last checkpoint), a .ckpt in one or OWNER/NAME of the hub; None is the
+            one that ships with the package.
         half: keep the matrices of the network's blocks in bfloat16: autocast makes the same of them, and they take half
             the memory.
         trust: modules whose classes the config may name beside those of ccl; they may lie in the working directory or
             in the model's folder.
+        revision: of a model of the hub: a branch, tag or commit.
 
     Raises:
         ValueError: one sentence that names the file, and the key where the weights do not fit.
     """
+    if path is None and revision is not None:
+        raise ValueError("a revision is of a repository of the hub, OWNER/NAME; name one")
     if path is None:
         if not (SHIPPED / WEIGHTS).is_file():
             raise ValueError(
                 "this installation ships no checkpoint; name one with --ckpt, or make it with `make checkpoint`"
             )
         path = SHIPPED
-    found = find_source(path)
+    found = find_source(path, revision)
     trusted = trust_for(path, found, trust)
     check_names(found.config, trusted)
     if lacking := missing({key: found.config[key] for key in PARTS if key in found.config}):

@@ -1,4 +1,4 @@
-"""Where a model comes from: a model folder, a run folder, or a checkpoint of a run.
+"""Where a model comes from: a model folder, here or on the hub, a run folder, or a checkpoint of a run.
 
 A model folder holds config.yaml (net, text, codec, grid, sampling, the tasks that were trained, provenance, and the
 encoder of a first picture as image) and model.safetensors, with weights named net.* and text.*. A run's config and
@@ -21,6 +21,7 @@ from ccl.files import FileError, reading, sha256
 from ccl.files.yamltext import read_yaml
 from ccl.model.adapter import LoRA, merge
 from ccl.model.quantized import whole
+from ccl.storage.hub import is_hub_name, snapshot
 from ccl.storage.moved import is_old, refuse_old
 from ccl.text.vocabulary import MOST, read_words
 from ccl.weights.find import installed
@@ -63,17 +64,22 @@ def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], st
     return config, state, str(source.weights)
 
 
-def find_source(path: str | Path) -> Source:
+def find_source(path: str | Path, revision: str | None = None) -> Source:
     """The model that a path stands for.
 
     Args:
         path: a model folder, a run folder, for its last checkpoint, or a .ckpt in one; ccl/checkpoints/... is a model
-            folder that ships with the package.
+            folder that ships with the package. OWNER/NAME that is nothing here is a model folder of the hub.
+        revision: a branch, tag or commit of the hub's.
 
     Raises:
         ValueError: one sentence that names the file, and the key where a value is wrong.
     """
     path = installed(path)
+    if not path.exists() and is_hub_name(path):
+        return _of_hub(str(path), revision)
+    if revision is not None:
+        raise ValueError(f"a revision is of a repository of the hub, OWNER/NAME, and {path} is none")
     if not path.exists():
         raise ValueError(f"there is no checkpoint {path}")
     if path.is_dir() and (path / WEIGHTS).is_file():
@@ -88,6 +94,13 @@ def find_source(path: str | Path) -> Source:
             f"{path} is neither a model folder ({CONFIG} and {WEIGHTS}) nor a run, nor a .ckpt in one{alone}"
         )
     return _checkpoint(path)
+
+
+def _of_hub(name: str, revision: str | None) -> Source:
+    folder = snapshot(name, (CONFIG, WEIGHTS), revision)
+    source = _model_folder(folder)
+    source.config["provenance"]["hub"] = {"repository": name, "revision": revision or "main", "commit": folder.name}
+    return source
 
 
 def _model_folder(folder: Path) -> Source:

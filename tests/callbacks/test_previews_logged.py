@@ -18,7 +18,7 @@ from helpers.fakes import FakeData, fit, make_module
 class Told(WandbLogger):
     """Keeps what it is told; needs no wandb."""
 
-    save_dir = name = version = None
+    save_dir = name = version = experiment = None
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Any, int | None, dict[str, Any]]] = []

@@ -29,7 +29,8 @@ def routed(
 ) -> list[str]:
     """The tasks of the clips of one process's batch."""
     module.router, module.batches = TaskRouter(per="sample"), batch
-    module._trainer = SimpleNamespace(accumulate_grad_batches=accumulate, world_size=ranks, global_rank=rank)
+    strategy = SimpleNamespace(distributed_sampler_kwargs={"rank": rank, "num_replicas": ranks})
+    module._trainer = SimpleNamespace(accumulate_grad_batches=accumulate, strategy=strategy)
     rows = module._routed(module.tasks, size)
     return [next(name for name, own in rows.items() if row in own) for row in range(size)]
 

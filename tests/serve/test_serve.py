@@ -42,7 +42,7 @@ def test_fields_that_are_left_empty_are_the_models_own() -> None:
 
 def test_guidance_takes_the_strengths_that_are_said_and_the_models_for_others() -> None:
     assert Side("text_cfg").rule(OWN_RULE).record() == TextCFG(Scale(4.0, 3.0)).record()
-    assert Side(OWN, 1.0, 2.0).rule(OWN_RULE).record() == UCG2(Scale(1.0, 2.0)).record()
+    assert Side(OWN, "1", " 2.0 ", "", "").rule(OWN_RULE).record() == UCG2(Scale(1.0, 2.0)).record()
     three = Side("ucg3", 1.0, 2.0, 5.0, 6.0).rule(OWN_RULE)
     assert three.record() == UCG3(Scale(1.0, 2.0), Scale(5.0, 6.0)).record()
 
@@ -56,6 +56,8 @@ def test_guidance_takes_the_strengths_that_are_said_and_the_models_for_others() 
         ({"prompt": "a"}, {"seed": float("nan")}, "seed is nan"),
         ({"prompt": "a"}, {"steps": 101}, "steps is 101; here it must be a whole number from 1 to 100"),
         ({"prompt": "a", "seconds": 31}, {}, "seconds is 31; here it must be a number from 0 to 30"),
+        ({"prompt": "a", "seconds": "x" * 99}, {}, "seconds is x{40}; here"),
+        ({"prompt": "a"}, {"video": "inf", "audio": "1"}, "the scale is inf; here it must be a number from -1000"),
         ({"prompt": "a", "wanted": "smell"}, {}, "'smell' cannot be made; there are: pictures and sound"),
         ({"prompt": "a"}, {"guidance": "ucg4"}, "there is no guidance 'ucg4', did you mean"),
         ({"prompt": "a"}, {"video": 2.0}, "the scale is said of one stream alone"),

@@ -20,7 +20,7 @@ WANTED = {
     "sound alone": AV(False, True),
 }
 GIVEN = {key: f"{name[0].upper()}{name[1:]}" for key, name in ((key, NAMES[key].split(" ", 1)[1]) for key in MEDIA)}
-Number = float | int  # as a browser sends them
+Number = float | int | str  # as a browser sends them; an empty text is none
 SEEDS = 2**53  # above which a browser's numbers are no longer whole
 
 
@@ -34,7 +34,7 @@ class Bounds:
     """
 
     steps: int = 100
-    seconds: Number = 30.0
+    seconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -151,27 +151,31 @@ def pair(what: str, video: Number | None, audio: Number | None) -> Scale | None:
     """A strength for both streams; None where neither is said."""
     for_video, for_audio = (number(f"the {what}", one, -1000, 1000) for one in (video, audio))
     if for_video is not None and for_audio is not None:
-        return Scale(float(for_video), float(for_audio))
+        return Scale(for_video, for_audio)
     if for_video is None and for_audio is None:
         return None
     raise ValueError(f"the {what} is said of one stream alone; say it of pictures and of sound, or of neither")
 
 
-def number(what: str, given: object, least: Number, most: Number) -> Number | None:
-    """A finite number within bounds; None where nothing is given. ValueError otherwise."""
-    if given is None or given == "":
-        return None
-    real = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
-    if not real or not least <= given <= most:  # type: ignore[operator]
+def number(what: str, given: Number | None, least: float | int, most: float | int) -> float | None:
+    """A number within bounds; None where nothing is given. ValueError otherwise."""
+    if (value := read(given)) is not None and not least <= value <= most:
         raise ValueError(f"{what} is {str(given)[:40]}; here it must be a number from {least:g} to {most:g}")
-    return given  # type: ignore[return-value]
+    return value
 
 
-def whole(what: str, given: object, least: int, most: int) -> int | None:
+def whole(what: str, given: Number | None, least: int, most: int) -> int | None:
     """A whole number within bounds; None where nothing is given. ValueError otherwise."""
-    if given is None or given == "":
-        return None
-    real = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
-    if not real or int(given) != given or not least <= given <= most:  # type: ignore[call-overload, operator]
+    value = read(given)
+    if value is not None and not (least <= value <= most and value == int(value)):
         raise ValueError(f"{what} is {str(given)[:40]}; here it must be a whole number from {least} to {most}")
-    return int(given)  # type: ignore[call-overload]
+    return None if value is None else int(value)
+
+
+def read(given: Number | None) -> float | None:
+    """A number, or what is none (NaN lies within no bounds); None where nothing is given."""
+    text = "" if given is None else str(given).strip()
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return math.nan

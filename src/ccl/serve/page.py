@@ -147,9 +147,7 @@ def blocks(gr: Any, desk: Desk) -> Any:
                     given = [sent(gr, gr.File(label=GIVEN[key], height=110, elem_id=key)) for key in MEDIA]
                 with gr.Row():
                     negative = gr.Textbox(label="Negative prompt")
-                    seconds = gr.Number(
-                        label="Seconds", info=f"empty: one window; {bounds.seconds:g} at most", value=None
-                    )
+                    seconds = gr.Textbox(label="Seconds", placeholder=f"one window; {bounds.seconds:g} at most")
                 first = side(gr, desk, "Guidance, steps, seed", opened=True)
                 both = gr.Checkbox(label="Side by side with other settings", elem_id="both")
                 with gr.Column(visible=False) as other:
@@ -206,7 +204,7 @@ def side(gr: Any, desk: Desk, title: str, *, opened: bool) -> list[Any]:
             seed = gr.Number(label="Seed", value=0, minimum=0, precision=0)
         with gr.Row():
             scales = [
-                gr.Number(label=label, value=None, placeholder="the model's", min_width=80)
+                gr.Textbox(label=label, placeholder="the model's", min_width=80)  # a Number cannot be empty
                 for label in ("Scale, pictures", "Scale, sound", "Modal, pictures", "Modal, sound")
             ]
     return [guidance, *scales, steps, seed]

@@ -154,7 +154,7 @@ def blocks(gr: Any, desk: Desk) -> Any:
                     second = side(gr, desk, "Settings of the second clip", opened=True)
                 both.change(lambda on: gr.Column(visible=on), both, other, api_visibility="private", queue=False)
                 button = gr.Button("Generate", variant="primary", elem_id="generate")
-            with gr.Column():
+            with gr.Column(), gr.Row():
                 shown = [result(gr, place, visible=not place) for place in range(SIDES)]
         columns = [column for column, _ in shown]
         outputs = [*columns, *(part for _, parts in shown for part in parts)]

@@ -1,0 +1,274 @@
+"""The page of `ccl serve`: over HTTP, as its own scripts speak to it, and in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ccl.media import write_wav
+from ccl.rows import MEDIA
+from ccl.serve import OWN
+from helpers import ROOT
+from helpers.browser import Page, browsing, needs_browser
+
+pytestmark = [
+    pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed: pip install 'ccl[demo]'"),
+    pytest.mark.timeout(400),
+]
+WAITING, UPLOAD = 24, 200_000
+OTHER = [OWN, "", "", "", "", 1, 0]
+
+
+@dataclass
+class Server:
+    """A running page.
+
+    Args:
+        url: of it.
+        folder: of its files.
+    """
+
+    url: str
+    folder: Path
+
+    def join(self, prompt: str, seed: int = 0, steps: int = 1, session: str = "s", **given: Any) -> str:
+        """Ask for a clip; the event's number. HTTPError where it is refused at once."""
+        side = [OWN, "", "", "", "", steps, seed]
+        data = [prompt, "", "pictures and sound", "", False, *(given.get(key) for key in MEDIA), *side, *OTHER]
+        answer = self.post("gradio_api/queue/join", {"data": data, "fn_index": self.event, "session_hash": session})
+        return answer["event_id"]
+
+    def post(self, path: str, value: Any, **headers: str) -> Any:
+        body = json.dumps(value).encode()
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json", **headers})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    @cached_property
+    def event(self) -> int:
+        """The number of the event `generate`."""
+        with urllib.request.urlopen(self.url + "config", timeout=60) as answer:
+            events = json.load(answer)["dependencies"]
+        return next(event["id"] for event in events if event["api_name"] == "generate")
+
+    def finished(self, session: str, count: int) -> list[dict[str, Any]]:
+        """What becomes of so many events of a session, in the order in which they end."""
+        found = []
+        with urllib.request.urlopen(f"{self.url}gradio_api/queue/data?session_hash={session}", timeout=300) as lines:
+            for line in lines:
+                message = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
+                if message.get("msg") == "process_completed":
+                    found.append(message)
+                if len(found) == count:
+                    return found
+        raise AssertionError(f"{len(found)} of {count} events ended")
+
+    def send(self, path: Path) -> dict[str, Any]:
+        """Upload a file; how an event names it."""
+        mark = "------mark"
+        head = f'--{mark}\r\nContent-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'.encode()
+        body = head + path.read_bytes() + f"\r\n--{mark}--\r\n".encode()
+        kind = {"Content-Type": f"multipart/form-data; boundary={mark}"}
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}gradio_api/upload", body, kind)) as answer:
+            return named(json.load(answer)[0])
+
+
+def named(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+@contextmanager
+def serving(folder: Path, *more: str) -> Iterator[Server]:
+    command = [sys.executable, str(ROOT / "tests/helpers/serving.py"), str(folder), str(WAITING), str(UPLOAD), *more]
+    with (
+        (folder.parent / "log").open("w") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=dict(os.environ)
+        ) as process,
+    ):
+        assert process.stdin and process.stdout
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:"), (folder.parent / "log").read_text()
+        try:
+            yield Server(url, folder)
+        finally:
+            process.stdin.close()
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("serve") / "kept") as running:
+        yield running
+
+
+def files_of(message: dict[str, Any]) -> list[Path]:
+    """The first clip and its record."""
+    assert message["success"], message
+    lists = [value for value in message["output"]["data"] if isinstance(value, list)]
+    return [Path(file["path"]) for file in lists[0]]
+
+
+def test_twenty_requests_at_once_are_served_in_order_without_loss(server: Server) -> None:
+    for number in range(20):
+        server.join(f"a man, number {number}", seed=number, session="many")
+    ended = server.finished("many", 20)
+    records = [json.loads(files_of(message)[1].read_text()) for message in ended]
+    assert [record["seed"] for record in records] == list(range(20))
+    assert [record["prompt"] for record in records] == [f"a man, number {number}" for number in range(20)]
+    clips = [files_of(message)[0] for message in ended]
+    assert len({clip.read_bytes() for clip in clips}) == 20
+    assert [clip.stat().st_mtime_ns for clip in clips] == sorted(clip.stat().st_mtime_ns for clip in clips)
+
+
+def test_twenty_clients_at_once_lose_nothing(server: Server) -> None:
+    made: dict[int, int] = {}
+
+    def ask(number: int) -> None:
+        server.join("a woman", seed=number, session=f"client{number}")
+        [message] = server.finished(f"client{number}", 1)
+        made[number] = json.loads(files_of(message)[1].read_text())["seed"]
+
+    clients = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(300)
+    assert made == {number: number for number in range(20)}
+
+
+def test_what_comes_when_the_queue_is_full_is_refused_in_words_and_the_rest_is_served(server: Server) -> None:
+    joined = 0
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        for _ in range(WAITING + 10):
+            server.join("a man", steps=1 if joined else 100, session="full")
+            joined += 1
+    assert "Queue is full" in refused.value.read().decode() and joined >= WAITING
+    assert len(server.finished("full", joined)) == joined
+
+
+def test_a_client_that_leaves_does_not_stop_the_next(server: Server) -> None:
+    server.join("a man", steps=100, session="leaves")
+    with urllib.request.urlopen(f"{server.url}gradio_api/queue/data?session_hash=leaves", timeout=60) as lines:
+        next(iter(lines))
+    server.join("a woman", seed=5, session="stays")
+    [message] = server.finished("stays", 1)
+    assert json.loads(files_of(message)[1].read_text())["seed"] == 5
+
+
+def refusal(server: Server, prompt: str = "a man", **given: Any) -> str:
+    server.join(prompt, session="bad", **given)
+    [message] = server.finished("bad", 1)
+    assert not message["success"]
+    return message["output"]["error"]
+
+
+def test_broken_uploads_are_refused_in_words_and_the_next_is_served(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypisom nothing else")
+    (tmp_path / "notes.png").write_text("no picture")
+    assert refusal(server, video=server.send(tmp_path / "broken.mp4")).startswith("broken.mp4: ")
+    assert refusal(server, image=server.send(tmp_path / "notes.png")).startswith("notes.png: is not a picture")
+    assert refusal(server, " ").startswith("the prompt is empty")
+    write_wav(tmp_path / "voice.wav", np.sin(np.arange(6000) / 9).astype(np.float32) / 4)
+    server.join("a man", session="good", audio=server.send(tmp_path / "voice.wav"))
+    [message] = server.finished("good", 1)
+    assert json.loads(files_of(message)[1].read_text())["audio"] == "voice.wav"
+
+
+def test_files_come_from_uploads_alone(server: Server, tmp_path: Path) -> None:
+    """Neither others of this machine nor addresses; and none that is too large."""
+    assert "voice.wav" not in refusal(server, audio=named("/etc/passwd")) + str(list(server.folder.rglob("passwd")))
+    assert not list(server.folder.rglob("passwd"))
+    assert "not named by an address" in refusal(server, audio=named("http://127.0.0.1:1/voice.wav"))
+    large = tmp_path / "large.wav"
+    large.write_bytes(bytes(UPLOAD + 1))
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        server.send(large)
+    assert refused.value.code == 413
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{server.url}gradio_api/file=/etc/passwd", timeout=60)
+
+
+def test_a_password_is_asked_for(tmp_path: Path) -> None:
+    with serving(tmp_path / "kept", "ann:right") as server:
+        for path in ("config", "gradio_api/file=x", "gradio_api/queue/data?session_hash=s"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(server.url + path, timeout=60)
+            assert refused.value.code == 401, path
+        with pytest.raises(urllib.error.HTTPError):
+            server.send(tmp_path / "log")
+        for word, code in (("wrong", 400), ("right", 200)):
+            body = f"username=ann&password={word}".encode()
+            try:
+                with urllib.request.urlopen(server.url + "login", body, timeout=60) as answer:
+                    seen, cookie = answer.status, answer.headers["Set-Cookie"]
+            except urllib.error.HTTPError as error:
+                seen = error.code
+            assert seen == code
+        request = urllib.request.Request(server.url + "config", headers={"Cookie": cookie.split(";")[0]})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["dependencies"]
+
+
+def visit(page: Page, url: str) -> None:
+    size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page("Emulation.setDeviceMetricsOverride", **size)
+    page("Page.navigate", url=url)
+    page.until("['#prompt textarea', '#generate', '#both input'].every((one) => document.querySelector(one))")
+
+
+def give(page: Page, field: str, path: Path) -> None:
+    """Choose a file in a field, as a person does."""
+    root = page("DOM.getDocument")["root"]["nodeId"]
+    node = page("DOM.querySelector", nodeId=root, selector=f"#{field} input[type=file]")["nodeId"]
+    page("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+    page.until(f"document.querySelector('#{field}').innerText.includes({json.dumps(path.stem)})")
+
+
+def fill(page: Page, selector: str, text: str) -> None:
+    page.ask(f"document.querySelector({json.dumps(selector)}).focus()")
+    page("Input.insertText", text=text)
+
+
+@needs_browser
+def test_in_a_browser_a_clip_is_made_and_played_and_a_broken_upload_refused(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"nonsense")
+    with browsing(tmp_path / "profile") as page:
+        visit(page, server.url)
+        fill(page, "#prompt textarea", 'a man says "hello"')
+        page.click("#generate")
+        page.until("document.querySelector('#clip0 video')?.currentTime > 0.1")
+        assert page.ask("document.querySelector('#clip0 video').videoWidth") == 16
+        page.until("document.querySelector('#curves0 svg') !== null")
+        page.until("document.querySelector('#files0').innerText.includes('.json')")
+        assert page.ask("document.querySelector('#clip1')?.offsetParent ?? null") is None
+        elsewhere = (
+            f"performance.getEntriesByType('resource').map(e => e.name).filter(u => !u.startsWith('{server.url}')"
+        )
+        assert page.ask(f"{elsewhere} && !/^(data|blob):/.test(u))") == []
+
+        page.click("#both input")
+        page.click("#generate")
+        page.until("document.querySelector('#clip1 video')?.currentTime > 0.1")
+        assert page.ask("document.querySelector('#clip1').offsetParent !== null")
+
+        page.ask("[...document.querySelectorAll('button')].find(b => b.innerText.startsWith('Given')).click()")
+        page.until("document.querySelector('#audio input[type=file]') !== null")
+        give(page, "audio", tmp_path / "broken.wav")
+        page.click("#generate")
+        page.until("document.body.innerText.includes('broken.wav: ')")

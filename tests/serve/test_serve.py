@@ -12,7 +12,7 @@ import pytest
 
 from ccl.cli import main
 from ccl.cli.errors import UsageError
-from ccl.cli.serve import is_loopback, password_of
+from ccl.serve.verb import is_loopback, password_of
 from ccl.data.world import World
 from ccl.evaluation.metrics.mouth import correlate, envelope, found, opening
 from ccl.guidance import UCG2, UCG3, TextCFG

@@ -25,7 +25,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "plan": ("what a config costs: parameters, FLOPs, memory a GPU, time", "ccl.cli.plan", "main"),
     "bench": ("how fast this machine takes a config's steps, and what they hold", "ccl.bench.verb", "main"),
     "generate": ("make clips from prompts, and from a picture, a sound or a video", "ccl.cli.verbs", "generate"),
-    "serve": ("a page in the browser on which prompts become clips", "ccl.cli.serve", "main"),
+    "serve": ("a page in the browser on which prompts become clips", "ccl.serve.verb", "main"),
     "evaluate": ("score a checkpoint, or any folders of clips", "ccl.cli.evaluate", "evaluate"),
     "evaluate merge": ("put the results of several labs into one table", "ccl.cli.merge", "merge"),
     "study make": ("blind pairs of clips on a page, for people to judge", "ccl.cli.study", "make"),

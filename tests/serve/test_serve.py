@@ -12,7 +12,6 @@ import pytest
 
 from ccl.cli import main
 from ccl.cli.errors import UsageError
-from ccl.serve.verb import is_loopback, password_of
 from ccl.data.world import World
 from ccl.evaluation.metrics.mouth import correlate, envelope, found, opening
 from ccl.guidance import UCG2, UCG3, TextCFG
@@ -20,6 +19,7 @@ from ccl.media import Clip, read_clip, write_wav
 from ccl.rows import MEDIA
 from ccl.serve import GIVEN, OWN, Asked, Bounds, Desk, Folder, Side, curves
 from ccl.serve.page import MISSING, sentence
+from ccl.serve.verb import is_loopback, password_of
 from ccl.types import AV, Scale
 from helpers.tiny import tiny_pipeline
 

@@ -8,6 +8,7 @@ losses reach, the cross-modal parameters and a text encoder that trains, and wha
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 from lightning import Callback
@@ -17,7 +18,7 @@ from ccl.callbacks.monitor import norm, part_of, trained
 from ccl.types import AV, STREAMS, Batch
 
 
-class Balance(Callback):
+class Balance(Callback, ABC):
     """Holds what it knows of each stream, `state`, and gives the module the weights that follow: part of a checkpoint.
 
     Args:
@@ -28,9 +29,9 @@ class Balance(Callback):
         self.state: AV[float | None] = AV(state, state)
 
     @property
+    @abstractmethod
     def weights(self) -> AV[float]:
         """What each stream's loss is multiplied by."""
-        raise NotImplementedError
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if sum(isinstance(one, Balance) for one in trainer.callbacks) > 1:

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 import ccl
 from ccl.cli.errors import UsageError
 from ccl.cli.metrics import best_device, metrics_of, names_of
-from ccl.cli.parser import SEED, SHIFT, STEPS, Number, Parser, Whole, add_trust, folder_to_write, path_of, text_of
+from ccl.cli.parser import (
+    SEED,
+    SHIFT,
+    STEPS,
+    Number,
+    Parser,
+    Whole,
+    add_offload,
+    add_trust,
+    folder_to_write,
+    path_of,
+    text_of,
+)
 from ccl.cli.progress import bar
 from ccl.cli.protocols import Protocol, protocols_of, shipped
 from ccl.cli.testsets import (
@@ -243,14 +255,7 @@ def parse(argv: list[str]) -> Namespace:
     )
     made.add_argument("--prompts", type=path_of, help="JSONL of id and prompt, in place of the test set's own")
     made.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the network in memory (float32)")
-    made.add_argument(
-        "--offload",
-        nargs="?",
-        choices=("blocks",),
-        const=True,
-        default=False,
-        help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
-    )
+    add_offload(made)
     result = parser.add_argument_group("results")
     result.add_argument(
         "-o", "--out", type=folder_to_write, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)"

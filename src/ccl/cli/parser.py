@@ -191,6 +191,18 @@ SHIFT = Number(0, above=True)  # of a solver's times
 WORKERS = Whole(1, 1024)
 
 
+def add_offload(parser: Any) -> None:
+    """Option for a network that is larger than a GPU."""
+    parser.add_argument(
+        "--offload",
+        nargs="?",
+        choices=("blocks",),
+        const=True,
+        default=False,
+        help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
+    )
+
+
 def add_trust(parser: Any) -> None:
     """Option for the code of others that a model's config names."""
     parser.add_argument(

@@ -21,6 +21,7 @@ from ccl.cli.parser import (
     Parser,
     Whole,
     add_loras,
+    add_offload,
     add_trust,
     any_text,
     file_to_write,
@@ -216,14 +217,7 @@ def generate(argv: list[str]) -> int:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
     )
-    parser.add_argument(
-        "--offload",
-        nargs="?",
-        choices=("blocks",),
-        const=True,
-        default=False,
-        help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
-    )
+    add_offload(parser)
     parser.add_argument(
         "--context",
         type=Whole(1, 64),

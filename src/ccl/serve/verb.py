@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ccl.cli.errors import UsageError
-from ccl.cli.parser import Number, Parser, Whole, add_loras, add_trust, folder_to_write, path_of, text_of
+from ccl.cli.parser import Number, Parser, Whole, add_loras, add_offload, add_trust, folder_to_write, path_of, text_of
 from ccl.cli.verbs import check_there, say
 
 HERE = "127.0.0.1"
@@ -57,14 +57,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
     )
-    parser.add_argument(
-        "--offload",
-        nargs="?",
-        choices=("blocks",),
-        const=True,
-        default=False,
-        help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
-    )
+    add_offload(parser)
     args = parser.parse(argv)
     password = password_of(args.password, args.password_file, os.environ.get(VARIABLE))
     if password is None and not is_loopback(args.host):

@@ -251,3 +251,19 @@ def test_values_are_those_of_ccl_evaluate_of_the_same_steps_checkpoint(
         again = {line["column"]: float(line["value"]) for line in csv.DictReader(file) if line["subset"] == "easy"}
     assert again and all(found[name] == pytest.approx(value, abs=1e-6) for name, value in again.items())
     assert (run / "evaluations/step_000002/report.html").is_file() and step == 2
+
+
+@pytest.mark.usefixtures("stood_in")
+def test_after_an_error_nothing_of_the_training_stays_open_or_at_work(run: Path) -> None:
+    def fails(trainer: Any) -> None:
+        assert evaluate._running is not None and log._file is not None
+        left.extend((evaluate._running.process, log._file))
+        raise InterruptedError
+
+    (run / "go").unlink()
+    evaluate, log, left = Evaluate(["mouth"], every=2), LossLog(), []
+    callbacks = [TaskRouter(), EMA(0.5), log, evaluate, At(3, fails)]
+    with pytest.raises(InterruptedError):
+        fit(make_module(), FakeData(), run, callbacks=callbacks, max_steps=4)
+    process, file = left
+    assert process.poll() is not None and file.closed

@@ -151,7 +151,10 @@ class Evaluate(Callback):
             self.finish(trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        self.leave()  # where an error has ended the training
+        self.leave()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.leave()  # after an error Lightning calls no teardown
 
     def begin(self, folder: Path, step: int, batch: int) -> None:
         """Start the process that scores a folder's snapshot."""

@@ -110,6 +110,12 @@ class LossLog(Callback):
         self._sum = state_dict.get("sum")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self._close()  # after an error Lightning calls no teardown
+
+    def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader
 
 from ccl.ablation.finished import whole_lines
 from ccl.callbacks import LossLog, SaveCheckpoint, TaskRouter
+from ccl.codecs.base import Codec
 from ccl.flow import LogitNormal
 from ccl.tasks import PAPER_TASKS
 from ccl.training.losses import Losses
 from ccl.training.validation import Binned, stratified
 from ccl.types import AV, Batch
-from helpers.fakes import FakeData, fit, make_batch, make_module
+from helpers.fakes import GRID, FakeData, fit, make_batch, make_module
 
 BOTH = AV(True, True)
 EVERY_SECOND: dict[str, Any] = {"val_check_interval": 2, "check_val_every_n_epoch": None}
@@ -103,6 +104,23 @@ def test_validation_changes_nothing_of_a_training(tmp_path: Path) -> None:
         fit(make_module(), data, tmp_path / folder, callbacks=[TaskRouter(), LossLog()], max_steps=4, **EVERY_SECOND)
     logs = [(tmp_path / name / "losses.jsonl").read_text() for name in ("with", "without")]
     assert [*whole_lines(logs[0])] == [*whole_lines(logs[1])] and logs[0] != logs[1]
+
+
+def test_a_batch_of_media_is_encoded_once_for_all_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = torch.rand(4, GRID.samples) - 0.5
+    pictures = torch.randint(0, 255, (4, 3, GRID.frames, GRID.height, GRID.width), dtype=torch.uint8)
+    media = replace(make_batch(100, range(4)), latents=None, media=AV(pictures, sounds))
+    ready = replace(media, media=None, latents=make_module().codec.encode(AV(pictures / 127.5 - 1, sounds), GRID))
+    encoded: list[int] = []
+    encode = Codec.encode
+    monkeypatch.setattr(Codec, "encode", lambda *args: (encoded.append(1), encode(*args))[1])
+    rows = []
+    for name, batch in (("media", media), ("ready", ready)):
+        data = Held()
+        monkeypatch.setattr(data, "val_dataloader", lambda batch=batch: [DataLoader([batch], batch_size=None)])
+        fit(make_module(), data, tmp_path / name, callbacks=[TaskRouter(), LossLog()], max_steps=2, **EVERY_SECOND)
+        rows += [row["validation"] for row in validations(tmp_path / name)]
+    assert len(encoded) == 2 and rows[0] == rows[1]  # before training and after its second step
 
 
 def test_the_board_and_a_resume_have_each_validation_once(tmp_path: Path) -> None:

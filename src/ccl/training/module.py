@@ -446,6 +446,7 @@ class JointDiffusion(LightningModule):
         """The losses of every task, with the same times, noise and given parts each time."""
         rank, ranks = self.place
         times = stratified(len(batch.id), bins=self.bins, seed=self.seed, place=batch_idx * ranks + rank)
+        batch = replace(batch, latents=self.encode(batch))  # once for all tasks
         for name, task in self.tasks_of(batch).items():
             found = self.losses(batch, task, index=-1 - batch_idx, rank=rank, at=times)
             self._binned.add(name, task, found, times)

@@ -129,7 +129,7 @@ def test_the_captioner_of_the_docs_takes_a_clip():
 
 
 def test_captions_of_a_folder_become_the_prompts_of_its_shards(clips, captioner, capsys):
-    assert caption("--captioner", f"{captioner}:Count", "--speech", "none") == 0
+    assert caption("--captioner", f"{captioner}:Count", "--transcribe", "none") == 0
     assert "4 clips described, 0 had a caption, 0 have none" in capsys.readouterr().out
     assert rows() == told(0, 1, 2, 3)
     make = ["shards", "make", "clips", "-o", "out", "--captions", "clips/captions.jsonl", *SHAPE]
@@ -144,7 +144,7 @@ def test_a_caption_that_is_there_is_kept_and_a_row_keeps_what_else_it_says(clips
         {"file": "clip1.mp4", "prompt": " ", "voice": "clip3.mp4"},
     ]
     Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept).rstrip())
-    argv = ["-o", "mine.jsonl", "--captioner", f"{captioner}.Count", "--speech", "none"]
+    argv = ["-o", "mine.jsonl", "--captioner", f"{captioner}.Count", "--transcribe", "none"]
     assert caption(*argv) == 0
     assert Path("calls").read_text().split() == ["clip1.mp4", "clip3.mp4"]
     assert rows("mine.jsonl") == [
@@ -163,7 +163,7 @@ def test_a_caption_that_is_there_is_kept_and_a_row_keeps_what_else_it_says(clips
 
 
 def test_a_run_that_was_killed_goes_on_and_describes_nothing_twice(clips, captioner):
-    argv = ["--captioner", f"{captioner}:Count", "--speech", "none"]
+    argv = ["--captioner", f"{captioner}:Count", "--transcribe", "none"]
     killed = start(caption, *argv, DIES_AT="clip2.mp4")
     killed.join()
     assert killed.exitcode == -signal.SIGKILL
@@ -177,7 +177,7 @@ def test_a_run_that_was_killed_goes_on_and_describes_nothing_twice(clips, captio
 
 
 def test_half_a_line_at_the_end_is_done_again_and_another_fault_is_told(clips, captioner, capsys):
-    argv = ["--captioner", f"{captioner}:Count", "--speech", "none"]
+    argv = ["--captioner", f"{captioner}:Count", "--transcribe", "none"]
     whole = "".join(json.dumps(row) + "\n" for row in told(0, 1))
     (clips / "captions.jsonl").write_text(whole + '{"file": "clip2.mp4", "pro')
     assert caption(*argv) == 0
@@ -192,7 +192,7 @@ def test_clips_that_fail_are_told_by_name_and_the_others_are_written(clips, capt
     (clips / "clip1.mp4").write_bytes(b"no film")
     tiny_clip(5, seconds=0.1).save(clips / "short.mp4")
     monkeypatch.setenv("FAILS_AT", "clip2.mp4")
-    argv = ["--captioner", f"{captioner}:Count", "--speech", "none"]
+    argv = ["--captioner", f"{captioner}:Count", "--transcribe", "none"]
     assert caption(*argv) == 1
     said = capsys.readouterr().out
     assert "2 clips described, 0 had a caption, 3 have none" in said
@@ -242,13 +242,13 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path, room):
         (["--captioner", "{}:Broken"], "cannot be made: "),
         (["--captioner", "{}:Count", "--pictures", "3"], "--pictures and --question are for hf:MODEL"),
         (["--captioner", "{}:Count", "-o", "c.csv"], "the name must end in .jsonl"),
-        (["--captioner", "{}:Count", "--speech", "huge"], "--speech: Whisper has no size 'huge'"),
+        (["--captioner", "{}:Count", "--transcribe", "huge"], "--transcribe: Whisper has no size 'huge'"),
         (["--captioner", "{}:Count", "--buckets", "8x16x16"], "--buckets: bucket 8x16x16"),
     ],
 )
 def test_what_cannot_be_meant_is_a_sentence(clips, captioner, capsys, monkeypatch, argv, words):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    speech = [] if "--speech" in argv else ["--speech", "none"]
+    speech = [] if "--transcribe" in argv else ["--transcribe", "none"]
     assert caption(*(arg.format(captioner) for arg in argv), *speech) == 2
     said = capsys.readouterr().err
     assert words in said and said.count("\n") == 1
@@ -256,7 +256,7 @@ def test_what_cannot_be_meant_is_a_sentence(clips, captioner, capsys, monkeypatc
 
 
 def test_what_is_no_text_is_no_caption(clips, captioner, capsys):
-    assert caption("--captioner", f"{captioner}:number", "--speech", "none") == 1
+    assert caption("--captioner", f"{captioner}:number", "--transcribe", "none") == 1
     assert f"clip0.mp4: {captioner}.number returned int; it must return text" in capsys.readouterr().out
     for text, words in ((" \n", "nothing was said"), ("a\0b", "holds a NUL"), ("a\ufffd", "holds U\\+FFFD")):
         with pytest.raises(ValueError, match=words):
@@ -357,7 +357,7 @@ def test_whisper_hears_kennedy_and_no_words_in_blows(tmp_path, monkeypatch, capt
     picture = np.full((275, 32, 32, 3), 90, np.uint8)
     Clip(picture, sound[: 16_000 * 11]).save("clips/jfk.mp4")
     shutil.copy(Path(data) / "clips/condfoley_hitting_metal.mp4", "clips/blows.mp4")
-    argv = ["--captioner", f"{captioner}:Count", "--speech", str(Path(data) / "weights/whisper-tiny.en.pt")]
+    argv = ["--captioner", f"{captioner}:Count", "--transcribe", str(Path(data) / "weights/whisper-tiny.en.pt")]
     # 3.6 s, in which "ask not" is not reached yet: what is cut away is not in the caption.
     assert cli.main(["shards", "caption", "clips", "--frames", "45", "--fps", "12.5", *SHAPE[2:], *argv]) == 0
     blows, jfk = rows()
@@ -371,7 +371,9 @@ def test_whisper_hears_kennedy_and_no_words_in_blows(tmp_path, monkeypatch, capt
 
 def test_a_model_of_transformers_is_shown_pictures_in_a_chat(clips, tmp_path, monkeypatch):
     model = tiny_llava(tmp_path / "llava")
-    assert caption("--captioner", f"hf:{model}", "--speech", "none", "--question", "describe", "--pictures", "2") == 0
+    assert (
+        caption("--captioner", f"hf:{model}", "--transcribe", "none", "--question", "describe", "--pictures", "2") == 0
+    )
     assert [row["file"] for row in rows()] == [f"clip{i}.mp4" for i in range(4)]
     clip = read_described(clips / "clip0.mp4", [TINY], "clip0.mp4")
     captioner = captioners.Hugging(str(model), question="describe")
@@ -386,7 +388,7 @@ def test_a_model_of_transformers_is_shown_pictures_in_a_chat(clips, tmp_path, mo
 
 def test_a_model_that_takes_no_chat_goes_on_from_a_beginning(clips, tmp_path, capsys):
     model = tiny_blip(tmp_path / "blip")
-    assert caption("--captioner", f"hf:{model}", "--speech", "none", "--question", "a man") == 0
+    assert caption("--captioner", f"hf:{model}", "--transcribe", "none", "--question", "a man") == 0
     assert all(row["prompt"].startswith("a man ") and len(row["prompt"]) > 6 for row in rows())
-    assert caption("--captioner", f"hf:{model}", "--speech", "none", "--pictures", "2", "--overwrite") == 2
+    assert caption("--captioner", f"hf:{model}", "--transcribe", "none", "--pictures", "2", "--overwrite") == 2
     assert "takes no chat, and so one picture" in capsys.readouterr().err

@@ -39,8 +39,8 @@ def together(begin: Callable[[], Captioner], hear: Callable[[Clip], str] | None)
 
 
 def hearing(model: str, language: str, device: str) -> Callable[[Clip], str]:
-    """What Whisper hears, for `--speech`. UsageError where it cannot run."""
-    return listen.Whisper(model, language, device, flag="--speech").words
+    """What Whisper hears, for `--transcribe`. UsageError where it cannot run."""
+    return listen.Whisper(model, language, device).words
 
 
 def own(name: str) -> Captioner:

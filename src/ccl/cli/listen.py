@@ -34,16 +34,15 @@ class Whisper:
         model: size of Whisper or path of its file.
         language: that is spoken.
         device: where it runs.
-        flag: that asks for it, for messages.
 
     Raises:
         UsageError: it cannot run here; says what is missing.
     """
 
-    def __init__(self, model: str, language: str = "en", device: str = "cpu", flag: str = "--transcribe") -> None:
+    def __init__(self, model: str, language: str = "en", device: str = "cpu") -> None:
         self.wer = WER(model, device=device)
         if reason := self.wer.missing():
-            raise UsageError(f"{flag}: {reason.removeprefix('the word error rate ').partition(OTHERS)[0]}")
+            raise UsageError(f"--transcribe: {reason.removeprefix('the word error rate ').partition(OTHERS)[0]}")
         try:
             self.language = recogniser.language_of(language, self.wer.dims)
         except ValueError as error:

@@ -139,7 +139,7 @@ def caption(argv: list[str]) -> int:
         "--captions` reads. A run that was stopped goes on with the clips that have no caption. Length and size are "
         "those that `shards make` will be given, so that what is described is what is trained on. Exit 1 where a clip "
         "could not be described.",
-        "ccl shards caption videos --captioner mine:describe --speech large-v3-turbo",
+        "ccl shards caption videos --captioner mine:describe --transcribe large-v3-turbo",
         "ccl shards caption videos --captioner hf:models/captioner --pictures 8 --device cuda --frames 81 --fps 16 "
         "--height 352 --width 640",
         "ccl shards make videos -o data/mine --captions videos/captions.jsonl",
@@ -160,7 +160,7 @@ def caption(argv: list[str]) -> int:
         "text; or hf:MODEL, a folder or a name on the Hub, which transformers runs as image-text-to-text",
     )
     parser.add_argument(
-        "--speech",
+        "--transcribe",
         type=text_of,
         default="large-v3",
         metavar="MODEL",
@@ -200,7 +200,7 @@ def caption(argv: list[str]) -> int:
     with reachable([], also=[(name, "--captioner")] if name else []):
         from ccl.cli import captioners
 
-        hear = None if args.speech == "none" else captioners.hearing(args.speech, args.language, args.device)
+        hear = None if args.transcribe == "none" else captioners.hearing(args.transcribe, args.language, args.device)
         hugging = partial(captioners.Hugging, model, args.device, args.pictures, args.question)
         begin = partial(captioners.together, partial(captioners.own, name) if name else hugging, hear)
         with bar(f"captions of {args.folder.name}") as progress:

@@ -53,3 +53,7 @@ def forks(module: ModuleType | None) -> bool:
     return module is not None and any(
         getattr(value, "__module__", "") == "helpers.forked" for value in vars(module).values()
     )
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or Triton's library reports at the end, in eighty lines, what was never looked through

@@ -18,7 +18,7 @@ from ccl.cli.costs import sampled
 from ccl.cli.errors import UsageError
 from ccl.cli.gpus import GPUS, gpu_of
 from ccl.cli.planned import Needs, Planned, devices_of, not_here, planned_of
-from ccl.cli.remedies import changed, sharded_over, verdict
+from ccl.cli.remedies import changed, remedies, sharded_over, verdict
 from ccl.grid import Grid
 from ccl.guidance import Guidance
 from helpers import ROOT
@@ -235,6 +235,29 @@ def test_more_gpus_are_named_where_no_flags_help_on_these(quick: list[int], mach
 def test_gpus_are_spread_over_machines_of_as_many_each(gpus: int, nodes: int) -> None:
     settings = sharded_over(gpus)
     assert settings["trainer.num_nodes"] == nodes and settings["trainer.devices"] * nodes == gpus
+
+
+def test_a_rank_that_a_file_of_adapters_has_is_not_changed(tmp_path: Path) -> None:
+    def asked(*argv: str) -> list[str]:
+        return [key for change in remedies(of(*LORA, *argv), 1) for key in change]
+
+    assert "model.lora.rank" in asked()
+    assert "model.lora.rank" not in asked("--model.lora.start", "adapters.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (SMALL, "model.quantize is int8, which keeps frozen weights in 8 bits, and here they train; give model.lora"),
+        ([*LORA, "--trainer.callbacks+", "ccl.callbacks.EMA"], "model.quantize int8 goes with no EMA"),
+        ([*LORA, "--trainer.strategy", "lightning.pytorch.strategies.ModelParallelStrategy"], "not with FSDP2"),
+    ],
+    ids=["trains", "average", "sharded"],
+)
+def test_eight_bits_are_planned_where_a_training_takes_them(machine: None, argv: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        planned_of([*argv, "--model.quantize", "int8"])
+    planned_of([*LORA, "--model.quantize", "int8"])
 
 
 def test_a_network_is_followed_once_for_all_numbers_of_gpus(quick: list[int]) -> None:

@@ -22,7 +22,7 @@ from ccl.grid import Grid
 from ccl.guidance import Guidance
 from ccl.model.adapter import Freeze, LoRA, freeze, frozen
 from ccl.model.dual_stream import DualStreamTransformer
-from ccl.model.quantized import Quantization, quantize
+from ccl.model.quantized import Quantization, check_quantization, quantize
 from ccl.model.recompute import Checkpointing
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder, check_width
@@ -130,7 +130,12 @@ class Planned:
         return context_of(trainer["strategy"], self.processes // int(trainer["num_nodes"]))
 
     def check(self) -> None:
-        """UsageError where Lightning would not start, or not shard, as the config has it."""
+        """UsageError where the training would not start, or not shard, as the config has it."""
+        if self.quantized is not None:
+            try:
+                check_quantization(self.quantized, self.freeze, sharded=self.sharded, averaged=self.ema)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
         strategy = self.config["trainer"]["strategy"]
         if not self.sharded:
             return

@@ -103,7 +103,8 @@ def remedies(planned: Planned, gpus: int) -> list[Settings]:
     """Settings that need less memory: those first that leave a step's result alone, those last that train less."""
     model = planned.config["model"]
     later: list[Settings] = []
-    if planned.lora is not None and planned.lora.rank > FEWEST_RANKS:
+    started = (model.get("lora") or {}).get("start")  # a file of adapters, which has its rank
+    if planned.lora is not None and planned.lora.rank > FEWEST_RANKS and not started:
         later.append({"model.lora.rank": max(FEWEST_RANKS, planned.lora.rank // 4)})
     interaction = model["net"]["init_args"].get("interaction")
     given = (interaction.get("init_args") or {}) if isinstance(interaction, dict) else {}

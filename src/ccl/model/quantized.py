@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ccl.model.adapter import PARTS, AdaptedLinear
+from ccl.model.adapter import PARTS, AdaptedLinear, Freeze
 from ccl.nn.layers import Linear
 from ccl.types import Stream
 
@@ -46,6 +46,25 @@ def quantize(net: Any, how: Quantization, streams: Sequence[Stream] = ("video",)
         for layer in layers:
             quantize_linear(layer, how)
     return net
+
+
+def check_quantization(how: Quantization, frozen: Freeze | None, *, sharded: bool, averaged: bool) -> None:
+    """ValueError where a training cannot keep its frozen weights in 8 bits.
+
+    Args:
+        how: they are to be kept.
+        frozen: what does not train.
+        sharded: by FSDP2.
+        averaged: whether an average is kept of what trains.
+    """
+    if frozen not in ("backbones", "all"):
+        raise ValueError(
+            f"model.quantize is {how}, which keeps frozen weights in 8 bits, and here they train; give model.lora or "
+            "model.freeze backbones"
+        )
+    if sharded or averaged:
+        other = "one process or DDP, not with FSDP2" if sharded else "no EMA among trainer.callbacks"
+        raise ValueError(f"model.quantize {how} goes with {other}")
 
 
 def matrices(net: Any, stream: Stream) -> Iterator[Linear]:

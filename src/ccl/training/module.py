@@ -30,7 +30,7 @@ from ccl.image.first import show
 from ccl.model.adapter import Freeze, LoRA, freeze, frozen, initialise_adapters
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.image import Shown
-from ccl.model.quantized import Quantization, quantize
+from ccl.model.quantized import Quantization, check_quantization, quantize
 from ccl.model.voice import Voice
 from ccl.nn.chunks import chosen, joined
 from ccl.rng import seed_of
@@ -123,11 +123,8 @@ class JointDiffusion(LightningModule):
             arguments.number("model.bins", bins, 1, 100, whole=True)
         self._factories = (net if lora is None else lambda: lora.adapt(net()), text)
         self.frozen, self.lora = frozen(freeze, lora), lora
-        if quantize is not None and self.frozen not in ("backbones", "all"):
-            raise ValueError(
-                f"model.quantize is {quantize}, which keeps frozen weights in 8 bits, and here they train; give "
-                "model.lora or model.freeze backbones"
-            )
+        if quantize is not None:
+            check_quantization(quantize, self.frozen, sharded=False, averaged=False)
         self.quantize = quantize
         if isinstance(pretrained, dict) and (unknown := pretrained.keys() - set(PARTS)):
             raise ValueError(f"model.pretrained has {min(unknown)}; it takes a source for {', '.join(PARTS)}")
@@ -184,11 +181,11 @@ class JointDiffusion(LightningModule):
         if self.net is not None:
             return
         mesh = self.device_mesh
-        if self.quantize is not None and (mesh is not None or self.keeps_average):
-            raise TrainingError(
-                f"model.quantize {self.quantize} goes with "
-                + ("one process or DDP, not with FSDP2" if mesh is not None else "no EMA among trainer.callbacks")
-            )
+        if self.quantize is not None:
+            try:
+                check_quantization(self.quantize, self.frozen, sharded=mesh is not None, averaged=self.keeps_average)
+            except ValueError as error:
+                raise TrainingError(str(error)) from error
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed_of("weights", "text", self.seed))
             text = self._factories[1]()

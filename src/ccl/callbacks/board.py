@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,14 +37,17 @@ def writer_told(folder: Path) -> Iterator[None]:
     """
 
     def note(args: threading.ExceptHookArgs) -> None:
-        error = args.exc_value
         if not isinstance(args.thread, _AsyncWriterThread):
             before(args)
-        elif isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(folder)
 
     before, threading.excepthook = threading.excepthook, note
     try:
         yield
+    except OSError as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        writes = any(frame.f_globals.get("__name__") == _AsyncWriterThread.__module__ for frame in frames)
+        if writes and error.errno and error.filename is None:
+            error.filename = str(folder)
+        raise
     finally:
         threading.excepthook = before

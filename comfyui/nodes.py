@@ -34,7 +34,7 @@ MORE = {
 
 
 class Load:
-    """A model folder, a run folder or a .ckpt in one."""
+    """A model folder, a run folder, a .ckpt in one or a model of the hub."""
 
     CATEGORY, FUNCTION = "CCL", "load"
     RETURN_TYPES = ("CCL_MODEL",)
@@ -43,7 +43,13 @@ class Load:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {
-                "model": ("STRING", {"default": "", "tooltip": "its path; empty: the checkpoint that ships with ccl"}),
+                "model": (
+                    "STRING",
+                    {
+                        "default": "",
+                        "tooltip": "its path, or OWNER/NAME[@REVISION] of the hub; empty: what ships with ccl",
+                    },
+                ),
                 "dtype": (["float32", "bfloat16"], {"default": "float32"}),
                 "offload": ("BOOLEAN", {"default": False, "tooltip": "each part on the GPU only while it works"}),
             }

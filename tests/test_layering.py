@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "generation": LEAVES
     | {"__version__", "codecs", "guidance", "image", "media", "model", "rows", "sampling", "storage", "tasks", "text"}
     | {"weights"},
-    "diffusers": VALUES | {"generation", "guidance", "media", "rows", "sampling", "storage"},
+    "diffusers": VALUES | {"generation", "guidance", "media", "rows", "sampling", "storage", "weights"},
     "contracts": LEAVES
     | {"codecs", "evaluation", "guidance", "interaction", "media", "model", "nn", "planning", "rows"}
     | {"text", "weights"},  # what each kind of part promises

@@ -27,6 +27,7 @@ from ccl.media import Clip
 from ccl.rows import Row
 from ccl.sampling import times
 from ccl.types import AV, Scale
+from ccl.weights.find import on_hub
 
 __all__ = ["CCLPipeline", "CCLPipelineOutput"]
 
@@ -70,14 +71,17 @@ class CCLPipeline:
         dtype: torch.dtype | None = None,
         torch_dtype: torch.dtype | None = None,
         trust: Iterable[str] = (),
+        revision: str | None = None,
     ) -> CCLPipeline:
         """A model on the CPU, as diffusers has it; `to("cuda")` moves it.
 
         Args:
-            path: a model folder, a run folder or a .ckpt in one; None is the checkpoint that ships with the package.
+            path: a model folder, a run folder, a .ckpt in one or OWNER/NAME[@REVISION] of the hub; None is the
+                checkpoint that ships with the package.
             dtype: of the matrices of the network's blocks, torch.float32 or torch.bfloat16.
             torch_dtype: its older name.
             trust: modules whose classes the model's config may name beside those of ccl; their code runs.
+            revision: of a model of the hub: a branch, tag or commit.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.
@@ -87,7 +91,11 @@ class CCLPipeline:
         asked = torch_dtype if dtype is None else dtype
         if asked not in DTYPES:
             raise ValueError(f"dtype is {asked}; models of CCL run in torch.float32 or torch.bfloat16")
-        return cls(Pipeline.load(path, device="cpu", dtype=DTYPES[asked], trust=trust), path or SHIPPED, trust)
+        pipeline = Pipeline.load(path, device="cpu", dtype=DTYPES[asked], trust=trust, revision=revision)
+        source = path or SHIPPED
+        if there := on_hub(source):  # `save_pretrained` writes what was loaded, whatever is pushed meanwhile
+            source = str(there._replace(revision=pipeline.provenance["hub"]["commit"]))
+        return cls(pipeline, source, trust)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, as it was loaded, as a model folder of CCL: no model_index.json, which would name parts.

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_right"
 
@@ -57,6 +60,16 @@ class Hub:
     def etag(self, file: Path) -> str:
         """As git names a file of that content, nearly."""
         return hashlib.sha1(file.read_bytes()).hexdigest()
+
+
+def asked_alone(hub: Hub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """This process asks that hub and no other, keeps what it fetches below `home`, and has no token."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)  # HF_ENDPOINT is read as the package is imported
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
 @contextmanager

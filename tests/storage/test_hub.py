@@ -13,9 +13,9 @@ from huggingface_hub import constants
 
 import ccl
 from ccl import cli
-from ccl.storage.hub import is_hub_name
-from ccl.storage.model_folder import load_model, save_model
-from helpers.hub_server import COMMIT, TOKEN, Hub, serving
+from ccl.storage.model_folder import export, load_model, save_model
+from ccl.weights.find import Repository, command, on_hub
+from helpers.hub_server import COMMIT, TOKEN, Hub, asked_alone, serving
 from helpers.tiny import tiny_config, tiny_state
 
 
@@ -35,13 +35,7 @@ def hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with serving(Hub(folder)) as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)  # HF_ENDPOINT is read as the package is imported
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        asked_alone(found, monkeypatch, tmp_path)
         yield found
 
 
@@ -51,6 +45,32 @@ def test_a_name_of_the_hub_loads_the_model_that_lies_there_and_says_its_commit(h
         assert torch.equal(one, other), name
     assert there.provenance["hub"] == {"repository": "user/tiny", "revision": "v1", "commit": COMMIT}
     assert any("/revision/v1" in path for path in hub.asked)
+
+
+def test_a_revision_may_stand_behind_the_name_and_is_said_once(hub):
+    there = load_model("user/tiny@v1")
+    assert there.provenance["hub"] == {"repository": "user/tiny", "revision": "v1", "commit": COMMIT}
+    assert "user/tiny on the hub has no revision v9" in refusal("user/tiny@v9")
+    with pytest.raises(ValueError, match=r"^user/tiny@v1 says its revision, and revision='main' says one too"):
+        load_model("user/tiny@v1", revision="main")
+
+
+def test_a_commit_that_is_here_asks_nobody(hub):
+    load_model("user/tiny")
+    hub.asked.clear()
+    assert load_model(f"user/tiny@{COMMIT}").provenance["hub"]["commit"] == COMMIT
+    assert hub.asked == []
+
+
+def test_a_model_of_the_hub_has_the_sums_that_it_has_in_a_folder(hub, saved):
+    """Records of clips hold them, by which a folder of clips knows whether another model made it."""
+    there, here = load_model("user/tiny@v1").provenance, load_model(saved).provenance
+    assert {key: there[key] for key in here} == here and here.keys() >= {"config_sha256", "weights_sha256"}
+
+
+def test_what_is_exported_from_the_hub_says_where_it_was(hub, tmp_path):
+    export("user/tiny@v1", tmp_path / "mine")
+    assert load_model(tmp_path / "mine").provenance["hub"]["commit"] == COMMIT
 
 
 def test_load_takes_a_name_and_fetches_only_the_two_files_of_a_model(hub):
@@ -71,6 +91,13 @@ def test_a_folder_here_is_meant_before_a_repository_there(hub, saved):
     assert hub.asked == []
 
 
+@pytest.mark.parametrize("given", ["./user/tiny", "../here/user/tiny", "~/user/tiny", "/user/tiny", Path("user/tiny")])
+def test_a_path_that_is_not_here_is_told_and_asks_nobody(hub, given):
+    with pytest.raises(ValueError, match=rf"^there is no checkpoint {given}$"):
+        load_model(given)
+    assert hub.asked == []
+
+
 def test_a_misspelt_path_below_a_folder_here_asks_nobody(hub):
     Path("user").mkdir()
     with pytest.raises(ValueError, match=r"there is no checkpoint user/tiny$"):
@@ -78,14 +105,36 @@ def test_a_misspelt_path_below_a_folder_here_asks_nobody(hub):
     assert hub.asked == []
 
 
-@pytest.mark.parametrize("name", ["model", "a/b/c", "runs/x.ckpt", "../x", "/a/b", "~/x", "hf.co/", "a b/c"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model",
+        "a/b/c",
+        "runs/x.ckpt",
+        "../x",
+        "/a/b",
+        "~/x",
+        "hf.co/",
+        "a b/c",
+        "a/b@",
+        "a/b@../c",
+        "a/b@v1/../c",
+        "a@v/b",
+    ],
+)
 def test_other_paths_are_no_names_of_the_hub(name):
-    assert not is_hub_name(name)
+    assert on_hub(name) is None
 
 
-def refusal(**more: str | None) -> str:
+def test_a_name_of_the_hub_may_have_a_branch_a_tag_or_a_commit():
+    assert on_hub("a/b") == Repository("a/b") and on_hub("a/b@v1.0") == Repository("a/b", "v1.0")
+    assert on_hub("a/b@refs/pr/3") == Repository("a/b", "refs/pr/3") and str(on_hub("a/b@v1")) == "a/b@v1"
+    assert command(["a/b@v1", "a/c"]) == "hf download a/b --revision v1 && hf download a/c"
+
+
+def refusal(name: str = "user/tiny", **more: str | None) -> str:
     with pytest.raises(ValueError, match="user") as error:
-        load_model("user/tiny", **more)
+        load_model(name, **more)
     return str(error.value)
 
 
@@ -122,6 +171,12 @@ def test_a_hub_that_fails_and_one_that_cannot_be_reached_are_told_apart(hub, mon
 def test_a_repository_that_is_no_model_folder_is_told(hub):
     (hub.folder / "model.safetensors").unlink()
     assert refusal() == "user/tiny on the hub is no model folder of ccl: it has no model.safetensors"
+
+
+def test_of_a_repository_without_a_config_no_weights_are_fetched(hub):
+    (hub.folder / "config.yaml").unlink()
+    assert refusal() == "user/tiny on the hub is no model folder of ccl: it has no config.yaml"
+    assert not any("/resolve/" in path for path in hub.asked)
 
 
 def test_a_model_of_the_hub_names_no_classes_but_those_of_ccl(hub):

@@ -9,7 +9,7 @@ from typing import Any
 from lightning import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from ccl.storage.source import find_source
+from ccl.storage.source import find_source, located
 from ccl.text.embedded import EmbeddedText
 from ccl.text.vocabulary import gather, unknown, write_words
 
@@ -58,7 +58,7 @@ def sources(pretrained: str | Mapping[Any, str | None] | None, start: Path | Non
 def known_to(source: str | Path) -> list[str] | None:
     """The words that weights have learned; none of those of other people's networks, None where it is not known."""
     try:
-        config = find_source(source).config
+        config = find_source(located(source)).config
     except ValueError:  # no model of ours; the weights are there already, so it is no damaged one
         return []
     learned = isinstance(config["text"], dict) and str(config["text"].get("class_path")).endswith("EmbeddedText")

@@ -20,6 +20,7 @@ from ccl.cli.parser import (
     add_offload,
     add_trust,
     folder_to_write,
+    model_of,
     path_of,
     text_of,
 )
@@ -41,6 +42,7 @@ from ccl.cli.verbs import check_there
 from ccl.files import sha256
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
+SCORES = Path("scores")
 PROTOCOLS = "protocols"  # the folder, in that of the results, of each of several protocols' scores
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def run(args: Namespace, protocols: Sequence[Protocol]) -> None:
         made = rows_to_make(args, testset)
     out = out_of(args, methods, testset.name if testset else "")
     if args.ckpt:
-        methods = {args.name or home_of(args.ckpt).name: out / "clips"}
+        methods = {args.name or called(args.ckpt): out / "clips"}
     places = {p: out / PROTOCOLS / p.name if len(every) > 1 else out for p in every}
     if CEILING in methods:
         raise UsageError(f"no system can be called '{CEILING}': that is what tables call true clips, --reference DIR")
@@ -182,8 +184,9 @@ def parse(argv: list[str]) -> Namespace:
         "--ckpt",
         nargs="?",
         const=SHIPPED,
-        type=path_of,
-        help="make the test set's clips first, with this run, .ckpt or model folder; no value: what ships",
+        type=model_of,
+        help="make the test set's clips first, with this run, .ckpt, model folder or OWNER/NAME[@REVISION] of the "
+        "hub; no value: what ships",
     )
     what.add_argument("--videos", type=path_of, help="a folder of clips, ID.mp4 for the rows of the test set")
     what.add_argument(
@@ -258,7 +261,10 @@ def parse(argv: list[str]) -> Namespace:
     add_offload(made)
     result = parser.add_argument_group("results")
     result.add_argument(
-        "-o", "--out", type=folder_to_write, help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET)"
+        "-o",
+        "--out",
+        type=folder_to_write,
+        help="folder of the results (VIDEOS/scores, RUN/evaluation/TESTSET; scores/OWNER/NAME/evaluation/TESTSET)",
     )
     result.add_argument("--published", action="store_true", help="the paper's numbers beside, whatever the test set")
     result.add_argument("--embed-mb", type=Number(0), default=100.0, help="of clips inside report.html (%(default)g)")
@@ -340,8 +346,6 @@ def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:
     was held out, and the paper's for every other.
     """
     from ccl.data.captions import is_shards
-    from ccl.files.yamltext import read_yaml
-    from ccl.storage.source import CONFIG
 
     folder, whose = Path(args.testset or ""), ""
     if args.testset:
@@ -350,7 +354,7 @@ def chosen_testset(args: Namespace, methods: dict[str, Path]) -> TestSet | None:
     elif not args.ckpt:
         return None
     else:
-        config = read_yaml(home_of(args.ckpt) / CONFIG)
+        config = config_of(args.ckpt)
         embedded = is_embedded(config)
         own = own_shards(config, trained_on=embedded)
         if own is None:
@@ -365,8 +369,28 @@ def out_of(args: Namespace, methods: dict[str, Path], testset: str) -> Path:
     if args.out:
         return args.out
     if args.ckpt:
-        return (Path("scores") if args.ckpt == SHIPPED else home_of(args.ckpt)) / "evaluation" / testset
-    return next(iter(methods.values())) / "scores" if len(methods) == 1 else Path("scores")
+        return place_of(args.ckpt) / "evaluation" / testset
+    return next(iter(methods.values())) / "scores" if len(methods) == 1 else SCORES
+
+
+def place_of(ckpt: Path | str) -> Path:
+    """Where a model's scores go: beside it, where it is the user's own; else below scores/ in the working directory."""
+    if isinstance(ckpt, str):  # of the hub, whose cache is no place for results
+        return SCORES / ckpt
+    return SCORES if ckpt == SHIPPED else home_of(ckpt)
+
+
+def called(ckpt: Path | str) -> str:
+    """What tables call a model that has been given no name."""
+    return ckpt if isinstance(ckpt, str) else home_of(ckpt).name
+
+
+def config_of(ckpt: Path | str) -> dict[str, Any]:
+    """The config of a run or a model folder, as it stands there."""
+    from ccl.files.yamltext import read_yaml
+    from ccl.storage.source import CONFIG, find_source
+
+    return find_source(ckpt).config if isinstance(ckpt, str) else read_yaml(home_of(ckpt) / CONFIG)
 
 
 def home_of(ckpt: Path) -> Path:

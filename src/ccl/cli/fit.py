@@ -61,6 +61,7 @@ from ccl.storage.run import RunFolder
 from ccl.text.base import TextEncoder
 from ccl.training.module import JointDiffusion
 from ccl.training.optimizer import OptimizerConfig
+from ccl.training.start import fetched
 from ccl.weights.find import missing
 
 # Key at the top -> the callback and its argument that it stands for: there is no other way into one item of a list.
@@ -225,7 +226,8 @@ class FitCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         if self.build:
-            if lacking := missing(used(self.resolved())):  # told before anything large is built
+            self.fetch()
+            if lacking := missing(used(self.resolved()), self.pretrained):  # told before anything large is built
                 raise UsageError(lacking)
             self.check_shards()
             self.config_dump = self.resolved()  # else Lightning writes the config out once more, for hyperparameters
@@ -234,6 +236,23 @@ class FitCLI(LightningCLI):
                 self.model.check_sizes()
             except ValueError as error:
                 raise UsageError(f"model.net: {error}") from error
+
+    def fetch(self) -> None:
+        """Models of the hub that training begins with, of the commits that a run which goes on began with.
+
+        Raises:
+            UsageError: naming the key, where one cannot be fetched.
+        """
+        run, given = RunFolder(self.config["name"], self.config["runs_dir"]), self.plain["model"]["pretrained"]
+        try:
+            self.pretrained = fetched(given, run.pretrained if self.config["ckpt_path"] is not None else {})
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        if isinstance(given, dict):
+            meant = {part: self.pretrained.get(source, source) for part, source in given.items()}
+        else:
+            meant = self.pretrained.get(given, given)
+        self.config["model"]["pretrained"] = meant
 
     def check_shards(self) -> None:
         """UsageError, naming the key, where the data's folders hold no shards."""
@@ -288,7 +307,8 @@ class FitCLI(LightningCLI):
         codec = getattr(self.datamodule, "stored_codec", None) if None in known else "+".join(map(str, known))
         with self.run_folder.writing(), explained(self.run_folder.path), writer_told(self.run_folder.tensorboard):
             data = getattr(self.datamodule, "sums", {})
-            start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], codec=codec, data=data)
+            told: dict[str, Any] = {"codec": codec, "data": data, "pretrained": self.pretrained}
+            start = self.run_folder.open(self.resolved(), self.config["ckpt_path"], **told)
             if self.trainer.is_global_zero:
                 sys.stdout.write("".join(f"{line}\n" for line in self.header(start)))
                 sys.stdout.flush()

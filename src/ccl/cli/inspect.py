@@ -13,6 +13,7 @@ from ccl.cli.parser import (
     Number,
     Parser,
     Whole,
+    add_ckpt,
     add_trust,
     any_text,
     file_to_write,
@@ -27,7 +28,7 @@ from ccl.cli.verbs import check_there, say
 
 def add_model(parser: Parser) -> None:
     """Options that name a model and where it works."""
-    parser.add_argument("--ckpt", type=path_of, help="a model folder, a run folder or a .ckpt in one (what ships)")
+    add_ckpt(parser)
     add_trust(parser)
     parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
 

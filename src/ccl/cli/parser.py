@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from ccl.cli.errors import UsageError, did_you_mean, flags_of
 from ccl.files.plaintext import unreadable
+from ccl.weights.find import on_hub
 
 
 class Parser(argparse.ArgumentParser):
@@ -144,6 +145,12 @@ def path_of(given: str) -> Path:
     return Path(given)
 
 
+def model_of(given: str) -> Path | str:
+    """A type of arguments: the path of a model, or as a text what can only be a name of the hub."""
+    path = path_of(given)
+    return path if on_hub(given) is None else given
+
+
 def file_to_write(given: str) -> Path:
     """A type of arguments: a file, which may be there or not."""
     if (path := path_of(given)).is_dir():
@@ -200,6 +207,15 @@ def add_offload(parser: Any) -> None:
         const=True,
         default=False,
         help="text encoder and codecs leave the GPU when done; blocks: the network comes two blocks at a time",
+    )
+
+
+def add_ckpt(parser: Any) -> None:
+    """Option for a model."""
+    parser.add_argument(
+        "--ckpt",
+        type=model_of,
+        help="a model folder, a run folder, a .ckpt in one or OWNER/NAME[@REVISION] of the hub (what ships)",
     )
 
 

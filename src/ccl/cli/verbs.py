@@ -20,12 +20,14 @@ from ccl.cli.parser import (
     Number,
     Parser,
     Whole,
+    add_ckpt,
     add_loras,
     add_offload,
     add_trust,
     any_text,
     file_to_write,
     folder_to_write,
+    model_of,
     path_of,
     text_of,
 )
@@ -35,7 +37,6 @@ from ccl.files.plaintext import check_prompt, printable
 from ccl.grid import Grid
 from ccl.guidance.named import rules
 from ccl.rows import MEDIA
-from ccl.storage.hub import is_hub_name
 
 # Of a row's media.
 FLAGS = {key: f"--{key.replace('_', '-')}" for key in MEDIA} | {"prefix": "--continue", "suffix": "--precede"}
@@ -155,11 +156,7 @@ def generate(argv: list[str]) -> int:
         '"seed", "prefix" (as --continue), "suffix" (as --precede), ...}',
     )
     parser.add_argument("-o", "--out", type=path_of, required=True, help="a file for --prompt, a folder for --prompts")
-    parser.add_argument(
-        "--ckpt",
-        type=path_of,
-        help="a model folder, a run folder, a .ckpt in one or OWNER/NAME of the hub (what ships)",
-    )
+    add_ckpt(parser)
     add_trust(parser)
     add_loras(parser, "put this LoRA on the model")
     parser.add_argument("--image", type=path_of, help="first picture")
@@ -254,7 +251,7 @@ def generate(argv: list[str]) -> int:
         parser.error(f"-o is {out}, a file; --prompts needs a folder")
     check_guidance(args.guidance)
     if args.ckpt is not None:
-        check_there(args.ckpt, hub=True)
+        check_there(args.ckpt)
     from ccl.cli.parts import device_of, guidance_of, share_of, sharing
     from ccl.generation import Pipeline
     from ccl.generation.generate import generate_file, generate_files
@@ -303,9 +300,9 @@ def generate(argv: list[str]) -> int:
     return 0
 
 
-def check_there(ckpt: Path, *, hub: bool = False) -> None:
-    """ValueError where there is no such model, run or checkpoint; with `hub`, a name of the hub's may be one."""
-    if not (is_file(ckpt) or is_dir(ckpt) or (hub and is_hub_name(ckpt))):
+def check_there(ckpt: Path | str) -> None:
+    """ValueError where there is no such model, run or checkpoint here; a name of the hub, a text, is asked of it."""
+    if isinstance(ckpt, Path) and not (is_file(ckpt) or is_dir(ckpt)):
         raise ValueError(f"there is no checkpoint {ckpt}")
 
 
@@ -322,7 +319,10 @@ def export(argv: list[str]) -> int:
         "ccl export models/joint -o models/both --lora voice --lora style.safetensors=0.6",
     )
     parser.add_argument(
-        "run", type=path_of, help="a run folder, for its last checkpoint, a .ckpt in one, or a model folder"
+        "run",
+        type=model_of,
+        help="a run folder, for its last checkpoint, a .ckpt in one, a model folder, or OWNER/NAME[@REVISION] of the "
+        "hub",
     )
     parser.add_argument(
         "-o", "--out", type=path_of, required=True, help="the folder; a file for --format safetensors and comfyui"
@@ -341,7 +341,7 @@ def export(argv: list[str]) -> int:
     args = parser.parse(argv)
     if args.loras and args.format in ("peft", "comfyui"):
         parser.error(f"--lora goes into weights, and --format {args.format} writes the run's own adapters alone")
-    check_there(args.run, hub=True)
+    check_there(args.run)
     import torch
 
     from ccl.storage.model_folder import export as write

@@ -128,8 +128,8 @@ class Pipeline:
         step_cache: float = 0.0,
         revision: str | None = None,
     ) -> Pipeline:
-        """A model folder, a run folder, a .ckpt in one or OWNER/NAME of the hub; None is the checkpoint that
-        ships with the package.
+        """A model folder, a run folder, a .ckpt in one or, as a text, OWNER/NAME[@REVISION] of the hub; None is the
+        checkpoint that ships with the package.
 
         Args:
             path: of the model.
@@ -141,7 +141,7 @@ class Pipeline:
             trust: modules whose classes the model's config may name beside those of ccl, as "mine" for `mine.Fusion`;
                 their code runs.
             step_cache: as of the constructor.
-            revision: of a model of the hub: a branch, tag or commit.
+            revision: of a model of the hub, in the place of @REVISION: a branch, tag or commit.
 
         Raises:
             ValueError: one sentence that names what is missing or does not fit.

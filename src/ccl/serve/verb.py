@@ -9,7 +9,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ccl.cli.errors import UsageError
-from ccl.cli.parser import Number, Parser, Whole, add_loras, add_offload, add_trust, folder_to_write, path_of, text_of
+from ccl.cli.parser import (
+    Number,
+    Parser,
+    Whole,
+    add_ckpt,
+    add_loras,
+    add_offload,
+    add_trust,
+    folder_to_write,
+    path_of,
+    text_of,
+)
 from ccl.cli.verbs import check_there, say
 
 HERE = "127.0.0.1"
@@ -27,7 +38,7 @@ def main(argv: list[str]) -> int:
         "ccl serve --ckpt runs/joint --port 7861",
         "ccl serve --ckpt models/joint --host 0.0.0.0 --password-file password.txt",
     )
-    parser.add_argument("--ckpt", type=path_of, help="a model folder, a run folder or a .ckpt in one (what ships)")
+    add_ckpt(parser)
     add_trust(parser)
     add_loras(parser, "put this LoRA on the model")
     parser.add_argument("--host", type=text_of, default=HERE, help="address that is listened on (%(default)s)")

@@ -115,13 +115,13 @@ def load_model(
     """Build and fill a model, on the CPU in float32.
 
     Args:
-        path: a model folder, a run folder (its last checkpoint), a .ckpt in one or OWNER/NAME of the hub; None is the
-            one that ships with the package.
+        path: a model folder, a run folder (its last checkpoint), a .ckpt in one, or as a text OWNER/NAME[@REVISION] of
+            the hub; None is the one that ships with the package.
         half: keep the matrices of the network's blocks in bfloat16: autocast makes the same of them, and they take half
             the memory.
         trust: modules whose classes the config may name beside those of ccl; they may lie in the working directory or
             in the model's folder.
-        revision: of a model of the hub: a branch, tag or commit.
+        revision: of a model of the hub, in the place of @REVISION: a branch, tag or commit.
 
     Raises:
         ValueError: one sentence that names the file, and the key where the weights do not fit.
@@ -149,6 +149,7 @@ def load_model(
             sha256(found.weights) if found.weights.is_file() else of_folder(found.weights)
         )
     model.provenance["config_sha256"] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    model.provenance.update(found.origin)  # after the sum, which is that of the same model in a folder
     for name, part in (("net", model.net), ("text", model.text)):
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
         kind = f"the {name} of {found.file}"  # the two files may disagree by either's fault
@@ -204,7 +205,7 @@ def export(
     state, known = found.read()
     state, records, notes = with_loras(state, loras)
     known = {**known, **({"loras": records} if records else {})}
-    config = {**found.config, "provenance": {**found.config["provenance"], **known}}
+    config = {**found.config, "provenance": {**found.config["provenance"], **known, **found.origin}}
     with no_larger_than(state, str(found.weights)):
         model = build(config, str(source), empty=True, trust=trusted)
     if None not in (known_codecs := model.codec.known):  # else what the run was trained on stays

@@ -99,6 +99,12 @@ class RunFolder:
         return self.path / "previews"
 
     @property
+    def pretrained(self) -> dict[str, str]:
+        """Models of the hub that the run began with: OWNER/NAME@COMMIT of each, by what its config calls it."""
+        found = [start["pretrained"] for start in starts_of(self.record) if "pretrained" in start]
+        return found[-1] if found else {}
+
+    @property
     def losses(self) -> Path:
         return self.path / "losses.jsonl"
 
@@ -138,6 +144,7 @@ class RunFolder:
         *,
         codec: str | None = None,
         data: Mapping[str, str] = MappingProxyType({}),
+        pretrained: Mapping[str, str] = MappingProxyType({}),
     ) -> str | None:
         """Begin a run or go on with it; the checkpoint to start from, or None for step 0.
 
@@ -149,6 +156,7 @@ class RunFolder:
             ckpt_path: as of `start`.
             codec: identity of the codec, which the config does not say: a basis file may change beneath its name.
             data: sum of all clips in each folder that is read, for the same reason.
+            pretrained: as of the property of that name, which whoever goes on begins with again.
 
         Raises:
             RunError: where the folder is taken, or was made by another config or codec, or of other clips.
@@ -167,7 +175,7 @@ class RunFolder:
                 if start is not None:
                     refuse_other_codec(start, codec)
                     self._refuse_other_data(start, data)
-                self._write(config, start, codec, data)
+                self._write(config, start, codec=codec, data=dict(data), pretrained=dict(pretrained))
         return None if start is None else str(start)
 
     def _refuse_taken(self) -> None:
@@ -223,7 +231,7 @@ class RunFolder:
                     f"from its weights, on these: --name OTHER --model.pretrained {start}"
                 )
 
-    def _write(self, config: dict[str, Any], start: Path | None, codec: str | None, data: Mapping[str, str]) -> None:
+    def _write(self, config: dict[str, Any], start: Path | None, **told: Any) -> None:
         """The run's facts, and a folder as it was when the checkpoint was written."""
         for folder in (self.checkpoints, self.tensorboard, self.previews):
             folder.mkdir(parents=True, exist_ok=True)
@@ -239,8 +247,7 @@ class RunFolder:
             "from": start and start.name,
             "seed": config.get("seed_everything"),
             "max_steps": leaf(config, "trainer.max_steps"),
-            "codec": codec,
-            "data": dict(data),
+            **{key: value for key, value in told.items() if key != "pretrained" or value},
         }
         write_whole(self.config, yaml.safe_dump(plain(config), sort_keys=False))
         whole = {"name": self.name, "starts": [*starts, now | commit() | facts]}
@@ -261,9 +268,10 @@ def starts_of(record: Path) -> list[dict[str, Any]]:
             raise ValueError("its starts are no list of objects")
         if not all(isinstance(start.get("codec"), str | None) for start in starts):
             raise ValueError("the codec of a start is no text")
-        sums = [start.get("data", {}) for start in starts]
-        if not all(isinstance(one, dict) and all(isinstance(sum, str) for sum in one.values()) for one in sums):
-            raise ValueError("the data of a start are no sums by folder")
+        for key, what in (("data", "sums by folder"), ("pretrained", "names by name")):
+            told = [start.get(key, {}) for start in starts]
+            if not all(isinstance(one, dict) and all(isinstance(text, str) for text in one.values()) for one in told):
+                raise ValueError(f"the {key} of a start are no {what}")
     return starts
 
 

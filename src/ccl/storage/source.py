@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from ccl.files import FileError, reading, sha256
 from ccl.files.yamltext import read_yaml
 from ccl.model.adapter import LoRA, merge
 from ccl.model.quantized import whole
-from ccl.storage.hub import is_hub_name, snapshot
+from ccl.storage.hub import NoModel, snapshot
 from ccl.storage.moved import is_old, refuse_old
 from ccl.text.vocabulary import MOST, read_words
-from ccl.weights.find import installed
+from ccl.weights.find import Repository, entry_of, installed, on_hub, search
 
 CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 # The config of weights that are about to be put in place; see ccl.storage.model_folder.save_model.
@@ -45,6 +45,7 @@ class Source:
         lora: of a run, how its adapters are scaled and where they are; None where it has none.
         trained_whole: whether a run's cross-modal modules trained beside its adapters.
         base: what a run began with, as its config has it.
+        origin: of a model of the hub, what its provenance says of that beside what its config does.
     """
 
     config: dict[str, Any]
@@ -54,13 +55,14 @@ class Source:
     lora: LoRA | None = None
     trained_whole: bool = False
     base: str | None = None
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 def read_source(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Config in the form of a model folder, weights named net.* and text.*, and the name of the file they came from."""
     source = find_source(path)
     state, known = source.read()
-    config = {**source.config, "provenance": {**source.config.get("provenance", {}), **known}}
+    config = {**source.config, "provenance": {**source.config.get("provenance", {}), **known, **source.origin}}
     return config, state, str(source.weights)
 
 
@@ -69,19 +71,20 @@ def find_source(path: str | Path, revision: str | None = None) -> Source:
 
     Args:
         path: a model folder, a run folder, for its last checkpoint, or a .ckpt in one; ccl/checkpoints/... is a model
-            folder that ships with the package. OWNER/NAME that is nothing here is a model folder of the hub.
-        revision: a branch, tag or commit of the hub's.
+            folder that ships with the package. A text OWNER/NAME or OWNER/NAME@REVISION that is nothing here is a
+            model folder of the hub.
+        revision: a branch, tag or commit of the hub's, in the place of @REVISION.
 
     Raises:
         ValueError: one sentence that names the file, and the key where a value is wrong.
     """
-    path = installed(path)
-    if not path.exists() and is_hub_name(path):
-        return _of_hub(str(path), revision)
+    given, path = path, installed(path)
+    if not path.exists() and (there := on_hub(given)) is not None:
+        return _of_hub(there, revision)
     if revision is not None:
-        raise ValueError(f"a revision is of a repository of the hub, OWNER/NAME, and {path} is none")
+        raise ValueError(f"a revision is of a repository of the hub, OWNER/NAME, and {given} is none")
     if not path.exists():
-        raise ValueError(f"there is no checkpoint {path}")
+        raise ValueError(f"there is no checkpoint {path if path.is_absolute() else given}")
     if path.is_dir() and (path / WEIGHTS).is_file():
         return _model_folder(path)
     if (path / "checkpoints").is_dir() or (path / "run.json").is_file():
@@ -96,11 +99,33 @@ def find_source(path: str | Path, revision: str | None = None) -> Source:
     return _checkpoint(path)
 
 
-def _of_hub(name: str, revision: str | None) -> Source:
-    folder = snapshot(name, (CONFIG, WEIGHTS), revision)
-    source = _model_folder(folder)
-    source.config["provenance"]["hub"] = {"repository": name, "revision": revision or "main", "commit": folder.name}
-    return source
+def located(source: str | Path) -> Path:
+    """Where weights to begin with lie, as far as they are here: a model of ours on the hub is fetched.
+
+    Of what is in the table of weights, and of repositories that are here whole and hold something else, nothing is
+    fetched; these keep their names.
+
+    Raises:
+        ValueError: as of `ccl.storage.hub.snapshot`.
+    """
+    path = installed(source)
+    if path.exists() or (there := on_hub(source)) is None or entry_of(str(source)) is not None:
+        return path
+    if (whole := search(source)) is not None and not (whole / CONFIG).is_file():
+        return path
+    try:
+        return snapshot(there, (CONFIG, WEIGHTS))
+    except NoModel as error:
+        raise NoModel(f"{error}; a published backbone is fetched whole, with `{there.download}`") from error
+
+
+def _of_hub(there: Repository, revision: str | None) -> Source:
+    if revision is not None and there.revision is not None:
+        raise ValueError(f"{there} says its revision, and revision={revision!r} says one too; give it once")
+    there = Repository(there.name, revision or there.revision)
+    folder = snapshot(there, (CONFIG, WEIGHTS))
+    hub = {"repository": there.name, "revision": there.revision or "main", "commit": folder.name}
+    return replace(_model_folder(folder), origin={"hub": hub})
 
 
 def _model_folder(folder: Path) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,11 +18,11 @@ from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.keys import called, part_of
 from ccl.model.load import LoadReport, load_stream, load_wan, stream_state
 from ccl.model.read_lora import read_lora
-from ccl.storage.source import CONFIG, WEIGHTS, read_source
+from ccl.storage.source import CONFIG, WEIGHTS, located, read_source
 from ccl.text.base import TextEncoder
 from ccl.types import STREAMS
 from ccl.weights.fill import fill, spread
-from ccl.weights.find import installed
+from ccl.weights.find import installed, on_hub
 
 #: What training can begin with of another model.
 Part = Literal["video", "audio", "text"]
@@ -47,13 +48,43 @@ def begin(
     return [replace(report, new=tuple(new) if report is reports[-1] else ()) for report in reports]
 
 
+def fetched(
+    pretrained: str | Mapping[Part, str | None] | None, began: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Models of ours on the hub that a training begins with, which lie here from then on.
+
+    Args:
+        pretrained: as of `begin`.
+        began: what this returned as the training began, where it goes on.
+
+    Returns:
+        OWNER/NAME@COMMIT of each, by what it is called here.
+
+    Raises:
+        ValueError: one sentence that names the key, where one cannot be fetched or is none.
+    """
+    found = {}
+    given = pretrained if isinstance(pretrained, Mapping) else {"": pretrained}
+    for part, source in given.items():
+        if source is None or (there := on_hub(source)) is None:
+            continue
+        try:
+            folder = located(began.get(source, source))
+        except ValueError as error:
+            raise ValueError(f"{f'model.pretrained.{part}'.rstrip('.')}: {error}") from error
+        if folder.is_dir():
+            found[source] = str(there._replace(revision=folder.name))
+    return found
+
+
 def load_pretrained(net: DualStreamTransformer, text: TextEncoder, source: str, part: Part | None) -> LoadReport:
     """Weights of a source into one stream, the text encoder, or whatever it has.
 
     Args:
         net: to fill, sharded or not.
         text: its text encoder, filled where the source has one.
-        source: a model folder, a run folder, a .ckpt in one, or published weights.
+        source: a model folder, a run folder, a .ckpt in one, published weights, or OWNER/NAME[@REVISION] of the hub: a
+            model folder there is fetched, of which the weights alone are read.
         part: to fill; a stream of ours brings its text encoder with it. None is all that the source has.
 
     Raises:
@@ -68,7 +99,7 @@ def load_pretrained(net: DualStreamTransformer, text: TextEncoder, source: str, 
     own = tuple(f"text.{name}" for name, _ in text.named_parameters())
     state = None
     try:
-        state = own_weights(installed(source))
+        state = own_weights(located(source))
         if state is None:
             if part == "text":
                 raise ValueError(f"{source} is no model with a text encoder of its own")

@@ -8,12 +8,49 @@ from __future__ import annotations
 import difflib
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).parents[1]
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@((?!.*\.\.)\w[\w./-]*))?")
+
+
+class Repository(NamedTuple):
+    """A repository of the hub.
+
+    Args:
+        name: OWNER/NAME.
+        revision: a branch, tag or commit; None is the branch main.
+    """
+
+    name: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+    @property
+    def download(self) -> str:
+        """The command that fetches all of it."""
+        return f"hf download {self.name}" + ("" if self.revision is None else f" --revision {self.revision}")
+
+
+def repository(text: str) -> Repository | None:
+    """What OWNER/NAME or OWNER/NAME@REVISION may mean on the hub; None for a text of another form."""
+    found = HUB_NAME.fullmatch(text)
+    return None if found is None else Repository(*found.groups())
+
+
+def on_hub(given: str | Path) -> Repository | None:
+    """What of the hub a text can only mean; None where it means a path.
+
+    Where there is a folder OWNER here, OWNER/NAME is a path, so that `runs/joint` misspelt asks nobody. So is what
+    ends in .ckpt, and a Path; a text that begins as a path does (./, ../, /, ~) has no name's form.
+    """
+    if isinstance(given, Path) or given.endswith(".ckpt") or (found := repository(given)) is None:
+        return None
+    return None if Path(given.split("/")[0]).exists() else found
 
 
 class Absent(ValueError):  # noqa: N818 - a fact more than an error
@@ -30,7 +67,7 @@ def find(path: str | Path, what: str) -> Path:
     """A file or folder, or where weights that were fetched lie on this machine.
 
     Args:
-        path: as a config gives it: a path, a name of `ccl weights list`, or OWNER/REPO of the hub.
+        path: as a config gives it: a path, a name of `ccl weights list`, or OWNER/NAME[@REVISION] of the hub.
         what: for the message, as "Wan's VAE".
 
     Raises:
@@ -53,31 +90,32 @@ def search(path: str | Path) -> Path | None:
     from ccl.weights.catalogue import cache
 
     name = str(path)
-    if (entry := _entry(name)) is not None:
+    if (entry := entry_of(name)) is not None:
         if (place := cache() / entry.file).exists():
             return place
         name = entry.source[0].removeprefix("hf:") if entry.source else ""
-    if not HUB_NAME.fullmatch(name):
+    if (there := repository(name)) is None:
         return None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(there.name, revision=there.revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
 
 
-def missing(config: Any) -> str:
+def missing(config: Any, here: Container[str] = ()) -> str:
     """One sentence that names all published weights that a config asks for and this machine does not have; "" for none.
 
     Args:
         config: plain values. A class says in its attribute `sources` which of its arguments name weights, a key
             `pretrained` names some or, in an object, one for each stream and the text encoder, and `lora.start` a LoRA.
+        here: names of models that were fetched, which `search` does not know as they are no whole repositories.
     """
     lacking: dict[str, list[str]] = {}
     for key, path in _sources(config):
-        if search(path) is None:
+        if path not in here and search(path) is None:
             lacking.setdefault(str(path), []).append(key)
     if not lacking:
         return ""
@@ -89,12 +127,9 @@ def missing(config: Any) -> str:
 
 def command(names: Iterable[str]) -> str:
     """The line that fetches what can be fetched of these; "" for paths."""
-    known = list(dict.fromkeys(entry.name for name in names if (entry := _entry(name)) is not None))
-    # runs/x reads like a repository of the hub; where there is a folder runs, it is none.
-    hub = [
-        name for name in names if _entry(name) is None and HUB_NAME.fullmatch(name) and not Path(name).parent.is_dir()
-    ]
-    others = [f"hf download {name}" for name in hub]
+    known = list(dict.fromkeys(entry.name for name in names if (entry := entry_of(name)) is not None))
+    hub = [there for name in names if entry_of(name) is None and (there := on_hub(name)) is not None]
+    others = [there.download for there in hub]
     return " && ".join(([f"ccl weights fetch {' '.join(known)}"] if known else []) + others)
 
 
@@ -125,8 +160,8 @@ def _sources(config: Any) -> Iterator[tuple[str, str]]:
         yield "model.lora.start", lora["start"]
 
 
-def _entry(name: str) -> Any:
-    """The line of the table of weights that a name, or a repository of the hub, stands for."""
+def entry_of(name: str) -> Any:
+    """The line of the table of weights that a name, or a repository of the hub, stands for; None where none does."""
     from ccl.weights.catalogue import TABLE
 
     found = TABLE.get(name)

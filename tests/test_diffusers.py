@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers.utils import export_to_video
 from PIL import Image
+from safetensors.torch import load_file
 
 from ccl.diffusers import CCLPipeline, next_seed
 from ccl.generation import Pipeline
@@ -17,6 +18,7 @@ from ccl.guidance import named
 from ccl.media import read_clip
 from ccl.storage import model_folder
 from ccl.types import Scale
+from helpers.hub_server import COMMIT, Hub, asked_alone, serving
 from helpers.tiny import PROMPTS, tiny_config, tiny_state
 
 HELLO = PROMPTS[0]
@@ -50,6 +52,21 @@ def test_a_seed_gives_the_very_clip_that_ccl_gives(pipe: CCLPipeline, folder: Pa
     assert same(out.clips[0], own)
     assert np.array_equal(np.stack([np.asarray(picture) for picture in out.frames[0]]), own.video)
     assert np.array_equal(out.audio[0, 0].numpy(), own.audio)
+
+
+def test_a_model_of_the_hub_is_loaded_and_saved_as_it_was_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(Hub(folder)) as hub:
+        asked_alone(hub, monkeypatch, tmp_path)
+        loaded = CCLPipeline.from_pretrained("user/tiny", revision="v1")
+        assert loaded.pipeline.provenance["hub"] == {"repository": "user/tiny", "revision": "v1", "commit": COMMIT}
+        with pytest.raises(ValueError, match=r"^user/tiny on the hub has no revision v9$"):
+            CCLPipeline.from_pretrained("user/tiny", revision="v9")
+    loaded.save_pretrained(tmp_path / "saved")  # without the hub
+    there, here = load_file(tmp_path / "saved" / "model.safetensors"), load_file(folder / "model.safetensors")
+    assert there.keys() == here.keys() and all(torch.equal(there[name], here[name]) for name in here)
 
 
 def test_frames_and_audio_have_the_shapes_of_ltx2(pipe: CCLPipeline) -> None:

@@ -256,13 +256,16 @@ def test_of_a_model_to_begin_with_weights_alone_are_read(hub: Hub) -> None:
 
 JOINT = str(ROOT / "configs" / "joint.yaml")
 SMALL = """\
+grid: {frames: 77, fps: 25.0, height: 64, width: 64}
 model:
-  net: {init_args: {video: {width: 64, ffn: 64}, audio: {width: 32, ffn: 32}, layers: 1, head_dim: 32}}
+  net:
+    init_args: {video: {width: 48, ffn: 64}, audio: {width: 24, ffn: 32}, layers: 1, head_dim: 12, text_dim: 16}
+  text: {init_args: {dim: 16, length: 16, layers: 1, heads: 2, buckets: 64}}
   optimizer: {schedule: constant}
   pretrained: null
   freeze: null
 data:
-  init_args: {root: WORLD, clips: 4, batch_size: 2, makers: 0}
+  init_args: {root: WORLD, clips: 2, batch_size: 2, makers: 0}
 trainer:
   callbacks:
     - class_path: ccl.callbacks.TaskRouter
@@ -292,5 +295,11 @@ def test_a_run_says_which_commit_it_began_with_and_goes_on_from_that(
     hub.asked.clear()
     assert cli.main(["fit", *argv, "--trainer.max_steps", "2", "--ckpt_path", "last"]) == 0
     assert hub.asked == []
-    assert said(capsys, "fit", *argv[:-1], "b").startswith("ccl: model.pretrained.audio: there is no checkpoint")
-    assert not Path("runs/b").exists()
+
+
+def test_a_start_that_the_hub_has_not_is_told_before_anything_is_built(
+    hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = said(capsys, "fit", "--config", JOINT, "--model.pretrained.audio", "user/other")
+    assert refusal.startswith("ccl: model.pretrained.audio: there is no checkpoint user/other here and no repository")
+    assert not Path("runs").exists()

@@ -204,6 +204,7 @@ def test_going_back_makes_that_checkpoint_the_last_one(run: RunFolder) -> None:
         ("run.json", '{"starts": [{"codec": ["a"]}]}'),
         ("run.json", '{"starts": [{"data": ["a"]}]}'),
         ("run.json", '{"starts": [{"data": {"a": 3}}]}'),
+        ("run.json", '{"starts": [{"pretrained": {"a": 3}}]}'),
         ("run.json", "{"),
         ("run.json", b"\xff"),
         ("config.yaml", "[1, 2"),

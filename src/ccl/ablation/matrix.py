@@ -35,8 +35,9 @@ class Run:
     Args:
         name: of the run.
         keys: of `ccl fit`, and their values; the name of a YAML file stands for the whole node that it holds.
-        ckpt: a model that is there already, which is taken in place of a training: a run, a model folder or a .ckpt;
-            "" is what ships.
+        ckpt: a model that is there already, which is taken in place of a training: a run, a model folder, a .ckpt,
+            or OWNER/NAME@REVISION of the hub, whose rows are made anew where another text stands here; "" is what
+            ships.
     """
 
     name: str

@@ -8,6 +8,7 @@ folder (trust.py).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ccl.weights.find import Repository
 
@@ -21,7 +22,7 @@ def snapshot(there: Repository, files: tuple[str, ...]) -> Path:
 
     Args:
         there: the repository.
-        files: that are wanted; no other is fetched, and none after the first that it lacks.
+        files: that are wanted; no other is fetched, and of a repository without the first none.
 
     Raises:
         NoModel: it lacks one of the files.
@@ -36,14 +37,19 @@ def snapshot(there: Repository, files: tuple[str, ...]) -> Path:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from tqdm.auto import tqdm
 
-    begin, revision, folder = f"there is no checkpoint {there} here", there.revision, Path()
+    class Silent(tqdm):  # of the first file, which is small, and of all where they are here
+        def __init__(self, *args: Any, **how: Any) -> None:
+            super().__init__(*args, **how | {"disable": True})
+
+    begin = f"there is no checkpoint {there} here"
+    first, *others = files
     try:
-        for file in files:
-            folder = Path(snapshot_download(there.name, revision=revision, allow_patterns=file))
-            if not (folder / file).is_file():
-                raise NoModel(f"{there} on the hub is no model folder of ccl: it has no {file}")
-            revision = folder.name  # all of one commit, whoever pushes meanwhile
+        folder = Path(snapshot_download(there.name, revision=there.revision, allow_patterns=first, tqdm_class=Silent))
+        if (folder / first).is_file() and (wanted := [file for file in others if not (folder / file).is_file()]):
+            # Of the same commit, whoever pushes meanwhile.
+            folder = Path(snapshot_download(there.name, revision=folder.name, allow_patterns=wanted))
     except RevisionNotFoundError as error:
         raise ValueError(f"{there.name} on the hub has no revision {there.revision}") from error
     except GatedRepoError as error:
@@ -68,4 +74,6 @@ def snapshot(there: Repository, files: tuple[str, ...]) -> Path:
                 f"{begin}, and the hub refuses the token (HTTP {status}); `hf auth login` takes a new one"
             ) from error
         raise ValueError(f"{begin}, and the hub answers with HTTP {status}; try again later") from error
+    if lacking := [file for file in files if not (folder / file).is_file()]:
+        raise NoModel(f"{there} on the hub is no model folder of ccl: it has no {lacking[0]}")
     return folder

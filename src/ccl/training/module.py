@@ -70,8 +70,8 @@ class JointDiffusion(LightningModule):
         seed: of the weights at step 0, of tasks, times and noise.
         pretrained: whose weights training starts from: a model folder; or a run folder, for its last checkpoint, or
             a .ckpt in one, averaged; or a Wan backbone for the video stream, or Ovi's two with their fusion (a file, a
-            folder, or a repository of the hub that was fetched); or a model folder of the hub, OWNER/NAME[@REVISION]; or
-            a source for each of video, audio and text. What no source has, be it a stream, the interaction or the text
+            folder, or a repository of the hub that was fetched); or OWNER/NAME[@REVISION], a model folder there; or a
+            source for each of video, audio and text. What no source has, be it a stream, the interaction or the text
             encoder, is new, and is told.
         freeze: "backbones" trains the cross-modal parameters alone and leaves streams and text encoder (AV-Link);
             "text" leaves the text encoder alone, as umT5 is left; "all" trains the adapters of `lora` alone.

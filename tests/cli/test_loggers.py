@@ -54,9 +54,17 @@ def test_a_run_that_goes_on_goes_on_in_its_latest_run_there(tmp_path: Path) -> N
     assert wandb_id(tmp_path) == "my-own"
 
 
-def test_an_unknown_name_is_told_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["fit", "--config", JOINT, "--trainer.logger", "wandbb", "--print_config"]) == 2
-    assert "trainer.logger" in (said := capsys.readouterr().err) and "wandb" in said and said.count("\n") == 1
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("wandbb", "it must be one of 'tensorboard', 'csv', 'wandb', not 'wandbb'"),
+        ("[csv, wandbb]", "it must be one of 'tensorboard', 'csv', 'wandb'"),
+        ("mine.yaml", "there is no file mine.yaml"),
+    ],
+)
+def test_an_unknown_name_is_told_those_there_are(given: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fit", "--config", JOINT, "--trainer.logger", given, "--print_config"]) == 2
+    assert capsys.readouterr().err == f"ccl: trainer.logger on the command line: {said}\n"
 
 
 def test_a_table_of_each_start_lies_in_the_run_folder_beside_tensorboard(tmp_path: Path) -> None:

@@ -70,6 +70,11 @@ def plain_words(text: str) -> str:
     text = re.sub(r"^- (.*?) - Type .*", r"\1", text)
     text = re.sub(r"Type \S*(?:Callable|Union|Optional)\[.*?\] expects a function or a callable class: ", "", text)
     text = re.sub(r"Problem with given class_path (\S+?):? - ", r"class_path \1: ", text)
+    # Where a word of a few was meant, it is no file; only what is called like one.
+    text = re.sub(
+        r"- Expected a path but (?!\S*\.ya?ml ).*? either not .* invalid - (?=Expected a typing\.Literal)", "", text
+    )
+    text = re.sub(r"- (Expected a path but \S+ either not .* invalid) - Expected a typing\.Literal.*", r"\1", text)
     text = re.sub(r"Expected a path but (\S+) either not accessible or invalid", r"there is no file \1", text)
     text = re.sub(r"Expected an? (?:<class '([\w.]+)'>|typing\.Literal\[(.*?)\])", _kind, text)
     text = re.sub(r"(it must be .*?)\. Got value: (.*)", r"\1, not '\2'", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -14,11 +15,14 @@ from ccl.cli import main
 from ccl.cli.errors import UsageError
 from ccl.data.world import World
 from ccl.evaluation.metrics.mouth import correlate, envelope, found, opening
+from ccl.files import LOCK, MARK
 from ccl.guidance import UCG2, UCG3, TextCFG
 from ccl.media import Clip, read_clip, write_wav
 from ccl.rows import MEDIA
 from ccl.serve import GIVEN, OWN, Asked, Bounds, Desk, Folder, Side, curves
-from ccl.serve.page import MISSING, sentence
+from ccl.serve.desk import ENDING
+from ccl.serve.folder import PREFIX, own_folder
+from ccl.serve.page import MISSING, another, sentence
 from ccl.serve.verb import is_loopback, password_of
 from ccl.types import AV, Scale
 from helpers.tiny import tiny_pipeline
@@ -142,6 +146,46 @@ def test_names_of_clips_cannot_be_guessed(tmp_path: Path) -> None:
     assert len({folder.new(".mp4") for _ in range(100)}) == 100
     folder.make()
     assert (folder.clips.stat().st_mode & 0o77) == 0
+
+
+def test_a_server_begins_without_what_a_kill_left_half_made(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.make()
+    (folder.uploads / "ab").mkdir()
+    kept = [folder.clips / "clip-1.mp4", folder.clips / "clip-1.json", folder.uploads / "ab/tmp.wav"]
+    left = [folder.clips / f"{MARK}clip-2.mp4", folder.clips / "clip-3.wav", folder.uploads / "tmp123"]
+    for path in (*kept, *left):
+        path.touch()
+    folder.make()
+    assert all(path.exists() for path in kept) and not any(path.exists() for path in left)
+
+
+def test_a_servers_own_folder_goes_with_it_and_a_killed_ones_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, foreign = tmp_path / f"{PREFIX}killed", tmp_path / f"{PREFIX}foreign"
+    for path in (killed, foreign):
+        path.mkdir()
+    (killed / LOCK).touch()
+    with own_folder() as first, (first / LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as another process would
+        assert not killed.exists() and foreign.exists()  # nobody's lock was ever in it
+        (first / "clip.mp4").touch()
+        with own_folder() as second:
+            assert first.is_dir() and first != second
+    assert not first.exists() and not second.exists()
+
+
+def test_a_server_that_is_ended_leaves_nothing_of_the_clip_that_it_makes(desk: Desk) -> None:
+    with pytest.raises(ValueError, match=ENDING):
+        desk.make(Asked("a man", sides=(Side(steps=2),)), lambda done, steps: desk._ended.set())
+    desk.end()  # waits for no one
+    assert list(desk.folder.clips.iterdir()) == []
+
+
+def test_two_clips_side_by_side_begin_with_different_rules() -> None:
+    assert another("ucg2") == "text_cfg" and another("text_cfg") == "none"
 
 
 def test_under_a_clip_stand_its_mouth_and_sound_or_its_waveform() -> None:

@@ -23,7 +23,7 @@ def curves(clip: Clip) -> str:
             return drawn([("#cd0096", line(mouth / mouth.max()))], "the mouth's opening")
         heard = envelope(clip.audio, np.arange(len(mouth) + 1) / clip.fps, clip.sample_rate)
         told = (
-            f"the mouth's opening (red), the sound's loudness (blue); they correlate by {correlate(mouth, heard):.2f}"
+            f"the mouth's opening (pink), the sound's loudness (blue); they correlate by {correlate(mouth, heard):.2f}"
         )
         paths = [("#cd0096", line(mouth / mouth.max())), ("#2f7ed8", line(heard / max(float(heard.max()), 1e-9)))]
         return drawn(paths, told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from ccl.generation import Pipeline
@@ -14,6 +14,8 @@ from ccl.rows import MEDIA
 from ccl.serve.asked import WANTED, Asked, Bounds
 from ccl.serve.curves import curves
 from ccl.serve.folder import Folder
+
+ENDING = "the server is being ended"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,13 @@ class Desk:
     folder: Folder
     bounds: Bounds = field(default_factory=Bounds)
     _turn: Lock = field(default_factory=Lock, repr=False)
+    _ended: Event = field(default_factory=Event, repr=False)
+
+    def end(self) -> None:
+        """Make nothing any more; the clip that is being made ends with its step, and nothing of it is left."""
+        self._ended.set()
+        with self._turn:
+            return
 
     def make(self, asked: Asked, progress: Callable[[int, int], None] | None = None) -> list[Made]:
         """The clips of a request, one for each of its sides.
@@ -70,6 +79,8 @@ class Desk:
                 for place, (row, settings) in enumerate(zip(rows, how, strict=True)):
 
                     def told(done: int, steps: int, place: int = place) -> None:
+                        if self._ended.is_set():
+                            raise ValueError(ENDING)
                         if progress is not None:
                             progress(place * steps + done, len(rows) * steps)
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
+from ccl.files import LOCK, FileError, one_writer, sweep
+
+PREFIX = "ccl-serve-"  # of the names of folders that end with their servers
 GRACE = 120.0  # seconds for which a file that has just come stays, whatever the bound: it may be about to be read
 
 
@@ -35,9 +43,18 @@ class Folder:
         return self.root / "clips"
 
     def make(self) -> None:
-        """The folder and those in it, for this user's eyes."""
+        """The folder and those in it, for this user's eyes, without what a kill left half-made."""
         for path in (self.root, self.uploads, self.clips):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sweep(self.clips)
+        whole = {path.stem for path in self.clips.glob("*.json")}
+        for path in self.clips.glob("clip-*"):
+            if path.stem not in whole:  # its record comes last
+                path.unlink(missing_ok=True)
+        for path in self.uploads.glob("tmp*"):  # what is whole has a folder of its own
+            if path.is_file():
+                path.unlink(missing_ok=True)
+        self.clean()
 
     def new(self, suffix: str) -> Path:
         """A path for a clip, whose name nobody guesses."""
@@ -73,3 +90,15 @@ class Folder:
             if not any(path.iterdir()):
                 path.rmdir()
         return gone
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A new folder that is removed at the end; those of servers that were killed are removed, too."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(FileError, OSError):  # it is in use, or another user's
+            if (left / LOCK).is_file() and left.lstat().st_uid == os.getuid() and not left.is_symlink():
+                with one_writer(left):
+                    rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

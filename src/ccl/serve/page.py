@@ -17,6 +17,7 @@ from ccl.serve.asked import GIVEN, OWN, WANTED, Asked, Side
 from ccl.serve.desk import Desk, Made
 
 SIDES = 2
+EXAMPLE = 'A man with brown hair and a white shirt in front of a yellow wall says "it is cold in the house"'
 CLEANED = 60.0  # seconds between two looks at the folder
 # The browser is told to take nothing from elsewhere; gradio's own scripts are in part in the page, in part evaluated.
 POLICY = (
@@ -104,6 +105,7 @@ def launched(
 
     def end() -> None:
         ended.set()
+        desk.end()
         page.close(verbose=False)
 
     return url, end
@@ -138,20 +140,28 @@ def blocks(gr: Any, desk: Desk) -> Any:
         )
         with gr.Row():
             with gr.Column():
-                prompt = gr.Textbox(label="Prompt", info="spoken words in double quotes", lines=3, elem_id="prompt")
+                prompt = gr.Textbox(
+                    label="Prompt", info="spoken words in double quotes", placeholder=EXAMPLE, lines=3, elem_id="prompt"
+                )
+                if known := pipe.provenance.get("words"):
+                    with gr.Accordion(f"The {len(known):,} words that the model knows", open=False):
+                        gr.Textbox(", ".join(known), show_label=False, container=False, lines=4, interactive=False)
                 wanted = gr.Dropdown(list(WANTED), value=next(iter(WANTED)), label="What is made")
-                with (
-                    gr.Accordion("Given: pictures, sound, a film, a voice, a clip to go on from", open=False),
-                    gr.Row(),
-                ):
-                    given = [sent(gr, gr.File(label=GIVEN[key], height=110, elem_id=key)) for key in MEDIA]
+                with gr.Accordion("Given: pictures, sound, a film, a voice, a clip to go on from", open=False):
+                    gr.Markdown(
+                        "For a whole sound pictures are made, for a whole video sound. A voice is a sound of whoever "
+                        "is to speak."
+                    )
+                    with gr.Row():
+                        size = {"height": 150, "min_width": 150}
+                        given = [sent(gr, gr.File(label=GIVEN[key], elem_id=key, **size)) for key in MEDIA]
                 with gr.Row():
                     negative = gr.Textbox(label="Negative prompt")
                     seconds = gr.Textbox(label="Seconds", placeholder=f"one window; {bounds.seconds:g} at most")
-                first = side(gr, desk, "Guidance, steps, seed", opened=True)
+                first = side(gr, desk, "Guidance, steps, seed", OWN)
                 both = gr.Checkbox(label="Side by side with other settings", elem_id="both")
                 with gr.Column(visible=False) as other:
-                    second = side(gr, desk, "Settings of the second clip", opened=True)
+                    second = side(gr, desk, "Settings of the second clip", another(pipe.guidance.called))
                 both.change(lambda on: gr.Column(visible=on), both, other, api_visibility="private", queue=False)
                 button = gr.Button("Generate", variant="primary", elem_id="generate")
             with gr.Column(), gr.Row():
@@ -177,7 +187,8 @@ def blocks(gr: Any, desk: Desk) -> Any:
             return [*seen, *(value for one in padded for value in filled(gr, one))]
 
         inputs = [prompt, negative, wanted, seconds, both, *given, *first, *second]
-        button.click(generate, inputs, outputs, api_name="generate", concurrency_limit=1, show_progress_on=columns[0])
+        seen = {"show_progress_on": [*shown[0][1][:2]], "scroll_to_output": True}  # a film's place, and a sound's
+        button.click(generate, inputs, outputs, api_name="generate", concurrency_limit=1, **seen)
     return page
 
 
@@ -194,27 +205,34 @@ def sent(gr: Any, field: Any) -> Any:
     return field
 
 
-def side(gr: Any, desk: Desk, title: str, *, opened: bool) -> list[Any]:
-    """The fields of a `Side`, in its order."""
-    least = {"minimum": 1, "maximum": desk.bounds.steps, "precision": 0}
-    with gr.Accordion(title, open=opened):
+def another(own: str) -> str:
+    """A rule that differs from the model's: two clips of the same settings would be one clip twice."""
+    return next(name for name in ("text_cfg", "none") if name != own)
+
+
+def side(gr: Any, desk: Desk, title: str, rule: str) -> list[Any]:
+    """The fields of a `Side`, in its order, with a guidance rule chosen."""
+    least = {"minimum": 1, "maximum": desk.bounds.steps, "precision": 0, "min_width": 80}
+    with gr.Accordion(title):
         with gr.Row():
-            guidance = gr.Dropdown([OWN, *rules()], value=OWN, label="Guidance")
+            guidance = gr.Dropdown([OWN, *rules()], value=rule, label="Guidance", scale=2, min_width=180)
             steps = gr.Number(label="Steps", value=min(desk.pipe.steps, desk.bounds.steps), **least)
-            seed = gr.Number(label="Seed", value=0, minimum=0, precision=0)
+            seed = gr.Number(label="Seed", value=0, minimum=0, precision=0, min_width=80)
         with gr.Row():
             scales = [
-                gr.Textbox(label=label, placeholder="the model's", min_width=80)  # a Number cannot be empty
+                gr.Textbox(label=label, placeholder="the model's", min_width=110)  # a Number cannot be empty
                 for label in ("Scale, pictures", "Scale, sound", "Modal, pictures", "Modal, sound")
             ]
+        gr.Markdown("<small>Scale: its strength. Modal: that of the other stream, where it has one (ucg3).</small>")
     return [guidance, *scales, steps, seed]
 
 
 def result(gr: Any, place: int, *, visible: bool) -> tuple[Any, list[Any]]:
     """A column for a clip: film or sound, its curves, its notes, its files."""
-    with gr.Column(visible=visible) as column:
+    with gr.Column(visible=visible, min_width=200) as column:
+        label = ("Clip", "Second clip")[place]
         parts = [
-            gr.Video(label="Clip", interactive=False, autoplay=True, elem_id=f"clip{place}", buttons=[]),
+            gr.Video(label=label, interactive=False, autoplay=True, elem_id=f"clip{place}", buttons=[]),
             gr.Audio(label="Sound", interactive=False, visible=False, elem_id=f"sound{place}", buttons=[]),
             gr.HTML(elem_id=f"curves{place}"),
             gr.Markdown(elem_id=f"notes{place}"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import tempfile
-from contextlib import ExitStack
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ccl.cli.errors import UsageError
@@ -78,10 +79,14 @@ def main(argv: list[str]) -> int:
         )
     if args.ckpt is not None:
         check_there(args.ckpt)
+    from ccl.files import one_writer
+    from ccl.serve.folder import own_folder
     from ccl.serve.page import gradio_at, launched
 
     with ExitStack() as held:
-        root = args.folder or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="ccl-serve-")))
+        held.enter_context(term_is_interrupt())
+        root = args.folder or held.enter_context(own_folder())
+        held.enter_context(one_writer(root, "choose another --folder"))
         gradio_at(root / "uploads")  # what is missing is told before a model is read
         from ccl.cli.parts import device_of
         from ccl.generation import Pipeline
@@ -102,6 +107,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+@contextmanager
+def term_is_interrupt() -> Iterator[None]:
+    """What systems send to end a process ends it as Ctrl-C does, with its folder removed."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def wait() -> None:
     """Until somebody ends it."""
     from threading import Event
@@ -109,6 +124,7 @@ def wait() -> None:
     try:
         Event().wait()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent twice, as by a launcher, it would cut the tidying short
         say("")
 
 

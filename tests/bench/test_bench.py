@@ -177,7 +177,11 @@ def test_as_many_blocks_are_kept_as_memory_holds(small: list[str]) -> None:
         subject.fitting(planned, needs, 0.5, total)
 
 
-@pytest.mark.parametrize("stack", sorted(p.name for p in (ROOT / "configs" / "model").glob("*.yaml")))
+STACKS = sorted(p.name for p in (ROOT / "configs" / "model").glob("*.yaml"))
+OFTEN = ("wan1_3b.yaml", "ovi.yaml", "ltx2.yaml")  # one kind of network each
+
+
+@pytest.mark.parametrize("stack", [pytest.param(x, marks=[pytest.mark.slow][x in OFTEN :]) for x in STACKS])
 def test_each_stack_of_the_papers_sizes_can_be_measured_in_part(stack: str) -> None:
     """Of two blocks it builds, without weights, and needs no file."""
     planned, needs = here(planned_of(argv(f"model/{stack}"))), Needs()

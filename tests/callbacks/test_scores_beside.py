@@ -224,6 +224,7 @@ sampling: {steps: 2}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_values_are_those_of_ccl_evaluate_of_the_same_steps_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

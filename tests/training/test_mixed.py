@@ -204,24 +204,24 @@ def test_a_network_of_one_stream_trains_its_own_tasks_on_all_that_have_it(tmp_pa
 # The run as a whole
 
 
+QUOTA = {"quota": {"both": 2, "video": 1, "audio": 1}, "workers": 2}
+
+
 @pytest.mark.timeout(300)
-def test_a_mixed_run_that_was_stopped_goes_on_to_the_last_bit(tmp_path: Path) -> None:
-    """Within a window of four batches, read by one process or by two others, with a quota and without."""
-    quota = {"both": 2, "video": 1, "audio": 1}
-    common: dict[str, Any] = {"shards": str(make_mixed(tmp_path, 8, 4, 4)), "steps": 4, "size": 2, "accumulate": 4}
-    variants = {"drawn": common, "quota": common | {"quota": quota, "workers": 2}}
-    runs = []
-    for name, one in variants.items():
-        stopped = one | {"folder": str(tmp_path / f"{name}, stopped"), "save": 1}
-        runs += [one | {"folder": str(tmp_path / name)}, stopped | {"stop": 6}, stopped | {"ckpt_path": "last"}]
-    train_all(tmp_path, runs)
-    for name in variants:
-        whole, stopped = (tmp_path / f"{name}{how}" for how in ("", ", stopped"))
-        assert losses(whole) == losses(stopped)
-        states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, stopped)]
-        assert all(torch.equal(x, states[1]["state_dict"][key]) for key, x in states[0]["state_dict"].items())
-    tasks = Counter(row["task"] for row in losses(tmp_path / "quota"))
-    assert (tasks["single_video"], tasks["single_audio"], tasks.total()) == (4, 4, 16)
+@pytest.mark.parametrize("own", [QUOTA, pytest.param({}, marks=pytest.mark.slow)], ids=["quota", "drawn"])
+def test_a_mixed_run_that_was_stopped_goes_on_to_the_last_bit(tmp_path: Path, own: dict[str, Any]) -> None:
+    """Within a window of four batches, read by two processes with a quota, or by this one without."""
+    shards = str(make_mixed(tmp_path, 8, 4, 4))
+    one: dict[str, Any] = {"shards": shards, "steps": 4, "size": 2, "accumulate": 4, **own}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    halves = one | {"folder": str(stopped), "save": 1}
+    train_all(tmp_path, [one | {"folder": str(whole)}, halves | {"stop": 6}, halves | {"ckpt_path": "last"}])
+    assert losses(whole) == losses(stopped)
+    states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, stopped)]
+    assert all(torch.equal(x, states[1]["state_dict"][key]) for key, x in states[0]["state_dict"].items())
+    if own:
+        tasks = Counter(row["task"] for row in losses(whole))
+        assert (tasks["single_video"], tasks["single_audio"], tasks.total()) == (4, 4, 16)
 
 
 def test_a_mixed_set_is_validated_on_what_each_clip_has(tmp_path: Path) -> None:

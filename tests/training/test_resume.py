@@ -13,10 +13,7 @@ import torch
 from helpers.fakes import make_shards
 from helpers.trainings import differences, losses, train_all
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "no workers": {},
-    "two workers": {"workers": 2, "accumulate": 2, "size": 2, "steps": 6, "per": "sample"},
-}
+TWO_WORKERS = {"workers": 2, "accumulate": 2, "size": 2, "steps": 6, "per": "sample"}
 
 
 def started_from(run: Path) -> list[str | None]:
@@ -24,27 +21,24 @@ def started_from(run: Path) -> list[str | None]:
 
 
 @pytest.mark.timeout(300)
-def test_a_run_killed_at_any_step_and_resumed_equals_one_that_was_not(tmp_path: Path) -> None:
-    shards, kills, runs = make_shards(tmp_path), {}, []
-    for name, more in VARIANTS.items():
-        options: dict[str, Any] = {"shards": str(shards), "steps": 9, "size": 3, **more}
-        each = options.get("accumulate", 1)
-        kills[name] = random.randrange(3 * each + 1, options["steps"] * each)
-        killed = options | {"folder": str(tmp_path / f"{name}, killed"), "ckpt_path": "last"}  # which begins it
-        ways: list[dict[str, Any]] = [{"kill": kills[name]}, {"stop": kills[name]}, {}]
-        runs.append([options | {"folder": str(tmp_path / name)}, *(killed | way for way in ways)])
-    (one, *ones), (other, *others) = runs
-    # Several runs a process, of which none has begun or stopped what it goes on with.
-    train_all(tmp_path, [one, other, ones[0]], [ones[1], others[0]], [ones[2], others[1]], [others[2]])
-    for name, options in VARIANTS.items():
-        whole, killed = tmp_path / name, tmp_path / f"{name}, killed"
-        step = -(-kills[name] // options.get("accumulate", 1))  # in which the signals came
-        saved = (step - 1) // 3 * 3
-        assert started_from(killed) == [None, f"step={saved:06d}.ckpt", f"step={step:06d}.ckpt"]
-        assert losses(whole) == losses(killed), f"{name}, killed at batch {kills[name]}"
-        states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, killed)]
-        assert any(key.startswith("ema.net.") for key in states[0]["state_dict"])
-        assert differences(*states) == [], f"{name}, killed at batch {kills[name]}"
+@pytest.mark.parametrize(
+    "more", [TWO_WORKERS, pytest.param({}, marks=pytest.mark.slow)], ids=["two workers", "no workers"]
+)
+def test_a_run_killed_at_any_step_and_resumed_equals_one_that_was_not(tmp_path: Path, more: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"shards": str(make_shards(tmp_path)), "steps": 9, "size": 3, **more}
+    each = options.get("accumulate", 1)
+    batch = random.randrange(3 * each + 1, options["steps"] * each)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    ways: list[dict[str, Any]] = [{"kill": batch}, {"stop": batch}, {}]
+    one, two, three = (options | {"folder": str(killed), "ckpt_path": "last"} | way for way in ways)  # the first begins
+    train_all(tmp_path, [options | {"folder": str(whole)}, one], [two], [three])
+    step = -(-batch // each)  # in which the signals came
+    saved = (step - 1) // 3 * 3
+    assert started_from(killed) == [None, f"step={saved:06d}.ckpt", f"step={step:06d}.ckpt"]
+    assert losses(whole) == losses(killed), f"killed at batch {batch}"
+    states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, killed)]
+    assert any(key.startswith("ema.net.") for key in states[0]["state_dict"])
+    assert differences(*states) == [], f"killed at batch {batch}"
 
 
 @pytest.mark.timeout(300)

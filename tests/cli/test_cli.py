@@ -23,6 +23,31 @@ def told(capsys: pytest.CaptureFixture[str], argv: list[str]) -> tuple[int, str]
     return status, capsys.readouterr().err
 
 
+WINDOWS = """
+import os, signal, sys
+del os.fork, os.register_at_fork, os.nice, os.sysconf, signal.SIGUSR1
+sys.modules["fcntl"] = None
+from ccl import cli
+sys.platform = "win32"
+raise SystemExit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="what it takes away is not there")
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--version"], 0, "ccl "),
+        (["generate", "--prompt", "a red ball", "-o", "ball.mp4"], 2, "in WSL2 all is as on Linux: `wsl --install`"),
+    ],
+)
+def test_where_the_system_is_windows_a_verb_says_what_to_use(words: list[str], status: int, said: str) -> None:
+    """With what Windows does not have taken away, for there is no Windows here."""
+    done = subprocess.run([sys.executable, "-c", WINDOWS, *words], capture_output=True, text=True)
+    assert done.returncode == status and said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_takes_half_a_second_of_a_processor() -> None:
     script = Path(sys.executable).with_name("ccl")
     taken = []

@@ -79,6 +79,16 @@ def test_a_full_disk_is_told(told: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert status == 1 and not by_name(found["disk"])["here"]["fine"]
 
 
+def test_on_windows_it_says_what_to_use_instead(
+    told: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "windows", lambda: True)
+    status, found = told()
+    assert status == 1 and "WSL2" in by_name(found["packages"])["system"]["said"]
+    assert cli.main(["doctor"]) == 1
+    assert "To mend:\n  wsl --install" in capsys.readouterr().out
+
+
 def test_every_extra_that_users_have_is_told() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(doctor.EXTRAS) == set(extras) - {"dev", "docs"}

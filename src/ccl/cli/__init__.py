@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ccl import __version__
 from ccl.cli.errors import UsageError, did_you_mean, one_sentence
+from ccl.cli.machine import WSL, WSL_MEND, windows
 from ccl.files.plaintext import printable
 
 # verb: (what it does, module, function taking the rest of the command line)
@@ -95,6 +96,8 @@ def run(argv: list[str]) -> int:
         sys.stdout.write(f"ccl {__version__}\n")
         return 0
     verb, rest = choose(argv)
+    if windows() and verb != "doctor":
+        raise UsageError(f"{WSL}: `{WSL_MEND}`")
     _, module, function = VERBS[verb]
     return getattr(importlib.import_module(module), function)(rest) or 0
 

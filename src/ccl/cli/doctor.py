@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ccl import __version__
-from ccl.cli.machine import cores, cpu_name, memory
+from ccl.cli.machine import WSL, WSL_MEND, cores, cpu_name, memory, windows
 from ccl.cli.parser import Parser
 
 GB = 1e9
@@ -111,6 +111,8 @@ def mark(one: Found) -> str:
 def versions() -> Iterator[Found]:
     """Python, and each package that CCL requires."""
     yield Found("python", f"{platform.python_version()}, {platform.platform()}")
+    if windows():
+        yield Found("system", WSL, fine=False, mend=WSL_MEND)
     yield Found("ccl", f"{__version__}, {Path(__file__).parents[1]}")
     if (required := requirements()) is None:
         yield Found("packages", "ccl is not installed, so what it requires is not known", fine=False, mend="make setup")

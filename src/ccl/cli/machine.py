@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+
+WSL = (
+    "Windows itself lacks what CCL's files and trainings stand on: locks of folders, links, signals; in WSL2 all is as "
+    "on Linux"
+)
+WSL_MEND = "wsl --install"
+
+
+def windows() -> bool:
+    """Whether this is Windows itself; WSL is a Linux."""
+    return sys.platform == "win32"
 
 
 def cpu_name() -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -393,8 +393,9 @@ def _in_order(job: Callable[[int], Any], indices: Iterable[int], workers: int) -
     if not workers:
         yield from map(job, indices)
         return
-    # Forked where the system can, as torch's loaders are: sources may then hold what cannot be pickled.
-    method: Any = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    # Forked where the system can, as torch's loaders are: sources may then hold what cannot be pickled. macOS has a
+    # fork, in which its own libraries fail.
+    method: Any = "fork" if sys.platform == "linux" else "spawn"
     with processes(workers, method, _set_job, job) as pool:
         ahead: deque[Future[Any]] = deque()
         for index in indices:

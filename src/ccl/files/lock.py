@@ -102,4 +102,5 @@ def _release_in_child() -> None:
     _HELD.clear()
 
 
-os.register_at_fork(after_in_child=_release_in_child)
+if hasattr(os, "fork"):  # not on Windows, where `ccl doctor` still has to say so
+    os.register_at_fork(after_in_child=_release_in_child)

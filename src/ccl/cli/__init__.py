@@ -40,6 +40,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "inspect alignment": ("what the windows between pictures and sound do", "ccl.cli.inspect", "alignment"),
     "ablate": ("a matrix of trainings, samplings and scorings, with its cost first", "ccl.ablation.verb", "main"),
     "export": ("turn a checkpoint of a run into a model folder", "ccl.cli.verbs", "export"),
+    "push": ("send a model to the Hugging Face hub, with its card", "ccl.publish.verb", "main"),
     "shards make": ("write shards from a folder of own videos", "ccl.cli.shards", "make"),
     "shards caption": ("describe the clips of a folder, with what is said in quotes", "ccl.cli.shards", "caption"),
     "shards world": ("write shards of the embedded talking world", "ccl.cli.shards", "world"),

@@ -1,7 +1,8 @@
-"""A stand-in of the hub on loopback: one repository, its tree and files, and what an upload of huggingface_hub asks for.
+"""A stand-in of the hub on loopback: one repository, its tree and files, and what uploads of huggingface_hub ask for.
 
-Uploads go as they do without Xet: what is to be committed is announced, large files are put by their sha256 and verified,
-and a commit names them beside the small ones, which it holds. A file is large by its ending, as .gitattributes say.
+Uploads go as they do without Xet: what is to be committed is announced, large files are put by their sha256 and
+verified, and a commit names them beside the small ones, which it holds. A file is large by its ending, as
+.gitattributes say.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_right"
@@ -192,6 +195,16 @@ def forbidden(what: str) -> Answer:
     return 403, {"X-Error-Message": f"You don't have the rights to write {what}"}, b"{}"
 
 
+def asked_alone(hub: Hub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """This process asks that hub and no other, keeps what it fetches below `home`, and has no token."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)  # HF_ENDPOINT is read as the package is imported
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
 @contextmanager
 def serving(hub: Hub) -> Iterator[Hub]:
     """The stand-in, at `hub.url`."""
@@ -206,7 +219,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
         def do_POST(self) -> None:
             self.reply(hub.take(self.path, self.token, self.sent()))
 
-        do_PUT = do_POST
+        def do_PUT(self) -> None:
+            self.do_POST()
 
         @property
         def token(self) -> str:
@@ -236,7 +250,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
     try:

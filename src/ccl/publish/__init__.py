@@ -1,8 +1,8 @@
 """Models on the hub: what of a run goes there, its card, and the upload.
 
 A model folder is what `ccl.load` reads there (ccl.storage.hub). huggingface_hub's PyTorchModelHubMixin is not used: it
-would save a config.json of one class's arguments beside the weights, where a model folder names several parts, checks whom
-they may name, and holds the sum of its weights.
+would save a config.json of one class's arguments beside the weights, where a model folder names several parts, checks
+whom they may name, and holds the sum of its weights.
 """
 
 from ccl.publish.card import Said, card

@@ -114,7 +114,8 @@ def loading(repository: str, model: Pushed, samples: Sequence[Sample]) -> str:
     trust = f", trust={tuple(modules)!r}" if modules else ""
     options = "".join(f" --trust {module}" for module in modules)
     lines = [
-        f'```python\nimport ccl\n\npipe = ccl.load("{repository}"{trust})\nclip = pipe({prompt!r})\nclip.save("out.mp4")\n```',
+        f'```python\nimport ccl\n\npipe = ccl.load("{repository}"{trust})\nclip = pipe({prompt!r})\n'
+        'clip.save("out.mp4")\n```',
         f"```sh\nccl generate --ckpt {repository}{options} --prompt {shlex.quote(prompt)} -o out.mp4\n```",
     ]
     if fetch := command(outline.fetched):
@@ -122,8 +123,8 @@ def loading(repository: str, model: Pushed, samples: Sequence[Sample]) -> str:
     if modules:
         named = " and ".join(f"`{module}`" for module in modules)
         lines.append(
-            f"Its config names classes of {named}, which is not part of `ccl` and not of this repository: have it where "
-            "Python finds it, read it, and trust it as above."
+            f"Its config names classes of {named}, which is part neither of `ccl` nor of this repository: have it "
+            "where Python finds it, read it, and trust it as above."
         )
     lines.append(
         "`revision=` takes a branch, tag or commit. The weights are safetensors"
@@ -131,8 +132,8 @@ def loading(repository: str, model: Pushed, samples: Sequence[Sample]) -> str:
     )
     if words := leaf(model.config, "provenance.words"):
         lines.append(
-            f"It has learned the {len(words)} words that config.yaml lists; a prompt with others is taken, and they are "
-            "told in a note."
+            f"Its captions had {len(words):,} words, which config.yaml lists; a prompt with others is taken, and they "
+            "are told in a note."
         )
     return "\n\n".join(lines)
 
@@ -228,20 +229,11 @@ def trained(given: Mapping[str, Any]) -> str:
 def licences(parts: Sequence[Part], own: str) -> str:
     """Of the weights, and of every part that they need or began with."""
     rows = [["the weights in this repository", md_escape(own) or "not stated", ""]]
-    rows += [
-        [
-            f"[{md_escape(part.name)}]({part.link})" if part.link else md_escape(part.name),
-            md_escape(part.licence),
-            use(part),
-        ]
-        for part in parts
-    ]
-    rows.append(["`ccl`, with all of the model that is not named above", "Apache-2.0", "code"])
+    for part in parts:
+        name = f"[{md_escape(part.name)}]({part.link})" if part.link else md_escape(part.name)
+        rows.append([name, md_escape(part.licence), ", ".join(f"`{key}`" for key in part.use)])
+    rows.append(["`ccl`, which builds and samples it", "Apache-2.0", "code"])
     return md_table(["part", "licence", "for"], rows, escaped=True).strip()
-
-
-def use(part: Part) -> str:
-    return ", ".join(f"`{key}`" for key in part.use)
 
 
 def table(rows: Mapping[str, str]) -> str:

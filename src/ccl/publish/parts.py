@@ -1,4 +1,4 @@
-"""The published weights that a model is made of, each with its licence, and what a config names that only this disk has."""
+"""Published weights that a model is made of, with their licences, and what a config names that only this disk has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of `ccl evaluate` as they stand in a card: the table, its test set and date, and how each measure was taken."""
+"""Results of `ccl evaluate` as they stand in a card: a table, its test set and date, and how each measure was taken."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scored(results: Results, protocol: str = "") -> str:
     if len(results.systems) < 2:
         tables = [md_table(*layout.upright(results, summary))]
     else:
-        tables = [md_wide(results, summary, places) for places in layout.sections(results, summary)]
+        tables = [md_wide(results, summary, places, None) for places in layout.sections(results, summary)]
     about = results.about
     said = [f"Protocol: {protocol}"] if protocol else []
     said += [f"Test set: {about.get('test set', f'{len(results.test)} rows')}"]

@@ -146,7 +146,7 @@ def told(error: Any) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]
 
     if isinstance(error, ValueError) and "Invalid metadata in README.md" in str(error):
-        return f"the hub does not take the metadata of its card: {' '.join(str(error).split()[4:])}"
+        return f"the hub does not take the metadata of its card: {' '.join(str(error).split()[4:]).lstrip('- ')}"
     if not isinstance(error, HfHubHTTPError):
         unreached = "the hub cannot be reached; what was sent is taken up again by the same line"
         return unreached if isinstance(error, HTTPError | ConnectionError) else ""

@@ -24,9 +24,9 @@ CONFIG, WEIGHTS = "config.yaml", "model.safetensors"
 def main(argv: list[str]) -> int:
     parser = Parser(
         "push",
-        "Send a model to the Hugging Face hub, with a card that is made of it: a model folder as it is, or a run, which "
-        "is exported elsewhere first. config.yaml, model.safetensors, the card and sample clips go up, in one commit, and "
-        "nothing else. Needs a token: `hf auth login`, or HF_TOKEN.",
+        "Send a model to the Hugging Face hub, with a card that is made of it: a model folder as it is, or a run, "
+        "which is exported elsewhere first. config.yaml, model.safetensors, the card and sample clips go up, in one "
+        "commit, and nothing else. Needs a token: `hf auth login`, or HF_TOKEN.",
         "ccl push runs/joint ann/joint --dry",
         "ccl push models/joint ann/joint --private",
         "ccl push runs/joint ann/joint --licence apache-2.0 --data 'the talking world' --sample out.mp4",

@@ -60,17 +60,14 @@ def card(
         samples: shown as clips, from where they lie on the hub.
         scores: tables in Markdown.
         page: address of the repository on the hub.
-
-    Raises:
-        ValueError: its metadata are none that the hub takes, as far as that is known here.
     """
     said = said or Said()
     parts = model.outline.parts
     sections = [
         f"# {md_escape(repository.partition('/')[2])}",
         opening(model),
-        "## In four lines\n\n" + loading(repository, model, samples),
         "## Samples\n\n" + shown(samples, page) if samples else "",
+        "## How to load it\n\n" + loading(repository, model, samples),
         "## Scores\n\n" + "\n\n".join(scores) if scores else "",
         "## The model\n\n" + table(model_rows(model)),
         "## Training\n\n" + table(training_rows(model, said.data)),
@@ -85,9 +82,10 @@ def metadata(model: Pushed, parts: Iterable[Part], said: Said) -> str:
     from huggingface_hub import ModelCardData
 
     tasks = model.config.get("tasks") or {}
+    bases = list(dict.fromkeys(part.repository for part in parts if part.repository))
     given: dict[str, Any] = {
         "license": said.licence or None,
-        "base_model": [part.repository for part in parts if part.repository] or None,
+        "base_model": bases or None,
         "library_name": LIBRARY,
         "pipeline_tag": PIPELINE_TAG,
         "tags": [*TAGS, *(tag for task, tag in TASK_TAGS.items() if task in tasks)],
@@ -109,7 +107,7 @@ def opening(model: Pushed) -> str:
 def loading(repository: str, model: Pushed, samples: Sequence[Sample]) -> str:
     """How to load it, in Python and in a shell, and what must be there before."""
     outline = model.outline
-    prompt = next((sample.prompt for sample in samples if sample.prompt), PROMPT)
+    prompt = min((sample.prompt for sample in samples if sample.prompt), key=len, default=PROMPT)
     modules = outline.modules
     trust = f", trust={tuple(modules)!r}" if modules else ""
     options = "".join(f" --trust {module}" for module in modules)
@@ -132,7 +130,7 @@ def loading(repository: str, model: Pushed, samples: Sequence[Sample]) -> str:
     )
     if words := leaf(model.config, "provenance.words"):
         lines.append(
-            f"Its captions had {len(words):,} words, which config.yaml lists; a prompt with others is taken, and they "
+            f"Its captions had {len(words):,} words, all in config.yaml; a prompt with others is taken, and they "
             "are told in a note."
         )
     return "\n\n".join(lines)

@@ -75,22 +75,32 @@ def main(argv: list[str]) -> int:
         ) from error
     check_there(args.folder)
     hub = None if args.dry else Hub(args.name)
-    from ccl.publish import outline, ready, samples_of, scores_of
+    from ccl.publish import File, Said, card, outline, ready, samples_of, scores_of
 
     model = outline(args.folder, args.trust)
     samples, scores = samples_of(model.home, args.samples), scores_of(model.home, args.scores)
     held = hub.held(private=args.private) if hub else None
-    own = model.home / CARD
-    kept = "" if args.card else str(own) if is_file(own) else f"that of {args.name}" if CARD in (held or ()) else ""
+    mine = model.home / CARD if is_file(model.home / CARD) and not args.card else None
+    stays = mine is None and not args.card and CARD in (held or ())  # that on the hub
     written = args.out / CARD
-    if args.dry and not kept and not args.card and is_file(written):
+    if args.dry and mine is None and not args.card and is_file(written):
         raise ValueError(f"{written} is there, which may be edited; --card writes it anew, -o names another folder")
     with tempfile.TemporaryDirectory(prefix="ccl-push-") as spare:
         pushed = ready(model, Path(spare) / "model")
-        files = files_of(args, pushed, samples, scores, own if kept == str(own) else kept)
-        note(args, pushed, kept, samples, scores)
+        files = [
+            File(CONFIG, pushed.text),
+            File(WEIGHTS, pushed.weights),
+            *(File(one.name, one.file) for one in samples),
+        ]
+        if mine is not None:
+            files.append(File(CARD, mine))
+        elif not stays:
+            said = Said(args.licence or "", args.data or "")
+            text = card(args.name, pushed, said=said, samples=samples, scores=scores, page=address(args.name))
+            files.append(File(CARD, text))
+        note(args, pushed, str(mine) if mine else f"that of {args.name}" if stays else "", samples, scores)
         if hub is None:
-            list_(args, files)
+            rehearse(args, files)
             return 0
         if WEIGHTS in (held or ()):
             tell(f"{args.name} held a model before, which stays in its history")
@@ -100,26 +110,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def files_of(
-    args: Namespace, model: Pushed, samples: Sequence[Sample], scores: Sequence[str], kept: Path | str
-) -> list[File]:
-    """All that goes up: the card is a user's own file, one that is made, or, where that on the hub stays, none."""
-    from ccl.publish import File, Said, card
-    from ccl.publish.upload import CARD, address
-
-    files = [File(CONFIG, model.text), File(WEIGHTS, model.weights)]
-    files += [File(one.name, one.file) for one in samples]
-    if isinstance(kept, Path):
-        files.append(File(CARD, kept))
-    elif not kept:
-        said = Said(args.licence or "", args.data or "")
-        text = card(args.name, model, said=said, samples=samples, scores=scores, page=address(args.name))
-        files.append(File(CARD, text))
-    return files
-
-
 def note(args: Namespace, model: Pushed, kept: str, samples: Sequence[Sample], scores: Sequence[str]) -> None:
-    """What a user would otherwise miss, to stderr."""
+    """What a user would otherwise miss, to stderr; `kept` is the card that is not made, in words."""
     outline = model.outline
     if kept:
         tell(f"the card is {kept}, as it is; --card writes one of the model in its place")
@@ -137,7 +129,7 @@ def note(args: Namespace, model: Pushed, kept: str, samples: Sequence[Sample], s
         tell(f"its config names classes of {' and '.join(modules)}, whose code does not go up")
 
 
-def list_(args: Namespace, files: Sequence[File]) -> None:
+def rehearse(args: Namespace, files: Sequence[File]) -> None:
     """Write what a push would make, and list what it would send."""
     from ccl.files import write_whole
     from ccl.publish.upload import CARD, address

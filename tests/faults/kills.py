@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from faults.process import Outcome, run
-from faults.world import CAPTION, ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, MERGE, READ, STUDY, copy
+from faults.world import CAPTION, ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, MERGE, PUSH, READ, STUDY, copy
 
 WAYS = ("after", "at_change", "at_change", "full_at")  # by which a moment is drawn
 # What Python itself says in a worker whose parent was killed (a pickle cut short, a connection reset) nobody can put
@@ -144,6 +144,7 @@ TARGETS = (
     Target("study make", STUDY, ("made",), "out", bytes_of),
     Target("study read", READ, ("study", "answers.jsonl"), "out", bytes_of),
     Target("export", EXPORT, ("runs",), "out", bytes_of),
+    Target("push", PUSH, ("model",), "out", bytes_of, "--card"),
 )
 
 

@@ -50,6 +50,8 @@ MAKE = f"shards make clips -o out --captions captions.csv --shard-size 2 {SHAPE}
 ENCODE = f"shards encode shards -o out {SMALL} --no-text"
 CAPTION = f"shards caption clips -o out/captions.jsonl --captioner mine:describe --transcribe none {SHAPE}"
 EXPORT = "export runs/run -o out --dtype float32"
+PUSH = "push model ann/model --dry -o out"
+PUSH_RUN = "push runs/run ann/run --dry -o out"
 GENERATE = "generate --ckpt model --prompts rows.jsonl -o out --batch-size 2 --device cpu"
 STUDY = "study make --methods one=made two=made --question sync --raters 2 --pairs 4 -o out"
 READ = "study read study answers.jsonl -o out"

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import ccl
 from ccl.evaluation.tables.typeset import md_escape, md_table
-from ccl.grid import Grid
 from ccl.publish.model import Pushed
 from ccl.publish.parts import Part
 from ccl.publish.samples import Sample
@@ -151,7 +150,7 @@ def model_rows(model: Pushed) -> dict[str, str]:
     """What the model is, by its config."""
     config = model.config
     net = leaf(config, "net.init_args") or {}
-    grid, text = Grid(**config["grid"]), model.numbers.get("text", 0)
+    grid, text = model.grid, model.numbers.get("text", 0)
     codec = leaf(config, "codec.init_args") or {}
     rest = {key: value for key, value in net.items() if key not in NETWORK}
     tasks = {name: task.get("prob") for name, task in (config.get("tasks") or {}).items() if isinstance(task, dict)}
@@ -167,7 +166,7 @@ def model_rows(model: Pushed) -> dict[str, str]:
         f"{grid.frames / grid.fps:.2f} s, sound at {grid.sample_rate / 1000:g} kHz",
         "guidance": words(leaf(config, "sampling.guidance")),
         "solver": words({k: v for k, v in (config.get("sampling") or {}).items() if k != "guidance"}),
-        "tasks trained": ", ".join(f"{name} {prob:.0%}" for name, prob in tasks.items() if prob is not None),
+        "tasks trained": ", ".join(f"{name} {float(prob):.0%}" for name, prob in tasks.items() if prob is not None),
     }
     return rows
 
@@ -180,16 +179,16 @@ def training_rows(model: Pushed, data: str) -> dict[str, str]:
     begun += ["weights of its own, not published"] if outline.unpublished else []
     return {
         "data": data or trained_on(run, outline.data),
-        "steps": f"{known['step']:,}" if "step" in known else "",
+        "steps": f"{step:,}" if isinstance(step := known.get("step"), int) else words(step),
         "clips a step": batch(run),
         "began with": ", ".join(begun) if begun else "random weights" if run else "",
         "trained": trained(given) if run else "",
         "optimizer": words(given.get("optimizer")),
         "precision": str(leaf(run, "trainer.precision") or ""),
-        "LoRAs in its weights": ", ".join(f"{one['file']} x {one['scale']:g}" for one in known.get("loras", ())),
+        "LoRAs in its weights": words(known.get("loras")),
         "run": str(known.get("run") or ""),
         "seed": str(known.get("seed", "")),
-        "made with": ", ".join(f"{name} {version}" for name, version in (known.get("versions") or {}).items()),
+        "made with": words(known.get("versions")),
         "commit of ccl": f"{known['commit']}{', changed' if known.get('dirty') else ''}" if known.get("commit") else "",
         "config.yaml": f"sha256 {model.config_sha256}",
         "model.safetensors": f"sha256 {known['weights_sha256']}" if "weights_sha256" in known else "",
@@ -200,9 +199,9 @@ def trained_on(run: Mapping[str, Any], sums: Sequence[str]) -> str:
     """The data of a run, without the folders that they lay in."""
     if not run:
         return "not stated"
-    name, given = short(run.get("data")), leaf(run, "data.init_args") or {}
+    name, clips = short(run.get("data")), leaf(run, "data.init_args.clips")
     if name == "WorldData":
-        return f"the talking world, which ccl makes: {given.get('clips', 0):,} clips, seed {given.get('seed')}"
+        return f"the talking world, which ccl makes: {words(clips)} clips, seed {leaf(run, 'data.init_args.seed')}"
     known = f", sha256 {' '.join(one[:12] for one in sums)}" if sums else ""
     return f"{name}, not described{known}" if name else "not stated"
 

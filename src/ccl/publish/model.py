@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor
 
 from ccl.files.yamltext import read_yaml
+from ccl.grid import Grid
 from ccl.publish.parts import Part, begun_with, needed, on_this_disk, parts_of, published
 from ccl.storage.model_folder import CONFIG, WEIGHTS, build, check_names, export, no_larger_than, trust_for
 from ccl.storage.run import starts_of
@@ -75,6 +76,7 @@ class Pushed:
         outline: what its config says.
         text: its config.yaml.
         weights: its model.safetensors.
+        grid: of its clips.
         numbers: how many of them the network and the text encoder have, by "net" and "text".
         dtype: of the network's weights in the file.
     """
@@ -82,8 +84,9 @@ class Pushed:
     outline: Outline
     text: str
     weights: Path
-    numbers: dict[str, int] = field(default_factory=dict)
-    dtype: str = ""
+    grid: Grid
+    numbers: dict[str, int]
+    dtype: str
 
     @property
     def config(self) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def ready(outline: Outline, spare: str | Path) -> Pushed:
         numbers[name] = count(own.values())
     dtype = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
     # Written anew, so that no comment of a user's goes with it.
-    return Pushed(outline, yaml.safe_dump(found.config, sort_keys=False), found.weights, numbers, dtype)
+    return Pushed(outline, yaml.safe_dump(found.config, sort_keys=False), found.weights, model.grid, numbers, dtype)
 
 
 def count(tensors: Iterable[Tensor]) -> int:

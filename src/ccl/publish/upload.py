@@ -148,7 +148,7 @@ def told(error: Any) -> str:
     if isinstance(error, ValueError) and "Invalid metadata in README.md" in str(error):
         return f"the hub does not take the metadata of its card: {' '.join(str(error).split()[4:]).lstrip('- ')}"
     if not isinstance(error, HfHubHTTPError):
-        unreached = "the hub cannot be reached; what was sent is taken up again by the same line"
+        unreached = "the hub cannot be reached; try the same line again later"
         return unreached if isinstance(error, HTTPError | ConnectionError) else ""
     status = error.response.status_code
     if status == 401:

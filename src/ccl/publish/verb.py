@@ -32,8 +32,12 @@ def main(argv: list[str]) -> int:
         "ccl push runs/joint ann/joint --licence apache-2.0 --data 'the talking world' --sample out.mp4",
         "ccl push models/joint ann/joint --scores scores/results.json --card",
     )
-    parser.add_argument("folder", type=path_of, help="a model folder, a run folder (its last checkpoint) or a .ckpt")
-    parser.add_argument("name", type=text_of, help="OWNER/NAME of the repository, which is made where there is none")
+    parser.add_argument(
+        "folder", type=path_of, metavar="FOLDER", help="a model folder, a run folder (its last checkpoint) or a .ckpt"
+    )
+    parser.add_argument(
+        "name", type=text_of, metavar="OWNER/NAME", help="of the repository, which is made where there is none"
+    )
     parser.add_argument("--private", action="store_true", help="a repository that is made is for its owner alone")
     parser.add_argument("--dry", action="store_true", help="send nothing: list what would go, and write the card")
     parser.add_argument(
@@ -131,13 +135,15 @@ def note(args: Namespace, model: Pushed, kept: str, samples: Sequence[Sample], s
 
 def rehearse(args: Namespace, files: Sequence[File]) -> None:
     """Write what a push would make, and list what it would send."""
-    from ccl.files import write_whole
+    from ccl.files import one_writer, sweep, write_whole
     from ccl.publish.upload import CARD, address
 
     made = next((file for file in files if file.name == CARD and isinstance(file.content, str)), None)
     if made:
         args.out.mkdir(parents=True, exist_ok=True)
-        write_whole(args.out / CARD, str(made.content))
+        with one_writer(args.out):
+            sweep(args.out)
+            write_whole(args.out / CARD, str(made.content))
     say(f"would go to {address(args.name)}{', if it is new for you alone' if args.private else ''}:")
     for file in files:
         say(f"  {file.name:<24} {size(file.size):>9}")

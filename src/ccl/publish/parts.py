@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccl.storage.hub import is_hub_name
-from ccl.weights.catalogue import TABLE, is_folder
-from ccl.weights.find import classes
+from ccl.weights.catalogue import is_folder
+from ccl.weights.find import classes, entry_of, on_hub, repository
 
 ABSOLUTE = re.compile(r"(?:[/~\\]|file:|[A-Za-z]:[/\\])")
 OWN = "ccl/checkpoints/"  # weights that ship with the package
@@ -58,7 +57,7 @@ def begun_with(training: Mapping[str, Any]) -> dict[str, str]:
 
 def published(name: str) -> bool:
     """Whether others find these weights by that name."""
-    return entry_of(name) is not None or name.startswith(OWN) or is_hub_name(name)
+    return entry_of(name) is not None or name.startswith(OWN) or on_hub(name) is not None
 
 
 def parts_of(named: Mapping[str, str]) -> list[Part]:
@@ -75,19 +74,15 @@ def part_of(name: str, use: tuple[str, ...]) -> Part:
         return Part(name, use, "Apache-2.0, with `ccl`", "")
     entry = entry_of(name)
     if entry is None:
-        return Part(name, use, "as its page says", page(name), name)
-    repository = entry.source[0].removeprefix("hf:") if is_folder(entry) else ""
-    return Part(name, use, entry.licence, page(repository) if repository else entry.source[0], repository)
+        there = repository(name)
+        assert there is not None, f"{name} is not published"
+        return Part(name, use, "as its page says", page(there.name), there.name)
+    home = entry.source[0].removeprefix("hf:") if is_folder(entry) else ""
+    return Part(name, use, entry.licence, page(home) if home else entry.source[0], home)
 
 
-def page(repository: str) -> str:
-    return f"https://huggingface.co/{repository}"
-
-
-def entry_of(name: str) -> Any:
-    """The line of the table of weights, by its name or its repository."""
-    found = TABLE.get(name)
-    return found or next((entry for entry in TABLE.values() if f"hf:{name}" in entry.source), None)
+def page(name: str) -> str:
+    return f"https://huggingface.co/{name}"
 
 
 def on_this_disk(config: Mapping[str, Any]) -> tuple[str, str] | None:

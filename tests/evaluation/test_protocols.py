@@ -474,7 +474,9 @@ def test_one_system_stands_in_one_table_by_several_protocols(
     kept = {p: (out / "protocols" / p / "scores.jsonl").read_bytes() for p in states}
     for name, lines in kept.items():
         assert {json.loads(line)["method"] for line in lines.splitlines()} == {f"clips / {name}"}
-    assert all((out / "protocols" / p / "results.json").is_file() for p in states)
+    told = {p: json.loads((out / "protocols" / p / "results.json").read_text())["about"] for p in states}
+    assert all(about["protocol"] == p for p, about in told.items())
+    assert "protocol: " not in table  # of all of them
     # What was scored by one protocol before is as it was, and a second run has nothing to do.
     assert all((out / name).read_bytes() == content for name, content in single.items())
     capsys.readouterr()

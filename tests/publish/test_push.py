@@ -231,9 +231,10 @@ def test_what_a_user_says_of_the_data_stands_in_the_card(hub, saved):
 
 def test_scores_stand_in_the_card_with_their_test_set_and_date_and_no_path(hub, model):
     about = {"test set": "world, easy.jsonl sha256 0123; 4 rows", "ccl": "0.1.0", "device": "cpu", "date": "2026-11-29"}
+    about["protocol"] = "mova"
     found = told_by("ours")
     protocol = {**found.protocol, "own": {"weights": "/home/ann/my nets/own.pt"}}
-    home = model / "evaluation" / "world" / "protocols" / "mova"
+    home = model / "evaluation" / "world"
     home.mkdir(parents=True)
     (home / "results.json").write_text(exchange.dumped(replace(found, about=about, protocol=protocol)))
     push(model)

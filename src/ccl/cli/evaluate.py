@@ -151,7 +151,7 @@ def scored(
     from dataclasses import replace
 
     from ccl.evaluation import score
-    from ccl.evaluation.tables.results import under
+    from ccl.evaluation.tables.results import PROTOCOL, under
 
     found = {}
     for protocol, asked in metrics.items():
@@ -164,7 +164,7 @@ def scored(
         one = score(names, rows, asked, places[protocol], reference=true, **how)
         lacks = protocol.lacks([metric.name for metric in asked if metric.name not in one.missing])
         by = dict.fromkeys(names, protocol.name) if len(metrics) > 1 else {}
-        found[protocol] = replace(one, lacks=lacks, protocols=by)
+        found[protocol] = replace(one, about={**one.about, PROTOCOL: protocol.name}, lacks=lacks, protocols=by)
     return found
 
 

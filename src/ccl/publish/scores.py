@@ -8,11 +8,10 @@ from pathlib import Path
 
 from ccl.evaluation.tables import exchange, layout
 from ccl.evaluation.tables.notes import notes
-from ccl.evaluation.tables.results import Results
+from ccl.evaluation.tables.results import PROTOCOL, Results
 from ccl.evaluation.tables.summary import summarise
 from ccl.evaluation.tables.typeset import md_escape, md_table, md_wide
 
-PROTOCOLS = "protocols"  # beside it lie the results of several protocols, each in a folder of its name
 BELOW = ("Told apart", "How to read it", "Not as its suite has it", "Protocol", "Clips")
 # Folders of this machine, in a sentence; what follows "://" or a word is none.
 PATH = re.compile(r"(?<![\w:/.~])(?:~|[A-Za-z]:)?(?:[/\\][\w.][\w.@+ -]*)+[/\\](?=[\w.])")
@@ -25,16 +24,10 @@ def scores_of(home: Path, named: Sequence[Path] = ()) -> list[str]:
         FileError: one is no results.json; names the file and the key.
     """
     found = list(named) or sorted(home.glob(f"evaluation/**/{exchange.NAME}"))
-    return [scored(exchange.read(file), protocol_of(file)) for file in found]
+    return [scored(exchange.read(file)) for file in found]
 
 
-def protocol_of(file: Path) -> str:
-    """The protocol that a results.json is by, where its place says so."""
-    folder = file if file.is_dir() else file.parent
-    return folder.name if folder.parent.name == PROTOCOLS else ""
-
-
-def scored(results: Results, protocol: str = "") -> str:
+def scored(results: Results) -> str:
     """One results.json in Markdown."""
     summary = summarise(results)
     if len(results.systems) < 2:
@@ -42,7 +35,7 @@ def scored(results: Results, protocol: str = "") -> str:
     else:
         tables = [md_wide(results, summary, places, None) for places in layout.sections(results, summary)]
     about = results.about
-    said = [f"Protocol: {protocol}"] if protocol else []
+    said = [f"Protocol: {about[PROTOCOL]}"] if PROTOCOL in about else []
     said += [f"Test set: {about.get('test set', f'{len(results.test)} rows')}"]
     said += [f"scored {about['date']}"] if "date" in about else []
     said += [f"ccl {about['ccl']}"] if "ccl" in about else []

@@ -17,6 +17,7 @@ from ccl.rows import Row
 
 CEILING = "ceiling"  # a method of this name is true clips: shown, but no system among systems
 MEAN, ALL = "mean", "all"
+PROTOCOL = "protocol"  # what `about` calls the protocol whose conventions a scoring went by
 
 
 def under(name: str, protocol: str) -> str:
@@ -161,7 +162,7 @@ def joined(found: Mapping[str, Results]) -> Results:
         protocol={under(metric, name): said for name, one in each for metric, said in one.protocol.items()},
         clips={key: path for _, one in each for key, path in one.clips.items()},
         causes={method: causes for _, one in each for method, causes in one.causes.items()},
-        about={**each[0][1].about, **hashes},
+        about={key: said for key, said in each[0][1].about.items() if key != PROTOCOL} | hashes,
         controls=[row for _, one in each for row in one.controls],
         lacks={under(metric, name): what for name, one in each for metric, what in one.lacks.items()},
         protocols={method: name for name, one in each for method in one.methods},

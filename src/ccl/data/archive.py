@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import tarfile
 import zlib
 from collections import Counter
@@ -95,11 +96,33 @@ class Report:
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Advance]:
-    """A bar on stderr, as the `progress` of a writer."""
+    """A bar on stderr, as the `progress` of a writer; in a log a line at the start and at every tenth."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield tenths(title)
+        return
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(title)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def tenths(title: str) -> Advance:
+    """Lines for a log: one now, and one whenever another tenth is done."""
+    last = 0
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{title}{text}\n")
+        sys.stderr.flush()
+
+    def advance(done: int, total: int) -> None:
+        nonlocal last
+        if total and (tenth := 10 * done // total) > last:
+            last = tenth
+            say(f": {done} of {total}")
+
+    say("")
+    return advance
 
 
 class ShardWriter:

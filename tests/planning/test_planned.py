@@ -158,14 +158,14 @@ def holds(argv: list[str], share: float, gpus: int = 1) -> list[str]:
     """The flags that a verdict names where a GPU holds `share` of what is needed, planned again here."""
     planned = of(*argv)
     whole = Needs().memory(planned, gpus).total / 1e9
-    (said,) = verdict(planned, Needs(), [gpus], whole * share, argv, 0.1)
+    (said,) = map(str, verdict(planned, Needs(), [gpus], whole * share, argv, 0.1))
     found = re.fullmatch(rf"Does not fit on {gpus} x \S+ GB; try (.*): ([\d.]+) GB a GPU", said)
     assert found is not None, said
     other = of(*argv, *found[1].split())
     taken = Needs().memory(other, gpus).total / 1e9
     assert taken <= share * whole and float(found[2]) == pytest.approx(taken, abs=0.05)
     assert other.global_batch == planned.global_batch
-    assert verdict(planned, Needs(), [gpus], whole * 1.01, argv, 0.1)[0].startswith(f"Fits on {gpus} x ")
+    assert str(verdict(planned, Needs(), [gpus], whole * 1.01, argv, 0.1)[0]).startswith(f"Fits on {gpus} x ")
     return found[1].split()
 
 
@@ -209,11 +209,11 @@ def test_the_verdict_names_flags_with_which_it_fits(
 def test_the_verdict_says_where_there_is_room_to_keep_attention(quick: list[int], machine: None) -> None:
     planned, needs = planned_of([*SMALL, *AGAIN]), Needs()
     kept = needs.memory(planned, 1, checkpointing="attention").total / 1e9
-    (fits,) = verdict(planned, needs, [1], kept * 1.01, [*SMALL, *AGAIN], 0.2)
+    (fits,) = map(str, verdict(planned, needs, [1], kept * 1.01, [*SMALL, *AGAIN], 0.2))
     assert fits.endswith(
         f"and with --model.net.init_args.checkpointing attention: {kept:.1f} GB a GPU, 20.0% less to compute"
     )
-    (fits,) = verdict(planned, needs, [1], kept * 0.99, [*SMALL, *AGAIN], 0.2)
+    (fits,) = map(str, verdict(planned, needs, [1], kept * 0.99, [*SMALL, *AGAIN], 0.2))
     assert fits == f"Fits on 1 x {kept * 0.99:g} GB"
 
 
@@ -227,7 +227,7 @@ def test_more_gpus_are_named_where_no_flags_help_on_these(quick: list[int], mach
     argv = [*SMALL, *ONE, "--model.freeze", "backbones", "--trainer.precision", "bf16-true"]
     argv += ["--trainer.accumulate_grad_batches", "16"]
     sixteen = Needs().memory(changed(of(*argv), sharded_over(16)), 16).total
-    (said,) = verdict(of(*argv), Needs(), [2], sixteen * 1.0001 / 1e9, argv, 0.1)
+    (said,) = map(str, verdict(of(*argv), Needs(), [2], sixteen * 1.0001 / 1e9, argv, 0.1))
     assert re.search(r"try 16 GPUs: --trainer\.strategy .* --trainer\.num_nodes 2 .*: 0\.\d GB a GPU", said), said
 
 
@@ -262,7 +262,7 @@ def test_eight_bits_are_planned_where_a_training_takes_them(machine: None, argv:
 
 def test_a_network_is_followed_once_for_all_numbers_of_gpus(quick: list[int]) -> None:
     said = verdict(of(*SMALL), Needs(), [1, 2, 4], 1e-6, SMALL, 0.1)
-    assert len(said) == 3 and all("no flags" in line for line in said)
+    assert len(said) == 3 and all("no flags" in str(one) for one in said)
     assert len(quick) == 1  # for their own needs; that the states alone are too large, no step has to tell
 
 

@@ -60,7 +60,7 @@ class Budget:
 
     def lines(self, workers: int) -> Iterator[str]:
         """As it is printed."""
-        from ccl.cli.costs import aligned
+        from ccl.cli.costlines import aligned
 
         for kind, costs in self.costs.items():
             rows: list[list[str]] = [[kind, "to do", "what", "PFLOP each", "GB", "hours each"]]

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ccl.bench.timed import PARTS, attends
-from ccl.cli.costs import GB, TERA, aligned
+from ccl.cli.costlines import aligned
+from ccl.cli.costs import GB, TERA
 
 TELLING = 0.001  # of a step's time: wrappers of a kernel take less
 

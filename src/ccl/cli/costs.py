@@ -1,17 +1,23 @@
-"""What a config of `ccl fit` costs, in lines: what `ccl plan` prints."""
+"""What a config of `ccl fit` costs, in numbers: what `ccl plan` prints, in words (.costlines) or as JSON.
+
+Names of fields are the keys of `ccl plan --json`. Memory and disk are in bytes, FLOPs of one clip.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ccl import planning
 from ccl.cli.parts import build
 from ccl.cli.planned import Model, Needs, Planned
-from ccl.cli.remedies import verdict
+from ccl.cli.remedies import Verdict, verdict
+from ccl.grid import Grid
 from ccl.guidance import UCG2, Guidance
+from ccl.planning.memory import Bytes
 from ccl.sampling import evaluated, times
 from ccl.types import ALONE, WHOLE, View
 
@@ -19,38 +25,231 @@ UMT5_XXL = 5.681e9  # parameters of its encoder, which is frozen and held outsid
 GB, TERA = 1e9, 1e12
 
 
-def training(planned: Planned, needs: Needs, args: Any, argv: list[str]) -> list[str]:
-    """The lines of a plan of training; `argv` is what it was read from."""
-    model, grid = needs.model(planned), planned.grid
-    sizes = model.sizes
-    joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
+@dataclass(frozen=True)
+class GPU:
+    """What a GPU is planned to be: its `memory`, and FLOPs a second, which `speed` says in words."""
 
+    memory: float
+    flops_per_second: float
+    speed: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a clip; tokens are the network's."""
+
+    seconds: float
+    frames: int
+    height: int
+    width: int
+    video_tokens: int
+    audio_tokens: int
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Of a part, and those of them that train."""
+
+    all: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class ClipFLOPs:
+    """What training does with a clip.
+
+    Args:
+        forward: with open routes, by part.
+        all: of that, together.
+        tasks: forward, by training task.
+        mean: forward, over tasks by their probabilities.
+        step: forward and backward, what checkpointing computes again included.
+        work: without that, of which a share of a GPU's peak is told.
+    """
+
+    forward: Mapping[str, float]
+    all: float
+    tasks: Mapping[str, float]
+    mean: float
+    step: float
+    work: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training as it is configured.
+
+    Args:
+        steps: of the optimizer.
+        clips: of a step.
+        batch: clips on a GPU at a time.
+        processes: of `ccl fit`.
+        context: how many of them share a clip.
+        accumulated: batches of a step.
+        sharded: whether weights and states are, by FSDP2.
+        adapters: whether these train, in the place of the backbones.
+    """
+
+    steps: int
+    clips: int
+    batch: int
+    processes: int
+    context: int
+    accumulated: int
+    sharded: bool
+    adapters: bool
+
+
+@dataclass(frozen=True)
+class OnGPUs:
+    """The training on so many GPUs.
+
+    Args:
+        gpus: how many.
+        memory: of one, by line.
+        total: of these.
+        without_checkpointing: the total, if activations were kept.
+        accumulate: batches of a step.
+        divides: whether the clips of a step divide among them.
+        seconds: of a step.
+        clips_per_second: of all.
+        hours: of the training.
+    """
+
+    gpus: int
+    memory: planning.Memory
+    total: Bytes
+    without_checkpointing: Bytes
+    accumulate: float
+    divides: bool
+    seconds: float
+    clips_per_second: float
+    hours: float
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """What a run leaves on disk: one, how many are kept and how many stay for good, and all of these together."""
+
+    one: Bytes
+    kept: int
+    milestones: int
+    all: Bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Of a clip on disk: latents in bfloat16, and text states at most."""
+
+    latents: int
+    text: int
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """A plan of training; `text_encoder` is of one that is held outside the network, 0 where there is none."""
+
+    gpu: GPU
+    parameters: Mapping[str, Parameters]
+    clip: Shape
+    flops: ClipFLOPs
+    run: Run
+    on: Sequence[OnGPUs]
+    text_encoder: Bytes
+    checkpoints: Sequence[Checkpoints]
+    stored: Stored
+    verdicts: Sequence[Verdict]
+
+
+@dataclass(frozen=True)
+class Offloaded:
+    """`--offload blocks`: the GPU's memory, the largest block, bytes a second at which nothing waits for one."""
+
+    memory: Bytes
+    block: int
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Hourly:
+    """Clips an hour on so many GPUs."""
+
+    gpus: int
+    clips_per_hour: float
+
+
+@dataclass(frozen=True)
+class SamplingCost:
+    """A plan of sampling.
+
+    Args:
+        gpu: that samples.
+        clip: that is made.
+        rule: of guidance.
+        passes: of the rule, the mean over evaluations.
+        evaluations: of the network, each of all passes.
+        solver: its name.
+        steps: of the solver.
+        network: bytes of it in bfloat16.
+        rest: bytes of tokens, text and caches.
+        total: of these two.
+        fits: whether a GPU holds them.
+        offloaded: what `--offload blocks` takes.
+        flops: of the clip.
+        seconds: of the clip on one GPU.
+        on: clips an hour, by the number of GPUs.
+        text_encoder: bytes of one that is held outside the network, 0 where there is none.
+    """
+
+    gpu: GPU
+    clip: Shape
+    rule: str
+    passes: float
+    evaluations: int
+    solver: str
+    steps: int
+    network: Bytes
+    rest: Bytes
+    total: Bytes
+    fits: bool
+    offloaded: Offloaded
+    flops: int | float
+    seconds: float
+    on: Sequence[Hourly]
+    text_encoder: Bytes
+
+
+def training(planned: Planned, needs: Needs, gpu: GPU, gpus: Sequence[int], argv: list[str]) -> TrainingCost:
+    """A plan of training on each number of GPUs; `argv` is what it was read from."""
+    model = needs.model(planned)
+    joint = all(planned.config["model"]["net"]["init_args"][stream] for stream in ("video", "audio"))
     forward_of, mean, step, work = trained(planned, needs)
     forward = forward_of(WHOLE if joint else ALONE)
-
-    lines = ["Parameters"]
-    for part, size in sizes.items():
-        if size.all:
-            lines.append(f"  {part:<22}{count(size.all)}" + ("" if size.trained == size.all else trains(size)))
-    everything = sum(sizes.values(), planning.Size())
-    lines.append(f"  {'all':<22}{count(everything.all)}{trains(everything)}")
-
-    shape = f"{grid.frames} frames of {grid.height} x {grid.width}, {grid.s_v} video and {grid.t_a} audio tokens"
-    lines += ["", f"FLOPs of a clip ({shape}), forward"]
-    whole = planning.total(forward)
-    for row, flops in planning.gathered_rows(forward).items():
-        lines.append(f"  {row:<22}{flops_of(flops)} {flops / whole:7.1%}")
-    lines.append(f"  {'all':<22}{flops_of(whole)}")
-    interaction = planning.gathered_rows(forward).get("interaction", 0.0)
-    if interaction:
-        lines.append(f"  the interaction adds {interaction / (whole - interaction):.1%} to the streams")
-    average = planning.total(mean)
-    lines.append(f"  mean over tasks       {flops_of(average)}; trained {step / average:.2f} times that")
-
-    rows = table(planned, needs, args, work)
+    sizes = {part: size for part, size in model.sizes.items() if size.all}
+    everything = sum(model.sizes.values(), planning.Size())
     spared = 1 - planning.training_flops(mean, checkpointing="attention") / step
-    fit = verdict(planned, needs, args.gpus, args.memory, argv, spared)
-    return [*lines, "", *rows, *disk(planned, model), *fit]
+    return TrainingCost(
+        gpu,
+        {part: Parameters(size.all, size.trained) for part, size in {**sizes, "all": everything}.items()},
+        shape(planned.grid),
+        ClipFLOPs(
+            planning.gathered_rows(forward),
+            planning.total(forward),
+            {
+                name: sum(planning.total(forward_of(term.view)) for term in task.terms)
+                for name, task in planned.tasks.items()
+            },
+            planning.total(mean),
+            step,
+            work,
+        ),
+        run(planned),
+        [on(planned, needs, gpu, number, work) for number in gpus],
+        outside(model),
+        checkpoints(planned, model),
+        Stored(*planned.stored_bytes(model.short.net, model.text)),
+        verdict(planned, needs, gpus, gpu.memory / GB, argv, spared),
+    )
 
 
 class Trained(NamedTuple):
@@ -78,122 +277,94 @@ def trained(planned: Planned, needs: Needs) -> Trained:
     return Trained(forward_of, mean, step, planning.training_flops(mean, checkpointing=False))
 
 
-def trains(size: planning.Size) -> str:
-    return f", {count(size.trained).strip()} of them train" if size.trained else ", frozen"
+def shape(grid: Grid) -> Shape:
+    return Shape(grid.seconds, grid.frames, grid.height, grid.width, grid.s_v, grid.t_a)
 
 
-def count(parameters: int) -> str:
-    """A number of parameters, in billions or, where they are few, in millions."""
-    return f"{parameters / 1e9:9.3f} B" if parameters >= 1e8 else f"{parameters / 1e6:9.3f} M"
+def run(planned: Planned) -> Run:
+    return Run(
+        planned.config["trainer"]["max_steps"],
+        planned.global_batch,
+        planned.batch,
+        planned.processes,
+        planned.context,
+        planned.accumulated,
+        planned.sharded,
+        planned.lora is not None,
+    )
 
 
-def flops_of(number: int | float) -> str:
-    """FLOPs in T or, where they are few, in G."""
-    return f"{number / 1e12:9.2f} T" if number >= 1e11 else f"{number / 1e9:9.2f} G"
+def on(planned: Planned, needs: Needs, gpu: GPU, gpus: int, work: float) -> OnGPUs:
+    """The training on so many GPUs; `work` are a clip's model FLOPs."""
+    chosen = needs.memory(planned, gpus)
+    kept = needs.memory(planned, gpus, checkpointing=False)
+    clips, context, together = planned.global_batch, planned.context, gpus * planned.batch
+    rate = gpus * gpu.flops_per_second / work
+    return OnGPUs(
+        gpus,
+        chosen,
+        chosen.total,
+        kept.total,
+        clips * context / together,
+        not (gpus % context or clips * context % together),
+        clips / rate,
+        rate,
+        clips / rate * planned.config["trainer"]["max_steps"] / 3600,
+    )
 
 
-def table(planned: Planned, needs: Needs, args: Any, work: float) -> list[str]:
-    """The lines on memory, speed and schedule, by the number of GPUs; `work` are a clip's model FLOPs."""
-    steps, batch = planned.config["trainer"]["max_steps"], planned.global_batch
-    rows: list[Sequence[str]] = [
-        ["GPUs", "weights", "gradients", "AdamW", "EMA", "gathered", "activations", "GB a GPU", "without ckpt",
-         "accumulate", "s a step", "clips/s", "days", "GPU-hours"]
-    ]  # fmt: skip
-    for gpus in args.gpus:
-        chosen = needs.memory(planned, gpus)
-        kept = needs.memory(planned, gpus, checkpointing=False)
-        rate = gpus * args.mfu * args.tflops * TERA / work
-        seconds = batch / rate
-        hours = seconds * steps / 3600
-        parts = (
-            chosen.weights,
-            chosen.gradients,
-            chosen.optimizer,
-            chosen.average,
-            chosen.gathered,
-            chosen.activations,
-        )
-        rows.append([
-            str(gpus), *(f"{x / GB:.1f}" for x in parts), fits(chosen.total, args.memory),
-            fits(kept.total, args.memory), f"{batch * planned.context / (gpus * planned.batch):g}", f"{seconds:.3g}",
-            f"{rate:.3g}", f"{hours / 24:.3g}", f"{hours * gpus:,.0f}",
-        ])  # fmt: skip
-    kind = "FSDP2, states sharded" if planned.sharded else "every GPU holds the whole model"
-    readers = f"{planned.processes} processes"
-    if (context := planned.context) > 1:
-        readers = f"{planned.processes // context} groups of {context} processes that share their clips"
-    lines = [
-        f"Training: {steps:,} steps of {batch:,} clips ({planned.batch} x {readers} x "
-        f"{planned.accumulated} accumulated); {kind}; {args.speed}; memory in GB",
-        *aligned(rows),
-    ]
-    for column in (7, 8):
-        if any("!" in row[column] for row in rows):
-            lines.append(f"{rows[0][column]}: ! more than the {args.memory:g} GB of a GPU")
-    if uneven := [gpus for gpus in args.gpus if gpus % context or batch * context % (gpus * planned.batch)]:
-        lines.append(f"a global batch of {batch} does not divide among {', '.join(map(str, uneven))} GPUs")
-    if planned.lora is not None and planned.processes > 1 and planned.accumulated > 1:
-        fewer = max(1, planned.accumulated // planned.processes)
-        lines.append(
-            f"adapters take few clips a step, and {planned.accumulated} are accumulated on each of {planned.processes} "
-            f"processes: --trainer.accumulate_grad_batches {fewer} makes "
-            f"{planned.batch * planned.processes // context * fewer}"
-        )
-    model = needs.model(planned)
-    if model.text.dim == 4096 and not model.sizes.get("text"):
-        lines.append(f"umT5-xxl adds {2 * UMT5_XXL / GB:.1f} GB to a GPU where prompts are not encoded beforehand")
-    return lines
+def outside(model: Model) -> Bytes:
+    """Bytes in bfloat16 of a text encoder that is held outside the network: umT5-xxl, told by its width."""
+    return 2 * UMT5_XXL if model.text.dim == 4096 and not model.sizes.get("text") else 0
 
 
-def disk(planned: Planned, model: Model) -> list[str]:
-    """What the checkpoints of a run take, and encoded clips."""
+def checkpoints(planned: Planned, model: Model) -> list[Checkpoints]:
+    """What the checkpoints of a run take, for each callback that writes some."""
     states = planning.states(model.sizes, ema=planned.ema, bytes_each=planned.bytes_each, bits=planned.bits)
     one = states.weights + states.optimizer + states.average
-    lines = []
+    found = []
     for callback in planned.config["trainer"]["callbacks"] or []:
         if callback["class_path"].endswith(".SaveCheckpoint"):
             given = {"every": 500, "keep": 2, "milestone": None, **(callback.get("init_args") or {})}
             steps = planned.config["trainer"]["max_steps"]
-            count = steps // given["milestone"] if given["milestone"] else 0
+            milestones = steps // given["milestone"] if given["milestone"] else 0
             kept = math.ceil(steps / given["every"]) if given["keep"] is None else given["keep"]
-            total = one * (kept + count) / GB
-            lines.append(f"Disk: {one / GB:.1f} GB a checkpoint, {kept} kept and {count} for good: {total:,.1f} GB")
-    latents, text = planned.stored_bytes(model.short.net, model.text)
-    lines.append(
-        f"Disk: {latents / 1e6:.2f} MB a clip of latents in bfloat16, at most {text / 1e6:.2f} MB of text states"
-    )
-    return lines
+            found.append(Checkpoints(one, kept, milestones, one * (kept + milestones)))
+    return found
 
 
-def generation(planned: Planned, needs: Needs, args: Any) -> list[str]:
-    """The lines of a plan of sampling."""
+def sampling(planned: Planned, needs: Needs, gpu: GPU, gpus: Sequence[int]) -> SamplingCost:
+    """A plan of sampling, its clips an hour on each number of GPUs."""
     rule, cost = sampled(planned, needs)
-    sampling, (sizes, _, _, text) = planned.config["sampling"], needs.model(planned)
-    seconds = cost.flops / (args.mfu * args.tflops * TERA)
-    lines = [
-        f"A clip of {planned.grid.seconds:.2f} s, {planned.grid.height} x {planned.grid.width}: {type(rule).__name__}, "
-        f"{cost.passes:.3g} passes x {cost.evaluations} evaluations ({sampling['solver']}, {sampling['steps']} steps)",
-        f"  network in bfloat16   {cost.weights / GB:9.1f} GB",
-        f"  tokens, text, caches  {cost.rest / GB:9.1f} GB",
-        f"  together              {fits(cost.weights + cost.rest, args.memory):>9} GB of {args.memory:g}",
-        *offloaded(needs.model(planned), cost, seconds),
-        f"  FLOPs                 {cost.flops / 1e15:9.1f} P",
-        f"  minutes a clip        {seconds / 60:9.2f}, {args.speed}",
-        f"  clips an hour         {' '.join(f'{n * 3600 / seconds:.0f} on {n}' for n in args.gpus)} GPUs",
-    ]
-    if text.dim == 4096 and not sizes.get("text"):
-        lines.append(f"umT5-xxl, {2 * UMT5_XXL / GB:.1f} GB, encodes the prompts before the network is there")
-    return lines
+    how, model = planned.config["sampling"], needs.model(planned)
+    seconds = cost.flops / gpu.flops_per_second
+    total = cost.weights + cost.rest
+    return SamplingCost(
+        gpu,
+        shape(planned.grid),
+        type(rule).__name__,
+        cost.passes,
+        cost.evaluations,
+        how["solver"],
+        how["steps"],
+        cost.weights,
+        cost.rest,
+        total,
+        total <= gpu.memory,
+        offloaded(model, cost, seconds),
+        cost.flops,
+        seconds,
+        [Hourly(number, number * 3600 / seconds) for number in gpus],
+        outside(model),
+    )
 
 
-def offloaded(model: Model, cost: planning.Clip, seconds: float) -> list[str]:
+def offloaded(model: Model, cost: planning.Clip, seconds: float) -> Offloaded:
     """What `--offload blocks` leaves on a GPU, and how fast a block has to come for nothing to wait."""
     sizes = model.short.block_sizes
     block = 2 * max(sizes)  # bytes, in bfloat16
     taken = cost.rest + 2 * model.ends + 2 * block
-    speed = block * len(sizes) * cost.evaluations / seconds
-    told = f"{taken / GB:9.1f} GB; hidden where {block / GB:.2g} GB a block come at {speed / GB:.2g} GB/s"
-    return [f"  --offload blocks      {told}"]
+    return Offloaded(taken, block, block * len(sizes) * cost.evaluations / seconds)
 
 
 def sampled(planned: Planned, needs: Needs, device: str = "cuda") -> tuple[Guidance, planning.Clip]:
@@ -207,13 +378,3 @@ def rule_of(planned: Planned) -> Guidance:
     """The guidance rule that clips are sampled with."""
     node = planned.config["sampling"]["guidance"]
     return UCG2() if node is None else build(Guidance, node, "sampling.guidance")
-
-
-def fits(size: int | float, memory: float) -> str:
-    return f"{size / GB:.1f}" + ("!" if size > memory * GB else "")
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in columns, each as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ccl import __version__
+from ccl.cli.as_json import add_json, say_json
 from ccl.cli.machine import WSL, WSL_MEND, cores, cpu_name, memory, windows
 from ccl.cli.parser import Parser
 
@@ -74,13 +74,13 @@ def main(argv: list[str]) -> int:
         "ccl doctor",
         "ccl doctor --json",
     )
-    parser.add_argument("--json", action="store_true", help="for a script to read")
+    add_json(parser)
     args = parser.parse(argv)
     sections = {name: list(look()) for name, look in SECTIONS.items()}
     ill = any(one.needed and not one.fine for found in sections.values() for one in found)
     if args.json:
         told = {name: [asdict(one) for one in found] for name, found in sections.items()}
-        sys.stdout.write(json.dumps({"ccl": __version__, "fine": not ill, **told}, indent=1) + "\n")
+        say_json({"ccl": __version__, "fine": not ill, **told})
     else:
         sys.stdout.write("\n".join(lines(sections)) + "\n")
     return int(ill)

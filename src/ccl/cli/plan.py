@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ccl import __version__
+from ccl.cli.as_json import add_json, say_json
 from ccl.cli.errors import compose
 from ccl.cli.front import config_files
 from ccl.cli.gpus import GPUS, MFU, gpu_of
 from ccl.cli.parser import Number, Parser, Whole, path_of, text_of
 from ccl.cli.progress import bar
+
+if TYPE_CHECKING:
+    from ccl.cli.costs import SamplingCost, TrainingCost
 
 MOST_GPUS = 1_000_000
 FORMAT = 1  # of the JSON of `ccl bench`
@@ -24,52 +31,66 @@ def main(argv: list[str]) -> int:
         "costs. Other options are those of `ccl fit`.",
         "ccl plan --config configs/joint.yaml --config configs/model/wan1_3b.yaml --gpus 1 8",
         "ccl plan --config configs/joint.yaml --config configs/model/wan14b.yaml --generate",
+        "ccl plan --config configs/joint.yaml --gpus 1 --json > plan.json",
     )
     parser.add_argument(
         "--gpus", type=Whole(1, MOST_GPUS), nargs="+", default=[8, 32, 64], help="numbers of GPUs (8 32 64)"
     )
-    speed = parser.add_mutually_exclusive_group()
-    speed.add_argument(
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument(
         "--mfu",
         type=Number(0, 1, above=True),
         default=MFU,
         help="share of its peak that a GPU reaches, in the model's own FLOPs (%(default)s, the lowest published)",
     )
-    speed.add_argument("--measured", type=path_of, help="what `ccl bench -o` wrote, in the place of --mfu and --tflops")
+    rate.add_argument("--measured", type=path_of, help="what `ccl bench -o` wrote, in the place of --mfu and --tflops")
     parser.add_argument("--gpu", type=text_of, default="h100", help=f"its name (%(default)s): {', '.join(GPUS)}")
     parser.add_argument(
         "--tflops", type=Number(0, above=True), help="peak of a GPU, bf16 without sparsity (that of --gpu)"
     )
     parser.add_argument("--memory", type=Number(0, above=True), help="of a GPU, GB (that of --gpu)")
     parser.add_argument("--generate", action="store_true", help="the cost of a clip instead of that of training")
+    add_json(parser)
     args, rest = parser.parse_known(argv)
     if not config_files(rest):
         parser.error("it needs a config, as `ccl fit` does: --config configs/joint.yaml")
     for file in config_files(rest):
         compose(file)  # told before anything large is imported
-    gpu = gpu_of(args.gpu)
-    args.tflops = gpu.tflops if args.tflops is None else args.tflops
-    args.memory = gpu.memory if args.memory is None else args.memory
-    args.speed = f"{args.tflops:g} TFLOP/s at {100 * args.mfu:.3g}%"
+    named = gpu_of(args.gpu)
+    tflops = named.tflops if args.tflops is None else args.tflops
+    memory = named.memory if args.memory is None else args.memory
+    speed, reached = f"{tflops:g} TFLOP/s at {100 * args.mfu:.3g}%", args.mfu * tflops
     if args.measured is not None:
         try:
-            args.speed, args.tflops = measured(args.measured, generate=args.generate)
+            speed, reached = measured(args.measured, generate=args.generate)
         except ValueError as error:
             parser.error(f"--measured: {error}")
-        args.mfu = 1.0
-    from ccl.cli.costs import generation, training
+    from ccl.cli.costlines import lines_of, notes
+    from ccl.cli.costs import GB, GPU, TERA, sampling, training
     from ccl.cli.fit import quiet
     from ccl.cli.own import reachable
     from ccl.cli.planned import Needs, not_here, planned_of
 
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(quiet)
+    gpu = GPU(memory * GB, reached * TERA, speed)
+    cost: TrainingCost | SamplingCost
     with reachable(config_files(rest), rest):
         planned = planned_of(rest)
         with bar("Planning") as told:
             needs = Needs(told)
-            lines = generation(planned, needs, args) if args.generate else training(planned, needs, args, rest)
-    lines += [f"Not here: {said} ({file})" for file in config_files(rest) if (said := not_here(file))]
-    sys.stdout.write("\n".join(lines) + "\n")
+            if args.generate:
+                cost = sampling(planned, needs, gpu, args.gpus)
+            else:
+                cost = training(planned, needs, gpu, args.gpus, rest)
+    absent = {str(file): said for file in config_files(rest) if (said := not_here(file))}
+    if args.json:
+        kind = "sampling" if args.generate else "training"
+        configs = [str(file) for file in config_files(rest)]
+        say_json({"ccl": __version__, "plan": kind, "configs": configs, "not_here": absent, **asdict(cost)})
+        sys.stderr.write("".join(f"note: {note}\n" for note in notes(cost)))
+    else:
+        lines = [*lines_of(cost), *(f"Not here: {said} ({file})" for file, said in absent.items())]
+        sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from ccl.cli.errors import UsageError
 from ccl.cli.planned import Needs, Planned, planned_of
+from ccl.planning.memory import Bytes
 
 GB = 1e9
 NODE = 8  # GPUs of a machine, at most
@@ -18,9 +20,55 @@ Settings = dict[str, Any]
 KEPT: Settings = {"model.net.init_args.checkpointing": "attention"}
 
 
+@dataclass(frozen=True)
+class Advice:
+    """Flags of `ccl fit`, and what was planned with them.
+
+    Args:
+        flags: words of a command line.
+        gpus: that they are for.
+        total: bytes that one of these then holds.
+        spared: share of a step's FLOPs that is not computed again, where attention's output is kept.
+    """
+
+    flags: Sequence[str]
+    gpus: int
+    total: Bytes
+    spared: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a training fits.
+
+    Args:
+        gpus: on how many.
+        memory: bytes of one.
+        fits: as it is configured.
+        advice: with which it does, or where it does, keeps attention's output; None where none is known.
+    """
+
+    gpus: int
+    memory: float
+    fits: bool
+    advice: Advice | None = None
+
+    def __str__(self) -> str:
+        where, advice = f"on {self.gpus} x {self.memory / GB:g} GB", self.advice
+        said = "" if advice is None else f"{' '.join(advice.flags)}: {advice.total / GB:.1f} GB a GPU"
+        if self.fits:
+            kept = "" if advice is None else f", and with {said}, {advice.spared:.1%} less to compute"
+            return f"Fits {where}{kept}"
+        if advice is None:
+            return f"Does not fit {where}; no flags that are known here make it fit"
+        if advice.gpus == self.gpus:
+            return f"Does not fit {where}; try {said}"
+        return f"Does not fit {where}, with no flags that are known here; try {advice.gpus} GPUs: {said}"
+
+
 def verdict(
     planned: Planned, needs: Needs, gpus: Sequence[int], memory: float, argv: list[str], spared: float
-) -> list[str]:
+) -> list[Verdict]:
     """Whether it fits on each number of GPUs of so many GB, and flags with which it was planned again and fits.
 
     Where blocks are computed again, it says where there is room to keep attention's output.
@@ -33,33 +81,29 @@ def verdict(
         argv: the command line, behind which the flags go.
         spared: share of a step's FLOPs that attention is not computed again for, where its output is kept.
     """
-    lines = []
+    verdicts = []
     for number in gpus:
-        where = f"on {number} x {memory:g} GB"
-        if needs.memory(planned, number).total <= memory * GB:
-            lines.append(f"Fits {where}{roomier(planned, needs, number, memory, spared)}")
-        elif said := found(planned, needs, number, memory, argv, combined(remedies(planned, number))):
-            lines.append(f"Does not fit {where}; try {said}")
-        elif said := on_more(planned, needs, number, memory, argv):
-            lines.append(f"Does not fit {where}, with no flags that are known here; try {said}")
+        fits = needs.memory(planned, number).total <= memory * GB
+        if fits:
+            advice = roomier(planned, needs, number, memory, spared)
         else:
-            lines.append(f"Does not fit {where}; no flags that are known here make it fit")
-    return lines
+            advice = found(planned, needs, number, memory, argv, combined(remedies(planned, number)))
+            advice = advice or on_more(planned, needs, number, memory, argv)
+        verdicts.append(Verdict(number, memory * GB, fits, advice))
+    return verdicts
 
 
-def roomier(planned: Planned, needs: Needs, gpus: int, memory: float, spared: float) -> str:
-    """Behind "Fits": that attention's output can be kept, and what that spares; "" where it is, or does not fit."""
+def roomier(planned: Planned, needs: Needs, gpus: int, memory: float, spared: float) -> Advice | None:
+    """Where it fits: that attention's output can be kept, and what that spares; None where it is, or does not fit."""
     if planned.checkpointing is not True:
-        return ""
+        return None
     taken = needs.memory(planned, gpus, checkpointing="attention").total
-    if taken > memory * GB:
-        return ""
-    return f", and with {' '.join(flags_of(KEPT))}: {taken / GB:.1f} GB a GPU, {spared:.1%} less to compute"
+    return Advice(flags_of(KEPT), gpus, taken, spared) if taken <= memory * GB else None
 
 
 def found(
     planned: Planned, needs: Needs, gpus: int, memory: float, argv: list[str], tried: Iterator[Settings]
-) -> str | None:
+) -> Advice | None:
     """The first settings that fit, as flags and what they then take; None where none do."""
     for settings in tried:
         other = changed(planned, settings)
@@ -76,16 +120,16 @@ def found(
         except UsageError:
             continue
         if taken <= memory * GB:
-            return f"{' '.join(flags)}: {taken / GB:.1f} GB a GPU"
+            return Advice(flags, gpus, taken)
     return None
 
 
-def on_more(planned: Planned, needs: Needs, gpus: int, memory: float, argv: list[str]) -> str | None:
+def on_more(planned: Planned, needs: Needs, gpus: int, memory: float, argv: list[str]) -> Advice | None:
     """As `found`, on twice, four, eight or sixteen times as many GPUs, with what leaves a step's result alone."""
     for more in (gpus * 2**k for k in range(1, 5)):
         kept = {k: v for settings in harmless(planned, more) for k, v in settings.items()} | sharded_over(more)
-        if said := found(planned, needs, more, memory, argv, iter([sharded_over(more), kept])):
-            return f"{more} GPUs: {said}"
+        if advice := found(planned, needs, more, memory, argv, iter([sharded_over(more), kept])):
+            return advice
     return None
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import partial
 from typing import Any
 
+from ccl.cli.as_json import add_json, say_json
 from ccl.cli.errors import UsageError, did_you_mean
 from ccl.cli.parser import Parser, text_of
 
@@ -14,10 +14,10 @@ from ccl.cli.parser import Parser, text_of
 def list_(argv: list[str]) -> int:
     what = "What metrics and backbones need: which files are here, how large, under which licence, from where."
     parser = Parser("weights list", what, "ccl weights list", "CCL_WEIGHTS=/data/weights ccl weights list --json")
-    parser.add_argument("--json", action="store_true", help="for a script to read")
+    add_json(parser)
     args = parser.parse(argv)
     if args.json:
-        sys.stdout.write(json.dumps(listed(), indent=1) + "\n")
+        say_json(listed())
         return 0
     from rich.console import Console
     from rich.table import Table

@@ -106,10 +106,12 @@ def refused(ask: Callable[[], Any]) -> tuple[int, str]:
 @contextmanager
 def serving(folder: Path, *more: str) -> Iterator[Server]:
     command = [sys.executable, str(ROOT / "tests/helpers/serving.py"), str(folder), str(WAITING), str(UPLOAD), *more]
+    (elsewhere := folder.parent / "tmp").mkdir()  # gradio serves files of the working and the temporary folder anyway
+    environ = {**os.environ, "TMPDIR": str(elsewhere)}
     with (
         (folder.parent / "log").open("w") as log,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=dict(os.environ)
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environ
         ) as process,
     ):
         assert process.stdin and process.stdout
@@ -268,6 +270,7 @@ def test_in_a_browser_a_clip_is_made_and_played_and_a_broken_upload_refused(serv
         assert page.ask(f"{elsewhere} && !/^(data|blob):/.test(u))") == []
 
         page.click("#both input")
+        page.until("document.body.innerText.includes('Settings of the second clip')")  # the button has moved down
         page.click("#generate")
         page.until("document.querySelector('#clip1 video')?.currentTime > 0.1")
         assert page.ask("document.querySelector('#clip1').offsetParent !== null")

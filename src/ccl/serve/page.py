@@ -82,6 +82,7 @@ def launched(
         server_port=port,
         auth=password,
         max_file_size=upload,
+        allowed_paths=[str(desk.folder.clips)],  # its video looks here, not among the static ones
         app_kwargs={"middleware": [Middleware(Guarded)]},
         theme=gr.themes.Default(**fonts),
         prevent_thread_lock=True,

@@ -411,6 +411,9 @@ def test_a_shard_that_ends_too_soon_never_counts_as_whole(shards, tmp_path, code
         told_by(path),
         f"{shards}: 2 of 3 shards are whole",
     ]
+    assert cli.main(["shards", "verify", str(shards), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"folder": str(shards), "shards": 3, "damaged": {path.name: told_by(path)}}
 
 
 def told_by(path: Path) -> str:
@@ -424,6 +427,8 @@ def test_whole_shards_are_verified(written, tmp_path, codec, capsys):
     for folder in (written, tmp_path / "z"):
         assert cli.main(["shards", "verify", str(folder)]) == 0
         assert f"{folder}: 3 of 3 shards are whole" in capsys.readouterr().out
+        assert cli.main(["shards", "verify", str(folder), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"folder": str(folder), "shards": 3, "damaged": {}}
 
 
 def swapped(name: str, data: bytes) -> bytes:

@@ -172,7 +172,8 @@ def parse(argv: list[str]) -> Namespace:
     parser = Parser(
         "evaluate",
         "Score clips, whatever made them: those of a checkpoint, which are made first, or folders of any system's "
-        "mp4s. Writes scores.jsonl, table.md, .csv, .tex and report.html; a second run computes what is missing.",
+        "mp4s. Writes scores.jsonl, table.md, .csv, .tex, report.html and, for a script, results.json; a second run "
+        "computes what is missing.",
         "ccl evaluate --ckpt runs/joint",
         "ccl evaluate --videos out/mine --testset paper",
         "ccl evaluate --methods ovi=clips/ovi --methods mova=clips/mova --testset paper --metrics wer sync -o scores",

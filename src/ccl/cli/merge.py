@@ -12,7 +12,7 @@ def merge(argv: list[str]) -> int:
     parser = Parser(
         "evaluate merge",
         "Put several results.json, as `ccl evaluate` writes them, into one table with the same statistics, over the "
-        "rows that all have. Metrics of two protocols are refused.",
+        "rows that all have; writes a results.json too, for a script. Metrics of two protocols are refused.",
         "ccl evaluate merge ours/scores/results.json theirs.json -o merged",
     )
     parser.add_argument("files", type=path_of, nargs="+", metavar="FILE", help="results.json, or the folder it is in")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ccl.cli.as_json import add_json, say_json
 from ccl.cli.errors import UsageError
 from ccl.cli.named import part_named
 from ccl.cli.parser import SEED, WORKERS, Number, Parser, Whole, file_to_write, folder_to_write, path_of, text_of
@@ -320,12 +321,17 @@ def verify(argv: list[str]) -> int:
         "ccl shards verify data/latents",
     )
     parser.add_argument("shards", type=path_of, help="a folder of shards, or of buckets")
-    folder = parser.parse(argv).shards
+    add_json(parser)
+    args = parser.parse(argv)
+    folder = args.shards
     from ccl.data.verify import shards_verify
 
-    faults = [fault for _, fault in shards_verify(folder)]
-    damaged = [fault for fault in faults if fault]
-    for fault in damaged:
+    faults = dict(shards_verify(folder))
+    damaged = {shard: fault for shard, fault in faults.items() if fault}
+    if args.json:
+        say_json({"folder": str(folder), "shards": len(faults), "damaged": damaged})
+        return 1 if damaged else 0
+    for fault in damaged.values():
         say(fault)
     say(f"{folder}: {len(faults) - len(damaged)} of {len(faults)} shards are whole")
     return 1 if damaged else 0

@@ -367,6 +367,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name() -> None:
         load_stream(net, state | {"condition_embedder.text_embedder.linear_1.weight": torch.zeros(1, 1)})
 
 
+def test_an_embedding_without_channels_is_a_sentence(tmp_path: Path) -> None:
+    state = load_file(as_file(wan(), tmp_path)) | {"patch_embedding.weight": torch.zeros(64)}
+    save_file(state, tmp_path / "flat.safetensors")
+    said = refused(ours(), tmp_path / "flat.safetensors")
+    assert "patch_embedding.weight has shape (64,) in the checkpoint" in said
+
+
 def test_the_weights_of_another_size_are_named_as_what_they_are() -> None:
     def meta(width: int, ffn: int, layers: int) -> Any:
         from ccl.interaction import NoInteraction

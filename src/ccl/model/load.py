@@ -123,7 +123,7 @@ class LoadReport:
         """What to say where the file is of another backbone altogether, or ""."""
         for stream in self.streams:
             patch = self.shapes.get(f"{stream}.patch_embedding.weight")
-            if patch is None or patch[0][:2] == patch[1][:2]:
+            if patch is None or min(map(len, patch)) < 2 or patch[0][:2] == patch[1][:2]:
                 continue
             common = (*self.loaded, *self.shapes)
             sizes = [

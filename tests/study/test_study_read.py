@@ -309,6 +309,10 @@ def test_who_fails_the_checks_is_named_and_left_out_unless_all_are_kept(tmp_path
     rows = (tmp_path / "all/table.csv").read_text().splitlines()
     assert rows[0].startswith("kind,question,a,b,value,low,high,wins,ties,losses") and len(rows) == 7
     assert (tmp_path / "results/table.md").read_text().count("not distinguishable") == 0
+    assert cli.main(["study", "read", str(tmp_path), *files, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["study"], told["left_out"]) == (key.study, ["bob"])
+    assert [one["value"] for one in told["figures"] if one["kind"] == "win rate"] == [1.0, 1.0]
 
 
 def test_nobody_who_counts_is_told(tmp_path: Path) -> None:

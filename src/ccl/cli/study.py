@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ccl.cli.as_json import add_json, say_json
 from ccl.cli.errors import UsageError, is_dir
 from ccl.cli.parser import SEED, Parser, Whole, folder_to_write, path_of, text_of
 from ccl.cli.progress import bar
@@ -102,10 +103,11 @@ def read(argv: list[str]) -> int:
     parser.add_argument("answers", type=path_of, nargs="+", help="files that raters saved, or folders of them")
     parser.add_argument("--keep-all", action="store_true", help="count those, too, who fail the checks")
     parser.add_argument("-o", "--out", type=folder_to_write, help="folder of the tables (STUDY/results)")
+    add_json(parser)
     args = parser.parse(argv)
     from ccl.files import one_writer, sweep
     from ccl.study import found, read_answers, read_key
-    from ccl.study.tables import write
+    from ccl.study.tables import lines, write
 
     key = read_key(args.study)
     findings = found(key, read_answers(key, args.answers), keep_all=args.keep_all)
@@ -113,6 +115,9 @@ def read(argv: list[str]) -> int:
     with one_writer(out):
         sweep(out)
         text = write(key, findings, out)
+    if args.json:
+        say_json({"study": key.study, "left_out": list(findings.left_out), "figures": lines(findings)})
+        return 0
     say(text)
     say(out / "table.md")
     return 0

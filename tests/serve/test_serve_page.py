@@ -194,12 +194,15 @@ def refusal(server: Server, prompt: str = "a man", **given: Any) -> str:
     return message["output"]["error"]
 
 
-def test_broken_uploads_are_refused_in_words_and_the_next_is_served(server: Server, tmp_path: Path) -> None:
+def test_broken_uploads_and_numbers_are_refused_in_words_and_the_next_is_served(server: Server, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypisom nothing else")
     (tmp_path / "notes.png").write_text("no picture")
     assert refusal(server, video=server.send(tmp_path / "broken.mp4")).startswith("broken.mp4: ")
     assert refusal(server, image=server.send(tmp_path / "notes.png")).startswith("notes.png: is not a picture")
     assert refusal(server, " ").startswith("the prompt is empty")
+    for wrong in ("x", float("nan"), 0.5, -1):
+        assert refusal(server, seed=wrong).startswith(f"seed is {wrong}; here it must be a whole number from 0 to ")
+    assert refusal(server, steps=101).startswith("steps is 101; here it must be a whole number from 1 to 100")
     write_wav(tmp_path / "voice.wav", np.sin(np.arange(6000) / 9).astype(np.float32) / 4)
     server.join("a man", session="good", audio=server.send(tmp_path / "voice.wav"))
     [message] = server.finished("good", 1)

@@ -219,6 +219,8 @@ def side(gr: Any, desk: Desk, title: str, rule: str) -> list[Any]:
             guidance = gr.Dropdown([OWN, *rules()], value=rule, label="Guidance", scale=2, min_width=180)
             steps = gr.Number(label="Steps", value=min(desk.pipe.steps, desk.bounds.steps), **least)
             seed = gr.Number(label="Seed", value=0, minimum=0, precision=0, min_width=80)
+            for one in (steps, seed):
+                one.preprocess = lambda value: value  # `Asked` says in words what is no number, gradio does not
         with gr.Row():
             scales = [
                 gr.Textbox(label=label, placeholder="the model's", min_width=110)  # a Number cannot be empty

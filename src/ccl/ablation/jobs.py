@@ -277,7 +277,7 @@ class Laboratory:
         return clips
 
     def _score(self, job: Job) -> dict[str, Any]:
-        from ccl.cli.metrics import best_device
+        from ccl.cli.machine import best_device
         from ccl.cli.parts import build
         from ccl.cli.testsets import about
         from ccl.evaluation import score

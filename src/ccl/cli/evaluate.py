@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import ccl
 from ccl.cli.errors import UsageError
-from ccl.cli.metrics import best_device, metrics_of, names_of
+from ccl.cli.machine import best_device
+from ccl.cli.metrics import metrics_of, names_of
 from ccl.cli.parser import (
     SEED,
     SHIFT,

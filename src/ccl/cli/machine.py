@@ -18,6 +18,13 @@ def windows() -> bool:
     return sys.platform == "win32"
 
 
+def best_device() -> str:
+    """Where networks work unless a device is named: the GPU, where there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def cpu_name() -> str:
     """Of the processor; "CPU" where the system does not tell."""
     try:

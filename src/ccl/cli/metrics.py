@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ccl.cli.errors import UsageError, did_you_mean, read_yaml
+from ccl.cli.machine import best_device
 from ccl.cli.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -170,9 +171,3 @@ def own_metric(path: str, name: str, file: Path) -> type[Metric]:
                 f"{place}: the column '{column.name}' of {path} is that of the metric {taken[column.name]}"
             )
     return cls
-
-
-def best_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,6 +6,7 @@ import re
 from argparse import ArgumentTypeError
 from typing import Any
 
+from ccl.cli.machine import best_device
 from ccl.cli.parser import SEED, SIDE, STEPS, Number, Parser, Whole, folder_to_write, path_of, text_of
 from ccl.cli.testsets import PAPER, TestSet, testset_of
 
@@ -102,12 +103,6 @@ def frames_of(testset: TestSet, *, seed: int, limit: int | None, drawn: bool) ->
         Frame(name, row.image_prompt, seed_of("first frame", seed, row.id) % 2**31)
         for row, name in zip(rows, file_names(rows), strict=True)
     ]
-
-
-def best_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _size(text: str) -> tuple[int, int]:

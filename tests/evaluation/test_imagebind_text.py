@@ -137,10 +137,10 @@ def test_a_marks_name_in_a_prompt_is_plain_text(words: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"plain", gzip.compress(b""), gzip.compress(b"#v\na b c\n"), gzip.compress(b"#v\na\n")]
+    ("merges", "packed"), [("", False), ("plain", False), ("", True), ("#v\na b c\n", True), ("#v\na\n", True)]
 )
-def test_a_file_that_is_no_list_of_merges_is_refused(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "bpe.txt.gz").write_bytes(content)
+def test_a_file_that_is_no_list_of_merges_is_refused(merges: str, packed: bool, tmp_path: Path) -> None:
+    (tmp_path / "bpe.txt.gz").write_bytes(gzip.compress(merges.encode()) if packed else merges.encode())
     with pytest.raises(ValueError, match=r"bpe.txt.gz"):
         Tokens(tmp_path / "bpe.txt.gz")
 

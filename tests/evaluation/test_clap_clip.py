@@ -170,8 +170,8 @@ def taught(metric: Any, projections: tuple[str, str]) -> Any:
         metric.measure(inputs)
     for hook in hooks:
         hook.remove()
-    optimizer = torch.optim.Adam([p.requires_grad_() for layer in layers for p in layer.parameters()], 3e-2)
-    for _ in range(200):
+    optimizer = torch.optim.Adam([p.requires_grad_() for layer in layers for p in layer.parameters()], 3e-3)
+    for _ in range(1000):
         given, words = (F.normalize(layer(held[name]), dim=-1) for name, layer in zip(projections, layers, strict=True))
         given = given.view(3, -1, given.shape[-1]).mean(1)
         loss = F.cross_entropy(given @ words.T / 0.1, torch.arange(3))

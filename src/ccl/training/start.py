@@ -22,7 +22,7 @@ from ccl.storage.source import CONFIG, WEIGHTS, located, read_source
 from ccl.text.base import TextEncoder
 from ccl.types import STREAMS
 from ccl.weights.fill import fill, spread
-from ccl.weights.find import installed, on_hub
+from ccl.weights.find import on_hub
 
 #: What training can begin with of another model.
 Part = Literal["video", "audio", "text"]
@@ -173,7 +173,7 @@ def go_on(net: DualStreamTransformer, lora: LoRA) -> str:
     """
     own = dict(net.named_parameters())
     assert lora.start is not None
-    found = read_lora(installed(lora.start), shapes_without(net))
+    found = read_lora(lora.start, shapes_without(net))
     layers = {name: name.removesuffix("weight") for name in found.low}
     lacking = [name for name, layer in layers.items() if f"{layer}{DOWN}" not in own]
     fixed = [*found.added, *(name for name in found.whole if not own[name].requires_grad)]

@@ -142,6 +142,7 @@ def test_an_evaluation_that_is_killed_is_told_and_hurts_nothing(run: Path) -> No
 
 def test_a_fault_is_told_once_and_ends_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module_of, "BESIDE", FAILS)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     evaluate = Evaluate(["lips"], every=1)
     wait = [At(step, lambda trainer: evaluate._running.process.wait()) for step in (1, 2)]
     trainer, told = train(run, evaluate, *wait, steps=3)

@@ -160,6 +160,7 @@ class Evaluate(Callback):
         """Start the process that scores a folder's snapshot."""
         theirs = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHED)}
         theirs |= {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
+        theirs["PYTHONUNBUFFERED"] = "1"  # its log is in the order in which it spoke, and its last line its last word
         command = [sys.executable, "-c", BESIDE, str(self.nice), *self.command(folder, step)]
         with (folder / LOG).open("wb") as log:
             # A session of its own: Ctrl-C is the training's.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,10 @@ def test_the_command_reads_the_record_or_asks_for_places(tmp_path: Path, capsys:
     said = capsys.readouterr().out
     assert said.startswith("2 seams of 1 clip\npictures (step from one picture to the next, of 255): ")
     assert (tmp_path / "a.png").is_file()
+    assert cli.main(["inspect", "seams", str(tmp_path / "a.mp4"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["settings"] == {"clips": [str(tmp_path / "a.mp4")]}
+    assert [(one["of"], one["seams"]) for one in told["figures"]] == [("the given clips", [[30, 70]])]
     assert cli.main(["inspect", "seams", str(tmp_path / "a.mp4"), "--at", "100"]) == 1
     assert "there is no picture 100 at which windows could meet; it has 100" in capsys.readouterr().err
 

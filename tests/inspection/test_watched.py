@@ -14,7 +14,7 @@ from ccl.grid import Grid
 from ccl.inspection.attention import by_places, look, measured
 from ccl.inspection.picture import clip_figure, layer_figure, pixels_of, png_of
 from ccl.inspection.regions import audio_regions, by_token
-from ccl.inspection.report import told, write
+from ccl.inspection.report import figures_of, lines_of, write
 from ccl.inspection.watch import Seen, untold, watched
 from ccl.interaction import (
     CCA,
@@ -184,11 +184,13 @@ def test_a_model_of_even_attention_has_no_bias_and_leaves_the_context_its_number
             torch.nn.init.zeros_(parameter)  # all scores 0
     regions = [AV({"all": np.ones(GRID.s_v, bool)}, audio_regions(np.ones(GRID.samples, np.float32), GRID))] * 3
     found = look(net.eval(), make_text(), latents(3), ["a", "b", "c"], GRID, regions, time=0.5)
-    assert found.mean("a2v", "last", "all") == pytest.approx((1, 1, 1), abs=1e-5)
+    assert found.mean("a2v", "last", "all") == pytest.approx({"value": 1, "low": 1, "high": 1, "clips": 3}, abs=1e-5)
     np.testing.assert_allclose(found.places["a2v", "all"], 1, atol=1e-5)
     share = found.measures["v2a", "context", "voice"]  # one video token a frame, three context tokens
     np.testing.assert_allclose(share, 3 / 4, atol=1e-6)
-    assert share.shape == (2, 3) and np.isnan(found.mean("v2a", "context", "silence")[0])
+    assert share.shape == (2, 3) and found.mean("v2a", "context", "silence") == {
+        "not_measured": "no clip has such tokens"
+    }
 
 
 def test_pictures_of_a_token_are_those_that_its_latent_frame_holds() -> None:
@@ -206,7 +208,7 @@ def test_a_gate_has_no_context_tokens_and_says_so_and_everything_is_written(tmp_
     clip = Clip(video, rng.uniform(-1, 1, GRID.samples).astype(np.float32), GRID.fps, GRID.sample_rate, "a", "x")
     regions = [AV({"all": np.ones(GRID.s_v, bool)}, audio_regions(clip.audio, GRID))] * 2
     looks = [look(net.eval(), make_text(), latents(), ["a", "b"], GRID, regions, time=0.5)]
-    said = "\n".join(told(looks, 2))
+    said = "\n".join(lines_of(figures_of(looks[0], 2)))
     assert "a2v: there are no context tokens" in said and "share of context" not in said
     assert "on the last audio token" in said
     paths = list(write(looks, clip, GRID, tmp_path))

@@ -13,7 +13,7 @@ from torch import nn
 
 from ccl import planning
 from ccl.callbacks import SaveCheckpoint, TaskRouter
-from ccl.inspection.quantized import errors, lines
+from ccl.inspection.quantized import errors, figures_of, lines
 from ccl.model.adapter import LoRA, is_adapter
 from ccl.model.quantized import is_scale, quantize, quantize_linear, rounded, whole
 from ccl.nn.layers import Linear
@@ -195,4 +195,4 @@ def test_sound_is_moved_by_what_the_pictures_lose_alone_and_far_more_where_its_o
         assert both[0].audio > 3 * alone[0].audio  # what crosses over in one block
         assert alone[0].video == pytest.approx(both[0].video, rel=0.3)
     assert 0 < found["int8"][-1].video < found["float8"][-1].video
-    assert len(list(lines(found, 0.5, 2))) == 2 * (2 + 3)
+    assert len(list(lines(figures_of(found, 0.5, 2)))) == 2 * (2 + 3)

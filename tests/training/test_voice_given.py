@@ -15,7 +15,7 @@ from ccl.data.world.voices import reference
 from ccl.generation.order import parts_of
 from ccl.generation.terms import Asked, trained
 from ccl.grid import Grid
-from ccl.inspection.voice import pitch, semitones, told
+from ccl.inspection.voice import figures_of, pitch, semitones, told
 from ccl.model import Voice
 from ccl.rows import Row
 from ccl.tasks import PAPER_TASKS, Given, Task, Term
@@ -134,4 +134,4 @@ def test_the_pitch_of_a_tone_with_overtones_is_its_lowest(hertz: float) -> None:
 
 def test_what_has_no_pitch_has_kept_none() -> None:
     assert np.isnan(pitch(np.zeros(RATE, np.float32), RATE)) and np.isnan(pitch(np.zeros(9, np.float32), RATE))
-    assert told(np.array([0.5, -2.0, np.nan])) == "1 of 3 (1.25 semitones off)"
+    assert told(figures_of(np.array([0.5, -2.0, np.nan]))) == "1 of 3 (1.25 semitones off)"

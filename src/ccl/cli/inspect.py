@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from ccl.cli.as_json import add_json
 from ccl.cli.errors import UsageError, is_dir, is_file
 from ccl.cli.front import config_files
+from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
 from ccl.cli.parser import (
     SEED,
     Number,
     Parser,
     Whole,
-    add_ckpt,
-    add_trust,
     any_text,
     file_to_write,
     folder_to_write,
@@ -23,24 +23,6 @@ from ccl.cli.parser import (
 )
 from ccl.cli.progress import bar
 from ccl.cli.rules import check_guidance
-from ccl.cli.verbs import check_there, say
-
-
-def add_model(parser: Parser) -> None:
-    """Options that name a model and where it works."""
-    add_ckpt(parser)
-    add_trust(parser)
-    parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
-
-
-def pipeline_of(args: Any) -> Any:
-    """The model that the options name."""
-    if args.ckpt is not None:
-        check_there(args.ckpt)
-    from ccl.cli.parts import device_of
-    from ccl.generation import Pipeline
-
-    return Pipeline.load(args.ckpt, device=device_of(args.device), trust=args.trust)
 
 
 def words(argv: list[str]) -> int:
@@ -73,6 +55,7 @@ def words(argv: list[str]) -> int:
     )
     parser.add_argument("--draws", type=Whole(1, 1000), default=4, help="of the noise, for each clip (%(default)s)")
     parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    add_json(parser)
     args = parser.parse(argv)
     if args.shards is not None and not is_dir(args.shards):
         raise UsageError(f"there is no --shards folder {args.shards}")
@@ -94,24 +77,30 @@ def words(argv: list[str]) -> int:
     def encode(batch: Any, streams: Any) -> Any:
         return latents_of(batch, pipe.codec, pipe.grid, streams, pipe.device)
 
-    with bar("listening") as told:
-        if args.shards is not None:
-            found = {str(args.shards): shard_batches(args.shards, pipe.grid, pipe.codec, read(needs))}
-        else:
-            found = {f"the world's {split} split": of_world(split, told) for split in args.split}
-        for name, batches in found.items():
-            pairs, unfit = gathered(batches, args.clips, needs, encode)
-            if not pairs:
-                raise ValueError(f"{name}: {'; '.join(unfit.values())}")
-            settings = {"time": args.time, "draws": args.draws, "seed": args.seed, "name": name}
-            unfit |= faults
-            for part in PARTS:
-                head = f"{part} at t = {args.time:g}, {name}"
-                if part in pairs:
-                    with pipe.autocast():
-                        say(f"{head}: {worth_of(pipe.net, pipe.text, pairs[part], pipe.grid, part, **settings)}")
-                elif part in unfit:
-                    say(f"{head}: not measured: {unfit[part]}")
+    noise = {"time": args.time, "draws": args.draws, "seed": args.seed}
+
+    def told() -> Iterator[Told]:
+        with bar("listening") as progress:
+            if args.shards is not None:
+                found = {str(args.shards): shard_batches(args.shards, pipe.grid, pipe.codec, read(needs))}
+            else:
+                found = {f"the world's {split} split": of_world(split, progress) for split in args.split}
+            for name, batches in found.items():
+                pairs, unfit = gathered(batches, args.clips, needs, encode)
+                if not pairs:
+                    raise ValueError(f"{name}: {'; '.join(unfit.values())}")
+                unfit |= faults
+                for part in PARTS:
+                    head = f"{part} at t = {args.time:g}, {name}"
+                    what = {"of": name, "part": part.name, "stream": part.stream}
+                    if part in pairs:
+                        with pipe.autocast():
+                            worth = worth_of(pipe.net, pipe.text, pairs[part], pipe.grid, part, **noise, name=name)
+                        yield Told([f"{head}: {worth}"], [what | worth.figures])
+                    elif part in unfit:
+                        yield Told([f"{head}: not measured: {unfit[part]}"], [what | {"not_measured": unfit[part]}])
+
+    tell(args, {**model_settings(args, pipe), "clips": args.clips, **noise}, told())
     return 0
 
 
@@ -137,6 +126,7 @@ def attention(argv: list[str]) -> int:
     )
     parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
     parser.add_argument("-o", "--out", type=folder_to_write, required=True, help="folder of pictures and arrays")
+    add_json(parser)
     args = parser.parse(argv)
     if args.clip is not None and not is_file(args.clip):
         raise UsageError(f"there is no --clip file {args.clip}")
@@ -144,7 +134,7 @@ def attention(argv: list[str]) -> int:
     from ccl.inspection.attention import look
     from ccl.inspection.clips import batch_of, latents_of, own_clip, world_clips
     from ccl.inspection.regions import regions_of
-    from ccl.inspection.report import told, write
+    from ccl.inspection.report import figures_of, lines_of, write
     from ccl.inspection.watch import untold
     from ccl.types import AV
 
@@ -163,10 +153,20 @@ def attention(argv: list[str]) -> int:
             with pipe.autocast():
                 prompts = [clip.prompt for clip in clips]
                 looks.append(look(pipe.net, pipe.text, z, prompts, pipe.grid, regions, time=time, seed=args.seed))
-    for line in told(looks, len(clips)):
-        say(line)
-    for path in write(looks, clips[0], pipe.grid, args.out):
-        say(path)
+
+    def told() -> Iterator[Told]:
+        for one in looks:
+            figures = figures_of(one, len(clips))
+            yield Told(lines_of(figures), [figures])
+        for path in write(looks, clips[0], pipe.grid, args.out):
+            yield Told([path], files=[path])
+
+    source = {"index": args.index} if args.clip is None else {"clip": str(args.clip), "prompt": args.prompt}
+    tell(
+        args,
+        {**model_settings(args, pipe), **source, "clips": len(clips), "times": args.times, "seed": args.seed},
+        told(),
+    )
     return 0
 
 
@@ -185,22 +185,27 @@ def quantized(argv: list[str]) -> int:
         "--times", type=Number(0, 1, above=True), nargs="+", default=[0.9, 0.5, 0.1], help="noise levels (0.9 0.5 0.1)"
     )
     parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    add_json(parser)
     args = parser.parse(argv)
     pipe = pipeline_of(args)
     from ccl.inspection.clips import batch_of, latents_of, world_clips
-    from ccl.inspection.quantized import errors, lines
+    from ccl.inspection.quantized import errors, figures_of, lines
     from ccl.types import AV
 
     batch = batch_of(world_clips(pipe.grid, args.clips, figures=True))
     z = latents_of(batch, pipe.codec, pipe.grid, AV(True, True), pipe.device)
-    for time in args.times:
-        with bar(f"t = {time:g}") as told:
-            found = errors(
-                pipe.net, pipe.text, z, batch.prompt, pipe.grid, time=time, seed=args.seed,
-                told=lambda done, of: told(done, of, "ways"),
-            )  # fmt: skip
-        for line in lines(found, time, args.clips):
-            say(line)
+
+    def told() -> Iterator[Told]:
+        for time in args.times:
+            with bar(f"t = {time:g}") as progress:
+                found = errors(
+                    pipe.net, pipe.text, z, batch.prompt, pipe.grid, time=time, seed=args.seed,
+                    told=lambda done, of: progress(done, of, "ways"),
+                )  # fmt: skip
+            figures = figures_of(found, time, args.clips)
+            yield Told(lines(figures), [figures])
+
+    tell(args, {**model_settings(args, pipe), "clips": args.clips, "times": args.times, "seed": args.seed}, told())
     return 0
 
 
@@ -215,6 +220,7 @@ def route(argv: list[str]) -> int:
     add_model(parser)
     parser.add_argument("--guidance", type=text_of, help="a rule's name, a class or a YAML file (the model's)")
     parser.add_argument("-o", "--out", type=file_to_write, help="an .svg file")
+    add_json(parser)
     args, rest = parser.parse_known(argv)
     if args.out is not None and args.out.suffix != ".svg":
         parser.error(f"-o is {args.out}; the drawing is an .svg")
@@ -228,16 +234,21 @@ def route(argv: list[str]) -> int:
     rule = guidance_of(args.guidance, None, None)
     if config_files(rest):
         tasks, own, closed = of_config(rest)
+        which = {"configs": [str(file) for file in config_files(rest)]}
     else:
         pipe = pipeline_of(args)
         tasks, own, closed = pipe.tasks, pipe.guidance, pipe.net.closed
+        which = model_settings(args, pipe)
     chosen = rule(own)
     rows = rows_of(tasks, chosen, closed)
-    for line in table_lines(rows):
-        say(line)
-    if args.out is not None:
-        write_whole(args.out, svg_of(rows, f"Who sees whom; passes of {chosen.called}"))
-        say(args.out)
+
+    def told() -> Iterator[Told]:
+        yield Told(table_lines(rows), [row.figures for row in rows])
+        if args.out is not None:
+            write_whole(args.out, svg_of(rows, f"Who sees whom; passes of {chosen.called}"))
+            yield Told([args.out], files=[args.out])
+
+    tell(args, {**which, "guidance": chosen.called}, told())
     return 0
 
 
@@ -267,6 +278,7 @@ def alignment(argv: list[str]) -> int:
         "ccl inspect alignment --config configs/joint.yaml --config configs/model/wan14b.yaml",
     )
     parser.add_argument("-o", "--out", type=file_to_write, help="a .png file")
+    add_json(parser)
     args, rest = parser.parse_known(argv)
     if not config_files(rest):
         parser.error("it needs a config, as `ccl fit` does: --config configs/joint.yaml")
@@ -285,12 +297,21 @@ def alignment(argv: list[str]) -> int:
     given = align.get("init_args") or {}
     edges, own = given.get("edges", "mask"), given.get("centre", "")
     found = windows_of(grid, edges)
-    say(f"t_v {grid.t_v} latent frames, t_a {grid.t_a} audio tokens, c {grid.c}: windows of {3 * grid.c} tokens")
-    for one in found:
-        say(f"{one}{' <- this config' if one.centre == own else ''}")
-    if not own:
-        say(f"this config has no windows: {align.get('class_path', 'its interaction has no alignment')}")
-    if args.out is not None:
-        write_whole(args.out, png_of(pixels_of(windows_figure(grid, found, own, edges))))
-        say(args.out)
+    none = "" if own else f"this config has no windows: {align.get('class_path', 'its interaction has no alignment')}"
+    head = f"t_v {grid.t_v} latent frames, t_a {grid.t_a} audio tokens, c {grid.c}: windows of {3 * grid.c} tokens"
+    lengths = {"latent_frames": grid.t_v, "audio_tokens": grid.t_a, "c": grid.c, "window_tokens": 3 * grid.c}
+
+    def told() -> Iterator[Told]:
+        yield Told([head])
+        for one in found:
+            mine = one.centre == own
+            yield Told([f"{one}{' <- this config' if mine else ''}"], [{**one.figures, "this_config": mine}])
+        if none:
+            yield Told([none])
+        if args.out is not None:
+            write_whole(args.out, png_of(pixels_of(windows_figure(grid, found, own, edges))))
+            yield Told([args.out], files=[args.out])
+
+    how = {"no_windows": none} if none else {"centre": own, "edges": edges}
+    tell(args, {"configs": [str(file) for file in config_files(rest)], **lengths, **how}, told())
     return 0

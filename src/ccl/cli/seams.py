@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ccl.cli.as_json import add_json
 from ccl.cli.errors import is_file
-from ccl.cli.inspect import add_model, pipeline_of
+from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
 from ccl.cli.parser import SEED, STEPS, Parser, Whole, file_to_write, path_of
 from ccl.cli.progress import bar
-from ccl.cli.verbs import say
 
 AT_ONCE = 8  # clips
 
@@ -34,6 +35,7 @@ def seams(argv: list[str]) -> int:
     parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
     parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
     parser.add_argument("-o", "--out", type=file_to_write, help="a .png file, of one clip")
+    add_json(parser)
     args = parser.parse(argv)
     if bool(args.clips) == bool(args.world):
         parser.error("give clips to look at, or --world with how many clips of the world a model is to go on from")
@@ -54,27 +56,36 @@ def seams(argv: list[str]) -> int:
     from ccl.media import read_natural
 
     if args.world:
-        each = gone_on(args)
+        pipe = pipeline_of(args)
+        each = gone_on(args, pipe)
+        settings = {**model_settings(args, pipe), "world": args.world}
+        settings |= {"steps": args.steps or pipe.steps, "seed": args.seed}
     else:
         each = {"": [(read_natural(path)[0], args.at or recorded(path)) for path in args.clips]}
-    for what, found in each.items():
-        count = sum(len(at) for _, at in found)
-        say(f"{what}{count} seam{'s' * (count > 1)} of {len(found)} clip{'s' * (len(found) > 1)}")
-        for name, steps in steps_of(found).items():
-            say(f"{name} ({MEASURES[name]}): {steps}")
-    if args.out is not None:
-        write_whole(args.out, png_of(pixels_of(seams_figure(*next(iter(each.values()))[0]))))
-        say(args.out)
+        settings = {"clips": [str(path) for path in args.clips]}
+
+    def told() -> Iterator[Told]:
+        for what, found in each.items():
+            count, steps = sum(len(at) for _, at in found), steps_of(found)
+            head = f"{count} seam{'s' * (count > 1)} of {len(found)} clip{'s' * (len(found) > 1)}"
+            figures: dict[str, Any] = {"of": what or "the given clips", "seams": [at for _, at in found]}
+            figures |= {name: x.figures for name, x in steps.items()}
+            lines = [f"{name} ({MEASURES[name]}): {x}" for name, x in steps.items()]
+            yield Told([f"{what}: {head}" if what else head, *lines], [figures])
+        if args.out is not None:
+            write_whole(args.out, png_of(pixels_of(seams_figure(*next(iter(each.values()))[0]))))
+            yield Told([args.out], files=[args.out])
+
+    tell(args, settings, told())
     return 0
 
 
-def gone_on(args: Any) -> dict[str, list[tuple[Any, list[int]]]]:
+def gone_on(args: Any, pipe: Any) -> dict[str, list[tuple[Any, list[int]]]]:
     """Clips of the world that a model goes on from in the middle of what is said, the true ones, and the places."""
     from ccl.inspection.clips import world_clips
     from ccl.inspection.seams import cut, middle
     from ccl.rows import Row
 
-    pipe = pipeline_of(args)
     clips = list(world_clips(pipe.grid, args.world))
     rows = [Row(clip.id, clip.prompt, prefix=cut(clip, middle(clip))).seeded(args.seed) for clip in clips]
     made: list[Any] = []
@@ -83,8 +94,8 @@ def gone_on(args: Any) -> dict[str, list[tuple[Any, list[int]]]]:
             made += pipe.generate(rows[first : first + AT_ONCE], steps=args.steps)
             told(len(made), len(rows))
     return {
-        "gone on from: ": [(clip, clip.meta["seams"]) for clip in made],
-        "the true clips: ": [(clip, [middle(clip)]) for clip in clips],
+        "gone on from": [(clip, clip.meta["seams"]) for clip in made],
+        "the true clips": [(clip, [middle(clip)]) for clip in clips],
     }
 
 

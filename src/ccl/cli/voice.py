@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ccl.cli.inspect import add_model, pipeline_of
+from ccl.cli.as_json import add_json
+from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
 from ccl.cli.parser import SEED, STEPS, Parser, Whole, folder_to_write
 from ccl.cli.progress import bar
-from ccl.cli.verbs import say
 
 AT_ONCE = 8  # clips
 
@@ -25,6 +26,7 @@ def voice(argv: list[str]) -> int:
     parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
     parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
     parser.add_argument("-o", "--out", type=folder_to_write, help="a folder for the clips and their voices")
+    add_json(parser)
     args = parser.parse(argv)
     from ccl.data.world import World
     from ccl.data.world.voices import reference
@@ -41,19 +43,27 @@ def voice(argv: list[str]) -> int:
     given = [replace(row, voice=voice) for row, voice in zip(rows, voices, strict=True)]
     streams = AV(*(end is not None for end in pipe.net.ends))
     made: list[Any] = []
-    with bar("speaking") as told:
+    with bar("speaking") as progress:
         for some in (given, rows):
             for batch in in_batches(some, AT_ONCE):
                 made += pipe.generate(batch, wanted=streams, steps=args.steps)
-                told(len(made), 2 * len(rows))
+                progress(len(made), 2 * len(rows))
     true: list[Any] = [world.clip(i).audio for i in range(args.clips)]
     coded = [pipe.decode(AV(None, pipe.conditions.encode("audio", sound)[None])).audio[0].numpy() for sound in true]
     sounds: list[Any] = [clip.audio for clip in made]
     parts = (sounds[: len(rows)], sounds[len(rows) :], coded)
-    say(Kept(*(semitones(part, true, rate) for part in parts)))
-    if args.out is not None:
-        for clip, sound in zip(made[: len(rows)], voices, strict=True):
-            clip.save(args.out / f"{clip.id}{'.mp4' if streams.video else '.wav'}")
-            write_wav(args.out / f"{clip.id}-voice.wav", sound, rate)
-        say(args.out)
+    kept = Kept(*(semitones(part, true, rate) for part in parts))
+
+    def told() -> Iterator[Told]:
+        yield Told([kept], [{"of": name, **figures} for name, figures in kept.figures.items()])
+        if args.out is not None:
+            kind, own = ".mp4" if streams.video else ".wav", made[: len(rows)]
+            for clip, sound in zip(own, voices, strict=True):
+                clip.save(args.out / f"{clip.id}{kind}")
+                write_wav(args.out / f"{clip.id}-voice.wav", sound, rate)
+            ends = (kind, "-voice.wav")
+            yield Told([args.out], files=[args.out / f"{clip.id}{end}" for clip in own for end in ends])
+
+    settings = {**model_settings(args, pipe), "clips": args.clips, "steps": args.steps or pipe.steps, "seed": args.seed}
+    tell(args, settings, told())
     return 0

@@ -50,23 +50,15 @@ class Look:
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     rest: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def mean(self, direction: str, measure: str, region: str) -> tuple[float, float, float]:
-        """Of a measure over layers and clips, with 95 % of it, clips resampled; NaN where there is none."""
+    def mean(self, direction: str, measure: str, region: str) -> dict[str, Any]:
+        """Of a measure over layers and clips, as `figure` has it."""
         values = over_layers(self.measures.get((direction, measure, region)))
-        there = values[~np.isnan(values)]
-        if not len(there):
-            return (np.nan,) * 3
-        low, high = interval([Ratio(there, np.ones(len(there)))], measure)
-        return float(there.mean()), low, high
+        return figure(values, np.ones(len(values)), measure)
 
-    def ratio(self, direction: str, measure: str, above: str, below: str) -> tuple[float, float, float]:
-        """Of a measure in one region to that in another, over the clips that have both, with 95 % of it."""
-        pair = [over_layers(self.measures.get((direction, measure, region))) for region in (above, below)]
-        there = ~np.isnan(pair[0]) & ~np.isnan(pair[1]) if len(pair[0]) == len(pair[1]) else np.zeros(0, bool)
-        if not there.any():
-            return (np.nan,) * 3
-        found = Ratio(pair[0][there], pair[1][there])
-        return (found.value, *interval([found], measure))
+    def ratio(self, direction: str, measure: str, above: str, below: str) -> dict[str, Any]:
+        """Of a measure in one region to that in another, over the clips that have both, as `figure` has it."""
+        top, bottom = (over_layers(self.measures.get((direction, measure, region))) for region in (above, below))
+        return figure(top, bottom, measure)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it, by names as `0.5/a2v/context/mouth`."""
@@ -75,6 +67,21 @@ class Look:
         named |= {(direction, "map"): x for direction, x in self.maps.items()}
         named |= {(direction, "rest"): x for direction, x in self.rest.items()}
         return {"/".join((f"{self.time:g}", *name)): x for name, x in named.items()}
+
+
+def figure(top: Float[np.ndarray, " n"], bottom: Float[np.ndarray, " m"], name: str) -> dict[str, Any]:
+    """Of the clips that have both, how many, the ratio, and 95 % of it with clips resampled, where it has such; or why
+    there is none.
+    """
+    there = ~np.isnan(top) & ~np.isnan(bottom) if len(top) == len(bottom) else np.zeros(0, bool)
+    if not there.any():
+        return {"not_measured": "no clip has such tokens"}
+    ratio = Ratio(top[there], bottom[there])
+    if not np.isfinite(ratio.value):
+        return {"not_measured": "what it is divided by is 0"}
+    low, high = interval([ratio], name)
+    sure = {"low": low, "high": high} if np.isfinite([low, high]).all() else {}
+    return {"value": ratio.value, **sure, "clips": int(there.sum())}
 
 
 def over_layers(values: Float[np.ndarray, "y n"] | None) -> Float[np.ndarray, " n"]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -107,12 +108,25 @@ def apart(x: Tensor, true: Tensor) -> float:
     return float((x.double() - true.double()).norm() / true.double().norm())
 
 
-def lines(found: dict[str, list[AV[float]]], time: float, clips: int) -> Iterator[str]:
+def figures_of(found: dict[str, list[AV[float]]], time: float, clips: int) -> dict[str, Any]:
+    """What `errors` found, by way and stream; in the place of a number that is none, why."""
+
+    def of(way: list[AV[float]], stream: Stream) -> dict[str, Any]:
+        path = [getattr(at, stream) for at in way]
+        *blocks, velocity = [x if isfinite(x) else {"not_measured": "float32 gives no numbers but 0"} for x in path]
+        return {"after_blocks": blocks, "velocity": velocity}
+
+    ways = {name: {stream: of(way, stream) for stream in STREAMS} for name, way in found.items()}
+    return {"time": time, "clips": clips, "distance_to_float32": ways}
+
+
+def lines(figures: dict[str, Any]) -> Iterator[str]:
     """Tables of both streams: a row a block, and the velocities."""
-    depth = len(next(iter(found.values()))) - 1
-    for i, stream in enumerate(("pictures", "sound")):
-        yield f"{stream} at t = {time:g}, {clips} clips: distance to float32, as a share"
-        yield f"  {'after block':<12}" + "".join(f"{name:>19}" for name in found)
-        for row in range(depth + 1):
-            name = "velocity" if row == depth else str(row)
-            yield f"  {name:<12}" + "".join(f"{path[row][i]:>19.2e}" for path in found.values())
+    ways = figures["distance_to_float32"]
+    for called, stream in zip(("pictures", "sound"), STREAMS, strict=True):
+        yield f"{called} at t = {figures['time']:g}, {figures['clips']} clips: distance to float32, as a share"
+        yield f"  {'after block':<12}" + "".join(f"{name:>19}" for name in ways)
+        columns = [(*way[stream]["after_blocks"], way[stream]["velocity"]) for way in ways.values()]
+        for row, cells in enumerate(zip(*columns, strict=True)):
+            name = "velocity" if row == len(columns[0]) - 1 else str(row)
+            yield f"  {name:<12}" + "".join(f"{'-' if isinstance(x, dict) else f'{x:.2e}':>19}" for x in cells)

@@ -18,39 +18,66 @@ from ccl.media import Clip
 PAIRS = {"a2v": ("background", "mouth"), "v2a": ("silence", "voice")}
 
 
-def told(looks: Sequence[Look], clips: int) -> Iterator[str]:
-    """The figures, a line each: mean over layers, heads and tokens, with 95 % over clips."""
-    for look in looks:
-        yield f"t = {look.time:g}, {clips} clips"
-        for direction in ("a2v", "v2a"):
-            regions = list(dict.fromkeys(region for one, _, region in look.measures if one == direction))
-            if not regions:
-                yield f"  {direction}: this interaction tells nothing of it"
-                continue
-            names = [name for name in CAUSE if any(key[:2] == (direction, name) for key in look.measures)]
-            if not names:
-                yield f"  {direction}: there are no context tokens; all goes to the other stream"
-            for name in names:
-                parts = [f"{region} {number(*look.mean(direction, name, region))}" for region in regions]
-                yield f"  {direction}: share of {CAUSE[name]}: {', '.join(parts)}"
-                above, below = PAIRS[direction]
-                if not np.isnan((ratio := look.ratio(direction, name, above, below))[0]):
-                    left = look.ratio(direction, "other", below, above)
-                    yield f"  {direction}: that share, {above} to {below}: {number(*ratio)}"
-                    yield f"  {direction}: what is left to the other stream, {below} to {above}: {number(*left)}"
-            if direction == "a2v":
-                parts = [f"{region} {number(*look.mean(direction, 'last', region))}" for region in regions]
-                yield f"  a2v: on the last audio token, 1 as on any other that is seen: {', '.join(parts)}"
-            for region in regions:
-                if not np.isnan((on := look.mean(direction, "on mouth", region))[0]):
-                    even = look.mean(direction, "mouth of seen", region)
-                    yield f"  v2a: on the mouth, {region}: {number(*on)}, where even attention had {even[0]:.3f}"
+def figures_of(look: Look, clips: int) -> dict[str, Any]:
+    """At one noise level: means over layers, heads and tokens, with 95 % over clips."""
+    return {"time": look.time, "clips": clips, **{direction: of_direction(look, direction) for direction in PAIRS}}
 
 
-def number(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
+def of_direction(look: Look, direction: str) -> dict[str, Any]:
+    regions = list(dict.fromkeys(region for one, _, region in look.measures if one == direction))
+    if not regions:
+        return {"not_measured": "this interaction tells nothing of it"}
+    names = [name for name in CAUSE if any(key[:2] == (direction, name) for key in look.measures)]
+    above, below = PAIRS[direction]
+
+    def each(measure: str) -> dict[str, Any]:
+        return {region: look.mean(direction, measure, region) for region in regions}
+
+    found: dict[str, Any] = {
+        "share": {name: each(name) for name in names}
+        or {"not_measured": "there are no context tokens; all goes to the other stream"}
+    }
+    found[f"share_{above}_to_{below}"] = {name: look.ratio(direction, name, above, below) for name in names}
+    found[f"left_{below}_to_{above}"] = look.ratio(direction, "other", below, above)
+    if direction == "a2v":
+        found["last_token"] = each("last")
+    else:
+        found["on_mouth"], found["on_mouth_if_even"] = each("on mouth"), each("mouth of seen")
+    return found
+
+
+def lines_of(figures: dict[str, Any]) -> Iterator[str]:
+    """The figures of one noise level, a line each."""
+    yield f"t = {figures['time']:g}, {figures['clips']} clips"
+    for direction, (above, below) in PAIRS.items():
+        found = figures[direction]
+        if why := found.get("not_measured") or found["share"].get("not_measured"):
+            yield f"  {direction}: {why}"
+        if "not_measured" in found:
+            continue
+        for name, ratio in found[f"share_{above}_to_{below}"].items():
+            yield f"  {direction}: share of {CAUSE[name]}: {listed(found['share'][name])}"
+            if "value" in ratio:
+                left = found[f"left_{below}_to_{above}"]
+                yield f"  {direction}: that share, {above} to {below}: {number(ratio)}"
+                yield f"  {direction}: what is left to the other stream, {below} to {above}: {number(left)}"
+        if direction == "a2v":
+            yield f"  a2v: on the last audio token, 1 as on any other that is seen: {listed(found['last_token'])}"
+            continue
+        for region, on in found["on_mouth"].items():
+            if "value" in on:
+                even = found["on_mouth_if_even"][region]["value"]
+                yield f"  v2a: on the mouth, {region}: {number(on)}, where even attention had {even:.3f}"
+
+
+def listed(each: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{region} {number(one)}" for region, one in each.items())
+
+
+def number(one: dict[str, Any]) -> str:
+    if "value" not in one:
         return "-"
-    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{one['value']:.3f}" + (f" [{one['low']:.3f}, {one['high']:.3f}]" if "low" in one else "")
 
 
 def write(looks: Sequence[Look], clip: Clip, grid: Grid, folder: Path) -> Iterator[Path]:

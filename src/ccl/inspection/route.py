@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from ccl.guidance.base import Guidance
 from ccl.tasks import PAPER_TASKS, Task, Term, terms_of
@@ -38,6 +39,11 @@ class Row:
     view: View
     state: AV[str]
     sees: AV[tuple[str, ...]]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        video, audio = ({"state": x, "attends_to": sees} for x, sees in zip(self.state, self.sees, strict=True))
+        return {"kind": self.kind, "name": self.name, "video": video, "audio": audio}
 
 
 def seen_by(route: Route, closed: Closed) -> AV[tuple[str, ...]]:

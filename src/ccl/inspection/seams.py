@@ -44,12 +44,26 @@ class Steps:
     others: Float[np.ndarray, " m"]
     ranks: Float[np.ndarray, " n"]
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        if np.isnan(self.ranks).any():
+            return {"not_measured": "a clip has no other place to compare its seams with"}
+        at, elsewhere = float(self.seams.mean()), float(self.others.mean())
+        told = {"at_seams": at, "elsewhere": elsewhere, "times": at / max(elsewhere, 1e-12)}
+        return {
+            **told,
+            "rank": float(self.ranks.mean()),
+            "worst": float(self.ranks.max()),
+            "ranks": self.ranks.tolist(),
+        }
+
     def __str__(self) -> str:
-        ratio = self.seams.mean() / max(self.others.mean(), 1e-12)
+        if why := (told := self.figures).get("not_measured"):
+            return f"not measured: {why}"
         return (
-            f"{self.seams.mean():.4g} at seams, {self.others.mean():.4g} elsewhere, {ratio:.2f} times; "
-            f"rank {self.ranks.mean():.2f}, the worst {self.ranks.max():.2f}"
-        )
+            "{at_seams:.4g} at seams, {elsewhere:.4g} elsewhere, {times:.2f} times; "
+            "rank {rank:.2f}, the worst {worst:.2f}"
+        ).format(**told)
 
 
 def steps_of(clips: Sequence[tuple[Clip, Sequence[int]]]) -> dict[str, Steps]:

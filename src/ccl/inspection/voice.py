@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -59,15 +60,27 @@ class Kept:
     alone: Float[np.ndarray, " n"]
     codec: Float[np.ndarray, " n"]
 
+    @property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        return {name: figures_of(off) for name, off in vars(self).items()}
+
     def __str__(self) -> str:
-        parts = {"pitch kept": self.given, "without the voice": self.alone, "true clips through the codec": self.codec}
-        return "; ".join(f"{name} in {told(off)}" for name, off in parts.items())
+        parts = {"pitch kept": "given", "without the voice": "alone", "true clips through the codec": "codec"}
+        figures = self.figures
+        return "; ".join(f"{name} in {told(figures[part])}" for name, part in parts.items())
 
 
-def told(off: np.ndarray) -> str:
+def figures_of(off: np.ndarray) -> dict[str, Any]:
     """How many pitches are kept, and how far the median one is off; a clip without a pitch has not kept it."""
-    middle = float(np.nanmedian(np.abs(off))) if np.isfinite(off).any() else float("nan")
-    return f"{int((np.abs(off) <= NEAR).sum())} of {len(off)} ({middle:.2f} semitones off)"
+    there = np.abs(off[np.isfinite(off)])
+    middle = float(np.median(there)) if len(there) else {"not_measured": "no clip has a pitch"}
+    return {"kept": int((there <= NEAR).sum()), "clips": len(off), "semitones_off": middle}
+
+
+def told(figures: dict[str, Any]) -> str:
+    off = figures["semitones_off"]
+    how = off["not_measured"] if isinstance(off, dict) else f"{off:.2f} semitones off"
+    return f"{figures['kept']} of {figures['clips']} ({how})"
 
 
 def semitones(sounds: Sequence[np.ndarray], true: Sequence[np.ndarray], sample_rate: int) -> Float[np.ndarray, " n"]:

@@ -33,18 +33,28 @@ class Windows:
     seen: np.ndarray
     half: float
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        return {
+            "centre": self.centre,
+            "last_seconds": float(self.drift[-1]),
+            "furthest_seconds": float(self.drift[np.abs(self.drift).argmax()]),
+            "half_window_seconds": self.half,
+            "unseen_tokens": np.flatnonzero(self.seen == 0).tolist(),
+            "seen_times": float(self.seen[self.seen > 0].mean()),
+            "drift_seconds": self.drift.tolist(),
+        }
+
     def __str__(self) -> str:
-        lost = np.flatnonzero(self.seen == 0)
-        told = (
-            f"{len(lost)} audio tokens are seen by no frame ({lost[0]}-{lost[-1]})"
-            if len(lost)
-            else "all tokens are seen"
+        told = self.figures
+        lost, worst, half = told["unseen_tokens"], told["furthest_seconds"], told["half_window_seconds"]
+        seen = (
+            f"{len(lost)} audio tokens are seen by no frame ({lost[0]}-{lost[-1]})" if lost else "all tokens are seen"
         )
-        worst = self.drift[np.abs(self.drift).argmax()]
-        off = ", more than half a window" if abs(worst) > self.half else ""
+        off = ", more than half a window" if abs(worst) > half else ""
         return (
-            f"{self.centre}: last frame {self.drift[-1]:+.3f} s, the furthest {worst:+.3f} s (half a window: "
-            f"{self.half:.3f} s{off}); {told}, {self.seen[self.seen > 0].mean():.2f} times on average"
+            f"{self.centre}: last frame {told['last_seconds']:+.3f} s, the furthest {worst:+.3f} s (half a window: "
+            f"{half:.3f} s{off}); {seen}, {told['seen_times']:.2f} times on average"
         )
 
 

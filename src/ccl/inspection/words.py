@@ -60,10 +60,19 @@ class Worth:
         _, low, high, _, _ = compare([(Ratio(self.wrong, one), Ratio(self.right, one))], self.name)
         return low, high
 
-    def __str__(self) -> str:
+    @property
+    def figures(self) -> dict[str, Any]:
+        """`loss` is that with the own prompts; `raised`, in how many clips another one's raises it."""
+        if not np.isfinite([self.right, self.wrong]).all():
+            return {"not_measured": "the loss of a clip is no number"}
         low, high = self.interval
-        told = f"{self.worth:+.4f} [{low:+.4f}, {high:+.4f}] of {self.right.mean():.4f}"
-        return f"{told}, {int((self.wrong > self.right).sum())} of {len(self.right)} clips"
+        told = {"worth": self.worth, "low": low, "high": high, "loss": float(self.right.mean())}
+        return {**told, "raised": int((self.wrong > self.right).sum()), "clips": len(self.right)}
+
+    def __str__(self) -> str:
+        if why := (told := self.figures).get("not_measured"):
+            return f"not measured: {why}"
+        return "{worth:+.4f} [{low:+.4f}, {high:+.4f}] of {loss:.4f}, {raised} of {clips} clips".format(**told)
 
 
 def needed(tasks: Mapping[str, Task] | None, net: Any, stream: Stream) -> AV[bool]:

@@ -20,7 +20,7 @@ from ccl.cli.completion import options_of, script
 FIRST = list(dict.fromkeys(verb.split()[0] for verb in VERBS))
 # In bash, what it would have set for the last of the words; in fish, its own answer.
 ASK = {
-    "bash": 'source {file}; COMP_WORDS=({line}""); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _ccl; echo "${{COMPREPLY[@]}}"',
+    "bash": 'source {file}; COMP_WORDS=({line}""); ((COMP_CWORD=${{#COMP_WORDS[@]}}-1)); _ccl; echo ${{COMPREPLY[@]}}',
     "fish": "source {file}; complete -C '{line}'",
 }
 

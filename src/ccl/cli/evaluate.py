@@ -18,6 +18,7 @@ from ccl.cli.parser import (
     Number,
     Parser,
     Whole,
+    add_device,
     add_offload,
     add_trust,
     folder_to_write,
@@ -243,7 +244,7 @@ def parse(argv: list[str]) -> Namespace:
         help="take this file; `ccl weights list`",
     )
     how.add_argument("--precision", choices=("fp32", "bf16"), help="of the networks that have a choice (fp32)")
-    how.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
+    add_device(how)
     how.add_argument("--batch-size", type=Whole(), help="clips a network takes together (the metric's own)")
     made = parser.add_argument_group("with --ckpt")
     add_trust(made)

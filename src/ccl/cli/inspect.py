@@ -10,17 +10,7 @@ from ccl.cli.as_json import add_json
 from ccl.cli.errors import UsageError, is_dir, is_file
 from ccl.cli.front import config_files
 from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
-from ccl.cli.parser import (
-    SEED,
-    Number,
-    Parser,
-    Whole,
-    any_text,
-    file_to_write,
-    folder_to_write,
-    path_of,
-    text_of,
-)
+from ccl.cli.parser import Number, Parser, Whole, add_seed, any_text, file_to_write, folder_to_write, path_of, text_of
 from ccl.cli.progress import bar
 from ccl.cli.rules import check_guidance
 
@@ -54,7 +44,7 @@ def words(argv: list[str]) -> int:
         "--time", type=Number(0, 1, above=True), default=0.8, help="of the noise, 1 is nothing but noise (%(default)s)"
     )
     parser.add_argument("--draws", type=Whole(1, 1000), default=4, help="of the noise, for each clip (%(default)s)")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    add_seed(parser)
     add_json(parser)
     args = parser.parse(argv)
     if args.shards is not None and not is_dir(args.shards):
@@ -124,7 +114,7 @@ def attention(argv: list[str]) -> int:
     parser.add_argument(
         "--times", type=Number(0, 1, above=True), nargs="+", default=[0.9, 0.5, 0.1], help="noise levels (0.9 0.5 0.1)"
     )
-    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    add_seed(parser)
     parser.add_argument("-o", "--out", type=folder_to_write, required=True, help="folder of pictures and arrays")
     add_json(parser)
     args = parser.parse(argv)
@@ -184,7 +174,7 @@ def quantized(argv: list[str]) -> int:
     parser.add_argument(
         "--times", type=Number(0, 1, above=True), nargs="+", default=[0.9, 0.5, 0.1], help="noise levels (0.9 0.5 0.1)"
     )
-    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    add_seed(parser)
     add_json(parser)
     args = parser.parse(argv)
     pipe = pipeline_of(args)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ccl import __version__
 from ccl.cli.as_json import say_json
-from ccl.cli.parser import Parser, add_ckpt, add_trust, text_of
+from ccl.cli.parser import Parser, add_ckpt, add_device, add_trust
 from ccl.cli.verbs import check_there, say
 
 
@@ -16,7 +16,7 @@ def add_model(parser: Parser) -> None:
     """Options that name a model and where it works."""
     add_ckpt(parser)
     add_trust(parser)
-    parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
+    add_device(parser)
 
 
 def pipeline_of(args: Any) -> Any:

@@ -210,6 +210,23 @@ def add_offload(parser: Any) -> None:
     )
 
 
+def add_device(parser: Any) -> None:
+    """Where a model works."""
+    parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
+
+
+def add_dtype(parser: Any) -> None:
+    """What a network that makes clips is held in."""
+    parser.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
+    )
+
+
+def add_seed(parser: Any, of: str = "the noise") -> None:
+    """What randomness follows from."""
+    parser.add_argument("--seed", type=SEED, default=0, help=f"of {of} (%(default)s)")
+
+
 def add_ckpt(parser: Any) -> None:
     """Option for a model."""
     parser.add_argument(

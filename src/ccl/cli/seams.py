@@ -10,7 +10,7 @@ from typing import Any
 from ccl.cli.as_json import add_json
 from ccl.cli.errors import is_file
 from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
-from ccl.cli.parser import SEED, STEPS, Parser, Whole, file_to_write, path_of
+from ccl.cli.parser import STEPS, Parser, Whole, add_seed, file_to_write, path_of
 from ccl.cli.progress import bar
 
 AT_ONCE = 8  # clips
@@ -33,7 +33,7 @@ def seams(argv: list[str]) -> int:
     parser.add_argument("--world", type=Whole(1, 100), help="so many clips of the world's test split, in place of CLIP")
     add_model(parser)
     parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    add_seed(parser)
     parser.add_argument("-o", "--out", type=file_to_write, help="a .png file, of one clip")
     add_json(parser)
     args = parser.parse(argv)

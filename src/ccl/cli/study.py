@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ccl.cli.as_json import add_json, say_json
 from ccl.cli.errors import UsageError, is_dir
-from ccl.cli.parser import SEED, Parser, Whole, folder_to_write, path_of, text_of
+from ccl.cli.parser import Parser, Whole, add_seed, folder_to_write, path_of, text_of
 from ccl.cli.progress import bar
 from ccl.cli.testsets import PAPER, WORLD, testset_of
 from ccl.cli.verbs import say
@@ -53,7 +53,7 @@ def make(argv: list[str]) -> int:
     )
     parser.add_argument("--no-prompts", action="store_true", help="raters do not read what clips were made from")
     parser.add_argument("--together", action="store_true", help="both clips play at once, not one after the other")
-    parser.add_argument("--seed", type=SEED, default=0, help="of sides, order and names (%(default)s)")
+    add_seed(parser, "sides, order and names")
     parser.add_argument("-o", "--out", type=folder_to_write, required=True, help="a folder")
     args = parser.parse(argv)
     from ccl.cli.evaluate import folders_of, rows_of

@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from typing import Any
 
 from ccl.cli.machine import best_device
-from ccl.cli.parser import SEED, SIDE, STEPS, Number, Parser, Whole, folder_to_write, path_of, text_of
+from ccl.cli.parser import SEED, SIDE, STEPS, Number, Parser, Whole, add_device, folder_to_write, path_of, text_of
 from ccl.cli.testsets import PAPER, TestSet, testset_of
 
 
@@ -43,7 +43,7 @@ def images(argv: list[str]) -> int:
     how.add_argument(
         "--seed", type=SEED, default=0, help="a picture's own follows from it and the row's id (%(default)s)"
     )
-    how.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
+    add_device(how)
     args = parser.parse(argv)
     if args.images:
         if args.images.exists() and not args.images.is_dir():

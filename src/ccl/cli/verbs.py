@@ -13,7 +13,6 @@ from typing import Any
 
 from ccl.cli.errors import UsageError, is_dir, is_file
 from ccl.cli.parser import (
-    SEED,
     SHIFT,
     SIDE,
     STEPS,
@@ -21,8 +20,11 @@ from ccl.cli.parser import (
     Parser,
     Whole,
     add_ckpt,
+    add_device,
+    add_dtype,
     add_loras,
     add_offload,
+    add_seed,
     add_trust,
     any_text,
     file_to_write,
@@ -80,7 +82,7 @@ def testset(argv: list[str]) -> int:
     )
     parser.add_argument("-o", "--out", type=folder_to_write, required=True, help="a folder")
     parser.add_argument("--no-clips", action="store_true", help="without the true clips, the references of scores")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the world (%(default)s)")
+    add_seed(parser, "the world")
     add_grid(parser)
     args = parser.parse(argv)
     grid = grid_of(args)
@@ -104,7 +106,7 @@ def codec_fit(argv: list[str]) -> int:
     )
     parser.add_argument("-o", "--out", type=file_to_write, required=True, help="a .safetensors file, at most 1 MB")
     parser.add_argument("--clips", type=Whole(), default=400, help="of the training split (%(default)s)")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the world (%(default)s)")
+    add_seed(parser, "the world")
     parser.add_argument(
         "--video-channels", type=Whole(1, 768), default=16, help="numbers a block of 4 x 8 x 8 pixels (%(default)s)"
     )
@@ -208,12 +210,10 @@ def generate(argv: list[str]) -> int:
         metavar="BOUND",
         help="take a step's predictions again until the clip has moved by that part of its size (%(default)s: never)",
     )
-    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    add_seed(parser)
     parser.add_argument("--batch-size", type=Whole(), default=8, help="clips made together (%(default)s)")
-    parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
-    parser.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
-    )
+    add_device(parser)
+    add_dtype(parser)
     add_offload(parser)
     parser.add_argument(
         "--context",

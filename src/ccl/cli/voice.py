@@ -8,7 +8,7 @@ from typing import Any
 
 from ccl.cli.as_json import add_json
 from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
-from ccl.cli.parser import SEED, STEPS, Parser, Whole, folder_to_write
+from ccl.cli.parser import STEPS, Parser, Whole, add_seed, folder_to_write
 from ccl.cli.progress import bar
 
 AT_ONCE = 8  # clips
@@ -24,7 +24,7 @@ def voice(argv: list[str]) -> int:
     add_model(parser)
     parser.add_argument("--clips", type=Whole(2, 100), default=50, help="of the world's test split (%(default)s)")
     parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (%(default)s)")
+    add_seed(parser)
     parser.add_argument("-o", "--out", type=folder_to_write, help="a folder for the clips and their voices")
     add_json(parser)
     args = parser.parse(argv)

@@ -15,6 +15,8 @@ from ccl.cli.parser import (
     Parser,
     Whole,
     add_ckpt,
+    add_device,
+    add_dtype,
     add_loras,
     add_offload,
     add_trust,
@@ -65,10 +67,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--hours", type=Number(0, 100_000, above=True), default=24.0, help="after which a file goes (%(default)s)"
     )
-    parser.add_argument("--device", type=text_of, help="cpu or cuda (cuda where there is one)")
-    parser.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), default="float32", help="of the network in memory (%(default)s)"
-    )
+    add_device(parser)
+    add_dtype(parser)
     add_offload(parser)
     args = parser.parse(argv)
     password = password_of(args.password, args.password_file, os.environ.get(VARIABLE))

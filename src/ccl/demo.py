@@ -7,7 +7,6 @@ where it was: finished stages are not done again.
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ccl.cli.errors import UsageError
 from ccl.cli.parser import STEPS, Parser, Whole, folder_to_write, path_of, text_of
+from ccl.files import own_folder
 from ccl.files.shipped import shipped
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--clips is {args.clips}; it must be even, half easy and half hard")
     steps = () if args.steps is None else ("--trainer.max_steps", str(args.steps))
     if args.smoke:
-        with tempfile.TemporaryDirectory(prefix="ccl-smoke-") as folder:
+        with own_folder("ccl-smoke-") as folder:
             tiny = (*SMOKE, "--data.init_args.root", f"{folder}/world", *steps)
-            run(configs, Path(folder), "smoke", tiny, clips=4, solver_steps=4, whisper=None)
+            run(configs, folder, "smoke", tiny, clips=4, solver_steps=4, whisper=None)
     else:
         sizes = {"clips": args.clips, "solver_steps": args.solver_steps, "whisper": args.whisper}
         size = () if args.config else ENOUGH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -14,10 +15,12 @@ from jsonargparse._loaders_dumpers import yaml_load
 
 from ccl import files
 from ccl.files import (
+    LOCK,
     MARK,
     FileError,
     machine_trouble,
     one_writer,
+    own_folder,
     plain_name,
     reading,
     replacing,
@@ -101,6 +104,24 @@ def test_a_lock_that_leads_elsewhere_empties_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=rf"^{tmp_path}/theirs/.lock leads elsewhere"), one_writer(tmp_path / "theirs"):
         pass
     assert (tmp_path / "victim").read_text() == "thesis"
+
+
+def test_a_folder_of_ones_own_goes_at_its_end_and_a_killed_ones_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed, foreign = tmp_path / "ccl-mine-killed", tmp_path / "ccl-mine-foreign"
+    for path in (killed, foreign):
+        path.mkdir()
+    (killed / LOCK).touch()
+    with own_folder("ccl-mine-") as first:
+        assert not killed.exists() and foreign.exists()  # nobody's lock was ever in it
+        (first / "clip.mp4").touch()
+        with own_folder("ccl-mine-") as second:
+            assert first.is_dir() and first != second
+        with (first / LOCK).open() as other, pytest.raises(BlockingIOError):  # as another process would
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not first.exists() and not second.exists()
 
 
 def test_a_lock_goes_with_its_writer_and_never_holds_two(tmp_path: Path) -> None:

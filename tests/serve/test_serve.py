@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -15,13 +14,12 @@ from ccl.cli import main
 from ccl.cli.errors import UsageError
 from ccl.data.world import World
 from ccl.evaluation.metrics.mouth import correlate, envelope, found, opening
-from ccl.files import LOCK, MARK
+from ccl.files import MARK
 from ccl.guidance import UCG2, UCG3, TextCFG
 from ccl.media import Clip, read_clip, write_wav
 from ccl.rows import MEDIA
 from ccl.serve import GIVEN, OWN, Asked, Bounds, Desk, Folder, Side, curves
 from ccl.serve.desk import ENDING
-from ccl.serve.folder import PREFIX, own_folder
 from ccl.serve.page import MISSING, another, sentence
 from ccl.serve.verb import is_loopback, password_of
 from ccl.types import AV, Scale
@@ -158,23 +156,6 @@ def test_a_server_begins_without_what_a_kill_left_half_made(tmp_path: Path) -> N
         path.touch()
     folder.make()
     assert all(path.exists() for path in kept) and not any(path.exists() for path in left)
-
-
-def test_a_servers_own_folder_goes_with_it_and_a_killed_ones_with_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    killed, foreign = tmp_path / f"{PREFIX}killed", tmp_path / f"{PREFIX}foreign"
-    for path in (killed, foreign):
-        path.mkdir()
-    (killed / LOCK).touch()
-    with own_folder() as first, (first / LOCK).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # as another process would
-        assert not killed.exists() and foreign.exists()  # nobody's lock was ever in it
-        (first / "clip.mp4").touch()
-        with own_folder() as second:
-            assert first.is_dir() and first != second
-    assert not first.exists() and not second.exists()
 
 
 def test_a_server_that_is_ended_leaves_nothing_of_the_clip_that_it_makes(desk: Desk) -> None:

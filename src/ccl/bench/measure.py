@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ccl.cli.costs import TERA, sampled
 from ccl.cli.gpus import GPUS
 from ccl.cli.plan import FORMAT
 from ccl.cli.planned import Needs, Planned, planned_of
+from ccl.files import own_folder
 
 WARM = 2  # steps that come first and are not counted
 SHARE = 0.9  # of the memory that is free
@@ -199,9 +199,9 @@ def work(
         generate: sampling instead of training.
         steps: evaluations of sampling.
     """
-    with tempfile.TemporaryDirectory(prefix="ccl-bench-") as folder:
-        config, order, out = (Path(folder) / name for name in ("config.yaml", "order.json", "found.json"))
-        config.write_text(yaml.safe_dump({**planned.config, "runs_dir": folder}))
+    with own_folder("ccl-bench-") as folder:
+        config, order, out = (folder / name for name in ("config.yaml", "order.json", "found.json"))
+        config.write_text(yaml.safe_dump({**planned.config, "runs_dir": str(folder)}))
         said = {"config": str(config), "out": str(out), "path": sys.path, "memory": memory}
         order.write_text(json.dumps(said | {"profiled": profiled, "generate": generate, "steps": steps}))
         environment = {**os.environ, **(EXACT if memory else {})}

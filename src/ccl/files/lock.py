@@ -1,13 +1,15 @@
-"""One writer a folder: a lock that a kill of any kind lets go."""
+"""One writer a folder: a lock that a kill of any kind lets go; and temporary folders, which are known by it."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import IO
 
 from ccl.files.errors import FileError
@@ -53,6 +55,26 @@ def one_writer(
         finally:
             if _HELD.pop(here, None) is file:  # in a forked child it is not
                 here.unlink(missing_ok=True)
+
+
+@contextmanager
+def own_folder(prefix: str) -> Iterator[Path]:
+    """A new temporary folder that is removed at the end; those of processes that were killed are removed, too.
+
+    Args:
+        prefix: of its name, by which those of its kind are known.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(FileError, OSError):  # it is in use, or another user's
+            known = (left / LOCK).is_file() and left.lstat().st_uid == os.getuid() and not left.is_symlink()
+            if known and left.resolve() / LOCK not in _HELD:
+                with one_writer(left):
+                    rmtree(left)
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name,
+        one_writer(folder := Path(name)),
+    ):
+        yield folder
 
 
 def _locked(path: Path, otherwise: str, wait: bool) -> IO[str] | None:

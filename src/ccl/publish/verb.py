@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import ccl
 from ccl.cli.errors import UsageError, is_file
 from ccl.cli.parser import Parser, add_trust, folder_to_write, path_of, text_of
 from ccl.cli.verbs import check_there, say
+from ccl.files import own_folder
 from ccl.files.plaintext import printable
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def main(argv: list[str]) -> int:
     written = args.out / CARD
     if args.dry and mine is None and not args.card and is_file(written):
         raise ValueError(f"{written} is there, which may be edited; --card writes it anew, -o names another folder")
-    with tempfile.TemporaryDirectory(prefix="ccl-push-") as spare:
-        pushed = ready(model, Path(spare) / "model")
+    with own_folder("ccl-push-") as spare:
+        pushed = ready(model, spare / "model")
         files = [
             File(CONFIG, pushed.text),
             File(WEIGHTS, pushed.weights),

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 
-from ccl.files import LOCK, FileError, one_writer, sweep
+from ccl.files import sweep
 
-PREFIX = "ccl-serve-"  # of the names of folders that end with their servers
 GRACE = 120.0  # seconds for which a file that has just come stays, whatever the bound: it may be about to be read
 
 
@@ -90,15 +84,3 @@ class Folder:
             if not any(path.iterdir()):
                 path.rmdir()
         return gone
-
-
-@contextmanager
-def own_folder() -> Iterator[Path]:
-    """A new folder that is removed at the end; those of servers that were killed are removed, too."""
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(FileError, OSError):  # it is in use, or another user's
-            if (left / LOCK).is_file() and left.lstat().st_uid == os.getuid() and not left.is_symlink():
-                with one_writer(left):
-                    rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)

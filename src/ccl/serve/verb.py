@@ -79,13 +79,12 @@ def main(argv: list[str]) -> int:
         )
     if args.ckpt is not None:
         check_there(args.ckpt)
-    from ccl.files import one_writer
-    from ccl.serve.folder import own_folder
+    from ccl.files import one_writer, own_folder
     from ccl.serve.page import gradio_at, launched
 
     with ExitStack() as held:
         held.enter_context(term_is_interrupt())
-        root = args.folder or held.enter_context(own_folder())
+        root = args.folder or held.enter_context(own_folder("ccl-serve-"))
         held.enter_context(one_writer(root, "choose another --folder"))
         gradio_at(root / "uploads")  # what is missing is told before a model is read
         from ccl.cli.parts import device_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -116,9 +117,18 @@ def test_records_notes_and_errors_name_an_upload_as_it_was_sent(desk: Desk) -> N
 
 
 def test_what_nobody_foresaw_is_not_told_to_the_page(capsys: pytest.CaptureFixture[str]) -> None:
-    told = sentence(Asked("a"), RuntimeError("secret"))
+    told = sentence(RuntimeError("secret"))
     assert "secret" not in told and "RuntimeError" in told and "secret" in capsys.readouterr().err
-    assert sentence(Asked("a"), ValueError("in words")) == "in words"
+    assert sentence(ValueError("in words")) == "in words"
+
+
+def test_a_full_disk_is_told_to_the_page_and_with_its_place_in_a_sentence_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret/clip.mp4")
+    told, said = sentence(full), capsys.readouterr().err
+    assert os.strerror(errno.ENOSPC) in told and "secret" not in told
+    assert said == f"ccl: /secret/clip.mp4: {os.strerror(errno.ENOSPC)}\n"
 
 
 def test_a_folder_keeps_the_newest_within_its_bound_and_nothing_that_is_old(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -11,8 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,78 +21,16 @@ import numpy as np
 import pytest
 
 from ccl.media import write_wav
-from ccl.rows import MEDIA
-from ccl.serve import OWN
+from ccl.serve.page import Guarded
 from helpers import ROOT
-from helpers.browser import Page, browsing, needs_browser
+from helpers.browser import PATIENCE, Page, browsing, needs_browser
+from helpers.page import Server, named
 
 pytestmark = [
     pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed: pip install 'ccl[demo]'"),
     pytest.mark.timeout(400),
 ]
 WAITING, UPLOAD = 24, 200_000
-OTHER = [OWN, "", "", "", "", 1, 0]
-
-
-@dataclass
-class Server:
-    """A running page.
-
-    Args:
-        url: of it.
-        folder: of its files.
-    """
-
-    url: str
-    folder: Path
-
-    def join(self, prompt: str, seed: int = 0, steps: int = 1, session: str = "s", **given: Any) -> str:
-        """Ask for a clip; the event's number. HTTPError where it is refused at once."""
-        side = [OWN, "", "", "", "", steps, seed]
-        data = [prompt, "", "pictures and sound", "", False, *(given.get(key) for key in MEDIA), *side, *OTHER]
-        answer = self.post("gradio_api/queue/join", {"data": data, "fn_index": self.event, "session_hash": session})
-        return answer["event_id"]
-
-    def post(self, path: str, value: Any, **headers: str) -> Any:
-        body = json.dumps(value).encode()
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json", **headers})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
-
-    def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return answer.read()
-
-    @cached_property
-    def event(self) -> int:
-        """The number of the event `generate`."""
-        events = json.loads(self.get("config"))["dependencies"]
-        return next(event["id"] for event in events if event["api_name"] == "generate")
-
-    def finished(self, session: str, count: int) -> list[dict[str, Any]]:
-        """What becomes of so many events of a session, in the order in which they end."""
-        found = []
-        with urllib.request.urlopen(f"{self.url}gradio_api/queue/data?session_hash={session}", timeout=300) as lines:
-            for line in lines:
-                message = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
-                if message.get("msg") == "process_completed":
-                    found.append(message)
-                if len(found) == count:
-                    return found
-        raise AssertionError(f"{len(found)} of {count} events ended")
-
-    def send(self, path: Path) -> dict[str, Any]:
-        """Upload a file; how an event names it."""
-        mark = "------mark"
-        head = f'--{mark}\r\nContent-Disposition: form-data; name="files"; filename="{path.name}"\r\n\r\n'.encode()
-        body = head + path.read_bytes() + f"\r\n--{mark}--\r\n".encode()
-        kind = {"Content-Type": f"multipart/form-data; boundary={mark}"}
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}gradio_api/upload", body, kind)) as answer:
-            return named(json.load(answer)[0])
-
-
-def named(path: str) -> dict[str, Any]:
-    return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
 def refused(ask: Callable[[], Any]) -> tuple[int, str]:
@@ -121,7 +59,7 @@ def serving(folder: Path, *more: str) -> Iterator[Server]:
             yield Server(url, folder)
         finally:
             process.stdin.close()
-            process.wait(60)
+            process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +118,7 @@ def test_what_comes_when_the_queue_is_full_is_refused_in_words_and_the_rest_is_s
 
 def test_a_client_that_leaves_does_not_stop_the_next(server: Server) -> None:
     server.join("a man", steps=100, session="leaves")
-    with urllib.request.urlopen(f"{server.url}gradio_api/queue/data?session_hash=leaves", timeout=60) as lines:
+    with urllib.request.urlopen(f"{server.url}gradio_api/queue/data?session_hash=leaves", timeout=PATIENCE) as lines:
         next(iter(lines))
     server.join("a woman", seed=5, session="stays")
     [message] = server.finished("stays", 1)
@@ -221,17 +159,41 @@ def test_files_come_from_uploads_alone(server: Server, tmp_path: Path) -> None:
         assert refused(lambda path=path: server.get(f"gradio_api/file={path}"))[0] in (403, 404), path
 
 
+def test_an_upload_for_which_the_disk_has_no_room_is_answered_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = list[dict[str, Any]]()
+
+    async def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret/upload")
+
+    async def send(message: dict[str, Any]) -> None:
+        answers.append(message)
+
+    asyncio.run(Guarded(full)({"type": "http"}, None, send))
+    said = capsys.readouterr().err
+    assert answers[0]["status"] == 507 and os.strerror(errno.ENOSPC) in (told := answers[1]["body"].decode())
+    assert "secret" not in told and said == f"ccl: /secret/upload: {os.strerror(errno.ENOSPC)}\n"
+
+
+def test_a_sent_file_is_used_where_it_lies_and_nothing_is_left_beside_it(server: Server, tmp_path: Path) -> None:
+    write_wav(tmp_path / "voice.wav", np.zeros(6000, np.float32))
+    server.join("a man", session="sent", audio=server.send(tmp_path / "voice.wav"))
+    [message] = server.finished("sent", 1)
+    assert message["success"] and not [path for path in (server.folder / "uploads").iterdir() if path.is_file()]
+
+
 def test_a_password_is_asked_for(tmp_path: Path) -> None:
     with serving(tmp_path / "kept", "ann:right") as server:
         for path in ("config", "gradio_api/file=x", "gradio_api/queue/data?session_hash=s"):
             assert refused(lambda path=path: server.get(path))[0] == 401, path
         assert refused(lambda: server.send(tmp_path / "log"))[0] == 401
         login = server.url + "login"
-        assert refused(lambda: urllib.request.urlopen(login, b"username=ann&password=wrong", timeout=60))[0] == 400
-        with urllib.request.urlopen(login, b"username=ann&password=right", timeout=60) as answer:
+        assert (
+            refused(lambda: urllib.request.urlopen(login, b"username=ann&password=wrong", timeout=PATIENCE))[0] == 400
+        )
+        with urllib.request.urlopen(login, b"username=ann&password=right", timeout=PATIENCE) as answer:
             cookie = answer.headers["Set-Cookie"]
         request = urllib.request.Request(server.url + "config", headers={"Cookie": cookie.split(";")[0]})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             assert json.load(answer)["dependencies"]
 
 

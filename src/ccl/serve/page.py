@@ -11,6 +11,7 @@ from threading import Event, Thread
 from typing import Any
 
 from ccl.cli.errors import one_sentence
+from ccl.files import machine_trouble
 from ccl.guidance import rules
 from ccl.rows import MEDIA
 from ccl.serve.asked import GIVEN, OWN, WANTED, Asked, Side
@@ -113,13 +114,19 @@ def launched(
 
 
 class Guarded:
-    """Around the server: every answer carries POLICY."""
+    """Around the server: every answer carries POLICY, and one that meets the machine's trouble is a sentence."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.responses import PlainTextResponse
+
+        begun = False
+
         async def sent(message: dict[str, Any]) -> None:
+            nonlocal begun
+            begun = True
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message["headers"],
@@ -128,7 +135,12 @@ class Guarded:
                 ]
             await send(message)
 
-        await self.app(scope, receive, sent)
+        try:
+            await self.app(scope, receive, sent)
+        except Exception as error:
+            if begun or not machine_trouble(error):
+                raise
+            await PlainTextResponse(sentence(error), 507)(scope, receive, sent)  # as of a disk without room for a file
 
 
 def blocks(gr: Any, desk: Desk) -> Any:
@@ -182,7 +194,7 @@ def blocks(gr: Any, desk: Desk) -> Any:
             try:
                 made = desk.make(asked, lambda done, steps: told((done, steps), desc="sampling", unit="steps"))
             except Exception as error:
-                raise gr.Error(sentence(asked, error), duration=None, print_exception=False) from None
+                raise gr.Error(sentence(error), duration=None, print_exception=False) from None
             padded: list[Made | None] = [*made, *[None] * (SIDES - len(made))]
             seen = [gr.Column(visible=one is not None) for one in padded]
             return [*seen, *(value for one in padded for value in filled(gr, one))]
@@ -194,7 +206,10 @@ def blocks(gr: Any, desk: Desk) -> Any:
 
 
 def sent(gr: Any, field: Any) -> Any:
-    """A field whose file is sent: gradio would also fetch one that a request names by its address."""
+    """A field whose file is sent: gradio would also fetch one that a request names by its address.
+
+    It also leaves an empty file beside each that is used.
+    """
     move = field.async_move_resource_to_block_cache
 
     async def moved(path: Any) -> Any:
@@ -203,6 +218,7 @@ def sent(gr: Any, field: Any) -> Any:
         return await move(path)
 
     field.async_move_resource_to_block_cache = moved
+    field.preprocess = lambda file: None if file is None else file.path
     return field
 
 
@@ -259,9 +275,16 @@ def filled(gr: Any, made: Made | None) -> list[Any]:
     ]
 
 
-def sentence(asked: Asked, error: Exception) -> str:
-    """What the page says of an error. What nobody foresaw goes to the server's terminal in full, not to the page."""
+def sentence(error: Exception) -> str:
+    """What the page says of an error, without names of files here; the server's terminal says more.
+
+    Of the machine's trouble in a sentence, of what nobody foresaw in full.
+    """
     if isinstance(error, ValueError):
         return one_sentence(error)
-    traceback.print_exception(error, file=sys.stderr)
-    return f"the clip could not be made ({type(error).__name__}); the server's terminal says more"
+    if machine_trouble(error):
+        sys.stderr.write(f"ccl: {one_sentence(error)}\n")
+    else:
+        traceback.print_exception(error, file=sys.stderr)
+    why = getattr(error, "strerror", None) or type(error).__name__
+    return f"it could not be done ({why}); the server's terminal says more"

@@ -45,7 +45,7 @@ def main() -> int:
     print("\n".join(faults))
     if args.out:
         counts = {
-            name: {"kills": tally.kills, "full disks": tally.full, "folders": tally.rounds}
+            name: {"kills": tally.kills, "full disks": tally.full, "folders": tally.rounds, "not run": tally.skipped}
             for name, tally in killed.items()
         }
         counts |= {name: dict(tally.ends) for name, tally in damaged.items()}
@@ -54,6 +54,9 @@ def main() -> int:
 
 
 def _killed(name: str, tally: kills.Tally) -> None:
+    if tally.skipped:
+        print(f"| {name} | not run: {tally.skipped} | | | |", flush=True)
+        return
     print(f"| {name} | {tally.kills} | {tally.full} | {tally.rounds} | {len(tally.faults)} |", flush=True)
 
 

@@ -9,14 +9,33 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ccl import cli
+from ccl.serve.page import MISSING
+from faults import page
 from faults.process import Outcome, run
-from faults.world import CAPTION, ENCODE, EVALUATE, EXPORT, FIT, GENERATE, MAKE, MERGE, PUSH, READ, STUDY, copy
+from faults.world import (
+    CAPTION,
+    ENCODE,
+    EVALUATE,
+    EXPORT,
+    FIT,
+    GENERATE,
+    MAKE,
+    MERGE,
+    PUSH,
+    READ,
+    SERVE,
+    STUDY,
+    copy,
+    seen,
+)
 
 WAYS = ("after", "at_change", "at_change", "full_at")  # by which a moment is drawn
 # What Python itself says in a worker whose parent was killed (a pickle cut short, a connection reset) nobody can put
@@ -38,6 +57,9 @@ class Target:
         again: what the command is called with to go on, in addition.
         ranks: processes that train together.
         slow: it takes long, or is another one with one thing more.
+        main: what takes the command's words.
+        midway: after a kill, too, all that it finds there is what an undisturbed one leaves, or is not there.
+        lacks: why it cannot be run here.
     """
 
     name: str
@@ -48,16 +70,20 @@ class Target:
     again: str = ""
     ranks: int = 1
     slow: bool = False
+    main: Callable[[list[str]], int] = cli.main
+    midway: bool = False
+    lacks: str = ""
 
 
 @dataclass
 class Tally:
-    """Of one target: kills that hit, disks that were full, and what went wrong after which."""
+    """Of one target: kills that hit, disks that were full, and what went wrong after which; or why it was not run."""
 
     kills: int = 0
     full: int = 0
     rounds: int = 0
     faults: list[str] = field(default_factory=list)
+    skipped: str = ""
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -91,7 +117,7 @@ def clips_of(folder: Path) -> dict[str, Any]:
     from ccl.media import read_natural
 
     found: dict[str, Any] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != "."):
         if path.suffix == ".mp4":
             clip, _ = read_natural(path)
             pictures, sound = np.asarray(clip.video), np.asarray(clip.audio)
@@ -102,6 +128,23 @@ def clips_of(folder: Path) -> dict[str, Any]:
                 key: record.get(key) for key in ("id", "prompt", "seed", "weights", "steps", "guidance")
             }
     return found
+
+
+def served(folder: Path) -> dict[str, Any]:
+    """What a page keeps, by what it holds, as names are random: uploads, records, clips and whether each has one."""
+    from ccl.generation.generate import finished
+
+    sent = bytes_of(folder / "uploads")
+    found: dict[str, Any] = {"half sent": sum("/" not in name for name in sent)}
+    found |= {f"upload {Path(name).name} {held}": True for name, held in sent.items() if "/" in name}
+    made = clips_of(folder / "clips")
+    for name in [name for name in made if name.endswith(".mp4")]:
+        clip, record = made.pop(name), made.pop(f"{Path(name).stem}.json", {})
+        found[f"clip {clip}"] = found.get(f"clip {clip}", True) and bool(record)
+        if record:
+            fits = "fits" if finished(folder / "clips" / name, {}) else "does not fit"
+            found[f"record {record | {'id': ''}}, which {fits} clip {clip}"] = True
+    return found | made
 
 
 def scored(folder: Path) -> dict[str, Any]:
@@ -138,6 +181,16 @@ TARGETS = (
     Target("shards encode", ENCODE, SHARDS, "out", bytes_of),
     Target("shards encode, 2 workers", f"{ENCODE} --workers 2", SHARDS, "out", bytes_of, slow=True),
     Target("generate", GENERATE, ("model", "rows.jsonl"), "out", clips_of),
+    Target(
+        "serve",
+        SERVE,
+        ("model", "voice.wav"),
+        "out",
+        served,
+        main=page.main,
+        midway=True,
+        lacks="" if find_spec("gradio") else MISSING,
+    ),
     Target("evaluate", EVALUATE, ("made",), "out", scored),
     Target("evaluate, controls", f"{EVALUATE} --controls", ("made",), "out", scored, slow=True),
     Target("evaluate merge", MERGE, ("scores",), "out", bytes_of),
@@ -170,9 +223,12 @@ def campaign(
     """
     tallies = {}
     for target in (t for t in TARGETS if t.name.startswith(only) and not (quick and t.slow)):
-        tallies[target.name] = tally = Tally()
+        tallies[target.name] = tally = Tally(skipped=target.lacks)
+        if target.lacks:
+            told(target.name, tally)
+            continue
         whole = copy(world, folder / "whole", *target.needs)
-        undisturbed = run(target.command, whole, ranks=target.ranks)
+        undisturbed = run(target.command, whole, ranks=target.ranks, main=target.main)
         if undisturbed.status:
             tally.faults.append(f"undisturbed: {undisturbed.errors[-300:]}")
             told(target.name, tally)
@@ -202,12 +258,18 @@ def _round(
     tally: Tally,
 ) -> str:
     """One folder: kills, then the command once more to its end. What is wrong, or nothing."""
-    begun = False
+    begun, own = False, (Path(target.leaves).parts[0], "tmp")
+    before = seen(place, but=own)
+
+    def go(**moment: Any) -> Outcome:
+        command = f"{target.command} {target.again if begun else ''}"
+        return run(command, place, ranks=target.ranks, main=target.main, **moment)
+
     for _ in range(rng.choice((1, 1, 2, 3))):
         way = rng.choice(ways)
         draw = rng.uniform(0, 1.1 * undisturbed.seconds) if way == "after" else rng.randrange(undisturbed.changes)
         moment: dict[str, Any] = {way: draw}
-        ended = run(f"{target.command} {target.again if begun else ''}", place, ranks=target.ranks, **moment)
+        ended = go(**moment)
         history.append(" ".join(f"{key} {value:.6g}" for key, value in moment.items()))
         if fault := _wrong(ended):
             return fault
@@ -220,20 +282,31 @@ def _round(
             return f"was refused before it was killed: {ended.errors[-300:]}"
         else:
             tally.kills += 1
-    ended = run(f"{target.command} {target.again if begun else ''}", place, ranks=target.ranks)
+        if target.midway and (fault := _other(target, place, right, midway=True)):
+            return fault
+    ended = go()
     if fault := _wrong(ended):
         return fault
     if ended.status:
         return f"does not go on{f' with {target.again}' if begun and target.again else ''}: {ended.errors[-300:]}"
-    left = [path for path in (*place.rglob(".partial-*"), *(place / "tmp").iterdir())]
+    left = [*place.rglob(".partial-*"), *(path for path in (place / "tmp").rglob("*") if path.is_file())]
     if left:
         return f"leaves {', '.join(str(path.relative_to(place)) for path in left[:5])}"
+    after = seen(place, but=own)
+    if moved := [path for path in {**before, **after} if before.get(path) != after.get(path)]:
+        return f"changes {', '.join(moved[:5])}"
+    return _other(target, place, right)
+
+
+def _other(target: Target, place: Path, right: dict[str, Any], midway: bool = False) -> str:
+    """How what is there differs from what an undisturbed command leaves; midway it may lack some."""
     try:
         found = target.look(place / target.leaves)
     except Exception as error:
         return f"leaves what cannot be read: {error}"
-    if other := [key for key in {**right, **found} if right.get(key) != found.get(key)]:
-        return f"ends with other values than an undisturbed one: {', '.join(map(str, other[:5]))}"
+    keys = found.keys() - right.keys() if midway else found.keys() | right.keys()
+    if other := sorted(str(key) for key in keys if right.get(key) != found.get(key)):
+        return f"ends with other values than an undisturbed one: {', '.join(other[:5])}"
     return ""
 
 
@@ -241,6 +314,8 @@ def _wrong(ended: Outcome) -> str:
     """What no ending may have."""
     if ended.late:
         return "never ends"
+    if ended.outside:
+        return f"changes {', '.join(ended.outside[:5])}"
     if ended.orphans:
         return f"leaves {ended.orphans} processes at work"
     if ended.status < 0 and OURS not in ended.said:

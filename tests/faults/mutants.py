@@ -41,6 +41,7 @@ from faults.world import (
     SMALL,
     STUDY,
     copy,
+    seen,
 )
 
 MOST = 3 * 2**30  # bytes of memory that a small input may take; the imports alone are half a gigabyte
@@ -176,7 +177,7 @@ def campaign(
             whole = (place / kind.path).read_bytes()
             how = rng.choice(kind.ways)(place / kind.path, rng)
             other = how.startswith("bytes") and (place / kind.path).read_bytes() != whole
-            before = _seen(place.parent, but=("out", "new", "tmp"))
+            before = seen(place.parent, but=("out", "new", "tmp"))
             ended = run(kind.command, place, timeout=40)
             # A config of the user's own is named, or the key in it that was changed. What is left of it may be a whole
             # config that asks for what does not fit; then a key to change is named, by its path.
@@ -187,7 +188,7 @@ def campaign(
                 fault = "is used, though its bytes are others"
             moved = {
                 path
-                for path, stamp in _seen(place.parent, but=("out", "new", "tmp")).items()
+                for path, stamp in seen(place.parent, but=("out", "new", "tmp")).items()
                 if before.get(path) != stamp
             }
             # What a command writes beside its input on purpose lies in the folder it was given; a config without `data`
@@ -223,14 +224,3 @@ def _judged(kind: Input, ended: Outcome, keys: set[str]) -> tuple[str, str]:
     if not named and not any(re.search(rf"\b{re.escape(key)}\b", last) for key in keys):
         return "", f"does not name {Path(kind.path).name}: {last[:300]}"
     return "refused", ""
-
-
-def _seen(folder: Path, but: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-    """Sizes and times of all files, except in folders of these names."""
-    found = {}
-    for path in folder.rglob("*"):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not set(parts) & set(but):
-            stat = path.stat()
-            found["/".join(parts)] = (stat.st_size, stat.st_mtime_ns)
-    return found

@@ -15,14 +15,17 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from ccl import cli
 
 MODULES = (
     *(
@@ -55,6 +58,7 @@ class Outcome:
         changes: times it was about to change a file.
         late: it was ended because it took too long.
         orphans: processes of it that lived on.
+        outside: files that it was about to change elsewhere than in its folder.
     """
 
     status: int
@@ -65,6 +69,7 @@ class Outcome:
     changes: int
     late: bool = False
     orphans: int = 0
+    outside: tuple[str, ...] = ()
 
 
 def warm_up() -> None:
@@ -82,6 +87,7 @@ def run(
     after: float | None = None,
     full_at: int | None = None,
     ranks: int = 1,
+    main: Callable[[list[str]], int] = cli.main,
 ) -> Outcome:
     """Run a command line in a folder.
 
@@ -93,19 +99,22 @@ def run(
         after: kill it after so many seconds.
         full_at: from this change on the disk is full: nothing new can be made.
         ranks: processes that train together; all are killed as one.
+        main: what takes the words of the command line.
     """
     (folder / "tmp").mkdir(exist_ok=True)
-    log, errors, counts = folder / "tmp/.out", folder / "tmp/.err", folder / "tmp/.changes"
-    for file in (log, errors, counts):
+    files = log, errors, counts, elsewhere = [
+        folder / "tmp" / name for name in (".out", ".err", ".changes", ".outside")
+    ]
+    for file in files:
         file.write_bytes(b"")
     sys.stdout.flush()
     sys.stderr.flush()
     begin = time.monotonic()
-    port, group, children = _free_port(), 0, []
+    port, group, children = free_port(), 0, []
     for rank in range(ranks):
         place = {"NODE_RANK": "0", "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
         place |= {"MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-        child = _fork(command.split(), folder, at_change, full_at, place if ranks > 1 else {}, group)
+        child = _fork(command.split(), folder, at_change, full_at, place if ranks > 1 else {}, group, main)
         group = group or child
         children.append(child)
     late = threading.Event()
@@ -136,9 +145,10 @@ def run(
     orphans = _end_group(group)
     said = log.read_text(errors="replace") + errors.read_text(errors="replace")
     changes = len(counts.read_bytes())
-    for file in (log, errors, counts):
+    outside = tuple(dict.fromkeys(elsewhere.read_text(errors="replace").splitlines()))
+    for file in files:
         file.unlink()
-    return Outcome(status, said, said[-4000:], seconds, peak, changes, late.is_set(), orphans)
+    return Outcome(status, said, said[-4000:], seconds, peak, changes, late.is_set(), orphans, outside)
 
 
 def _fork(
@@ -148,6 +158,7 @@ def _fork(
     full_at: int | None,
     place: dict[str, str],
     group: int,
+    main: Callable[[list[str]], int],
 ) -> int:
     if child := os.fork():
         return child
@@ -160,13 +171,12 @@ def _fork(
             os.dup2(descriptor, number)
             os.close(descriptor)
         os.environ.update(place, TMPDIR=str(folder / "tmp"), COLUMNS="120", CCL_WEIGHTS=str(folder / "weights"))
+        tempfile.tempdir = str(folder / "tmp")  # it remembers that of the process which this one was forked from
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv, sys.modules["__main__"] = ["ccl", *argv], ModuleType("__main__")  # what spawned workers import anew
         sys.dont_write_bytecode = True  # of a user's module, beside it
         sys.addaudithook(_counter(folder, at_change, full_at))
-        from ccl.cli import main
-
         status = main(list(argv))
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
@@ -179,9 +189,12 @@ def _fork(
 
 
 def _counter(folder: Path, at_change: int | None, full_at: int | None) -> Any:
-    """A hook that notes each change of a file in `folder` by this process, which it ends before that of `at_change`."""
+    """A hook that notes each change of a file in `folder` by this process, which it ends before that of `at_change`.
+
+    Files that are changed elsewhere are noted by name.
+    """
     here, inside = os.getpid(), str(folder.resolve())
-    note = os.open(folder / "tmp/.changes", os.O_WRONLY | os.O_APPEND)
+    note, elsewhere = (os.open(folder / "tmp" / name, os.O_WRONLY | os.O_APPEND) for name in (".changes", ".outside"))
     count = 0
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -193,7 +206,10 @@ def _counter(folder: Path, at_change: int | None, full_at: int | None) -> Any:
             return
         if os.getpid() != here or not isinstance(args[0], str | bytes | os.PathLike):
             return
-        if not Path(inside, os.fsdecode(args[0])).is_relative_to(inside):
+        path = Path(inside, os.fsdecode(args[0]))
+        if not path.is_relative_to(inside):
+            if not path.is_relative_to("/dev"):
+                os.write(elsewhere, os.fsencode(path) + b"\n")
             return
         if count == at_change:
             os.kill(here, signal.SIGKILL)
@@ -233,7 +249,7 @@ def _members(group: int) -> list[int]:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]

@@ -54,6 +54,7 @@ PUSH = "push model ann/model --dry -o out"
 PUSH_RUN = "push runs/run ann/run --dry -o out"
 GENERATE = "generate --ckpt model --prompts rows.jsonl -o out --batch-size 2 --device cpu"
 STUDY = "study make --methods one=made two=made --question sync --raters 2 --pairs 4 -o out"
+SERVE = "serve --ckpt model --folder out --device cpu"
 READ = "study read study answers.jsonl -o out"
 EVALUATE = "evaluate --videos made --metrics av_align,onset -o out --batch-size 2"
 MERGE = "evaluate merge scores scores/results.json -o out"
@@ -116,3 +117,14 @@ def copy(world: Path, folder: Path, *names: str) -> Path:
         else:
             shutil.copy2(world / name, folder / name)
     return folder
+
+
+def seen(folder: Path, but: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """Sizes and times of all files, except in folders of these names."""
+    found = {}
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not set(parts) & set(but):
+            stat = path.stat()
+            found["/".join(parts)] = (stat.st_size, stat.st_mtime_ns)
+    return found

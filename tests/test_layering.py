@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "flow": {"arguments"},
     "grid": {"arguments"},
     "nn": set(),
+    "progress": set(),
     "rng": set(),
     "types": {"arguments"},
     "guidance": VALUES | {"flow", "nn"},  # passes are chunks of a batch; what is clean is a matter of time
@@ -33,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "codecs": LEAVES | {"media", "weights"},
     "model": LEAVES | {"interaction", "nn", "weights"},
     "image": VALUES | {"codecs", "model", "weights"},  # what a network is shown of a picture
-    "data": LEAVES | {"media", "codecs", "text"},  # encoding needs a codec and a text encoder
+    "data": LEAVES | {"media", "codecs", "progress", "text"},  # encoding needs a codec and a text encoder
     "evaluation": LEAVES | {"media", "rows", "weights"},  # knows nothing of what made the clips
     "study": LEAVES | {"evaluation", "media", "rows"},  # as little
     # Where the parts meet.

@@ -18,7 +18,7 @@ import torch
 
 from ccl import cli
 from ccl.codecs.base import Codec
-from ccl.data.archive import progress_bar, safe_keys, write_tar
+from ccl.data.archive import safe_keys, write_tar
 from ccl.data.encode import encode_shards
 from ccl.data.shards import Shards, collate
 from ccl.data.sources import Source, folder_sources
@@ -570,11 +570,3 @@ def test_infinite_latents_are_named(written, tmp_path, codec):
     codec.video.encode = lambda video: FakeVideo.encode(codec.video, video) / 0
     with pytest.raises(ValueError, match=r"clip clip0 of .*: its video latents are not finite"):
         encode_shards(written, tmp_path / "z", codec, TINY)
-
-
-def test_a_log_says_at_once_what_is_made_and_then_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress_bar("world: 40 clips") as advance:
-        assert capsys.readouterr().err == "world: 40 clips\n"
-        for done in range(41):
-            advance(done, 40)
-    assert capsys.readouterr().err == "".join(f"world: 40 clips: {done} of 40\n" for done in range(4, 41, 4))

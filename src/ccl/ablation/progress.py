@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ccl.ablation.jobs import TESTSET, Job, Laboratory
 from ccl.ablation.launchers.schedule import Schedule
 from ccl.ablation.matrix import RUNS
-from ccl.cli.progress import HEARTBEAT
+from ccl.progress import HEARTBEAT
 from ccl.storage.run import holds_losses
 
 TAIL = 4096  # bytes of a log that are looked at: about twenty steps

@@ -95,7 +95,7 @@ def write_results(laboratory: Laboratory) -> None:
 def tell(laboratory: Laboratory, args: Namespace) -> None:
     """Print what is to be done and what it costs."""
     from ccl.ablation.budget import budget
-    from ccl.cli.progress import bar
+    from ccl.progress import bar
 
     matrix = laboratory.matrix
     say(f"{matrix.name}: {matrix.about}; seeds {', '.join(map(str, matrix.seeds))}; {laboratory.folder}")

@@ -9,7 +9,7 @@ import sys
 from ccl.cli.errors import compose
 from ccl.cli.front import config_files
 from ccl.cli.parser import Number, Parser, Whole, path_of, text_of
-from ccl.cli.progress import bar
+from ccl.progress import bar
 
 MODES = ("eager", "compile")
 

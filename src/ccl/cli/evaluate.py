@@ -26,7 +26,6 @@ from ccl.cli.parser import (
     path_of,
     text_of,
 )
-from ccl.cli.progress import bar
 from ccl.cli.protocols import Protocol, protocols_of, shipped
 from ccl.cli.testsets import (
     MOST,
@@ -42,6 +41,7 @@ from ccl.cli.testsets import (
 )
 from ccl.cli.verbs import check_there
 from ccl.files import sha256
+from ccl.progress import bar
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
 SCORES = Path("scores")

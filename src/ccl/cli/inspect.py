@@ -11,8 +11,8 @@ from ccl.cli.errors import UsageError, is_dir, is_file
 from ccl.cli.front import config_files
 from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
 from ccl.cli.parser import Number, Parser, Whole, add_seed, any_text, file_to_write, folder_to_write, path_of, text_of
-from ccl.cli.progress import bar
 from ccl.cli.rules import check_guidance
+from ccl.progress import bar
 
 
 def words(argv: list[str]) -> int:

@@ -15,7 +15,7 @@ from ccl.cli.errors import compose
 from ccl.cli.front import config_files
 from ccl.cli.gpus import GPUS, MFU, gpu_of
 from ccl.cli.parser import Number, Parser, Whole, path_of, text_of
-from ccl.cli.progress import bar
+from ccl.progress import bar
 
 if TYPE_CHECKING:
     from ccl.cli.costs import SamplingCost, TrainingCost

@@ -11,7 +11,7 @@ from ccl.cli.as_json import add_json
 from ccl.cli.errors import is_file
 from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
 from ccl.cli.parser import STEPS, Parser, Whole, add_seed, file_to_write, path_of
-from ccl.cli.progress import bar
+from ccl.progress import bar
 
 AT_ONCE = 8  # clips
 

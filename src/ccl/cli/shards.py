@@ -193,9 +193,9 @@ def caption(argv: list[str]) -> int:
     if name and (args.pictures or args.question):
         parser.error("--pictures and --question are for hf:MODEL; a callable is given the whole clip")
     from ccl.cli.own import reachable
-    from ccl.cli.progress import bar
     from ccl.data.captioning import write_captions
     from ccl.data.sources import media_files
+    from ccl.progress import bar
 
     media_files(args.folder)  # told before anything large is imported
     with reachable([], also=[(name, "--captioner")] if name else []):

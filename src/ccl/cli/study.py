@@ -5,9 +5,9 @@ from __future__ import annotations
 from ccl.cli.as_json import add_json, say_json
 from ccl.cli.errors import UsageError, is_dir
 from ccl.cli.parser import Parser, Whole, add_seed, folder_to_write, path_of, text_of
-from ccl.cli.progress import bar
 from ccl.cli.testsets import PAPER, WORLD, testset_of
 from ccl.cli.verbs import say
+from ccl.progress import bar
 
 RATERS = 10_000
 

@@ -33,11 +33,11 @@ from ccl.cli.parser import (
     path_of,
     text_of,
 )
-from ccl.cli.progress import bar
 from ccl.cli.rules import check_guidance
 from ccl.files.plaintext import check_prompt, printable
 from ccl.grid import Grid
 from ccl.guidance.named import rules
+from ccl.progress import bar
 from ccl.rows import MEDIA
 
 # Of a row's media.

@@ -9,7 +9,7 @@ from typing import Any
 from ccl.cli.as_json import add_json
 from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
 from ccl.cli.parser import STEPS, Parser, Whole, add_seed, folder_to_write
-from ccl.cli.progress import bar
+from ccl.progress import bar
 
 AT_ONCE = 8  # clips
 

@@ -11,18 +11,15 @@ import hashlib
 import io
 import json
 import re
-import sys
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ccl.data.filters import cause
@@ -41,9 +38,6 @@ from ccl.data.index import (
 from ccl.data.sources import SOUND, VIDEO
 from ccl.files import FileError, replacing, sweep
 from ccl.files.plaintext import printable
-
-Advance = Callable[[int, int], None]
-"""A progress report: clips done, clips in all."""
 
 
 @dataclass(frozen=True)
@@ -92,37 +86,6 @@ class Report:
         if self.skipped:
             lines.append("  " + ", ".join(f"{name}: {count}" for name, count in self.removed.items()))
         return "\n".join(lines + [f"  skipped {printable(id)}: {reason}" for id, reason in self.skipped])
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Advance]:
-    """A bar on stderr, as the `progress` of a writer; in a log a line at the start and at every tenth."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield tenths(title)
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def tenths(title: str) -> Advance:
-    """Lines for a log: one now, and one whenever another tenth is done."""
-    last = 0
-
-    def say(text: str) -> None:
-        sys.stderr.write(f"{title}{text}\n")
-        sys.stderr.flush()
-
-    def advance(done: int, total: int) -> None:
-        nonlocal last
-        if total and (tenth := 10 * done // total) > last:
-            last = tenth
-            say(f": {done} of {total}")
-
-    say("")
-    return advance
 
 
 class ShardWriter:

@@ -25,7 +25,6 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ccl import arguments
 from ccl.codecs.base import Codec
-from ccl.data.archive import progress_bar
 from ccl.data.bucketed import Buckets, shared, told_of
 from ccl.data.captions import captioned
 from ccl.data.faces import Written
@@ -47,6 +46,7 @@ from ccl.data.voices import Kept
 from ccl.data.write import write_shards
 from ccl.files import one_writer
 from ccl.grid import Grid
+from ccl.progress import bar
 from ccl.text.base import TextEncoder
 from ccl.types import AV, FACE_MASK, STREAMS, VOICE, Batch, Stream
 
@@ -379,7 +379,7 @@ class WorldData(ShardData):
             for split, folder in self.media.items():
                 start, count = self.ranges[split]
                 sources = world_sources(self.grid, count, start=start, seed=self.seed)
-                with progress_bar(f"world: {count} {split} clips") as advance:
+                with bar(f"world: {count} {split} clips") as advance:
                     size = max(16, min(256, count // 8))  # at least a few shards, to shuffle and to share among readers
                     write_shards(
                         sources, folder, self.grid, shard_size=size, workers=self.makers, strict=True, progress=advance
@@ -387,7 +387,7 @@ class WorldData(ShardData):
                 if self.codec is not None:
                     from ccl.data.encode import encode_shards
 
-                    with progress_bar(f"world: {split} latents") as advance:
+                    with bar(f"world: {split} latents") as advance:
                         # Closed forms of unit variance: float16 holds them to three digits.
                         options: dict[str, Any] = {"dtype": "float16", "progress": advance}
                         encode_shards(folder, self.folders[split], self.codec, self.grid, **options)

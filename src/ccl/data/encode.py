@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ccl.codecs.base import Codec
 from ccl.data import voices
-from ccl.data.archive import Advance, Report, begun, refuse_other_kind, sample_files, write_tar
+from ccl.data.archive import Report, begun, refuse_other_kind, sample_files, write_tar
 from ccl.data.bucketed import of_bucket
 from ccl.data.engines import Engine, run
 from ccl.data.index import (
@@ -42,6 +42,7 @@ from ccl.data.index import (
 from ccl.data.shards import EMPTY, Sample, Shards, collate
 from ccl.files import FileError, one_writer, reading, sweep, write_whole
 from ccl.grid import Grid
+from ccl.progress import Advance
 from ccl.text.base import TextEncoder
 from ccl.text.states import valid
 from ccl.types import AV, STREAMS

@@ -8,10 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ccl.data.archive import Report, progress_bar
+from ccl.data.archive import Report
 from ccl.data.sources import Source
 from ccl.data.write import write_shards
 from ccl.grid import Grid
+from ccl.progress import bar
 
 if TYPE_CHECKING:
     from ccl.codecs.base import Codec
@@ -44,7 +45,7 @@ def shards_world(
     """
     grid = grid or Grid()
     sources = world_sources(grid, clips, start=start, seed=seed, split=split)
-    with progress_bar(f"{clips} clips of the world") as advance:
+    with bar(f"{clips} clips of the world") as advance:
         return write_shards(sources, out, grid, shard_size=shard_size, workers=workers, progress=advance)
 
 
@@ -112,5 +113,5 @@ def shards_encode(
     from ccl.data.encode import encode_shards
 
     how: dict[str, Any] = {"text": text, "dtype": dtype, "batch_size": batch_size, "devices": devices, "engine": engine}
-    with progress_bar(f"latents of {Path(shards).name}") as advance:
+    with bar(f"latents of {Path(shards).name}") as advance:
         return encode_shards(shards, out, codec, grid or Grid(), **how, progress=advance)

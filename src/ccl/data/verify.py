@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ccl.data.archive import progress_bar
 from ccl.data.index import INDEX, buckets_in, read_index, stored_grid
 from ccl.data.shards import Shards
 from ccl.files import FileError
+from ccl.progress import bar
 
 
 def shards_verify(folder: str | Path) -> Iterator[tuple[str, str]]:
@@ -24,7 +24,7 @@ def shards_verify(folder: str | Path) -> Iterator[tuple[str, str]]:
         grid = stored_grid(read_index(Path(folder) / name / INDEX)["settings"])
         opened[name] = Shards(Path(folder) / name, grid, shuffle=0, endless=False)
     done, total = 0, sum(shards.index["samples"] for shards in opened.values())
-    with progress_bar(f"reading {Path(folder).name}") as advance:
+    with bar(f"reading {Path(folder).name}") as advance:
         for name, shards in opened.items():
             seen: dict[str, str] = {}
             for shard in shards.counts:

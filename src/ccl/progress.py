@@ -1,4 +1,4 @@
-"""One progress bar for all verbs: on a terminal a bar with the time left, in a log a line a minute."""
+"""One progress bar for all that takes long: on a terminal a bar, in a log a line at once and one a minute."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 HEARTBEAT = 60.0  # seconds between lines where there is no terminal
+
+Advance = Callable[[int, int], None]
+"""A progress report: how much is done, of how much."""
 
 
 @contextmanager
@@ -36,16 +39,21 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
 
 
 def heartbeat(what: str) -> Callable[..., None]:
-    """Lines for a log: none in the first minute."""
+    """Lines for a log: what has begun, at the first report, and from a minute later how far it is."""
     begun = last = time.monotonic()
+    told = False
 
     def say(n: int, of: int, now: str = "") -> None:
-        nonlocal last
-        if (at := time.monotonic()) - last < HEARTBEAT or not n:
+        nonlocal last, told
+        if told and ((at := time.monotonic()) - last < HEARTBEAT or not n):
             return
-        last = at
-        left = (at - begun) / n * (of - n)
-        sys.stderr.write(f"{what}: {n} of {of}, about {left / 60:.0f} min left {now}\n")
+        if told:
+            last = at
+            left = (at - begun) / n * (of - n)
+            line = f"{what}: {n} of {of}, about {left / 60:.0f} min left {now}".rstrip()
+        else:
+            told, line = True, what
+        sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
     return say

@@ -1,4 +1,4 @@
-"""One progress bar for all that takes long: on a terminal a bar, in a log a line at once and one a minute."""
+"""One progress bar for all that takes long: on a terminal a bar, in a log a line a minute."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ Advance = Callable[[int, int], None]
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Callable[..., None]]:
-    """A bar on stderr that goes when it is done, moved by progress(done, total, what is being done)."""
+def bar(what: str, *, said: bool = False) -> Iterator[Callable[..., None]]:
+    """A bar on stderr that goes when it is done, moved by progress(done, total, what is being done).
+
+    Args:
+        what: is done.
+        said: in a log too, before it begins: of what a command does that was asked for something else, as the world
+            that a training makes first.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
+        if said:
+            write(what)
         yield heartbeat(what)
         return
     columns = (
@@ -39,21 +47,20 @@ def bar(what: str) -> Iterator[Callable[..., None]]:
 
 
 def heartbeat(what: str) -> Callable[..., None]:
-    """Lines for a log: what has begun, at the first report, and from a minute later how far it is."""
+    """Lines for a log: none in the first minute."""
     begun = last = time.monotonic()
-    told = False
 
     def say(n: int, of: int, now: str = "") -> None:
-        nonlocal last, told
-        if told and ((at := time.monotonic()) - last < HEARTBEAT or not n):
+        nonlocal last
+        if (at := time.monotonic()) - last < HEARTBEAT or not n:
             return
-        if told:
-            last = at
-            left = (at - begun) / n * (of - n)
-            line = f"{what}: {n} of {of}, about {left / 60:.0f} min left {now}".rstrip()
-        else:
-            told, line = True, what
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        last = at
+        left = (at - begun) / n * (of - n)
+        write(f"{what}: {n} of {of}, about {left / 60:.0f} min left {now}".rstrip())
 
     return say
+
+
+def write(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -379,7 +379,7 @@ class WorldData(ShardData):
             for split, folder in self.media.items():
                 start, count = self.ranges[split]
                 sources = world_sources(self.grid, count, start=start, seed=self.seed)
-                with bar(f"world: {count} {split} clips") as advance:
+                with bar(f"world: {count} {split} clips", said=True) as advance:
                     size = max(16, min(256, count // 8))  # at least a few shards, to shuffle and to share among readers
                     write_shards(
                         sources, folder, self.grid, shard_size=size, workers=self.makers, strict=True, progress=advance
@@ -387,7 +387,7 @@ class WorldData(ShardData):
                 if self.codec is not None:
                     from ccl.data.encode import encode_shards
 
-                    with bar(f"world: {split} latents") as advance:
+                    with bar(f"world: {split} latents", said=True) as advance:
                         # Closed forms of unit variance: float16 holds them to three digits.
                         options: dict[str, Any] = {"dtype": "float16", "progress": advance}
                         encode_shards(folder, self.folders[split], self.codec, self.grid, **options)

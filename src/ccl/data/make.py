@@ -45,7 +45,7 @@ def shards_world(
     """
     grid = grid or Grid()
     sources = world_sources(grid, clips, start=start, seed=seed, split=split)
-    with bar(f"{clips} clips of the world") as advance:
+    with bar(f"{clips} clips of the world", said=True) as advance:
         return write_shards(sources, out, grid, shard_size=shard_size, workers=workers, progress=advance)
 
 
@@ -113,5 +113,5 @@ def shards_encode(
     from ccl.data.encode import encode_shards
 
     how: dict[str, Any] = {"text": text, "dtype": dtype, "batch_size": batch_size, "devices": devices, "engine": engine}
-    with bar(f"latents of {Path(shards).name}") as advance:
+    with bar(f"latents of {Path(shards).name}", said=True) as advance:
         return encode_shards(shards, out, codec, grid or Grid(), **how, progress=advance)

@@ -24,7 +24,7 @@ def shards_verify(folder: str | Path) -> Iterator[tuple[str, str]]:
         grid = stored_grid(read_index(Path(folder) / name / INDEX)["settings"])
         opened[name] = Shards(Path(folder) / name, grid, shuffle=0, endless=False)
     done, total = 0, sum(shards.index["samples"] for shards in opened.values())
-    with bar(f"reading {Path(folder).name}") as advance:
+    with bar(f"reading {Path(folder).name}", said=True) as advance:
         for name, shards in opened.items():
             seen: dict[str, str] = {}
             for shard in shards.counts:

@@ -69,7 +69,7 @@ def write_shards(
         filters: asked in turn, until one has something against the clip.
         listener: hears what is said in clips without a prompt.
         faces: finds the faces in each clip, which are written down with it.
-        progress: told at the start and after each source.
+        progress: told after each source.
         sound: write sound alone, as long as the grid's clips: for a model without a video stream.
         mixed: write clips of one stream alone too, into buckets of their own; a filter judges the clips that have what
             it looks at, and what is silent by its filter stays as pictures alone.
@@ -128,8 +128,6 @@ def write_shards(
             shards = [held[n : n + shard_size] for n in range(0, len(held), shard_size)]
             _remake(writers[""], shards, keys, make, workers)
         made = _in_order(make, todo, workers)
-        if progress:
-            progress(consumed, len(sources))
         for index, (bucket, files, reason) in zip(todo, made, strict=True):
             if files is None:
                 skipped.append((sources[index].id, reason))
@@ -260,7 +258,7 @@ def shards_make(
     sources = folder_sources(folder, captions, grid=grid, need_captions=captioned, sound=sound, mixed=mixed)
     options: dict[str, Any] = {"strict": strict, "shard_size": shard_size, "workers": workers, "sound": sound}
     options |= {"need_prompts": not empty_prompts, "mixed": mixed}
-    with bar(f"shards of {Path(folder).name}") as advance:
+    with bar(f"shards of {Path(folder).name}", said=True) as advance:
         options |= {"filters": filters, "listener": listener, "faces": faces}
         return write_shards(sources, out, grid, **options, progress=advance)
 

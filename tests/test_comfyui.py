@@ -21,7 +21,7 @@ from ccl.media import MediaError, read_clip
 from ccl.storage import model_folder
 from ccl.types import AV
 from helpers import ROOT
-from helpers.hub_server import COMMIT, Hub, asked_alone, serving
+from helpers.hub_server import COMMIT, serving_tiny
 from helpers.tiny import PROMPTS, tiny_config, tiny_pipeline, tiny_state
 
 KINDS = {"STRING": str, "INT": int, "FLOAT": float, "BOOLEAN": bool, "IMAGE": torch.Tensor, "AUDIO": dict}
@@ -143,11 +143,7 @@ def test_the_workflow_that_lies_there_writes_a_film_with_its_sound(
 def test_the_node_that_loads_takes_a_name_of_the_hub(
     nodes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model_folder.save_model(tmp_path / "repository", tiny_config(), tiny_state())
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with serving(Hub(tmp_path / "repository")) as hub:
-        asked_alone(hub, monkeypatch, tmp_path)
+    with serving_tiny(tmp_path, monkeypatch):
         (pipe,) = nodes["CCLLoad"]().load(" user/tiny@v1\n", "float32", False)
         assert pipe.provenance["hub"] == {"repository": "user/tiny", "revision": "v1", "commit": COMMIT}
         with pytest.raises(ValueError, match=r"user/other here and no repository of that name on the hub"):

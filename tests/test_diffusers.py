@@ -18,7 +18,7 @@ from ccl.guidance import named
 from ccl.media import read_clip
 from ccl.storage import model_folder
 from ccl.types import Scale
-from helpers.hub_server import COMMIT, Hub, asked_alone, serving
+from helpers.hub_server import COMMIT, Hub, serving
 from helpers.tiny import PROMPTS, tiny_config, tiny_state
 
 HELLO = PROMPTS[0]
@@ -58,8 +58,7 @@ def test_a_model_of_the_hub_is_loaded_and_saved_as_it_was_loaded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with serving(Hub(folder)) as hub:
-        asked_alone(hub, monkeypatch, tmp_path)
+    with serving(Hub(folder), tmp_path, monkeypatch):
         loaded = CCLPipeline.from_pretrained("user/tiny", revision="v1")
         assert loaded.pipeline.provenance["hub"] == {"repository": "user/tiny", "revision": "v1", "commit": COMMIT}
         with pytest.raises(ValueError, match=r"^user/tiny on the hub has no revision v9$"):

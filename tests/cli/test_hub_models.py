@@ -25,31 +25,19 @@ from ccl.storage.source import located
 from ccl.training.start import begin, fetched
 from helpers import ROOT
 from helpers.fakes import make_module
-from helpers.hub_server import COMMIT, TOKEN, Hub, asked_alone, serving
+from helpers.hub_server import COMMIT, TOKEN, Hub, serving_tiny
 from helpers.tiny import PROMPTS, awake, tiny_config, tiny_model, tiny_state
 
 ROW = {"id": "c0", "prompt": PROMPTS[0]}
 OTHER = "f" * 40
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub") / "model"
-    save_model(folder, tiny_config(), tiny_state())
-    return folder
-
-
 @pytest.fixture
-def hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub that holds user/tiny, and a working directory with a test set, and a module that must not run."""
-    folder = tmp_path / "repository"
-    shutil.copytree(saved, folder)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    Path("rows.jsonl").write_text(write_rows([ROW]))
-    Path("planted.py").write_text("raise RuntimeError('the planted module has run')")
-    with serving(Hub(folder)) as found:
-        asked_alone(found, monkeypatch, tmp_path)
+    with serving_tiny(tmp_path, monkeypatch) as found:
+        Path("rows.jsonl").write_text(write_rows([ROW]))
+        Path("planted.py").write_text("raise RuntimeError('the planted module has run')")
         yield found
     sys.modules.pop("planted", None)
 
@@ -116,7 +104,7 @@ def test_a_model_that_the_hub_has_not_is_told_by_every_verb(
 
 
 def test_scores_of_a_model_of_the_hub_lie_in_the_working_directory(
-    hub: Hub, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["evaluate", *EVALUATE, "--ckpt", "user/tiny@v1"]) == 0
     out = Path("scores/user/tiny@v1/evaluation/rows")
@@ -128,7 +116,7 @@ def test_scores_of_a_model_of_the_hub_lie_in_the_working_directory(
     }
     made = (out / "clips" / "c0.mp4").stat().st_mtime_ns
     # The same model in a folder made these very clips: nothing is made again, or refused as another's.
-    assert cli.main(["evaluate", *EVALUATE, "--ckpt", str(saved), "-o", str(out), "--name", "mine"]) == 0
+    assert cli.main(["evaluate", *EVALUATE, "--ckpt", str(hub.folder), "-o", str(out), "--name", "mine"]) == 0
     assert (out / "clips" / "c0.mp4").stat().st_mtime_ns == made
 
 

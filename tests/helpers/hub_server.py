@@ -22,6 +22,9 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
+from ccl.storage.model_folder import save_model
+from helpers.tiny import tiny_config, tiny_state
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_right"
 OWNER = "user"  # whose token that is
@@ -195,19 +198,21 @@ def forbidden(what: str) -> Answer:
     return 403, {"X-Error-Message": f"You don't have the rights to write {what}"}, b"{}"
 
 
-def asked_alone(hub: Hub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """This process asks that hub and no other, keeps what it fetches below `home`, and has no token."""
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)  # HF_ENDPOINT is read as the package is imported
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+@contextmanager
+def serving_tiny(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that holds user/tiny, as `serving` has it; the working directory is an empty one."""
+    save_model(home / "repository", tiny_config(), tiny_state())
+    (home / "here").mkdir()
+    monkeypatch.chdir(home / "here")
+    with serving(Hub(home / "repository"), home, monkeypatch) as hub:
+        yield hub
 
 
 @contextmanager
-def serving(hub: Hub) -> Iterator[Hub]:
-    """The stand-in, at `hub.url`."""
+def serving(hub: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The stand-in, at `hub.url`. This process asks it and no other hub, keeps what it fetches below `home`, and has no
+    token.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -253,6 +258,12 @@ def serving(hub: Hub) -> Iterator[Hub]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)  # HF_ENDPOINT is read as the package is imported
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
     try:
         yield hub
     finally:

@@ -24,7 +24,7 @@ from ccl.evaluation.tables.results import Results
 from ccl.publish.parts import on_this_disk, parts_of
 from ccl.publish.scores import without_paths
 from ccl.storage.model_folder import load_model, save_model
-from helpers.hub_server import TOKEN, Hub, asked_alone, serving
+from helpers.hub_server import TOKEN, Hub, serving
 from helpers.scored import scored
 from helpers.tiny import run_folder, tiny_config, tiny_state
 from helpers.tiny_clips import tiny_clip
@@ -45,8 +45,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(_http.time, "sleep", lambda _: None)  # between tries
-    with serving(Hub(tmp_path / "repository", exists=False)) as found:
-        asked_alone(found, monkeypatch, tmp_path)
+    with serving(Hub(tmp_path / "repository", exists=False), tmp_path, monkeypatch) as found:
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield found
 

@@ -13,34 +13,21 @@ from huggingface_hub import constants
 
 import ccl
 from ccl import cli
-from ccl.storage.model_folder import export, load_model, save_model
+from ccl.storage.model_folder import export, load_model
 from ccl.weights.find import Repository, command, on_hub
-from helpers.hub_server import COMMIT, TOKEN, Hub, asked_alone, serving
-from helpers.tiny import tiny_config, tiny_state
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub") / "model"
-    save_model(folder, tiny_config(), tiny_state())
-    return folder
+from helpers.hub_server import COMMIT, TOKEN, Hub, serving_tiny
 
 
 @pytest.fixture
-def hub(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that holds user/tiny, with a file more than a model has; this process asks it and no other."""
-    folder = tmp_path / "repository"
-    shutil.copytree(saved, folder)
-    (folder / "planted.py").write_text("raise SystemExit")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with serving(Hub(folder)) as found:
-        asked_alone(found, monkeypatch, tmp_path)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that holds user/tiny, with a file more than a model has."""
+    with serving_tiny(tmp_path, monkeypatch) as found:
+        (found.folder / "planted.py").write_text("raise SystemExit")
         yield found
 
 
-def test_a_name_of_the_hub_loads_the_model_that_lies_there_and_says_its_commit(hub, saved):
-    there, here = load_model("user/tiny", revision="v1"), load_model(saved)
+def test_a_name_of_the_hub_loads_the_model_that_lies_there_and_says_its_commit(hub):
+    there, here = load_model("user/tiny", revision="v1"), load_model(hub.folder)
     for (name, one), (_, other) in zip(there.net.state_dict().items(), here.net.state_dict().items(), strict=True):
         assert torch.equal(one, other), name
     assert there.provenance["hub"] == {"repository": "user/tiny", "revision": "v1", "commit": COMMIT}
@@ -62,9 +49,9 @@ def test_a_commit_that_is_here_asks_nobody(hub):
     assert hub.asked == []
 
 
-def test_a_model_of_the_hub_has_the_sums_that_it_has_in_a_folder(hub, saved):
+def test_a_model_of_the_hub_has_the_sums_that_it_has_in_a_folder(hub):
     """Records of clips hold them, by which a folder of clips knows whether another model made it."""
-    there, here = load_model("user/tiny@v1").provenance, load_model(saved).provenance
+    there, here = load_model("user/tiny@v1").provenance, load_model(hub.folder).provenance
     assert {key: there[key] for key in here} == here and here.keys() >= {"config_sha256", "weights_sha256"}
 
 
@@ -85,8 +72,8 @@ def test_what_was_fetched_loads_without_the_hub(hub):
     assert load_model("user/tiny").provenance["hub"]["commit"] == COMMIT
 
 
-def test_a_folder_here_is_meant_before_a_repository_there(hub, saved):
-    shutil.copytree(saved, "user/tiny")
+def test_a_folder_here_is_meant_before_a_repository_there(hub):
+    shutil.copytree(hub.folder, "user/tiny")
     assert "hub" not in load_model("user/tiny").provenance
     assert hub.asked == []
 
@@ -156,9 +143,9 @@ def test_a_revision_that_is_not_there_is_told(hub):
     assert refusal(revision="v9") == "user/tiny on the hub has no revision v9"
 
 
-def test_a_revision_of_a_folder_is_refused(saved):
+def test_a_revision_of_a_folder_is_refused(hub):
     with pytest.raises(ValueError, match="a revision is of a repository of the hub"):
-        load_model(saved, revision="v1")
+        load_model(hub.folder, revision="v1")
 
 
 def test_a_hub_that_fails_and_one_that_cannot_be_reached_are_told_apart(hub, monkeypatch):

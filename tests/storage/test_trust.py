@@ -27,7 +27,7 @@ from ccl.interaction import CCA, TARP, Global, Site
 from ccl.model import DualStreamTransformer
 from ccl.model.stream import WanStream
 from ccl.storage.model_folder import export, load_model, save_model
-from ccl.storage.trust import Trust
+from ccl.storage.trust import Trust, on_path
 from ccl.text import UMT5, EmbeddedText
 from ccl.types import AV
 from helpers.tiny import run_folder, tiny_config, tiny_state
@@ -269,6 +269,39 @@ def test_trust_is_for_that_modules_classes_of_the_right_kind(
     with pytest.raises(FileError, match=r"config\.yaml: net\.init_args\.interaction"):
         ccl.load(str(folder), trust=("mine",))
     monkeypatch.delitem(sys.modules, "mine", raising=False)
+
+
+@pytest.mark.parametrize("where", ["cwd", "folder"])
+@pytest.mark.parametrize("module", ["ccl.needy", "needy"])
+def test_a_package_that_is_not_installed_is_not_taken_from_a_models_folder(
+    module: str,
+    where: str,
+    hostile: Callable[..., tuple[Path, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A module of ccl, or an installed one that is trusted, may try to import what it could use."""
+    for name in ("extra", module):
+        sys.modules.pop(name, None)
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    (installed / "needy.py").write_text("try:\n    import extra\nexcept ImportError:\n    pass\n")
+    folder, marker = hostile(INTERACTION, part(f"{module}.Fusion"))
+    (Path() if where == "cwd" else folder).joinpath("extra.py").write_text(PLANTED.format(marker=str(marker)))
+    usual = [entry for entry in sys.path if entry not in ("", str(tmp_path))]
+    monkeypatch.setattr(sys, "path", [*usual, str(installed)])
+    monkeypatch.setattr(ccl, "__path__", [*ccl.__path__, str(installed)])
+    with pytest.raises(FileError, match=rf"{module} has no class of that name"):
+        ccl.load(str(folder), trust=("needy",))
+    assert not marker.exists() and module in sys.modules
+
+
+def test_a_folder_that_is_on_the_path_keeps_its_place_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = [str(tmp_path), *sys.path]
+    monkeypatch.setattr(sys, "path", list(before))
+    with on_path([tmp_path]):
+        pass
+    assert sys.path == before
 
 
 def test_what_may_be_anything_may_not_be_a_class_in_a_text() -> None:

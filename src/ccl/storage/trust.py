@@ -7,7 +7,7 @@ user trusts; no function, no file, no name in a plain value. What a user writes 
 from __future__ import annotations
 
 import collections.abc
-import importlib
+import importlib.util
 import inspect
 import sys
 import types
@@ -34,7 +34,7 @@ class Trust(NamedTuple):
     Args:
         file: the config, for messages.
         modules: trusted beside ccl, with what lies below them.
-        folders: where those modules may lie, beside the usual places.
+        folders: where those modules may lie, if they are in none of the usual places.
     """
 
     file: str
@@ -114,7 +114,8 @@ class Trust(NamedTuple):
 
     def _load(self, module: str, attribute: str, names: str) -> Any:
         try:
-            with on_path(self.folders):
+            # What ccl or an installed module could use and does not find must not be taken from a model's folder.
+            with on_path(() if _installed(module.partition(".")[0]) else self.folders):
                 return getattr(importlib.import_module(module), attribute, None)
         except ModuleNotFoundError as error:
             if error.name is not None and f"{module}.".startswith(f"{error.name}."):
@@ -155,13 +156,18 @@ def trusted_modules(names: Iterable[str]) -> tuple[str, ...]:
 @contextmanager
 def on_path(folders: Sequence[Path]) -> Iterator[None]:
     """Modules of these folders can be imported; behind all others, so that they take nobody's place."""
-    added = [str(folder.resolve()) for folder in folders]
+    added = [name for folder in folders if (name := str(folder.resolve())) not in sys.path]
     sys.path.extend(added)
     try:
         yield
     finally:
         for folder in added:
             sys.path.remove(folder)
+
+
+def _installed(package: str) -> bool:
+    """Whether Python finds a package in the usual places, or has it already."""
+    return package in sys.modules or importlib.util.find_spec(package) is not None
 
 
 # Types of arguments -------------------------------------------------------------------------------------------------

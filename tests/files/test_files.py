@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -106,22 +108,102 @@ def test_a_lock_that_leads_elsewhere_empties_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "thesis"
 
 
-def test_a_folder_of_ones_own_goes_at_its_end_and_a_killed_ones_with_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def temporaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    killed, foreign = tmp_path / "ccl-mine-killed", tmp_path / "ccl-mine-foreign"
-    for path in (killed, foreign):
-        path.mkdir()
-    (killed / LOCK).touch()
+    return tmp_path
+
+
+def killed() -> Path:
+    """A folder of a process that was killed as it worked in it."""
+    program = f"""
+import os, signal, tempfile
+from ccl.files import own_folder
+tempfile.tempdir = {tempfile.gettempdir()!r}
+with own_folder("ccl-mine-") as folder:
+    (folder / "clip.mp4").touch()
+    print(folder, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    said = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False).stdout
+    return Path(said.strip())
+
+
+def test_a_folder_of_ones_own_goes_at_its_end_and_a_killed_ones_with_the_next(temporaries: Path) -> None:
+    left = killed()
+    assert (left / "clip.mp4").is_file()
     with own_folder("ccl-mine-") as first:
-        assert not killed.exists() and foreign.exists()  # nobody's lock was ever in it
+        assert not left.exists()
         (first / "clip.mp4").touch()
+        (first / "clips").mkdir()
         with own_folder("ccl-mine-") as second:
             assert first.is_dir() and first != second
-        with (first / LOCK).open() as other, pytest.raises(BlockingIOError):  # as another process would
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert not first.exists() and not second.exists()
+    assert not any(temporaries.iterdir())
+
+
+def test_a_folder_that_a_user_named_or_copied_is_nobodys_to_remove(temporaries: Path) -> None:
+    """As `--folder /tmp/ccl-serve-mine`, whose server was killed."""
+    left = killed()
+    named, copied, planted = (temporaries / f"ccl-mine-{name}" for name in ("named", "copied", "planted"))
+    shutil.copytree(left, copied)
+    named.mkdir()
+    (named / LOCK).write_text(f"1 on {socket.gethostname()}\n")
+    planted.symlink_to(named)
+    with own_folder("ccl-mine-"):
+        pass
+    assert sorted(temporaries.iterdir()) == [copied, named, planted]
+
+
+def test_another_machines_folder_on_a_shared_disk_is_left_to_it(
+    temporaries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = killed()
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    with own_folder("ccl-mine-"):
+        assert left.exists()
+
+
+def test_a_file_system_without_locks_keeps_what_may_be_in_use(
+    temporaries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    left = killed()  # as far as that system says it may live
+    monkeypatch.setattr("fcntl.flock", unknown)
+    with own_folder("ccl-mine-") as folder:
+        assert left.is_dir() and folder.is_dir()
+    assert list(temporaries.iterdir()) == [left]
+
+
+def test_a_folder_whose_removal_was_cut_short_is_removed_by_the_next(
+    temporaries: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), own_folder("ccl-mine-") as first:
+        (first / "model").mkdir()
+        patched.setattr("ccl.files.lock.rmtree", cut)
+    assert (first / "model").is_dir()
+    with own_folder("ccl-mine-"):
+        assert not first.exists()
+
+
+def test_processes_that_begin_at_once_keep_their_folders(temporaries: Path) -> None:
+    program = f"""
+import tempfile
+from ccl.files import own_folder
+tempfile.tempdir = {str(temporaries)!r}
+for _ in range(300):
+    with own_folder("ccl-mine-") as folder:
+        (folder / "clip.mp4").touch()
+        assert (folder / "clip.mp4").exists()
+"""
+    several = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
+    assert [one.wait() for one in several] == [0] * 4
+    assert not any(temporaries.iterdir())
 
 
 def test_a_lock_goes_with_its_writer_and_never_holds_two(tmp_path: Path) -> None:

@@ -61,20 +61,54 @@ def one_writer(
 def own_folder(prefix: str) -> Iterator[Path]:
     """A new temporary folder that is removed at the end; those of processes that were killed are removed, too.
 
+    A folder is known by a lock in it that bears its name and this machine's: no other, nor a copy, is ever removed, and
+    none where the file system does not say whether its process lives.
+
     Args:
-        prefix: of its name, by which those of its kind are known.
+        prefix: of its name, by which those of its kind are looked for.
     """
+    import fcntl
+
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with suppress(FileError, OSError):  # it is in use, or another user's
-            known = (left / LOCK).is_file() and left.lstat().st_uid == os.getuid() and not left.is_symlink()
-            if known and left.resolve() / LOCK not in _HELD:
-                with one_writer(left):
-                    rmtree(left)
-    with (
-        tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name,
-        one_writer(folder := Path(name)),
-    ):
-        yield folder
+        with suppress(OSError):  # it is in use, another's, or has no such lock
+            if left.lstat().st_uid == os.getuid() and not left.is_symlink():
+                with open(os.open(left / _mark(left), os.O_RDWR | os.O_NOFOLLOW)) as file:  # noqa: PTH123 - a number
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(left)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    mark = folder / _mark(folder)
+    try:
+        with mark.with_name("new").open("w") as file:
+            with suppress(OSError):  # a file system that knows no locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            Path(file.name).replace(mark)  # it is there only when it is locked
+            _HELD[mark] = file
+            try:
+                yield folder
+            finally:
+                if _HELD.pop(mark, None) is file:  # in a forked child it is not
+                    _remove(folder)
+    except OSError:
+        with suppress(OSError):
+            folder.rmdir()  # where its lock had no room
+        raise
+
+
+def _mark(folder: Path) -> str:
+    return f"{LOCK}-{socket.gethostname()}-{folder.name}"
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: what a kill leaves is still known by it."""
+    with suppress(OSError):  # what cannot go is left to the next
+        mark = folder / _mark(folder)
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                rmtree(path)
+            elif path != mark:
+                path.unlink()
+        mark.unlink()
+        folder.rmdir()
 
 
 def _locked(path: Path, otherwise: str, wait: bool) -> IO[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import json
@@ -16,19 +17,23 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 import ccl
 from ccl import cli
 from ccl.evaluation import METRICS, Colours, Metric
 from ccl.evaluation.metrics.colours import PAINTS, SHIRTS, WALLS, pale
+from ccl.files import sha256
 from ccl.generation import Pipeline
 from ccl.media import Clip, read_natural
+from ccl.model.adapter import LoRA
+from ccl.model.save_lora import save_comfyui
 from ccl.rows import Row, write_rows
 from ccl.storage.model_folder import save_model
 from faults import process
 from helpers import ROOT
 from helpers.forked import call
-from helpers.tiny import close, tiny_config, tiny_pipeline
+from helpers.tiny import awake, close, tiny_config, tiny_pipeline, tiny_state
 from helpers.tiny_clips import tiny_clip
 
 PROMPT = 'A man with black hair and a green shirt in front of a blue wall says "hello"'
@@ -148,6 +153,26 @@ def test_a_checkpoint_that_does_not_fit_as_it_is_makes_the_clips_that_generate_m
         assert close(ours, theirs)
 
 
+def test_a_checkpoint_is_scored_with_a_lora_and_by_another_rule(tmp_path, capsys):
+    folder, rows, lora = tmp_path / "model", tmp_path / "rows.jsonl", tmp_path / "style.safetensors"
+    save_model(folder, tiny_config(), tiny_state())
+    rows.write_text(write_rows(ROWS[:1]))
+    adapted = LoRA(rank=2).adapt(copy.deepcopy(tiny_pipeline().net))
+    awake(adapted, 4)
+    save_comfyui(lora, adapted.state_dict(), LoRA(rank=2), dtype=torch.float32)
+    argv = ["evaluate", "--ckpt", str(folder), "--testset", str(rows), "--give", "text", "--metrics", "av_align"]
+    argv += ["--device", "cpu", "--guidance", "text_cfg", "--scale", "4", "3", "-o", str(tmp_path / "out")]
+    assert cli.main([*argv, "--lora", f"{lora}=0.5"]) == 0
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out/clips").glob("*.json"))
+    assert record["guidance"]["rule"] == "TextCFG" and record["guidance"]["scale"] == {"video": 4, "audio": 3}
+    assert [(one["file"], one["scale"]) for one in record["loras"]] == [("style.safetensors", 0.5)]
+    assert f"LoRA {sha256(lora)[:12]} x 0.5, TextCFG" in (tmp_path / "out/table.md").read_text()
+    capsys.readouterr()
+    assert cli.main(argv) == 1  # without it they would be other clips
+    said = capsys.readouterr().err
+    assert "was made with another loras" in said and "give another folder with -o" in said and said.count("\n") == 1
+
+
 def test_names_and_folders_may_hold_equals_signs(folder, tmp_path):
     (folder.parent / "a=b").symlink_to(folder)
     argv = ["--methods", f"cfg=4={folder}", f"x={folder.parent}/a=b", "--metrics", "colours"]
@@ -213,6 +238,9 @@ MISTAKES = {
     "there is no file x, given as the weights of yunet": ["--videos", "clips", "--weights", "yunet=x"],
     "--steps is for the clips that --ckpt makes": ["--videos", "clips", "--steps", "3"],
     "--shift is for the clips that --ckpt makes": ["--videos", "clips", "--shift", "3"],
+    "--lora is for the clips that --ckpt makes": ["--videos", "clips", "--lora", "a.safetensors"],
+    "--scale is for the clips that --ckpt makes": ["--videos", "clips", "--scale", "4", "3"],
+    "there is no guidance 'ucg4', did you mean 'ucg3'?": ["--ckpt", "--guidance", "ucg4"],
     "--dtype is for the clips that --ckpt makes": ["--videos", "clips", "--dtype", "bfloat16"],
     "--offload is for the clips that --ckpt makes": ["--videos", "clips", "--offload"],
     "--ckpt makes clips and --videos scores": ["--videos", "clips", "--ckpt", "clips"],

@@ -187,6 +187,18 @@ def test_records_are_those_of_the_clips_that_were_scored(folder, tmp_path):
     assert found == ["1 clips: weights c754fe, UCG2, 20 steps of euler, from text"]
 
 
+def test_a_record_with_loras_names_them_and_a_strangers_record_is_no_error(folder, tmp_path):
+    record = {"guidance": {"rule": "UCG2"}, "steps": 20, "solver": "euler", "weights": "c754fe"}
+    loras = [{"file": "a.safetensors", "sha256": "ab12cd34ef56ab78", "scale": 0.5}]
+    (folder / "c0.json").write_text(json.dumps(record | {"loras": loras}))
+    (folder / "c1.json").write_text(json.dumps(record | {"loras": ["style"], "image": "x.png"}))
+    found = run(folder, [Loudness()], tmp_path / "out").causes["mine"]
+    assert found == [
+        "1 clips: weights c754fe + LoRA ab12cd34ef56 x 0.5, UCG2, 20 steps of euler, from text",
+        "1 clips: weights c754fe, UCG2, 20 steps of euler, from text + image",
+    ]
+
+
 # Nothing to measure --------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from ccl.cli import main
@@ -18,9 +20,11 @@ from ccl.inspection.route import told as seen
 from ccl.inspection.seams import Steps
 from ccl.inspection.voice import Kept
 from ccl.inspection.words import Worth
+from ccl.model.adapter import LoRA
+from ccl.model.save_lora import save_comfyui
 from ccl.storage.model_folder import save_model
 from ccl.types import AV
-from helpers.tiny import tiny_config, tiny_state
+from helpers.tiny import awake, tiny_config, tiny_pipeline, tiny_state
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +175,19 @@ def test_a_config_without_windows_says_so(capsys: pytest.CaptureFixture[str]) ->
     told = json.loads(capsys.readouterr().out)
     assert told["settings"]["no_windows"] == "this config has no windows: its interaction has no alignment"
     assert not any(one["this_config"] for one in told["figures"])
+
+
+def test_a_model_is_looked_into_with_a_lora_on_it(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapted = LoRA(rank=2).adapt(copy.deepcopy(tiny_pipeline().net))
+    awake(adapted, 4)
+    save_comfyui(tmp_path / "style.safetensors", adapted.state_dict(), LoRA(rank=2), dtype=torch.float32)
+    argv = ["inspect", "words", "--ckpt", str(model), "--device", "cpu", "--clips", "2", "--draws", "1", "--json"]
+    told = []
+    for more in ([], ["--lora", f"{tmp_path / 'style.safetensors'}=0.5"]):
+        assert main([*argv, *more]) == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert [len(one["settings"]["loras"]) for one in told] == [0, 1]
+    assert told[1]["settings"]["loras"][0]["scale"] == 0.5
+    assert told[0]["figures"][0]["loss"] != told[1]["figures"][0]["loss"]

@@ -19,6 +19,7 @@ from ccl.cli.parser import (
     Parser,
     Whole,
     add_device,
+    add_loras,
     add_offload,
     add_trust,
     folder_to_write,
@@ -27,6 +28,7 @@ from ccl.cli.parser import (
     text_of,
 )
 from ccl.cli.protocols import Protocol, protocols_of, shipped
+from ccl.cli.rules import add_guidance, check_guidance
 from ccl.cli.testsets import (
     MOST,
     PAPER,
@@ -45,6 +47,8 @@ from ccl.progress import bar
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
 SCORES = Path("scores")
+# What belongs to clips that --ckpt makes; --lora's value has a name of its own.
+MAKING = ("name", "lora", "guidance", "scale", "modal", "steps", "shift", "task", "give", "prompts", "dtype", "offload")
 PROTOCOLS = "protocols"  # the folder, in that of the results, of each of several protocols' scores
 
 if TYPE_CHECKING:
@@ -249,6 +253,8 @@ def parse(argv: list[str]) -> Namespace:
     made = parser.add_argument_group("with --ckpt")
     add_trust(made)
     made.add_argument("--name", type=text_of, help="of the method in tables (that of the run)")
+    add_loras(made, "put this LoRA on the model")
+    add_guidance(made)
     made.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
     made.add_argument("--shift", type=SHIFT, help="moves its times towards noise; 1 leaves them even (the model's)")
     made.add_argument("--task", type=text_of, help="one that the model was trained on, by its name (what suits)")
@@ -277,9 +283,10 @@ def parse(argv: list[str]) -> Namespace:
         parser.error("nothing to score: give --ckpt RUN, --videos DIR, or --methods NAME=DIR")
     if args.ckpt and len(given) > 1:
         parser.error(f"--ckpt makes clips and --{given[1]} scores those that are there; run them one after the other")
-    for flag in ("name", "steps", "shift", "task", "give", "prompts", "dtype", "offload", "trust"):
-        if getattr(args, flag) and not args.ckpt:
+    for flag in (*MAKING, "trust"):
+        if getattr(args, "loras" if flag == "lora" else flag) and not args.ckpt:
             parser.error(f"--{flag} is for the clips that --ckpt makes")
+    check_guidance(args.guidance)
     if args.reference and not args.reference.is_dir():
         raise UsageError(f"there is no --reference folder {args.reference}")
     return args
@@ -425,16 +432,15 @@ def rows_to_make(args: Namespace, testset: TestSet) -> list[Row]:
 
 def generate(args: Namespace, rows: list[Row], folder: Path) -> None:
     """Make the clips; what is finished is skipped."""
-    from ccl.cli.parts import device_of
-    from ccl.generation import Pipeline
+    from ccl.cli.parts import device_of, guidance_of, pipeline_of
     from ccl.generation.generate import generate_files
 
-    model = {"dtype": args.dtype or "float32", "offload": args.offload, "trust": args.trust}
-    pipe = Pipeline.load(args.ckpt, device=device_of(args.device), **model)
+    rule = guidance_of(args.guidance, args.scale, args.modal)
+    pipe = pipeline_of(args, device_of(args.device), dtype=args.dtype or "float32", offload=args.offload)
     with bar("generating") as progress:
         try:
             how = {"steps": args.steps, "shift": args.shift, "task": args.task, "seed": args.seed}
-            generate_files(pipe, rows, folder, **how, progress=progress)
+            generate_files(pipe, rows, folder, guidance=rule(pipe.guidance), **how, progress=progress)
         except ValueError as error:
             text = str(error)
             if "was made with another" not in text:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ccl import __version__
 from ccl.cli.as_json import say_json
-from ccl.cli.parser import Parser, add_ckpt, add_device, add_trust
+from ccl.cli.parser import Parser, add_ckpt, add_device, add_loras, add_trust
 from ccl.cli.verbs import check_there, say
 
 
@@ -16,6 +16,7 @@ def add_model(parser: Parser) -> None:
     """Options that name a model and where it works."""
     add_ckpt(parser)
     add_trust(parser)
+    add_loras(parser, "put this LoRA on the model")
     add_device(parser)
 
 
@@ -23,16 +24,17 @@ def pipeline_of(args: Any) -> Any:
     """The model that the options name."""
     if args.ckpt is not None:
         check_there(args.ckpt)
-    from ccl.cli.parts import device_of
-    from ccl.generation import Pipeline
+    from ccl.cli import parts
 
-    return Pipeline.load(args.ckpt, device=device_of(args.device), trust=args.trust)
+    return parts.pipeline_of(args, parts.device_of(args.device))
 
 
 def model_settings(args: Any, pipe: Any) -> dict[str, Any]:
     """The model, among a verb's settings."""
     ckpt = None if args.ckpt is None else str(args.ckpt)
-    return {"ckpt": ckpt, "weights": pipe.provenance.get("weights_sha256"), "device": str(pipe.device)}
+    loras = [lora.record(scale) for lora, scale in pipe.loras.on]
+    weights = pipe.provenance.get("weights_sha256")
+    return {"ckpt": ckpt, "weights": weights, "loras": loras, "device": str(pipe.device)}
 
 
 class Told(NamedTuple):

@@ -17,12 +17,27 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from ccl.cli.errors import UsageError, first_complaint, plain_words, read_yaml
 from ccl.cli.own import reachable
+from ccl.generation import Pipeline
 from ccl.guidance import Guidance, NoGuidance, named
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.rows import SUFFIXES, Row
 from ccl.types import Scale
 
 PLACE = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))  # torchrun's variables, and a lone process's values
+
+
+def pipeline_of(args: Any, device: str | None, **more: Any) -> Pipeline:
+    """The model that --ckpt, --trust and --lora name.
+
+    Args:
+        args: a verb's.
+        device: cpu or cuda; None is cuda where there is one.
+        more: of `Pipeline.load`.
+    """
+    pipe = Pipeline.load(args.ckpt, device=device, trust=args.trust, **more)
+    for path, scale in args.loras:
+        pipe.load_lora(path, scale)
+    return pipe
 
 
 def guidance_of(

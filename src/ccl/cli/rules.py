@@ -5,12 +5,30 @@ from __future__ import annotations
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from ccl import guidance
 from ccl.cli.errors import CLASS, UsageError, compose, did_you_mean, is_yaml, nodes, others, read_yaml
-from ccl.guidance.named import known
+from ccl.cli.parser import Number, text_of
+from ccl.guidance.named import known, rules
 from ccl.types import Scale
+
+
+def add_guidance(parser: Any) -> None:
+    """Options for the rule that clips are made with, and its strengths."""
+    parser.add_argument(
+        "--guidance", type=text_of, help=f"{', '.join(rules())}, a class as mine.Rule, or a YAML file (the model's)"
+    )
+    parser.add_argument(
+        "--scale", type=Number(), nargs=2, metavar=("VIDEO", "AUDIO"), help="its strength (the model's)"
+    )
+    parser.add_argument(
+        "--modal",
+        type=Number(),
+        nargs=2,
+        metavar=("VIDEO", "AUDIO"),
+        help="of the other stream, for ucg3 and dual_cfg (the model's)",
+    )
 
 
 def check_guidance(given: str | None) -> None:

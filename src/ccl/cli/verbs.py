@@ -33,10 +33,9 @@ from ccl.cli.parser import (
     path_of,
     text_of,
 )
-from ccl.cli.rules import check_guidance
+from ccl.cli.rules import add_guidance, check_guidance
 from ccl.files.plaintext import check_prompt, printable
 from ccl.grid import Grid
-from ccl.guidance.named import rules
 from ccl.progress import bar
 from ccl.rows import MEDIA
 
@@ -188,19 +187,7 @@ def generate(argv: list[str]) -> int:
     parser.add_argument("--task", type=text_of, help="one that the model was trained on, by its name (what suits)")
     parser.add_argument("--negative", type=any_text, default="", help="prompt to lead away from")
     parser.add_argument("--negative-audio", type=any_text, help="the sound's own such prompt (that of --negative)")
-    parser.add_argument(
-        "--guidance", type=text_of, help=f"{', '.join(rules())}, a class as mine.Rule, or a YAML file (the model's)"
-    )
-    parser.add_argument(
-        "--scale", type=Number(), nargs=2, metavar=("VIDEO", "AUDIO"), help="its strength (the model's)"
-    )
-    parser.add_argument(
-        "--modal",
-        type=Number(),
-        nargs=2,
-        metavar=("VIDEO", "AUDIO"),
-        help="of the other stream, for ucg3 and dual_cfg (the model's)",
-    )
+    add_guidance(parser)
     parser.add_argument("--steps", type=STEPS, help="of the solver (the model's)")
     parser.add_argument("--shift", type=SHIFT, help="moves its times towards noise; 1 leaves them even (the model's)")
     parser.add_argument(
@@ -252,8 +239,7 @@ def generate(argv: list[str]) -> int:
     check_guidance(args.guidance)
     if args.ckpt is not None:
         check_there(args.ckpt)
-    from ccl.cli.parts import device_of, guidance_of, share_of, sharing
-    from ccl.generation import Pipeline
+    from ccl.cli.parts import device_of, guidance_of, pipeline_of, share_of, sharing
     from ccl.generation.generate import generate_file, generate_files
     from ccl.rows import Row, read_rows
     from ccl.types import AV
@@ -268,9 +254,7 @@ def generate(argv: list[str]) -> int:
     if args.prompt is not None and args.context == 1 and share[0]:
         return 0  # one clip is one process's work
     loaded: dict[str, Any] = {"dtype": args.dtype, "offload": args.offload, "step_cache": args.step_cache}
-    pipe = Pipeline.load(args.ckpt, device=device, trust=args.trust, **loaded)
-    for path, strong in args.loras:
-        pipe.load_lora(path, strong)
+    pipe = pipeline_of(args, device, **loaded)
     wanted = AV(args.only != "audio", args.only != "video")
     settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "task": args.task}
     settings |= {"steps": args.steps, "shift": args.shift, "seconds": args.seconds, "overlap": args.overlap}

@@ -275,7 +275,12 @@ def causes(items: Sequence[Item]) -> list[str]:
         if isinstance(record, dict) and isinstance(record.get("guidance"), dict):
             given = [key for key in ("image", "audio", "video") if record.get(key)]
             how = f"{record['guidance'].get('rule')}, {record.get('steps')} steps of {record.get('solver')}"
-            cause = f"weights {str(record.get('weights'))[:12]}, {how}, from {' + '.join(['text', *given])}"
+            weights = [f"weights {str(record.get('weights'))[:12]}"]
+            loras = record.get("loras")
+            for lora in loras if isinstance(loras, list) else ():
+                if isinstance(lora, dict):
+                    weights.append(f"LoRA {str(lora.get('sha256'))[:12]} x {lora.get('scale')}")
+            cause = f"{' + '.join(weights)}, {how}, from {' + '.join(['text', *given])}"
             found[cause] = found.get(cause, 0) + 1
     return [f"{count} clips: {cause}" for cause, count in found.items()]
 

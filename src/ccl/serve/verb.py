@@ -87,15 +87,10 @@ def main(argv: list[str]) -> int:
         root = args.folder or held.enter_context(own_folder("ccl-serve-"))
         held.enter_context(one_writer(root, "choose another --folder"))
         gradio_at(root / "uploads")  # what is missing is told before a model is read
-        from ccl.cli.parts import device_of
-        from ccl.generation import Pipeline
+        from ccl.cli.parts import device_of, pipeline_of
         from ccl.serve import Bounds, Desk, Folder
 
-        pipe = Pipeline.load(
-            args.ckpt, device=device_of(args.device), trust=args.trust, dtype=args.dtype, offload=args.offload
-        )
-        for path, strong in args.loras:
-            pipe.load_lora(path, strong)
+        pipe = pipeline_of(args, device_of(args.device), dtype=args.dtype, offload=args.offload)
         folder = Folder(root.resolve(), most=round(args.keep * GB), age=args.hours * 3600)
         desk = Desk(pipe, folder, Bounds(args.most_steps, args.most_seconds))
         where = {"host": args.host, "port": args.port, "password": password}

@@ -166,7 +166,7 @@ def test_a_checkpoint_is_scored_with_a_lora_and_by_another_rule(tmp_path, capsys
     (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out/clips").glob("*.json"))
     assert record["guidance"]["rule"] == "TextCFG" and record["guidance"]["scale"] == {"video": 4, "audio": 3}
     assert [(one["file"], one["scale"]) for one in record["loras"]] == [("style.safetensors", 0.5)]
-    assert f"LoRA {sha256(lora)[:12]} x 0.5, TextCFG" in (tmp_path / "out/table.md").read_text()
+    assert f"LoRA {sha256(lora)[:12]} x 0.5, TextCFG (scale 4 3)" in (tmp_path / "out/table.md").read_text()
     capsys.readouterr()
     assert cli.main(argv) == 1  # without it they would be other clips
     said = capsys.readouterr().err

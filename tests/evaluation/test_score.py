@@ -15,7 +15,7 @@ import pytest
 from ccl.evaluation import WER, AVAlign, Colours, Onset, SyncNet
 from ccl.evaluation.film import Film, constant_rate
 from ccl.evaluation.metrics.base import Column, Measured, Metric
-from ccl.evaluation.score import score
+from ccl.evaluation.score import rule_of, score
 from ccl.media import Clip
 from ccl.rows import Row
 from helpers.metrics import ROWS, Brittle, Loudness, Spread, Weightless, by, clip, run
@@ -185,6 +185,16 @@ def test_records_are_those_of_the_clips_that_were_scored(folder, tmp_path):
         (folder / name).write_text(json.dumps(record))
     found = run(folder, [Loudness()], tmp_path / "out").causes["mine"]
     assert found == ["1 clips: weights c754fe, UCG2, 20 steps of euler, from text"]
+
+
+def test_a_rule_is_told_with_its_strengths_for_pictures_and_sound():
+    pair = {"video": 4.0, "audio": 3.0}
+    assert (
+        rule_of({"rule": "UCG3", "text": pair, "modal": {"video": 2.5, "audio": 2}}) == "UCG3 (text 4 3, modal 2.5 2)"
+    )
+    assert rule_of({"rule": "NoGuidance"}) == "NoGuidance"
+    within = {"rule": "Interval", "inside": {"rule": "UCG2", "scale": pair}, "start": 0.9}
+    assert rule_of(within) == "Interval (inside UCG2 (scale 4 3), start 0.9)"
 
 
 def test_a_record_with_loras_names_them_and_a_strangers_record_is_no_error(folder, tmp_path):

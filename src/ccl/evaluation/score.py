@@ -274,7 +274,9 @@ def causes(items: Sequence[Item]) -> list[str]:
             continue
         if isinstance(record, dict) and isinstance(record.get("guidance"), dict):
             given = [key for key in ("image", "audio", "video") if record.get(key)]
-            how = f"{record['guidance'].get('rule')}, {record.get('steps')} steps of {record.get('solver')}"
+            how = f"{rule_of(record['guidance'])}, {record.get('steps')} steps of {record.get('solver')}"
+            if (shift := record.get("shift")) not in (None, 1):
+                how += f", shift {in_words(shift)}"
             weights = [f"weights {str(record.get('weights'))[:12]}"]
             loras = record.get("loras")
             for lora in loras if isinstance(loras, list) else ():
@@ -283,6 +285,21 @@ def causes(items: Sequence[Item]) -> list[str]:
             cause = f"{' + '.join(weights)}, {how}, from {' + '.join(['text', *given])}"
             found[cause] = found.get(cause, 0) + 1
     return [f"{count} clips: {cause}" for cause, count in found.items()]
+
+
+def rule_of(record: Mapping[str, Any]) -> str:
+    """A guidance rule with its strengths, as `UCG3 (text 4 3, modal 2 2)`: those of pictures and of sound."""
+    own = ", ".join(f"{name} {in_words(value)}" for name, value in record.items() if name != "rule")
+    return f"{record.get('rule')} ({own})" if own else str(record.get("rule"))
+
+
+def in_words(value: Any) -> str:
+    """A value of a clip's record, shortly; records may be anybody's."""
+    if isinstance(value, dict) and "rule" in value:
+        return rule_of(value)
+    if isinstance(value, dict) and value.keys() == {"video", "audio"}:
+        return f"{in_words(value['video'])} {in_words(value['audio'])}"
+    return f"{value:g}" if isinstance(value, float) else str(value)[:80]
 
 
 def pooled(

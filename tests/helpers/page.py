@@ -29,11 +29,18 @@ class Server:
     folder: Path
 
     def join(
-        self, prompt: str, seed: int = 0, steps: int = 1, session: str = "s", both: bool = False, **given: Any
+        self,
+        prompt: str,
+        seed: int = 0,
+        steps: int = 1,
+        session: str = "s",
+        both: bool = False,
+        wanted: Any = "pictures and sound",
+        **given: Any,
     ) -> str:
         """Ask for a clip, or for two; the event's number. HTTPError where it is refused at once."""
         side = [OWN, "", "", "", "", steps, seed]
-        data = [prompt, "", "pictures and sound", "", both, *(given.get(key) for key in MEDIA), *side, *OTHER]
+        data = [prompt, "", wanted, "", both, *(given.get(key) for key in MEDIA), *side, *OTHER]
         answer = self.post("gradio_api/queue/join", {"data": data, "fn_index": self.event, "session_hash": session})
         return answer["event_id"]
 

@@ -114,6 +114,11 @@ def test_records_notes_and_errors_name_an_upload_as_it_was_sent(desk: Desk) -> N
     with pytest.raises(ValueError, match=r"^voice\.wav: is not a media file|^voice\.wav: "):
         desk.make(Asked("a man", given={"audio": str(sent)}))
     assert desk.make(Asked("a man"))[0].path.is_file()  # the next one is served
+    odd = sent.with_name("\u202egnp.exe")  # which a library writes in escapes
+    odd.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="is not a picture") as told:
+        desk.make(Asked("a man", given={"image": str(odd)}))
+    assert str(desk.folder.root) not in str(told.value)
 
 
 def test_what_nobody_foresaw_is_not_told_to_the_page(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from ccl.media import write_wav
-from ccl.serve.page import Guarded
+from ccl.serve.page import UNFIT, Guarded
 from helpers import ROOT
 from helpers.browser import PATIENCE, Page, browsing, needs_browser
 from helpers.page import Server, named
@@ -116,6 +116,11 @@ def test_what_comes_when_the_queue_is_full_is_refused_in_words_and_the_rest_is_s
     assert len(server.finished("full", joined)) == joined
 
 
+def test_no_request_goes_past_the_queue(server: Server) -> None:
+    for path in ("gradio_api/run/generate", "gradio_api/api/generate"):
+        assert refused(lambda path=path: server.post(path, {"data": []}))[0] == 404, path
+
+
 def test_a_client_that_leaves_does_not_stop_the_next(server: Server) -> None:
     server.join("a man", steps=100, session="leaves")
     with urllib.request.urlopen(f"{server.url}gradio_api/queue/data?session_hash=leaves", timeout=PATIENCE) as lines:
@@ -138,6 +143,7 @@ def test_broken_uploads_and_numbers_are_refused_in_words_and_the_next_is_served(
     assert refusal(server, video=server.send(tmp_path / "broken.mp4")).startswith("broken.mp4: ")
     assert refusal(server, image=server.send(tmp_path / "notes.png")).startswith("notes.png: is not a picture")
     assert refusal(server, " ").startswith("the prompt is empty")
+    assert refusal(server, wanted=["sound alone"]).startswith("'['sound alone']' cannot be made; there are: ")
     for wrong in ("x", float("nan"), 0.5, -1):
         assert refusal(server, seed=wrong).startswith(f"seed is {wrong}; here it must be a whole number from 0 to ")
     assert refusal(server, steps=101).startswith("steps is 101; here it must be a whole number from 1 to 100")
@@ -151,6 +157,8 @@ def test_files_come_from_uploads_alone(server: Server, tmp_path: Path) -> None:
     """Neither others of this machine nor addresses; and none that is too large."""
     assert "voice.wav" not in refusal(server, audio=named("/etc/passwd")) + str(list(server.folder.rglob("passwd")))
     assert not list(server.folder.rglob("passwd"))
+    for strange in (named("x"), {"path": "x"}, "x", [named("x")], named("data:,x")):  # here, where the server runs
+        assert refusal(server, audio=strange) == UNFIT
     assert "not named by an address" in refusal(server, audio=named("http://127.0.0.1:1/voice.wav"))
     large = tmp_path / "large.wav"
     large.write_bytes(bytes(UPLOAD + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +144,8 @@ class Asked:
     def plain(self, text: str) -> str:
         """A sentence in which uploads have the names that they were sent with, not those of folders here."""
         for path in filter(None, self.given.values()):
-            text = text.replace(str(path), Path(path).name)
+            # The folder alone: a library may write odd letters of the name in escapes.
+            text = text.replace(f"{Path(path).parent}{os.sep}", "")
         return text
 
 

@@ -26,6 +26,7 @@ POLICY = (
     "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
     "worker-src 'self' blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
 )
+UNFIT = "what was sent does not fit the page's fields; a file must be uploaded first"
 MISSING = "gradio, of which the page is made, is not installed: pip install 'ccl[demo]'"
 
 
@@ -76,7 +77,7 @@ def launched(
 
     gr.set_static_paths([desk.folder.clips])  # they are served as they lie there
     page = blocks(gr, desk)
-    page.queue(max_size=waiting, default_concurrency_limit=1)
+    page.queue(max_size=waiting, default_concurrency_limit=1, api_open=False)  # nothing goes past it
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
     _, url, _ = page.launch(
         server_name=host,
@@ -190,7 +191,7 @@ def blocks(gr: Any, desk: Desk) -> Any:
             each = len(sides) // SIDES
             chosen = tuple(Side(*sides[i * each : (i + 1) * each]) for i in range(SIDES if both else 1))
             given = {key: None if path is None else str(path) for key, path in zip(MEDIA, media, strict=True)}
-            asked = Asked(prompt or "", negative or "", given, wanted, seconds, chosen)
+            asked = Asked(prompt or "", negative or "", given, str(wanted), seconds, chosen)
             try:
                 made = desk.make(asked, lambda done, steps: told((done, steps), desc="sampling", unit="steps"))
             except Exception as error:
@@ -202,7 +203,24 @@ def blocks(gr: Any, desk: Desk) -> Any:
         inputs = [prompt, negative, wanted, seconds, both, *given, *first, *second]
         seen = {"show_progress_on": [*shown[0][1][:2]], "scroll_to_output": True}  # a film's place, and a sound's
         button.click(generate, inputs, outputs, api_name="generate", concurrency_limit=1, **seen)
+    fitting(gr, page)
     return page
+
+
+def fitting(gr: Any, page: Any) -> None:
+    """Tell what fits no field in a sentence: gradio's own names folders of this machine."""
+    read = page.preprocess_data
+
+    async def told(*sent: Any, **how: Any) -> Any:
+        try:
+            return await read(*sent, **how)
+        except gr.Error:
+            raise
+        except Exception as error:
+            said = sentence(error) if machine_trouble(error) else UNFIT
+            raise gr.Error(said, duration=None, print_exception=False) from None
+
+    page.preprocess_data = told
 
 
 def sent(gr: Any, field: Any) -> Any:

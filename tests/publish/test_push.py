@@ -276,6 +276,35 @@ def test_samples_go_up_and_are_shown_with_their_prompts(hub, model, tmp_path):
     assert "/home/ann" not in card
 
 
+def test_a_prompt_of_others_stays_text_in_the_card(hub, model, tmp_path):
+    tiny_clip().save(tmp_path / "a.mp4")
+    prompt = "A cat\n```\n# Owned\n<img src=x> '; id #\u202e\ud800"
+    (tmp_path / "a.json").write_text(json.dumps({"prompt": prompt}))
+    assert push(model, "--sample", tmp_path / "a.mp4") == 0
+    lines = card_of(hub).splitlines()
+    shell = lines[lines.index("```sh") + 1]
+    assert shlex.split(shell)[5:] == [
+        "--prompt",
+        "A cat ``` # Owned <img src=x> '; id #\\u202e\\ud800",
+        "-o",
+        "out.mp4",
+    ]
+    assert not any(line.startswith(("# Owned", "<img")) for line in lines)
+
+
+@pytest.mark.parametrize("name", ["README.md", "samples/a.mp4", "evaluation/world/clips/a.mp4"])
+def test_what_a_folder_only_points_to_does_not_go_up(hub, model, tmp_path, name, capsys):
+    """A folder that came from others may hold links to what is private here."""
+    private = tmp_path / "private.mp4"
+    tiny_clip().save(private)
+    (model / name).parent.mkdir(parents=True, exist_ok=True)
+    (model / name).symlink_to(private)
+    assert f"{model}/{name} leads to {private}, outside {model}" in refusal(capsys, model)
+    assert hub.commits == []
+    assert push(model, "--card", "--sample", private) == 0  # what is named is meant
+    assert "samples/private.mp4" in hub.commits[0][1]
+
+
 def test_samples_of_a_run_are_the_first_of_its_evaluation(hub, model):
     clips = model / "evaluation" / "world" / "clips"
     clips.mkdir(parents=True)
@@ -303,6 +332,12 @@ def test_a_card_of_ones_own_is_kept_in_the_folder_and_on_the_hub(hub, model, sav
     assert "note: the card is that of user/tiny, as it is" in capsys.readouterr().err
     push(model, "--card")
     assert card_of(hub).startswith("---\n") and (model / "README.md").read_text() == "# mine\n"
+
+
+def test_a_card_of_ones_own_that_is_no_text_is_told_by_its_name(hub, model, capsys):
+    (model / "README.md").write_bytes(b"\xff\xfe caf\xe9")
+    assert f"{model}/README.md cannot be read as a card" in refusal(capsys, model)
+    assert hub.commits == []
 
 
 def test_classes_of_others_need_trust_and_the_card_says_so(hub, model, monkeypatch, capsys):

@@ -7,8 +7,8 @@ whom they may name, and holds the sum of its weights.
 
 from ccl.publish.card import Said, card
 from ccl.publish.model import Pushed, outline, ready
-from ccl.publish.samples import Sample, samples_of
+from ccl.publish.samples import Sample, inside, samples_of
 from ccl.publish.scores import scores_of
 from ccl.publish.upload import File, Hub
 
-__all__ = ["File", "Hub", "Pushed", "Said", "Sample", "card", "outline", "ready", "samples_of", "scores_of"]
+__all__ = ["File", "Hub", "Pushed", "Said", "Sample", "card", "inside", "outline", "ready", "samples_of", "scores_of"]

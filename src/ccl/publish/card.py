@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import ccl
 from ccl.evaluation.tables.typeset import md_escape, md_table
+from ccl.files.plaintext import printable
 from ccl.publish.model import Pushed
 from ccl.publish.parts import Part
 from ccl.publish.samples import Sample
@@ -73,7 +74,8 @@ def card(
         "## Licences\n\n" + licences(parts, said.licence),
         f"*Written by `ccl push` {ccl.__version__} on {date.today().isoformat()}.*",
     ]
-    return f"---\n{metadata(model, parts, said)}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    text = f"---\n{metadata(model, parts, said)}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    return printable(text)  # prompts and names are of any origin
 
 
 def metadata(model: Pushed, parts: Iterable[Part], said: Said) -> str:
@@ -106,7 +108,7 @@ def opening(model: Pushed) -> str:
 def loading(repository: str, model: Pushed, samples: Sequence[Sample]) -> str:
     """How to load it, in Python and in a shell, and what must be there before."""
     outline = model.outline
-    prompt = min((sample.prompt for sample in samples if sample.prompt), key=len, default=PROMPT)
+    prompt = min((one_line(sample.prompt) for sample in samples if sample.prompt.strip()), key=len, default=PROMPT)
     modules = outline.modules
     trust = f", trust={tuple(modules)!r}" if modules else ""
     options = "".join(f" --trust {module}" for module in modules)
@@ -139,11 +141,16 @@ def shown(samples: Sequence[Sample], page: str) -> str:
     """Clips beside each other, each with its prompt below."""
     cells = [
         f'<td><video controls loop width="{WIDTH}" src="{page}/resolve/main/{quote(one.name)}">'
-        f"</video><br>{html.escape(' '.join(one.prompt.split()))}</td>"
+        f"</video><br>{html.escape(one_line(one.prompt))}</td>"
         for one in samples
     ]
     rows = [cells[start : start + ABREAST] for start in range(0, len(cells), ABREAST)]
     return "<table>\n" + "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows) + "\n</table>"
+
+
+def one_line(prompt: str) -> str:
+    """A prompt whose lines mean nothing to Markdown."""
+    return printable(" ".join(prompt.split()))
 
 
 def model_rows(model: Pushed) -> dict[str, str]:

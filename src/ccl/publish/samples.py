@@ -35,11 +35,13 @@ def samples_of(home: Path, named: Sequence[Path] = ()) -> list[Sample]:
     """The clips that are named; else those in `samples` of a model folder, else the first of an evaluation.
 
     Raises:
-        ValueError: one is no mp4 that browsers show, or two have one name.
+        ValueError: one is no mp4 that browsers show, or lies elsewhere without being named, or two have one name.
     """
     found = list(named)
     for places in (f"{FOLDER}/*.mp4", "evaluation/*/clips/*.mp4"):
-        found = found or sorted(home.glob(places))[: None if places.startswith(FOLDER) else MOST]
+        found = found or [
+            inside(home, file) for file in sorted(home.glob(places))[: None if places.startswith(FOLDER) else MOST]
+        ]
     names = [file.name for file in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"two samples are called {twice[0]}; a name of its own is needed for each")
@@ -49,6 +51,17 @@ def samples_of(home: Path, named: Sequence[Path] = ()) -> list[Sample]:
         if strange := look(file).strange:
             raise ValueError(f"browsers do not show the sample {file}: {strange}; `ccl generate` writes h264 and aac")
     return [Sample(file, prompt_of(file)) for file in found]
+
+
+def inside(home: Path, file: Path) -> Path:
+    """A file that was found in a folder, and is not only pointed to from there: it may be private.
+
+    Raises:
+        ValueError: it leads elsewhere.
+    """
+    if not (there := file.resolve()).is_relative_to(home.resolve()):
+        raise ValueError(f"{file} leads to {there}, outside {home}; copy it there, or name what is meant")
+    return file
 
 
 def prompt_of(file: Path) -> str:

@@ -12,7 +12,7 @@ import ccl
 from ccl.cli.errors import UsageError, is_file
 from ccl.cli.parser import Parser, add_trust, folder_to_write, path_of, text_of
 from ccl.cli.verbs import check_there, say
-from ccl.files import own_folder
+from ccl.files import own_folder, reading
 from ccl.files.plaintext import printable
 
 if TYPE_CHECKING:
@@ -79,12 +79,15 @@ def main(argv: list[str]) -> int:
         ) from error
     check_there(args.folder)
     hub = None if args.dry else Hub(args.name)
-    from ccl.publish import File, Said, card, outline, ready, samples_of, scores_of
+    from ccl.publish import File, Said, card, inside, outline, ready, samples_of, scores_of
 
     model = outline(args.folder, args.trust)
     samples, scores = samples_of(model.home, args.samples), scores_of(model.home, args.scores)
     held = hub.held(private=args.private) if hub else None
-    mine = model.home / CARD if is_file(model.home / CARD) and not args.card else None
+    mine = inside(model.home, model.home / CARD) if is_file(model.home / CARD) and not args.card else None
+    if mine is not None:
+        with reading(mine, "a card"):
+            mine.read_text(encoding="utf-8")
     stays = mine is None and not args.card and CARD in (held or ())  # that on the hub
     written = args.out / CARD
     if args.dry and mine is None and not args.card and is_file(written):

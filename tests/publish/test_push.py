@@ -283,12 +283,7 @@ def test_a_prompt_of_others_stays_text_in_the_card(hub, model, tmp_path):
     assert push(model, "--sample", tmp_path / "a.mp4") == 0
     lines = card_of(hub).splitlines()
     shell = lines[lines.index("```sh") + 1]
-    assert shlex.split(shell)[5:] == [
-        "--prompt",
-        "A cat ``` # Owned <img src=x> '; id #\\u202e\\ud800",
-        "-o",
-        "out.mp4",
-    ]
+    assert shlex.split(shell)[-3:] == [r"A cat ``` # Owned <img src=x> '; id #\u202e\ud800", "-o", "out.mp4"]
     assert not any(line.startswith(("# Owned", "<img")) for line in lines)
 
 

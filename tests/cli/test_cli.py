@@ -324,6 +324,15 @@ def test_the_package_runs_as_the_command_does() -> None:
     assert done.stdout.startswith("ccl 0.")
 
 
+@pytest.mark.parametrize(("words", "closed", "status"), [("--version", 1, 0), ("nonsense", 2, 2)])
+def test_who_closes_what_is_said_to_still_gets_the_exit_status(words: str, closed: int, status: int) -> None:
+    """`>&-`, as some schedulers have it; the next file that is opened must not take that number."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" -m ccl {words} {closed}>&-'], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (status, "")
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -105,6 +105,9 @@ def run(argv: list[str]) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the `ccl` script: the exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed (`>&-`): else the next file that is opened takes its number
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
     try:
         return run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:

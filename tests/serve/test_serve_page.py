@@ -167,6 +167,22 @@ def test_files_come_from_uploads_alone(server: Server, tmp_path: Path) -> None:
         assert refused(lambda path=path: server.get(f"gradio_api/file={path}"))[0] in (403, 404), path
 
 
+def test_other_sites_in_a_visitors_browser_ask_nothing(server: Server, tmp_path: Path) -> None:
+    """gradio answers them with the visitor's cookie, and lets them read it; a browser says whence a request comes."""
+    elsewhere = {"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.example", "Host": "page.example"}
+
+    def ask(path: str, body: bytes | None = None, **headers: str) -> int:
+        with urllib.request.urlopen(urllib.request.Request(server.url + path, body, headers), timeout=PATIENCE) as told:
+            return told.status
+
+    for headers in (elsewhere, {**elsewhere, "Sec-Fetch-Site": "same-site"}):
+        assert refused(lambda headers=headers: ask("config", **headers))[0] == 403
+        form = {**headers, "Sec-Fetch-Mode": "navigate", "Content-Type": "multipart/form-data; boundary=m"}
+        assert refused(lambda form=form: ask("gradio_api/upload", b"--m--", **form))[0] == 403
+        assert ask("", **headers, **{"Sec-Fetch-Mode": "navigate"}) == 200  # a link to the page
+    assert ask("config", **{"Sec-Fetch-Site": "same-origin"}) == ask("config") == 200
+
+
 def test_an_upload_for_which_the_disk_has_no_room_is_answered_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     answers = list[dict[str, Any]]()
 

@@ -115,7 +115,11 @@ def launched(
 
 
 class Guarded:
-    """Around the server: every answer carries POLICY, and one that meets the machine's trouble is a sentence."""
+    """Around the server: every answer carries POLICY, and one that meets the machine's trouble is a sentence.
+
+    What another site asks for in a visitor's browser is refused but for links: gradio would take it with the visitor's
+    cookie, and let that site read the answer.
+    """
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -123,6 +127,11 @@ class Guarded:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from starlette.responses import PlainTextResponse
 
+        told = dict(scope.get("headers", ()))
+        link = scope.get("method") == "GET" and told.get(b"sec-fetch-mode") == b"navigate"
+        if told.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and not link:
+            await PlainTextResponse("other sites may only link here", 403)(scope, receive, send)
+            return
         begun = False
 
         async def sent(message: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,35 +36,50 @@ def main(argv: list[str]) -> int:
         "ccl demo --steps 4000 --name longer",
         "ccl demo --smoke",
     )
-    parser.add_argument("--name", type=text_of, default="demo", help="of the run (%(default)s)")
+    parser.add_argument("--name", type=text_of, help="of the run (demo, or smoke)")
     parser.add_argument("--steps", type=Whole(), help=f"of training ({ENOUGH[1]}; of a --config its own)")
-    parser.add_argument("--clips", type=Whole(4), default=32, help="test clips, half easy and half hard (%(default)s)")
-    parser.add_argument("--solver-steps", type=STEPS, default=20, help="of sampling (%(default)s)")
+    parser.add_argument("--clips", type=Whole(4), help="test clips, half easy and half hard (32; 4 of --smoke)")
+    parser.add_argument("--solver-steps", type=STEPS, help="of sampling (20; 4 of --smoke)")
     parser.add_argument(
         "--whisper", type=text_of, help="a file of Whisper's weights, to measure the word error rate as well"
     )
     parser.add_argument(
         "--config", type=path_of, action="append", help="of `ccl fit`, may repeat (configs/joint.yaml, or what ships)"
     )
-    parser.add_argument("--runs-dir", type=folder_to_write, default=Path("runs"), help="(%(default)s)")
-    parser.add_argument("--smoke", action="store_true", help="at a tiny size in a temporary folder, about a minute")
+    parser.add_argument(
+        "--runs-dir", type=folder_to_write, help="(runs; of --smoke a temporary folder, which is gone at the end)"
+    )
+    parser.add_argument("--smoke", action="store_true", help="at a tiny size, about a minute")
     args = parser.parse(argv)
     configs = args.config or [own if (own := Path("configs/joint.yaml")).is_file() else shipped("configs") / own.name]
     for config in configs:
         if not config.is_file():
             raise UsageError(f"there is no config file {config}")
-    if args.clips % 2:
+    if args.clips is not None and args.clips % 2:
         raise UsageError(f"--clips is {args.clips}; it must be even, half easy and half hard")
     steps = () if args.steps is None else ("--trainer.max_steps", str(args.steps))
+    clips, solver_steps = (4, 4) if args.smoke else (32, 20)
+    sizes = {"clips": args.clips or clips, "solver_steps": args.solver_steps or solver_steps, "whisper": args.whisper}
     if args.smoke:
-        with own_folder("ccl-smoke-") as folder:
-            tiny = (*SMOKE, "--data.init_args.root", f"{folder}/world", *steps)
-            run(configs, folder, "smoke", tiny, clips=4, solver_steps=4, whisper=None)
+        name = args.name or "smoke"
+        with nullcontext(args.runs_dir) if args.runs_dir else own_folder("ccl-smoke-") as folder:
+            tiny = (*SMOKE, "--data.init_args.root", f"{folder}/{name}-world", *steps)
+            told(run(configs, folder, name, tiny, **sizes), kept=args.runs_dir is not None)
     else:
-        sizes = {"clips": args.clips, "solver_steps": args.solver_steps, "whisper": args.whisper}
         size = () if args.config else ENOUGH
-        run(configs, args.runs_dir, args.name, (*size, *steps), **sizes)
+        told(run(configs, args.runs_dir or Path("runs"), args.name or "demo", (*size, *steps), **sizes))
     return 0
+
+
+def told(folder: Path, *, kept: bool = True) -> None:
+    """Say where everything lies, or how it would stay."""
+    if not kept:
+        sys.stdout.write(
+            "\nnothing of it is kept; --runs-dir runs keeps clips, model and pages, and so does `ccl demo`\n"
+        )
+        return
+    sys.stdout.write(f"\nclips: {folder / 'clips'}; true clips: {folder / 'testset'}; model: {folder / 'model'}\n")
+    sys.stdout.write(f"pages to look at: {', '.join(str(folder / 'scores' / n / 'report.html') for n in SETS)}\n")
 
 
 def run(
@@ -76,8 +91,8 @@ def run(
     clips: int,
     solver_steps: int,
     whisper: str | None,
-) -> None:
-    """All stages, in order.
+) -> Path:
+    """All stages, in order; the run's folder, in which everything lies.
 
     Args:
         configs: of `ccl fit`, stacked.
@@ -106,6 +121,7 @@ def run(
             generate(pipe, given, folder / "clips" / kind)
     with stage("measure"):
         report(folder, pipe, rows, whisper)
+    return folder
 
 
 def fit(configs: Sequence[Path], runs_dir: Path, name: str, overrides: Sequence[str]) -> Path:
@@ -182,7 +198,7 @@ def generate(pipe: Pipeline, rows: list[Row], folder: Path) -> None:
 
 
 def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -> None:
-    """Score the clips beside their ceiling, print the tables and where everything lies."""
+    """Score the clips beside their ceiling, and print the tables."""
     from rich.console import Console
 
     from ccl.cli.testsets import about
@@ -207,8 +223,6 @@ def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -
         table.write(results, out)
         report.write(results, out / "report.html")
         table.show(results, Console())
-    sys.stdout.write(f"\nclips: {folder / 'clips'}; true clips: {folder / 'testset'}; model: {folder / 'model'}\n")
-    sys.stdout.write(f"pages to look at: {', '.join(str(folder / 'scores' / n / 'report.html') for n in SETS)}\n")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -288,6 +289,25 @@ def test_a_demo_goes_on_from_what_is_trained_and_once_more_only_measures(
     assert cli.main(argv) == 0
     assert "is trained already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.mp4")} == made
+
+
+def test_a_smoke_names_no_folder_that_is_gone_and_keeps_one_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[Path, str, int]] = []
+
+    def run(configs: Any, runs_dir: Path, name: str, overrides: Any, *, clips: int, **_: Any) -> Path:
+        asked.append((runs_dir, name, clips))
+        return runs_dir / name
+
+    monkeypatch.setattr("ccl.demo.run", run)
+    assert cli.main(["demo", "--config", JOINT, "--smoke"]) == 0
+    assert "report.html" not in (said := capsys.readouterr().out) and "nothing of it is kept" in said
+    argv = ["demo", "--config", JOINT, "--smoke", "--runs-dir", str(tmp_path), "--name", "own", "--clips", "6"]
+    assert cli.main(argv) == 0
+    assert f"{tmp_path}/own/scores/joint/report.html" in capsys.readouterr().out
+    assert not asked[0][0].exists() and asked[0][1:] == ("smoke", 4)
+    assert asked[1] == (tmp_path, "own", 6)
 
 
 def test_shards_are_made_of_the_world_and_encoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

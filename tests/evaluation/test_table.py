@@ -192,6 +192,20 @@ def test_all_files_are_written(tmp_path):
     ]
 
 
+def test_pairs_of_one_system_are_a_head_without_rows(tmp_path):
+    for name, methods in (("one", ("one",)), ("two", ("ours", "ovi"))):
+        table.write(scored(methods), tmp_path / name)
+    one, two = ((tmp_path / name / "pairs.csv").read_text().splitlines() for name in ("one", "two"))
+    assert one == two[:1]
+
+
+def test_what_stands_below_a_table_is_of_columns_that_it_has():
+    alone, several = shown(scored(("joint", "ceiling"))), shown(scored(("ours", "ovi")))
+    assert "n is clips" not in alone and "n is clips scored/failed" in " ".join(several.split())
+    assert "Shuffled is each picture beside another clip's sound" in " ".join(alone.split())
+    assert "The ceiling is true clips." in alone and "The ceiling" not in several
+
+
 def test_names_cannot_break_a_table():
     results = scored(("a|b*[x](y)<i>", "50%_&\\#{$~^"))
     rows = cells(markdown(results))

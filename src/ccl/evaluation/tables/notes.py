@@ -13,6 +13,7 @@ from ccl.evaluation.tables.layout import (
     PRINTED,
     Line,
     Published,
+    extra_names,
     lines,
     number,
     probability,
@@ -21,7 +22,7 @@ from ccl.evaluation.tables.layout import (
     told_apart,
     whole,
 )
-from ccl.evaluation.tables.results import Results
+from ccl.evaluation.tables.results import CEILING, Results
 from ccl.evaluation.tables.statistics import ALPHA, FEWEST, LEVEL, POWER
 from ccl.evaluation.tables.summary import Summary
 
@@ -48,10 +49,18 @@ def notes(results: Results, summary: Summary, published: Published | None = None
 def reading(results: Results, summary: Summary, published: Published | None) -> list[str]:
     """What the numbers of the table are."""
     cells = list(summary.cells.values())
+    counts = "n is clips scored/failed; a" if len(results.systems) > 1 or published else "A"
     made = [
         f"In brackets: {LEVEL:.0%} percentile bootstrap over the clips that have a value. "
-        "n is clips scored/failed; a failed clip is left out of the value."
+        f"{counts} failed clip is left out of the value."
     ]
+    if "p" in extra_names(summary) and not results.controls:
+        made.append(
+            "Shuffled is each picture beside another clip's sound, and p how often shufflings of all clips do as well "
+            f"as the true pairs; of fewer than {FEWEST} clips it tells nothing."
+        )
+    if CEILING in results.methods[1:]:
+        made.append("The ceiling is true clips.")
     if also := [f"{column.title} the {column.also}" for column in results.columns if column.also]:
         made.append(f"{' and '.join(also)} of other tables.".replace(" the ", " is the ", 1))
     if any(cell.inapplicable for cell in cells):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ccl.evaluation.tables.exchange import NAME, dumped
 from ccl.evaluation.tables.layout import Line, Place, Published, number
 from ccl.evaluation.tables.notes import notes
 from ccl.evaluation.tables.results import Results
-from ccl.evaluation.tables.summary import Summary, summarise
+from ccl.evaluation.tables.summary import Pair, Summary, summarise
 from ccl.evaluation.tables.typeset import markdown, tex
 from ccl.files import write_whole
 from ccl.files.plaintext import printable
@@ -52,7 +53,7 @@ def write(results: Results, out: str | Path, published: Published | None = None)
         | {"subsets": " + ".join(pair.subsets)}
         for pair in summary.pairs
     ]
-    write_whole(out / "pairs.csv", csv_text(pairs) if pairs else "")
+    write_whole(out / "pairs.csv", csv_text(pairs, [field.name for field in fields(Pair)]))
     write_whole(out / "table.csv", csv_text(wide_lines(results, summary, published)))
     write_whole(out / "table.md", markdown(results, summary, published))
     write_whole(out / "table.tex", tex(results, summary, published))
@@ -90,10 +91,11 @@ def wide_lines(results: Results, summary: Summary, published: Published | None) 
     return made
 
 
-def csv_text(lines: Sequence[dict[str, Any]]) -> str:
-    """Lines with the same keys as CSV, a head above them; no text in it is one that a spreadsheet would run."""
+def csv_text(lines: Sequence[dict[str, Any]], head: Sequence[str] | None = None) -> str:
+    """Lines with the same keys as CSV below `head`, which is theirs where none is given; no text in it is one that a
+    spreadsheet would run."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")
+    writer = csv.DictWriter(text, head or (list(lines[0]) if lines else []), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: inert(value) for key, value in line.items()} for line in lines)
     return text.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -41,6 +42,19 @@ def told(capsys: pytest.CaptureFixture[str], *argv: Any) -> tuple[int, str]:
     said = capsys.readouterr().err
     assert said.strip().count("\n") == 0 and said.startswith("ccl: "), said
     return status, said
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_a_clip_is_made(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(dir: Path) -> None:  # what root is never told
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir / "tmp1234"))
+
+    monkeypatch.setattr("ccl.files.whole.TemporaryFile", refuse)
+    monkeypatch.setattr("ccl.generation.Pipeline.generate", lambda *_, **__: pytest.fail("a clip was made"))
+    out = tmp_path / "shut" / "a.mp4"
+    status, said = told(capsys, "generate", "--ckpt", model, "--prompt", "a", "-o", out)
+    assert (status, said) == (1, f"ccl: {out.parent}: Permission denied\n")
 
 
 @pytest.mark.parametrize("name", ["clip.json", "clip.wav", "clip.xyz"])

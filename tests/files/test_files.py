@@ -108,6 +108,13 @@ def test_a_lock_that_leads_elsewhere_empties_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "thesis"
 
 
+def test_a_folder_that_cannot_be_written_is_named_and_not_its_lock(tmp_path: Path) -> None:
+    (tmp_path / "a" / LOCK).mkdir(parents=True)  # a way not to be writable that root has too
+    with pytest.raises(OSError, match="Is a directory") as caught, one_writer(tmp_path / "a"):
+        pass
+    assert caught.value.filename == str(tmp_path / "a")
+
+
 @pytest.fixture
 def temporaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where temporary folders are made."""

@@ -171,6 +171,13 @@ def test_wav_is_exact_to_half_a_step(tmp_path):
     assert np.abs(read_audio(tmp_path / "a.wav") - sound).max() < 1 / 16_000
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.mkv", "a"])
+def test_a_clip_is_not_saved_under_the_name_of_another_kind_of_file(name, tmp_path):
+    with pytest.raises(MediaError, match="a clip is written as an"):
+        tiny_clip(7).save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_resampling_does_not_delay():
     time = np.arange(48_000) / 48_000
     sound = np.sin(2 * np.pi * 440 * time).astype(np.float32)

@@ -29,9 +29,9 @@ def main(argv: list[str]) -> int:
     args = parser.parse(argv)
     trees = {text: part_named(text, "PART") for text in args.parts}
     files = [Path(text) for text in trees if is_yaml(text)]
-    named = [word for text, tree in trees.items() if not is_yaml(text) for word in ("--class_path", tree["class_path"])]
+    named = [(tree["class_path"], "PART") for text, tree in trees.items() if not is_yaml(text)]
     broken = 0
-    with reachable(files, named):
+    with reachable(files, also=named):
         for text, tree in trees.items():
             found = list(parts_of(inlined(tree, Path(text))))
             if not found:

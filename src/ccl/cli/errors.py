@@ -69,7 +69,8 @@ def plain_words(text: str) -> str:
     )
     text = re.sub(r"^- (.*?) - Type .*", r"\1", text)
     text = re.sub(r"Type \S*(?:Callable|Union|Optional)\[.*?\] expects a function or a callable class: ", "", text)
-    text = re.sub(r"Problem with given class_path (\S+?):? - ", r"class_path \1: ", text)
+    text = re.sub(r"Problem with given class_path (\S+?)(?::? -|:) ", r"class_path \1: ", text)
+    text = re.sub(r"Option '(\S+)' is not accepted", r"there is no key '\1'", text)
     # Where a word of a few was meant, it is no file; only what is called like one.
     text = re.sub(
         r"- Expected a path but (?!\S*\.ya?ml ).*? either not .* invalid - (?=Expected a typing\.Literal)", "", text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -182,4 +183,5 @@ def build(base: Any, node: Any, where: str) -> Any:
     try:
         return parser.instantiate_classes(parser.parse_object({"part": deepcopy(node)})).part  # which it changes
     except (ArgumentError, ValueError) as error:  # the parser's, or the class's own
-        raise UsageError(f"{where}: {plain_words(first_complaint(str(error), error)[0])}") from error
+        said = re.sub(r'^Parser key "part":\s*', "", first_complaint(str(error), error)[0])  # the word is ours
+        raise UsageError(f"{where}: {plain_words(said)}") from error

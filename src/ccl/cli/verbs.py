@@ -240,6 +240,7 @@ def generate(argv: list[str]) -> int:
     if args.ckpt is not None:
         check_there(args.ckpt)
     from ccl.cli.parts import device_of, guidance_of, pipeline_of, share_of, sharing
+    from ccl.files import writable
     from ccl.generation.generate import generate_file, generate_files
     from ccl.rows import Row, read_rows
     from ccl.types import AV
@@ -259,7 +260,7 @@ def generate(argv: list[str]) -> int:
     settings: dict[str, Any] = {"wanted": wanted, "guidance": rule(pipe.guidance), "task": args.task}
     settings |= {"steps": args.steps, "shift": args.shift, "seconds": args.seconds, "overlap": args.overlap}
     notes: Counter[str] = Counter()
-    (out.parent if args.prompt is not None else out).mkdir(parents=True, exist_ok=True)  # told before the work
+    writable(out.parent if args.prompt is not None else out)  # told before the work
     with (
         sharing(pipe.net, args.context, share) as (part, writes),
         bar("generating") if share[0] == 0 else nullcontext() as progress,

@@ -3,7 +3,7 @@
 from ccl.files.errors import FileError, MachineError, machine_trouble, naming, plain_name, reading
 from ccl.files.lock import LOCK, one_writer, own_folder
 from ccl.files.sums import cache, sha256, sha256_now
-from ccl.files.whole import MARK, add_line, replacing, replacing_path, sweep, sync, temporary, write_whole
+from ccl.files.whole import MARK, add_line, replacing, replacing_path, sweep, sync, temporary, writable, write_whole
 
 __all__ = [
     "LOCK",
@@ -25,5 +25,6 @@ __all__ = [
     "sweep",
     "sync",
     "temporary",
+    "writable",
     "write_whole",
 ]

@@ -117,7 +117,10 @@ def _locked(path: Path, otherwise: str, wait: bool) -> IO[str] | None:
 
     if path.is_symlink():
         raise FileError(f"{path} leads elsewhere, and what is there must not be written; remove it")
-    file = path.open("a+")
+    try:
+        file = path.open("a+")
+    except OSError as error:  # of the folder that the user named, not of a file that they never see
+        raise OSError(error.errno, error.strerror, str(path.parent.resolve())) from error
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from shutil import rmtree
+from tempfile import TemporaryFile
 from typing import IO
 
 MARK = ".partial-"
@@ -55,6 +56,16 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file to write; it takes the place of `path` when the block ends, and is gone where the block raises."""
     with replacing_path(path) as partial, partial.open("wb") as file:
         yield file
+
+
+def writable(folder: Path) -> None:
+    """Make a folder where it is not there; OSError that names it where nothing can be written in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder.resolve())) from error
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

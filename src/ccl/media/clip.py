@@ -45,9 +45,16 @@ class Clip:
         return f"Clip({', '.join(parts)})"
 
     def save(self, path: str | Path) -> None:
-        """Write an mp4, or the sound alone where the path ends in .wav; whole or not at all."""
+        """Write an .mp4, or the sound alone as a .wav; whole or not at all.
+
+        Raises:
+            MediaError: the path ends otherwise, or the clip cannot be written.
+        """
+        from ccl.media.errors import MediaError
         from ccl.media.write import write_clip  # which takes a Clip
 
+        if Path(path).suffix.lower() not in (".mp4", ".wav"):
+            raise MediaError(path, "a clip is written as an .mp4, or its sound alone as a .wav")
         write_clip(self, path)
 
 

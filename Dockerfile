@@ -1,4 +1,4 @@
-# docker build --target cpu -t ccl . && docker run --rm -v "$PWD:/work" ccl demo --smoke
+# docker build --target cpu -t ccl . && docker run --rm -v "$PWD:/work" ccl demo --smoke --runs-dir runs
 # docker build --target cuda -t ccl:cuda . && docker run --rm --gpus all -v "$PWD:/work" ccl:cuda doctor
 FROM python:3.11-slim AS base
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1

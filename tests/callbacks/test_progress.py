@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lightning import Trainer
 
-from ccl.callbacks import SaveCheckpoint, StepProgress, TaskRouter
+from ccl.callbacks import Parameters, SaveCheckpoint, StepProgress, TaskRouter
 from helpers.fakes import FakeData, make_module
 
 
@@ -43,6 +43,21 @@ def test_the_bar_shows_steps_of_the_whole_run_after_a_resume(tmp_path: Path) -> 
 def test_accumulated_batches_are_not_steps(tmp_path: Path) -> None:
     shown = train(tmp_path, max_steps=2, accumulate_grad_batches=2).shown
     assert [done for _, done, _ in shown] == [0, 1, 1, 2]
+
+
+def test_a_training_says_its_parameters_in_a_line_and_counts_nothing_as_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = make_module()
+    trainer = Trainer(
+        accelerator="cpu", logger=False, max_steps=1, enable_progress_bar=False, default_root_dir=tmp_path,
+        use_distributed_sampler=False, callbacks=[TaskRouter(), SaveCheckpoint(every=2), Parameters()],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=FakeData(size=1))
+    said = capsys.readouterr().out
+    (line,) = [line for line in said.splitlines() if line.startswith("parameters: ")]
+    assert all(f"{name} " in line for name, _ in module.named_children()) and line.endswith(" train")
+    assert "FLOPs" not in said
 
 
 def test_the_folders_number_is_not_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

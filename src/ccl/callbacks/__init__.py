@@ -8,7 +8,7 @@ from ccl.callbacks.losslog import LossLog
 from ccl.callbacks.monitor import Monitor
 from ccl.callbacks.preview import Preview
 from ccl.callbacks.probe import Probe
-from ccl.callbacks.progress import StepProgress
+from ccl.callbacks.progress import Parameters, StepProgress
 from ccl.callbacks.router import TaskRouter
 from ccl.callbacks.save import SaveCheckpoint
 from ccl.callbacks.stop import StopOnSignal
@@ -23,6 +23,7 @@ __all__ = [
     "Evaluate",
     "LossLog",
     "Monitor",
+    "Parameters",
     "Preview",
     "Probe",
     "SaveCheckpoint",

@@ -1,12 +1,28 @@
-"""The training bar, in optimizer steps."""
+"""What the console shows of a training: its parameters, and a bar in optimizer steps."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelSummary, RichProgressBar
+from lightning.pytorch.utilities.model_summary import get_human_readable_count
 
 from ccl.types import Batch
+
+
+class Parameters(ModelSummary):
+    """How many parameters there are and how many train, in a line.
+
+    Lightning's table also has FLOPs, of which it counts none here and says 0; `ccl plan` counts them.
+    """
+
+    @staticmethod
+    def summarize(summary_data: Any, total_parameters: int, trainable_parameters: int, *_: Any, **__: Any) -> None:
+        table = dict(summary_data)
+        parts = ", ".join(f"{name} {count.strip()}" for name, count in zip(table["Name"], table["Params"], strict=True))
+        sys.stdout.write(f"parameters: {parts}; {get_human_readable_count(trainable_parameters).strip()} train\n")
+        sys.stdout.flush()
 
 
 class StepProgress(RichProgressBar):

@@ -24,14 +24,14 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, ModelSummary, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.distributed.checkpoint.api import CheckpointException
 
 from ccl import arguments
-from ccl.callbacks import Board, StepProgress, StopOnSignal, Words
+from ccl.callbacks import Board, Parameters, StepProgress, StopOnSignal, Words
 from ccl.callbacks.board import writer_told
 from ccl.cli.errors import (
     UsageError,
@@ -280,8 +280,11 @@ class FitCLI(LightningCLI):
         self.stop = StopOnSignal()
         own = any(isinstance(callback, ProgressBar) for callback in callbacks)
         shown = self.config["trainer"]["enable_progress_bar"] in (None, True) and not own
+        own = any(isinstance(callback, ModelSummary) for callback in callbacks)
+        counted = self.config["trainer"]["enable_model_summary"] in (None, True) and not own
         kwargs["callbacks"] = [
             *(*callbacks, Board(), Words(self.run_folder.path), self.stop),
+            *([Parameters()] if counted else []),
             *([StepProgress()] if shown else []),
         ]
         given = self.config_init["trainer"]["plugins"]
@@ -444,13 +447,16 @@ USELESS_WARNINGS = (
     r"Your `IterableDataset` has `__len__` defined",
     r"You passed in a `val_dataloader` but have no `validation_step`",
     r"The '\w+' does not have many workers",
+    r"Precision [\w-]+ is not supported by the model summary",  # whose sizes are not shown
     r"This DataLoader will create \d+ worker processes",  # which configs/data/shards.yaml gives the reason of
 )
 
 
 def quiet(record: logging.LogRecord) -> bool:
     """Whether a line of Lightning's says something about this run."""
-    return not any(text in record.getMessage() for text in ("💡", "PU available: ", "Seed set to"))
+    return not any(
+        text in record.getMessage() for text in ("💡", "PU available: ", "Seed set to", "model summary callbacks")
+    )
 
 
 def main(argv: list[str]) -> int:

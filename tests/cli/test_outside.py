@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,44 +12,13 @@ import pytest
 from ccl import cli
 from helpers import ROOT
 
-MINE = '''
+# The rule and the interaction of CONTRIBUTING, as they stand there.
+MINE = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)[1]
+MINE += '''
 import numpy as np
-import torch
 
 from ccl.codecs.base import VideoCodec
 from ccl.evaluation import Column, Measured, Metric
-from ccl.guidance import Guidance, table
-from ccl.interaction import Interaction, Site, Update
-from ccl.nn.layers import Linear, keep_in_use
-from ccl.types import ALONE, AV, EMPTY, POSITIVE, Pass, View
-
-
-class Fusion(Interaction):
-    """Adds to each stream a projection of the other's mean."""
-
-    def __init__(self, site: Site, *, rank: int = 4):
-        super().__init__()
-        self.a2v = torch.nn.Sequential(Linear(site.audio, rank), Linear(rank, site.video, init="zero"))
-        self.v2a = torch.nn.Sequential(Linear(site.video, rank), Linear(rank, site.audio, init="zero"))
-
-    def forward(self, where, seen):
-        def one(project, x, other, opened):
-            if x is None or not opened:
-                return None if x is None else keep_in_use(x.new_zeros(()), project.parameters())
-            return project(other.mean(1, keepdim=True))
-
-        return Update(AV(one(self.a2v, seen.x.video, seen.source.audio, seen.route.a2v),
-                         one(self.v2a, seen.x.audio, seen.source.video, seen.route.v2a)))
-
-
-class Rule(Guidance):
-    """Away from the empty prompt, neither stream seeing the other."""
-
-    def __init__(self, by: float = 2.0):
-        self.by = by
-
-    def passes(self, route, t):
-        return table((Pass(POSITIVE, View(route)), AV(self.by, self.by)), (Pass(EMPTY, ALONE), AV(*[1 - self.by] * 2)))
 
 
 class Video(VideoCodec):

@@ -55,6 +55,8 @@ def test_guidance_takes_the_strengths_that_are_said_and_the_models_for_others() 
     [
         ({"prompt": " \n"}, {}, "the prompt is empty; say what is to be seen and heard"),
         ({"prompt": "a\ud800"}, {}, "^the prompt "),
+        ({"prompt": "a" * 10_001}, {}, "^the prompt has 10,001 letters; here 10,000 are the most"),
+        ({"prompt": "a", "negative": "a" * 10_001}, {}, "^the negative prompt has 10,001 letters"),
         ({"prompt": "a"}, {"seed": 1.5}, "seed is 1.5; here it must be a whole number from 0 to"),
         ({"prompt": "a"}, {"seed": float("nan")}, "seed is nan"),
         ({"prompt": "a"}, {"steps": 101}, "steps is 101; here it must be a whole number from 1 to 100"),

@@ -198,6 +198,15 @@ def test_an_upload_for_which_the_disk_has_no_room_is_answered_in_a_sentence(caps
     assert "secret" not in told and said == f"ccl: /secret/upload: {os.strerror(errno.ENOSPC)}\n"
 
 
+def test_an_upload_that_breaks_off_says_nothing_to_the_terminal() -> None:
+    from starlette.requests import ClientDisconnect
+
+    async def leaves(*_: Any) -> None:
+        raise ClientDisconnect
+
+    asyncio.run(Guarded(leaves)({"type": "http"}, None, None))  # else the server writes a traceback for each
+
+
 def test_a_sent_file_is_used_where_it_lies_and_nothing_is_left_beside_it(server: Server, tmp_path: Path) -> None:
     write_wav(tmp_path / "voice.wav", np.zeros(6000, np.float32))
     server.join("a man", session="sent", audio=server.send(tmp_path / "voice.wav"))

@@ -22,6 +22,7 @@ WANTED = {
 }
 GIVEN = {key: f"{name[0].upper()}{name[1:]}" for key, name in ((key, NAMES[key].split(" ", 1)[1]) for key in MEDIA)}
 Number = float | int | str  # as a browser sends them; an empty text is none
+LETTERS = 10_000  # of a prompt: more keep others waiting, and no model reads them
 SEEDS = 2**53  # above which a browser's numbers are no longer whole
 
 
@@ -109,6 +110,9 @@ class Asked:
             raise ValueError(str(error).replace("its prompt", "the prompt", 1)) from error
         if fault := unreadable(self.negative):
             raise ValueError(f"the negative prompt {fault}")
+        for what, text in (("prompt", self.prompt), ("negative prompt", self.negative)):
+            if len(text) > LETTERS:
+                raise ValueError(f"the {what} has {len(text):,} letters; here {LETTERS:,} are the most")
         media: dict[str, Any] = {key: path for key, path in self.given.items() if path}
         if unknown := set(media) - set(MEDIA):
             raise ValueError(f"there is no medium '{min(unknown)}' to give; there are: {', '.join(MEDIA)}")

@@ -125,6 +125,7 @@ class Guarded:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from starlette.requests import ClientDisconnect
         from starlette.responses import PlainTextResponse
 
         told = dict(scope.get("headers", ()))
@@ -147,6 +148,8 @@ class Guarded:
 
         try:
             await self.app(scope, receive, sent)
+        except ClientDisconnect:
+            return  # nobody is there to be told
         except Exception as error:
             if begun or not machine_trouble(error):
                 raise

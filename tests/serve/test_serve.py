@@ -175,6 +175,19 @@ def test_a_server_begins_without_what_a_kill_left_half_made(tmp_path: Path) -> N
     assert all(path.exists() for path in kept) and not any(path.exists() for path in left)
 
 
+@pytest.mark.parametrize("name", ["clips/clip-holiday.mp4", "uploads/ab/old.wav"])
+def test_a_folder_with_files_of_a_users_own_is_refused_and_they_stay(tmp_path: Path, name: str) -> None:
+    """As with `--folder .` in a project that has clips: a server empties these folders of what is old."""
+    own = tmp_path / name
+    own.parent.mkdir(parents=True)
+    own.touch()
+    os.utime(own, (0, 0))
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"^{tmp_path}/{name.split('/')[0]} holds files that are no server's"):
+            Folder(tmp_path).make()
+    assert own.is_file()
+
+
 def test_a_server_that_is_ended_leaves_nothing_of_the_clip_that_it_makes(desk: Desk) -> None:
     with pytest.raises(ValueError, match=ENDING):
         desk.make(Asked("a man", sides=(Side(steps=2),)), lambda done, steps: desk._ended.set())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ccl.files import sweep
 
+SERVED = ".served"  # in a folder that servers made: nothing of anybody else's is ever removed
 GRACE = 120.0  # seconds for which a file that has just come stays, whatever the bound: it may be about to be read
 
 
@@ -37,9 +38,17 @@ class Folder:
         return self.root / "clips"
 
     def make(self) -> None:
-        """The folder and those in it, for this user's eyes, without what a kill left half-made."""
+        """The folder and those in it, for this user's eyes, without what a kill left half-made.
+
+        Raises:
+            ValueError: those in it hold files of somebody else's, which would be removed with age.
+        """
+        for path in (self.uploads, self.clips):
+            if not (self.root / SERVED).is_file() and any(one.is_file() for one in path.rglob("*")):
+                raise ValueError(f"{path} holds files that are no server's, which removes what is old; name another")
         for path in (self.root, self.uploads, self.clips):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.root / SERVED).touch()
         sweep(self.clips)
         whole = {path.stem for path in self.clips.glob("*.json")}
         for path in self.clips.glob("clip-*"):

@@ -223,6 +223,11 @@ def test_a_password_comes_from_the_command_line_a_file_or_the_environment(tmp_pa
     file.write_text("ann:from:file\n")
     assert password_of("ann:x", file, "ann:y") == ("ann", "x")
     assert password_of(None, file, "ann:y") == ("ann", "from:file")
+    file.write_text("\ufeffann : from file\n")  # as an editor of Windows' writes it; gradio strips names that are typed
+    assert password_of(None, file, None) == ("ann", " from file")
+    file.write_bytes("ann:ü".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"--password-file .*password\.txt cannot be read \(it is no UTF-8 text\)"):
+        password_of(None, file, None)
     assert password_of(None, None, "ann:y") == ("ann", "y")
     assert password_of(None, None, None) is None
     for wrong in ("", "ann", "ann:", ":x"):

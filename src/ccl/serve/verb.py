@@ -140,16 +140,16 @@ def password_of(given: str | None, file: Path | None, variable: str | None) -> t
     if text is None and file is not None:
         where = f"--password-file {file}"
         try:
-            text = file.read_text(encoding="utf-8").strip()
+            text = file.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"{where} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"
+                f"{where} cannot be read ({getattr(error, 'strerror', None) or 'it is no UTF-8 text'})"
             ) from error
     elif text is None:
         text, where = variable, VARIABLE
     if text is None:
         return None
     user, colon, password = text.partition(":")
-    if not (user and colon and password):
+    if not (user.strip() and colon and password):
         raise UsageError(f"{where} must be USER:PASSWORD, neither of them empty")
-    return user, password
+    return user.strip(), password  # as gradio takes what is typed

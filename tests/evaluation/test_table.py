@@ -206,6 +206,13 @@ def test_what_stands_below_a_table_is_of_columns_that_it_has():
     assert "The ceiling is true clips." in alone and "The ceiling" not in several
 
 
+def test_other_names_are_told_of_columns_that_are_shown():
+    results = scored(("one",))
+    columns = [replace(column, also=f"O-{column.name}") for column in results.columns]
+    text = " ".join(shown(replace(results, columns=columns)).split())
+    assert "the O-sync_c" in text and "O-ib_score" not in text  # whose weights are not here
+
+
 def test_names_cannot_break_a_table():
     results = scored(("a|b*[x](y)<i>", "50%_&\\#{$~^"))
     rows = cells(markdown(results))

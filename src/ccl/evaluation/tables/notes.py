@@ -61,7 +61,11 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
         )
     if CEILING in results.methods[1:]:
         made.append("The ceiling is true clips.")
-    if also := [f"{column.title} the {column.also}" for column in results.columns if column.also]:
+    if also := [
+        f"{column.title} the {column.also}"
+        for column in (results.columns if published else results.shown)
+        if column.also
+    ]:
         made.append(f"{' and '.join(also)} of other tables.".replace(" the ", " is the ", 1))
     if any(cell.inapplicable for cell in cells):
         made.append("n/a are clips in which there was nothing to measure, which is no failure.")

@@ -17,6 +17,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import _http
+from safetensors.torch import save_file
 
 from ccl import cli
 from ccl.evaluation.tables import exchange
@@ -426,6 +427,26 @@ def test_a_folder_that_is_no_model_or_is_damaged_is_told(hub, model, tmp_path, c
     weights.unlink()
     assert "is neither a model folder" in refusal(capsys, model)
     assert hub.commits == []
+
+
+@pytest.mark.parametrize(
+    ("more", "told", "named"),
+    [
+        ({"optimizer.secret": torch.ones(3)}, None, "the tensor optimizer.secret"),
+        ({}, {"from": "/home/ann"}, "a text, from,"),
+    ],
+)
+def test_weights_that_hold_more_than_the_model_are_told(hub, tmp_path, more, told, named, capsys):
+    save_model(tmp_path / "model", tiny_config(), tiny_state())
+    weights, config = (tmp_path / "model" / name for name in ("model.safetensors", "config.yaml"))
+    save_file({**tiny_state(), **more}, weights, told)
+    kept = yaml.safe_load(config.read_text())
+    del kept["provenance"]["weights_sha256"]
+    config.write_text(yaml.safe_dump(kept))
+    assert f"{weights} holds {named} that is no part of the model" in refusal(capsys, tmp_path / "model")
+    assert hub.commits == []
+    assert cli.main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "out")]) == 0
+    assert push(tmp_path / "out") == 0  # as the sentence says
 
 
 def test_weights_that_do_not_fit_their_config_are_told(hub, tmp_path, capsys):

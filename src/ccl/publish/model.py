@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import safe_open
 from torch import Tensor
 
 from ccl.files.yamltext import read_yaml
@@ -139,6 +140,7 @@ def ready(outline: Outline, spare: str | Path) -> Pushed:
         path = spare
     found = find_source(path)
     state, _ = found.read()
+    check_alone(found.weights)
     with no_larger_than(state, str(found.weights)):
         model = build(found.config, str(found.file), empty=True, trust=trust_for(outline.home, found, outline.trust))
     kinds = {tensor.dtype for name, tensor in state.items() if name.startswith("net.")}
@@ -150,6 +152,16 @@ def ready(outline: Outline, spare: str | Path) -> Pushed:
     dtype = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
     # Written anew, so that no comment of a user's goes with it.
     return Pushed(outline, yaml.safe_dump(found.config, sort_keys=False), found.weights, model.grid, numbers, dtype)
+
+
+def check_alone(weights: Path) -> None:
+    """Refuse a file with more than a model's tensors: it goes up as it is, and nobody would see what else does."""
+    with safe_open(weights, "pt") as file:
+        texts = set(file.metadata() or ()) - {"format"}
+        others = [f"the tensor {name}" for name in file.keys() if not name.startswith(("net.", "text."))]  # noqa: SIM118
+    others += [f"a text, {name}," for name in sorted(texts)]
+    if others:
+        raise ValueError(f"{weights} holds {others[0]} that is no part of the model; `ccl export` writes one without")
 
 
 def count(tensors: Iterable[Tensor]) -> int:

@@ -137,7 +137,7 @@ def _model_folder(folder: Path) -> Source:
 
     def read(merged: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with reading(weights, "weights"):
-            state = load_file(weights)
+            state = {key: tensor for key, tensor in load_file(weights).items() if key.startswith(("net.", "text."))}
         given, found = config["provenance"].get("weights_sha256"), sha256(weights)
         if given not in (None, found):
             raise FileError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from ccl.diffusers import CCLPipeline, next_seed
 from ccl.generation import Pipeline
 from ccl.guidance import named
 from ccl.media import read_clip
+from ccl.model.adapter import LoRA
+from ccl.model.save_lora import save_comfyui
 from ccl.storage import model_folder
 from ccl.types import Scale
 from helpers.hub_server import COMMIT, Hub, serving
-from helpers.tiny import PROMPTS, tiny_config, tiny_state
+from helpers.tiny import PROMPTS, awake, tiny_config, tiny_state
 
 HELLO = PROMPTS[0]
 
@@ -66,6 +69,24 @@ def test_a_model_of_the_hub_is_loaded_and_saved_as_it_was_loaded(
     loaded.save_pretrained(tmp_path / "saved")  # without the hub
     there, here = load_file(tmp_path / "saved" / "model.safetensors"), load_file(folder / "model.safetensors")
     assert there.keys() == here.keys() and all(torch.equal(there[name], here[name]) for name in here)
+
+
+def test_a_lora_is_put_on_and_taken_off_and_the_pipeline_says_what_it_is(
+    pipe: CCLPipeline, folder: Path, tmp_path: Path
+) -> None:
+    adapted = LoRA(rank=2).adapt(copy.deepcopy(pipe.pipeline.net))
+    awake(adapted, 4)
+    save_comfyui(tmp_path / "style.safetensors", adapted.state_dict(), LoRA(rank=2), dtype=torch.float32)
+    plain, styled, after = [], [], []
+    for found, act in (
+        (plain, lambda: None),
+        (styled, lambda: pipe.load_lora_weights(tmp_path / "style.safetensors", 0.5)),
+        (after, pipe.unload_lora_weights),
+    ):
+        act()
+        found.append(np.stack(pipe(HELLO, generator=seeded(0), output_type="np").frames[0]))
+    assert (plain[0] != styled[0]).any() and (plain[0] == after[0]).all()
+    assert repr(pipe) == f"CCLPipeline({folder}; 9 pictures of 16 x 16 at 25 fps; on cpu)"
 
 
 def test_frames_and_audio_have_the_shapes_of_ltx2(pipe: CCLPipeline) -> None:

@@ -134,6 +134,28 @@ class CCLPipeline:
         """
         self.pipeline.enable_offload(device if gpu_id is None else f"{device}:{gpu_id}")
 
+    def load_lora_weights(self, path: str | Path, scale: float = 1.0) -> None:
+        """Put a LoRA on the model, beside those that are on.
+
+        Args:
+            path: a .safetensors file, a folder of PEFT's or diffusers', or a repository of the hub that is here.
+            scale: how strong it is.
+
+        Raises:
+            ValueError: as of `Pipeline.load_lora`.
+        """
+        self.pipeline.load_lora(path, scale)
+
+    def unload_lora_weights(self) -> None:
+        """Take all LoRAs off; the network is then what it was, to the last bit."""
+        self.pipeline.unload_lora()
+
+    def __repr__(self) -> str:
+        grid = self.pipeline.grid
+        what = str(self._source) if self._source else "made of parts"
+        clips = f"{grid.frames} pictures of {grid.height} x {grid.width} at {grid.fps:g} fps"
+        return f"CCLPipeline({what}; {clips}; on {self.device})"
+
     @property
     def device(self) -> torch.device:
         """Where it works."""

@@ -151,6 +151,8 @@ def test_a_clip_prints_in_a_line():
     )
     assert said.startswith("Clip('a', 81 pictures of 96 x 128 at 16 fps, 5.06 s of sound at 16,000 Hz, prompt 'xxx")
     assert len(said) < 200 and repr(Clip(None, None)) == "Clip()"
+    noted = Clip(None, None, meta={"notes": ["this model has not learned the word 'cat'"]})
+    assert repr(noted) == "Clip(note: this model has not learned the word 'cat')"
 
 
 # The table of docs/media.md -------------------------------------------------------------------------------------------

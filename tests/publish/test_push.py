@@ -224,6 +224,16 @@ def test_the_card_of_a_run_says_how_it_was_trained_and_with_what(hub, tmp_path):
     assert b"/home/ann" not in everything and str(tmp_path).encode() not in everything
 
 
+def test_a_card_without_samples_has_no_prompt_whose_words_the_model_has_not_learned(hub, model):
+    config = yaml.safe_load((model / "config.yaml").read_text())
+    for words, prompt in ((None, "where is my little sister"), (["bell", "rings"], "the words of its captions")):
+        config["provenance"]["words"] = words
+        (model / "config.yaml").write_text(yaml.safe_dump(config))
+        (model / "README.md").unlink(missing_ok=True)
+        push(model, "--card")
+        assert prompt in card_of(hub)
+
+
 def test_what_a_user_says_of_the_data_stands_in_the_card(hub, saved):
     push(saved, "--data", "12 hours of | people")
     assert "| data | 12 hours of \\| people |" in card_of(hub)

@@ -42,6 +42,7 @@ class Clip:
             parts.append(f"{len(self.audio) / self.sample_rate:.2f} s of sound at {self.sample_rate:,} Hz")
         if self.prompt:
             parts.append(f"prompt {self.prompt if len(self.prompt) <= 80 else self.prompt[:77] + '...'!r}")
+        parts += [f"note: {note}" for note in self.meta.get("notes") or ()]
         return f"Clip({', '.join(parts)})"
 
     def save(self, path: str | Path) -> None:

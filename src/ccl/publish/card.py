@@ -17,6 +17,7 @@ from ccl.publish.model import Pushed
 from ccl.publish.parts import Part
 from ccl.publish.samples import Sample
 from ccl.storage.run import leaf
+from ccl.text.vocabulary import unknown
 from ccl.weights.find import command
 
 PAPER = "https://arxiv.org/abs/2603.18600"
@@ -24,7 +25,8 @@ PAPER = "https://arxiv.org/abs/2603.18600"
 PIPELINE_TAG, LIBRARY = "text-to-video", "ccl"
 TAGS = ("joint-audio-video", "text-to-audio-video", "diffusion")
 TASK_TAGS = {"a2v": "audio-to-video", "v2a": "video-to-audio"}
-PROMPT = 'A woman says in a high voice "where is my little sister"'  # where no sample has one
+# Where no sample has a prompt: the talking world's, and where a model has not learned its words, what to put there.
+PROMPT, OTHER = 'A woman says in a high voice "where is my little sister"', "a prompt in the words of its captions"
 ABREAST, WIDTH = 2, 320  # samples, and pixels of one
 NETWORK = ("video", "audio", "interaction")  # arguments of a network that have rows of their own
 
@@ -108,7 +110,9 @@ def opening(model: Pushed) -> str:
 def loading(repository: str, model: Pushed, samples: Sequence[Sample]) -> str:
     """How to load it, in Python and in a shell, and what must be there before."""
     outline = model.outline
-    prompt = min((one_line(sample.prompt) for sample in samples if sample.prompt.strip()), key=len, default=PROMPT)
+    learned = leaf(model.config, "provenance.words")
+    spare = OTHER if learned and unknown([PROMPT], learned) else PROMPT
+    prompt = min((one_line(sample.prompt) for sample in samples if sample.prompt.strip()), key=len, default=spare)
     modules = outline.modules
     trust = f", trust={tuple(modules)!r}" if modules else ""
     options = "".join(f" --trust {module}" for module in modules)
@@ -129,9 +133,9 @@ def loading(repository: str, model: Pushed, samples: Sequence[Sample]) -> str:
         "`revision=` takes a branch, tag or commit. The weights are safetensors"
         + (", and config.yaml names classes of `ccl` alone." if not modules else ".")
     )
-    if words := leaf(model.config, "provenance.words"):
+    if learned:
         lines.append(
-            f"Its captions had {len(words):,} words, all in config.yaml; a prompt with others is taken, and they "
+            f"Its captions had {len(learned):,} words, all in config.yaml; a prompt with others is taken, and they "
             "are told in a note."
         )
     return "\n\n".join(lines)

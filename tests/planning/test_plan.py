@@ -134,7 +134,7 @@ def test_a_script_reads_the_numbers_that_a_plan_of_a_clip_prints(both: Any) -> N
     offloaded = told["offloaded"]
     assert f"{offloaded['memory'] / GB:.1f} GB; hidden where {offloaded['block'] / GB:.2g} GB a block" in words
     assert re.search(rf"minutes a clip +{told['seconds'] / 60:.2f}, {told['gpu']['speed']}", words)
-    assert " ".join(f"{on['clips_per_hour']:.0f} on {on['gpus']}" for on in told["on"]) in words
+    assert ", ".join(f"{on['clips_per_hour']:.0f} on {on['gpus']}" for on in told["on"]) in words
     assert notes == f"note: {words.splitlines()[-1]}\n" and f"{told['text_encoder'] / GB:.1f} GB" in notes
 
 
@@ -162,3 +162,10 @@ def test_the_command_is_clear_about_its_options(capsys: pytest.CaptureFixture[st
     assert "there is no option '--trainer.max_step'" in capsys.readouterr().err
     with pytest.raises(UsageError, match="4k"):
         cli.run(["plan", *argv(), "--grid.frames", "78"])
+
+
+def test_without_a_number_of_gpus_it_is_that_of_the_configs_processes(said: Any) -> None:
+    for devices in ("1", "4"):
+        lines = said(*argv(), "--trainer.devices", devices)
+        (head,) = (number for number, line in enumerate(lines) if line[:1] == ["GPUs"])
+        assert lines[head + 1][0] == devices and not lines[head + 2][0].isdigit()

@@ -111,7 +111,8 @@ def sampling_lines(cost: SamplingCost) -> list[str]:
     """A plan of sampling."""
     clip, offloaded, room = cost.clip, cost.offloaded, cost.gpu.memory
     block = f"hidden where {offloaded.block / GB:.2g} GB a block come at {offloaded.bytes_per_second / GB:.2g} GB/s"
-    hourly = " ".join(f"{on.clips_per_hour:.0f} on {on.gpus}" for on in cost.on)
+    hourly = ", ".join(f"{on.clips_per_hour:.0f} on {on.gpus}" for on in cost.on)
+    hourly += " GPU" if cost.on[-1].gpus == 1 else " GPUs"
     return [
         f"A clip of {clip.seconds:.2f} s, {clip.height} x {clip.width}: {cost.rule}, "
         f"{cost.passes:.3g} passes x {cost.evaluations} evaluations ({cost.solver}, {cost.steps} steps)",
@@ -121,7 +122,7 @@ def sampling_lines(cost: SamplingCost) -> list[str]:
         f"  --offload blocks      {offloaded.memory / GB:9.1f} GB; {block}",
         f"  FLOPs                 {cost.flops / 1e15:9.1f} P",
         f"  minutes a clip        {cost.seconds / 60:9.2f}, {cost.gpu.speed}",
-        f"  clips an hour         {hourly} GPUs",
+        f"  clips an hour         {hourly}",
         *notes(cost),
     ]
 

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         "ccl plan --config configs/joint.yaml --gpus 1 --json > plan.json",
     )
     parser.add_argument(
-        "--gpus", type=Whole(1, MOST_GPUS), nargs="+", default=[8, 32, 64], help="numbers of GPUs (8 32 64)"
+        "--gpus", type=Whole(1, MOST_GPUS), nargs="+", help="numbers of GPUs (as many as the config has processes)"
     )
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
@@ -78,10 +78,8 @@ def main(argv: list[str]) -> int:
         planned = planned_of(rest)
         with bar("Planning") as told:
             needs = Needs(told)
-            if args.generate:
-                cost = sampling(planned, needs, gpu, args.gpus)
-            else:
-                cost = training(planned, needs, gpu, args.gpus, rest)
+            gpus = args.gpus or [planned.processes]
+            cost = sampling(planned, needs, gpu, gpus) if args.generate else training(planned, needs, gpu, gpus, rest)
     absent = {str(file): said for file in config_files(rest) if (said := not_here(file))}
     if args.json:
         kind = "sampling" if args.generate else "training"

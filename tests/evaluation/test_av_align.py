@@ -86,7 +86,8 @@ def test_the_flow_is_the_mean_distance_moved_and_the_first_is_the_seconds():
 def test_smaller_pictures_tell_the_flow_in_pixels_of_their_own_size():
     steps = [0, 2, 0, 4, 0]
     assert np.allclose(flow(moving(steps), height=32), flow(moving(steps)), atol=0.35)
-    assert np.array_equal(flow(moving(steps), height=200), flow(moving(steps)))  # never made larger
+    # Never made larger; where arrays lie in memory decides how sums are vectorised.
+    assert np.allclose(flow(moving(steps), height=200), flow(moving(steps)), rtol=1e-6, atol=1e-9)
 
 
 def test_the_flow_is_that_of_a_naive_loop_with_any_number_of_threads():

@@ -33,7 +33,7 @@ from ccl.storage.model_folder import save_model
 from faults import process
 from helpers import ROOT
 from helpers.forked import call
-from helpers.tiny import awake, close, tiny_config, tiny_pipeline, tiny_state
+from helpers.tiny import awake, close_in_files, tiny_config, tiny_pipeline, tiny_state
 from helpers.tiny_clips import tiny_clip
 
 PROMPT = 'A man with black hair and a green shirt in front of a blue wall says "hello"'
@@ -150,7 +150,7 @@ def test_a_checkpoint_that_does_not_fit_as_it_is_makes_the_clips_that_generate_m
     # Not to the byte: where arrays lie in memory decides how sums are vectorised, and a pixel may round otherwise.
     for row in ROWS[:2]:
         ours, theirs = (read_natural(tmp_path / place / f"{row['id']}.mp4")[0] for place in ("out/clips", "made"))
-        assert close(ours, theirs)
+        assert close_in_files(ours, theirs)
 
 
 def test_a_checkpoint_is_scored_with_a_lora_and_by_another_rule(tmp_path, capsys):

@@ -11,7 +11,7 @@ from ccl import cli
 from ccl.media import read_clip
 from ccl.storage.model_folder import save_model
 from helpers.forked import start
-from helpers.tiny import PROMPTS, close, tiny_config, tiny_state
+from helpers.tiny import PROMPTS, close_in_files, tiny_config, tiny_state
 from helpers.trainings import free_port
 
 
@@ -44,7 +44,7 @@ def test_a_clip_that_two_processes_make_is_that_of_one(model: Path, tmp_path: Pa
     words = ("--ckpt", model, "--prompt", PROMPTS[0], "--guidance", "ucg3", "--device", "cpu")
     assert cli.main(["generate", *map(str, words), "-o", str(tmp_path / "one.mp4")]) == 0
     assert together(2, *words, "-o", tmp_path / "two.mp4", "--context", "2") == [0, 0]
-    assert close(read_clip(tmp_path / "one.mp4"), read_clip(tmp_path / "two.mp4"))
+    assert close_in_files(read_clip(tmp_path / "one.mp4"), read_clip(tmp_path / "two.mp4"))
 
 
 def test_groups_of_processes_share_the_rows_and_one_of_each_writes(model: Path, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_groups_of_processes_share_the_rows_and_one_of_each_writes(model: Path, 
     names = sorted(path.name for path in (tmp_path / "one").glob("r*"))
     assert sorted(path.name for path in (tmp_path / "four").glob("r*")) == names and len(names) == 6
     for name in (name for name in names if name.endswith(".mp4")):
-        assert close(read_clip(tmp_path / "one" / name), read_clip(tmp_path / "four" / name))
+        assert close_in_files(read_clip(tmp_path / "one" / name), read_clip(tmp_path / "four" / name))
 
 
 @pytest.mark.parametrize(

@@ -88,11 +88,11 @@ def close(a, b) -> bool:
 
 
 def close_in_files(a, b) -> bool:
-    """As `close`, of clips that were written: x264 chooses otherwise for a pixel that is one off, and moves its
-    neighbours. Another prompt's tiny clip is 18 off on average, and more.
+    """As `close`, of clips that were written: codecs choose otherwise for a value that is one off, and move others with
+    it, by up to 1.5 of 255 on average and 0.001 seen. Another prompt's clip is 18 and 0.4 off.
     """
-    pictures = np.abs(a.video.astype(int) - b.video.astype(int)).mean() < 0.5
-    return bool(pictures and np.abs(a.audio - b.audio).max() < 1e-2)
+    pictures = np.abs(a.video.astype(int) - b.video.astype(int)).mean() < 4
+    return bool(pictures and np.abs(a.audio - b.audio).mean() < 0.02)
 
 
 def tiny_state(scale: float = 1.0) -> dict[str, torch.Tensor]:

@@ -221,11 +221,21 @@ def test_torchmetrics_sees_the_means_and_the_clips_that_failed(clips):
     assert values["scored"] == 3 and values["failed"] == 1
 
 
-def test_large_pictures_are_looked_at_part_by_part(monkeypatch):
-    video = painted([1, 3, 5, 2, 4])
-    whole = opening(video)
-    monkeypatch.setattr(mouth, "_AT_ONCE", 2 * 32 * 32)
-    assert np.array_equal(opening(video), whole) and opening(video[:0]).shape == (0,)
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (48, 48), (90, 160)])
+def test_the_opening_is_the_naive_one_however_the_pictures_lie_in_memory(size):
+    red, green, blue = mouth.MOUTH
+    full = min(red, blue) - green
+
+    def naive(picture: np.ndarray) -> float:
+        excess = [min(min(r, b) - g, full) for r, g, b in picture.reshape(-1, 3).tolist()]
+        return sum(x for x in excess if x > int(0.15 * full)) / (full * len(excess))
+
+    video = np.random.default_rng(0).integers(0, 256, (3, *size, 3), dtype=np.uint8)
+    video.flags.writeable = False
+    planes = np.moveaxis(np.ascontiguousarray(np.moveaxis(video, -1, 1)), 1, -1)  # as decoders of planes give them
+    for pictures in (video, video[:, ::-1], video[:, :, ::2], planes):
+        assert opening(pictures) == pytest.approx([naive(picture) for picture in pictures], rel=1e-12)
+    assert opening(video[:0]).shape == (0,)
 
 
 def test_correlation_of_equal_curves_is_one():

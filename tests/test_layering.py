@@ -10,7 +10,7 @@ import pytest
 
 SRC = Path(__file__).parent.parent / "src"
 
-VALUES = {"types", "grid", "rng", "arguments"}  # the vocabulary, and what is said of what it cannot take
+VALUES = {"types", "grid", "rng", "arguments", "spelling"}  # the vocabulary, and what is said of what it cannot take
 LEAVES = VALUES | {"files"}  # and what reads and writes files
 # Who may import whom, by the first part of the name below ccl; a part may always import itself. What stands above may
 # import what stands below, and nothing the other way.
@@ -22,13 +22,14 @@ ALLOWED: dict[str, set[str]] = {
     "nn": set(),
     "progress": set(),
     "rng": set(),
+    "spelling": set(),
     "types": {"arguments"},
     "guidance": VALUES | {"flow", "nn"},  # passes are chunks of a batch; what is clean is a matter of time
     "interaction": VALUES | {"nn"},
     "media": LEAVES,
     "rows": LEAVES,
     "tasks": VALUES,
-    "weights": {"files"},
+    "weights": {"files", "spelling"},
     "sampling": VALUES | {"flow", "guidance"},
     "text": LEAVES | {"weights"},
     "codecs": LEAVES | {"media", "weights"},

@@ -7,7 +7,6 @@ format, so that a test set is a prompt file. Paths in a file are relative to its
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import unicodedata
@@ -19,6 +18,7 @@ from typing import Any
 from ccl import arguments
 from ccl.files.plaintext import check_prompt, json_lines, strings, unreadable
 from ccl.rng import seed_of
+from ccl.spelling import did_you_mean
 from ccl.types import Stream
 
 
@@ -170,8 +170,7 @@ def parse_row(values: Any, *, name: str, folder: Path) -> Row:
         raise ValueError('is not a JSON object such as {"prompt": "..."}')
     for key, value in values.items():
         if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1)
-            raise ValueError(f"there is no key '{key}'" + (f", did you mean '{near[0]}'?" if near else ""))
+            raise ValueError(f"there is no key '{key}'{did_you_mean(key, KEYS)}")
         if not _FITS.get(key, _is_text)(value):
             raise ValueError(f"'{key}' is {json.dumps(value)[:60]}; it must be {_WANTED.get(key, 'text')}")
         # The name of a file may be what no text is: old systems wrote them in other encodings.

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from ccl import cli
-from ccl.cli.errors import UsageError, did_you_mean, explain, locate, one_sentence
+from ccl.cli.errors import UsageError, explain, locate, one_sentence
 from ccl.cli.parser import Parser
 from ccl.cli.rules import check_guidance
+from ccl.spelling import did_you_mean
 from helpers import ROOT
 
 
@@ -74,7 +75,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_a_wrong_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = told(capsys, ["genrate"])
     assert status == 2
-    assert said == "ccl: there is no verb 'genrate', did you mean 'generate'?; `ccl --help` lists them\n"
+    assert said == "ccl: there is no verb 'genrate' (did you mean 'generate'?); `ccl --help` lists them\n"
 
 
 def test_half_a_verb_lists_its_other_half(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,7 +89,7 @@ def test_a_wrong_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
     status, said = told(capsys, ["shards", "make", "x", "-o", "y", "--caption", "z"])
     assert status == 2
     assert said.count("\n") == 1
-    assert "there is no option '--caption', did you mean '--captions'?" in said
+    assert "there is no option '--caption' (did you mean '--captions'?)" in said
 
 
 def test_a_flag_that_does_not_fit_is_told_in_its_own_words(capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +197,7 @@ def test_a_parsers_complaint_becomes_a_sentence(tmp_path: Path) -> None:
     file = tmp_path / "o.yaml"
     file.write_text("trainer:\n  max_step: 3\n")
     said = explain("Group 'trainer' does not accept option 'max_step'", ["trainer.max_steps"], [file], [])
-    assert said == f"there is no key 'trainer.max_step' in {file}, line 2, did you mean 'max_steps'?"
+    assert said == f"there is no key 'trainer.max_step' in {file}, line 2 (did you mean 'max_steps'?)"
 
 
 def test_a_missing_file_is_named_once() -> None:
@@ -225,7 +226,7 @@ def test_what_is_wrong_with_a_command_line_is_told_before_anything_large_is_impo
     """One process for all; what is large would be there from the first of them that imports it."""
     (tmp_path / "wrong.yaml").write_text("{class_path: ccl.guidance.UCG2, init_args: {x: 1}}")
     cases = [
-        ("generate --prompt x -o x.mp4 --guidance ucg4", "there is no guidance 'ucg4', did you mean 'ucg3'?; there"),
+        ("generate --prompt x -o x.mp4 --guidance ucg4", "there is no guidance 'ucg4' (did you mean 'ucg3'?); there"),
         ("generate --prompt x -o x.mp4 --guidance none.yaml", "there is no config file none.yaml"),
         ("generate --prompt x -o x.mp4 --guidance wrong.yaml", "there is no key 'init_args.x' in wrong.yaml, line 1"),
         ("generate --prompt x -o x.mp4 --scale nan 1", "--scale is nan; it must be a number"),
@@ -234,7 +235,7 @@ def test_what_is_wrong_with_a_command_line_is_told_before_anything_large_is_impo
         ("generate --prompt x -o x.mp4 --ckpt nowhere", "there is no checkpoint nowhere"),
         ("evaluate --videos nowhere", "there is no folder of clips nowhere"),
         ("evaluate --ckpt nowhere", "there is no checkpoint nowhere"),
-        ("evaluate --videos . --limitt 3", "there is no option '--limitt', did you mean '--limit'?"),
+        ("evaluate --videos . --limitt 3", "there is no option '--limitt' (did you mean '--limit'?)"),
         ("export nowhere -o x", "there is no checkpoint nowhere"),
         ("export x", "the following arguments are required: -o/--out"),
         ("shards make nowhere -o x", "nowhere is not a folder"),
@@ -275,8 +276,8 @@ def test_the_help_of_fit_imports_nothing_large_and_names_options_that_are_there(
 @pytest.mark.parametrize(
     ("rule", "key", "line"),
     [
-        ("UCG2\ninit_args: {scal: {video: 4.0}}", "init_args.scal", "2, did you mean 'scale'?"),
-        ("UCG3\ninit_args:\n  text.vidio: 4.0", "init_args.text.vidio", "3, did you mean 'video'?"),
+        ("UCG2\ninit_args: {scal: {video: 4.0}}", "init_args.scal", "2 (did you mean 'scale'?)"),
+        ("UCG3\ninit_args:\n  text.vidio: 4.0", "init_args.text.vidio", "3 (did you mean 'video'?)"),
         ("NoGuidance\nscale: 3", "scale", "2; there are: class_path, init_args"),
     ],
 )

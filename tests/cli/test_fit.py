@@ -137,22 +137,22 @@ def test_a_mistake_before_the_first_step_does_not_take_the_name(
 @pytest.mark.parametrize(
     ("overlay", "sentence"),
     [
-        ("nmae: x", "there is no key 'nmae' in FILE, line 1, did you mean 'name'?"),
-        ("trainer:\n  max_step: 3", "there is no key 'trainer.max_step' in FILE, line 2, did you mean 'max_steps'?"),
+        ("nmae: x", "there is no key 'nmae' in FILE, line 1 (did you mean 'name'?)"),
+        ("trainer:\n  max_step: 3", "there is no key 'trainer.max_step' in FILE, line 2 (did you mean 'max_steps'?)"),
         (
             "model: {net: {init_args: {layerz: 3}}}",
-            "there is no key 'model.net.init_args.layerz' in FILE, line 1, did you mean 'layers'?",
+            "there is no key 'model.net.init_args.layerz' in FILE, line 1 (did you mean 'layers'?)",
         ),
         (
             "model: {net: {init_args: {interaction: {init_args: {align: {init_args: {center: paper}}}}}}}",
-            "there is no key 'model.net.init_args.interaction.init_args.align.init_args.center' in FILE, line 1, "
-            "did you mean 'centre'?",
+            "there is no key 'model.net.init_args.interaction.init_args.align.init_args.center' in FILE, line 1 "
+            "(did you mean 'centre'?)",
         ),
         (
             "trainer:\n  callbacks:\n    - class_path: ccl.callbacks.EMA\n      init_args: {decya: 1}",
-            "there is no key 'trainer.callbacks.0.init_args.decya' in FILE, line 4, did you mean 'decay'?",
+            "there is no key 'trainer.callbacks.0.init_args.decya' in FILE, line 4 (did you mean 'decay'?)",
         ),
-        ("model: {optimizer: {lrr: 1}}", "there is no key 'model.optimizer.lrr' in FILE, line 1, did you mean 'lr'?"),
+        ("model: {optimizer: {lrr: 1}}", "there is no key 'model.optimizer.lrr' in FILE, line 1 (did you mean 'lr'?)"),
         (
             "model: {net: {init_args: {layers: three}}}",
             "model.net.init_args.layers in FILE, line 1: it must be int, not 'three'",
@@ -194,7 +194,7 @@ def test_a_mistake_in_a_file_is_one_sentence_that_names_it(
 
 def test_a_mistake_on_the_command_line_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fit", "--config", JOINT, "--trainer.max_step", "3"]) == 2
-    assert "there is no option '--trainer.max_step', did you mean '--trainer.max_steps'?" in capsys.readouterr().err
+    assert "there is no option '--trainer.max_step' (did you mean '--trainer.max_steps'?)" in capsys.readouterr().err
     assert cli.main(["fit", "--config", JOINT, "--trainer.max_steps", "x"]) == 2
     assert "trainer.max_steps on the command line: it must be int, not 'x'" in capsys.readouterr().err
     for seed in (-1, 2**32):
@@ -251,7 +251,7 @@ def test_a_bad_line_of_prompts_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     prompts = tmp_path / "p.jsonl"
     prompts.write_text('{"prompt": "a"}\n{"promt": "b"}\n')
     assert cli.main(["generate", "--prompts", str(prompts), "-o", str(tmp_path / "out")]) == 1
-    assert f"ccl: {prompts}, line 2: there is no key 'promt', did you mean 'prompt'?" in capsys.readouterr().err
+    assert f"ccl: {prompts}, line 2: there is no key 'promt' (did you mean 'prompt'?)" in capsys.readouterr().err
 
 
 def test_a_guidance_that_does_not_exist_names_those_that_do(
@@ -267,7 +267,7 @@ def test_a_guidance_that_does_not_exist_names_those_that_do(
         str(tmp_path / "x.mp4"),
     ]
     assert cli.main([*argv, "--guidance", "ugc2"]) == 2
-    assert "there is no guidance 'ugc2', did you mean 'ucg2'?" in capsys.readouterr().err
+    assert "there is no guidance 'ugc2' (did you mean 'ucg2'?)" in capsys.readouterr().err
     assert cli.main([*argv, "--guidance", "none", "--scale", "1", "1"]) == 2
     assert "guidance 'none' has no such strength: --scale" in capsys.readouterr().err
 

@@ -122,12 +122,12 @@ def test_what_may_be_imported_late_is_not_needed_to_refuse(tmp_path: Path) -> No
     cases = {
         "plan --config no.yaml": "no.yaml, line 2 is not YAML",
         "plan --config joint.yaml --gpus 0": "--gpus is 0; it must be a whole number",
-        "plan --config joint.yaml --gpu h1000": "there is no 'h1000', did you mean 'h100'?",
+        "plan --config joint.yaml --gpu h1000": "there is no 'h1000' (did you mean 'h100'?)",
         "generate --prompts nowhere.jsonl -o out": "there is no --prompts file nowhere.jsonl",
         "generate --prompt x -o .": "-o is ., a folder; a clip is a file",
         "generate --prompt x -o folder.mp4": "-o is folder.mp4, a folder; a clip is a file",
         "evaluate --videos clips --metrics nope": "there is no metric 'nope'",
-        "shards encode latents -o out --text UMT6": "there is no class 'UMT6', did you mean 'UMT5'?",
+        "shards encode latents -o out --text UMT6": "there is no class 'UMT6' (did you mean 'UMT5'?)",
         "shards encode latents -o out --video-codec Wan": "there is no class 'Wan'",
     }
     (tmp_path / "joint.yaml").write_text("trainer: {}\n")

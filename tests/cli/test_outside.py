@@ -131,7 +131,7 @@ def test_a_part_that_breaks_a_promise_ends_the_check_with_1_and_no_traceback(
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ("mine.Fussion", "has no 'Fussion', did you mean 'Fusion'?"),
+        ("mine.Fussion", "has no 'Fussion' (did you mean 'Fusion'?)"),
         ("nothere.yaml", "there is no config file nothere.yaml"),
         ("mine.Fusion {rnk: 4}", "mine.Fusion {rnk: 4}: there is no key 'rnk'"),
         ("nowhere_at_all.Fusion", "PART: there is no module 'nowhere_at_all' for nowhere_at_all.Fusion"),

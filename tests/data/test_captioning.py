@@ -233,7 +233,7 @@ def test_a_line_is_added_whole_or_not_at_all(tmp_path, room):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--captioner", "{}:Counts"], "has no 'Counts', did you mean 'Count'?"),
+        (["--captioner", "{}:Counts"], "has no 'Counts' (did you mean 'Count'?)"),
         (["--captioner", "nobody:describe"], "there is no module 'nobody'"),
         (["--captioner", "{}"], "it must be module:callable, or hf:MODEL"),
         (["--captioner", "hf:"], "without a model"),

@@ -257,7 +257,7 @@ def test_the_verb_takes_its_parts_from_a_config_or_from_the_command_line(clips, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--text", "UMT6 {path: x}"], "--text: there is no class 'UMT6', did you mean 'UMT5'?"),
+        (["--text", "UMT6 {path: x}"], "--text: there is no class 'UMT6' (did you mean 'UMT5'?)"),
         (["--text", "UMT5 path"], "--text: path is no mapping such as {path: wan2.1-t2v-1.3b}"),
         (["--video-codec", "WanVideo {pth: x}"], "--video"),
         (["--text", "ccl.text.EmbeddedText"], "--text: this text encoder trains with the model"),

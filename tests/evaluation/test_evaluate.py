@@ -193,7 +193,7 @@ def test_other_conventions_come_from_a_protocol(folder, tmp_path, capsys):
     assert cli.main(["evaluate", *map(str, argv)]) == 0
     assert json.loads((tmp_path / "out/state.json").read_text())["metrics"]["av_align"]["height"] == 24
     (tmp_path / "own.yaml").write_text("av_align:\n  init_args: {hight: 24}\n")
-    assert "metric av_align has no 'hight', did you mean 'height'?" in told(capsys, *argv)
+    assert "metric av_align has no 'hight' (did you mean 'height'?)" in told(capsys, *argv)
 
 
 def test_a_metric_of_ones_own_lies_beside_its_protocol(folder, tmp_path, monkeypatch, capsys):
@@ -216,9 +216,9 @@ def test_a_metric_of_ones_own_lies_beside_its_protocol(folder, tmp_path, monkeyp
     assert found["c3"]["reason"] == "no audio stream"
     assert "loudness: scale 2.0, class loudness.Loudness, code sha256 " in (tmp_path / "out/table.md").read_text()
     (home / "own.yaml").write_text(config.replace("scale: 2.0", "scalee: 2.0"))
-    assert "metric loudness has no 'scalee', did you mean 'scale'?" in told(capsys, *argv, "loudness")
+    assert "metric loudness has no 'scalee' (did you mean 'scale'?)" in told(capsys, *argv, "loudness")
     (home / "own.yaml").write_text(config.replace("loudness.Loudness", "loudness.Loudnes"))
-    assert "has no 'Loudnes', did you mean 'Loudness'?" in told(capsys, *argv, "loudness")
+    assert "has no 'Loudnes' (did you mean 'Loudness'?)" in told(capsys, *argv, "loudness")
     (home / "broken.py").write_text("import numpy\nraise RuntimeError('no')\n")
     (home / "own.yaml").write_text("broken: {class_path: broken.Broken}\n")
     assert "broken cannot be imported: broken.py, line 2: RuntimeError: no" in told(capsys, *argv, "broken")
@@ -232,19 +232,19 @@ MISTAKES = {
     "nothing to score": [],
     "there is no folder of clips gone": ["--videos", "gone"],
     "it must be NAME=DIR": ["--methods", "clips"],
-    "there is no metric 'av_aling', did you mean 'av_align'?": ["--videos", "clips", "--metrics", "av_aling"],
-    "there is no test set 'papre', did you mean 'paper'?": ["--videos", "clips", "--testset", "papre"],
-    "there are no weights called 'yunt', did you mean 'yunet'?": ["--videos", "clips", "--weights", "yunt=x"],
+    "there is no metric 'av_aling' (did you mean 'av_align'?)": ["--videos", "clips", "--metrics", "av_aling"],
+    "there is no test set 'papre' (did you mean 'paper'?)": ["--videos", "clips", "--testset", "papre"],
+    "there are no weights called 'yunt' (did you mean 'yunet'?)": ["--videos", "clips", "--weights", "yunt=x"],
     "there is no file x, given as the weights of yunet": ["--videos", "clips", "--weights", "yunet=x"],
     "--steps is for the clips that --ckpt makes": ["--videos", "clips", "--steps", "3"],
     "--shift is for the clips that --ckpt makes": ["--videos", "clips", "--shift", "3"],
     "--lora is for the clips that --ckpt makes": ["--videos", "clips", "--lora", "a.safetensors"],
     "--scale is for the clips that --ckpt makes": ["--videos", "clips", "--scale", "4", "3"],
-    "there is no guidance 'ucg4', did you mean 'ucg3'?": ["--ckpt", "--guidance", "ucg4"],
+    "there is no guidance 'ucg4' (did you mean 'ucg3'?)": ["--ckpt", "--guidance", "ucg4"],
     "--dtype is for the clips that --ckpt makes": ["--videos", "clips", "--dtype", "bfloat16"],
     "--offload is for the clips that --ckpt makes": ["--videos", "clips", "--offload"],
     "--ckpt makes clips and --videos scores": ["--videos", "clips", "--ckpt", "clips"],
-    "there is no option '--video', did you mean '--videos'?": ["--video", "clips"],
+    "there is no option '--video' (did you mean '--videos'?)": ["--video", "clips"],
     "there is no --reference folder gone": ["--videos", "clips", "--reference", "gone"],
     "two systems are called 'clips'": ["--videos", "clips", "--methods", "clips=clips"],
     "--limit is 0; it must be a whole number from 1": ["--videos", "clips", "--limit", "0"],
@@ -279,7 +279,7 @@ PROTOCOLS = {
     "metric av_align must have init_args": "av_align: 5",
     "metric av_align must have init_args: {...}, and": "av_align: {height: 24}",
     "there is no metric '1'; one of your own needs class_path": "1: {}",
-    "there is no metric 'wre', did you mean 'wer'?": "wre: {init_args: {}}",
+    "there is no metric 'wre' (did you mean 'wer'?)": "wre: {init_args: {}}",
     "there is no module 'nowhere' for nowhere.Loud; looked for among what is installed and in": (
         "loud: {class_path: nowhere.Loud}"
     ),

@@ -507,7 +507,7 @@ def test_true_clips_are_the_ceiling_by_every_protocol(folder: Path, short: Path,
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["--protocol", "mowa"], "there is no protocol 'mowa', did you mean 'mova'?; there are paper, av-benchmark"),
+        (["--protocol", "mowa"], "there is no protocol 'mowa' (did you mean 'mova'?); there are paper, av-benchmark"),
         (["--protocol", "gone.yaml"], "there is no protocol file gone.yaml"),
         (["--protocol", "mova", "--protocol", "mova"], "two protocols are called 'mova'"),
         (

@@ -243,7 +243,7 @@ def test_a_rule_of_ones_own_and_a_negative_of_the_sound_are_named_on_the_command
     assert cli.main([*argv, "--step-cache", "1.5"]) == 2
     assert "--step-cache is 1.5; it must be a number from 0 to 1" in capsys.readouterr().err
     for name, words in {
-        "guiding_of_mine.Mein": "--guidance: guiding_of_mine .* has no 'Mein', did you mean 'Mine'",
+        "guiding_of_mine.Mein": "--guidance: guiding_of_mine .* has no 'Mein' .did you mean 'Mine'",
         "guiding_of_mine.other": "--guidance: guiding_of_mine.other is no guidance rule, a subclass of",
         "guiding_of_nobody.Mine": "--guidance: there is no module 'guiding_of_nobody' for guiding_of_nobody.Mine",
     }.items():

@@ -308,7 +308,7 @@ def test_ids_never_leave_the_folder():
         ("{", "line 2: is not JSON"),
         ("[]", "line 2: is not a JSON object"),
         ('{"prompt": ""}', "line 2: has no prompt"),
-        ('{"promt": "x"}', "line 2: there is no key 'promt', did you mean 'prompt'?"),
+        ('{"promt": "x"}', r"line 2: there is no key 'promt' \(did you mean 'prompt'\?\)"),
         ('{"prompt": "x", "seed": "1"}', "line 2: 'seed' is \"1\"; it must be a whole number"),
         ('{"prompt": "x", "then": "y"}', "line 2: 'then' is \"y\"; it must be a list of prompts"),
         ('{"prompt": "x", "then": ["y", ""]}', "line 2: has no prompt"),

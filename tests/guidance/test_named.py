@@ -77,7 +77,7 @@ def test_strengths_travel_from_three_passes_to_two():
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("ucg4", {}, "no guidance 'ucg4', did you mean 'ucg"),
+        ("ucg4", {}, "no guidance 'ucg4' .did you mean 'ucg"),
         ("ucg2", {"modal": Scale()}, "guidance 'ucg2' has no such strength: --modal"),
         ("none", {"scale": Scale()}, "guidance 'none' has no such strength: --scale"),
         (Interval, {}, "guidance 'Interval' needs inside too; write a YAML file"),

@@ -130,7 +130,7 @@ def test_gpus_are_known_by_their_names(name: str) -> None:
 
 
 def test_a_gpu_that_is_not_known_says_which_are() -> None:
-    with pytest.raises(UsageError, match="there is no '4091', did you mean '4090'"):
+    with pytest.raises(UsageError, match=r"there is no '4091' \(did you mean '4090'"):
         gpu_of("4091")
 
 

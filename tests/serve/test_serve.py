@@ -64,7 +64,7 @@ def test_guidance_takes_the_strengths_that_are_said_and_the_models_for_others() 
         ({"prompt": "a", "seconds": "x" * 99}, {}, "seconds is x{40}; here"),
         ({"prompt": "a"}, {"video": "inf", "audio": "1"}, "the scale is inf; here it must be a number from -1000"),
         ({"prompt": "a", "wanted": "smell"}, {}, "'smell' cannot be made; there are: pictures and sound"),
-        ({"prompt": "a"}, {"guidance": "ucg4"}, "there is no guidance 'ucg4', did you mean"),
+        ({"prompt": "a"}, {"guidance": "ucg4"}, "there is no guidance 'ucg4' .did you mean"),
         ({"prompt": "a"}, {"video": 2.0}, "the scale is said of one stream alone"),
         ({"prompt": "a"}, {"modal_video": 2.0, "modal_audio": 1.0}, "guidance 'UCG2' has no such strength: modal"),
         ({"prompt": "a", "given": {"video": "v", "image": "i"}}, {}, "^a first image and a whole video are both given"),

@@ -22,7 +22,8 @@ import yaml
 
 from ccl import arguments
 from ccl.ablation.claims import Claim
-from ccl.cli.errors import UsageError, did_you_mean
+from ccl.cli.errors import UsageError
+from ccl.spelling import did_you_mean
 
 RUNS, ROWS = "runs", "rows"
 GIVEN = ("text", "image", "audio", "video")

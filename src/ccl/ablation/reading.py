@@ -15,7 +15,8 @@ import yaml
 from ccl import arguments
 from ccl.ablation import claims
 from ccl.ablation.matrix import ROWS, RUNS, Matrix, Row, Run, Sampling, Testing
-from ccl.cli.errors import UsageError, compose, did_you_mean, is_yaml, read_yaml
+from ccl.cli.errors import UsageError, compose, is_yaml, read_yaml
+from ccl.spelling import did_you_mean
 
 OVERLAY = ("about", "config", "parts", "sampling", "scores", "seeds", "test", "train")  # keys of an overlay of a matrix
 NAME = re.compile(r"[\w+][\w.+=-]{0,80}")

@@ -13,9 +13,10 @@ import traceback
 from pathlib import Path
 
 from ccl import __version__
-from ccl.cli.errors import UsageError, did_you_mean, one_sentence
+from ccl.cli.errors import UsageError, one_sentence
 from ccl.cli.machine import WSL, WSL_MEND, windows
 from ccl.files.plaintext import printable
+from ccl.spelling import did_you_mean
 
 # verb: (what it does, module, function taking the rest of the command line)
 VERBS: dict[str, tuple[str, str, str]] = {

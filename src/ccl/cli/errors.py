@@ -6,7 +6,6 @@ here in the files themselves, and the nearest right key is added.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import yaml
 
 from ccl.files import FileError, yamltext
 from ccl.files.shipped import ships
+from ccl.spelling import did_you_mean, meant, nearest
 from ccl.storage.moved import told
 
 CLASS = ("class_path", "init_args")  # the keys of a node that names a class
@@ -24,17 +24,6 @@ CLASS = ("class_path", "init_args")  # the keys of a node that names a class
 
 class UsageError(ValueError):
     """The command line or a config is at fault, not the work: exit 2."""
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """The word that is most like this one, or nothing where none is near."""
-    return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)), "")
-
-
-def did_you_mean(word: str, words: Iterable[str]) -> str:
-    """`, did you mean 'x'?`, or nothing where no word is near."""
-    near = nearest(word, words)
-    return f", did you mean '{near}'?" if near else ""
 
 
 def one_sentence(error: BaseException) -> str:
@@ -246,7 +235,7 @@ def explain(message: str, options: Iterable[str], files: Iterable[Path], argv: I
         argv: the command line.
     """
     inner = re.search(
-        r"there is no key '(?P<key>[^']+)'(?P<hint>, did you mean '[^']+'\?|; there are: [\w, ]+)?", message
+        r"there is no key '(?P<key>[^']+)'(?P<hint> \(did you mean '[^']+'\?\)|; there are: [\w, ]+)?", message
     )
     if inner:
         whole, place = locate(inner["key"], files, argv)
@@ -254,7 +243,7 @@ def explain(message: str, options: Iterable[str], files: Iterable[Path], argv: I
     empty = re.match(r'Empty nested key: "(?P<key>[^"]*)"', message)
     if empty:
         return f"the key '{empty['key']}'{locate(empty['key'], files, argv)[1]} has an empty word"
-    option = re.search(r"there is no option '--(?P<flag>[^']+)'(?:, did you mean '--(?P<right>[^']+)'\?)?", message)
+    option = re.search(r"there is no option '--(?P<flag>[^']+)'(?: \(did you mean '--(?P<right>[^']+)'\?\))?", message)
     if option:
         return no_option(option["flag"], option["right"] or "", argv)
     wrong = re.match(r"(?:Group '(?P<group>[^']+)' does not accept option|Option) '(?P<key>[^']+)'", message)
@@ -305,7 +294,7 @@ def no_option(flag: str, right: str, argv: Iterable[str]) -> str:
     """The sentence for a flag that does not exist, written out as it was typed, and the right one where it is known."""
     whole, _ = locate(flag, [], argv)
     above = whole.removesuffix(flag)
-    return f"there is no option '--{whole}'" + (f", did you mean '--{above}{right}'?" if right else "")
+    return f"there is no option '--{whole}'{meant(f'--{above}{right}' if right else '')}"
 
 
 def others(options: list[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ccl.cli.errors import UsageError, did_you_mean
+from ccl.cli.errors import UsageError
+from ccl.spelling import did_you_mean
 
 
 class GPU(NamedTuple):

@@ -9,9 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ccl.cli.errors import UsageError, did_you_mean, read_yaml
+from ccl.cli.errors import UsageError, read_yaml
 from ccl.cli.machine import best_device
 from ccl.cli.protocols import Protocol
+from ccl.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from ccl.evaluation.metrics import Metric

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
-from ccl.cli.errors import UsageError, did_you_mean, is_yaml, read_yaml
+from ccl.cli.errors import UsageError, is_yaml, read_yaml
 from ccl.files.yamltext import Loader
+from ccl.spelling import did_you_mean
 
 # Short names of the classes.
 NAMES = {

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ccl.cli.errors import UsageError, compose, did_you_mean, flags_of, is_file, is_yaml, nodes
+from ccl.cli.errors import UsageError, compose, flags_of, is_file, is_yaml, nodes
+from ccl.spelling import did_you_mean
 from ccl.storage.moved import told
 
 

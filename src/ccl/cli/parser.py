@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ccl.cli.errors import UsageError, did_you_mean, flags_of
+from ccl.cli.errors import UsageError, flags_of
 from ccl.files.plaintext import unreadable
+from ccl.spelling import did_you_mean
 from ccl.weights.find import on_hub
 
 

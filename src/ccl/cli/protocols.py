@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ccl.cli.errors import UsageError, did_you_mean, is_file, read_yaml
+from ccl.cli.errors import UsageError, is_file, read_yaml
 from ccl.cli.testsets import PAPER, benchmark
+from ccl.spelling import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from ccl import guidance
-from ccl.cli.errors import CLASS, UsageError, compose, did_you_mean, is_yaml, nodes, others, read_yaml
+from ccl.cli.errors import CLASS, UsageError, compose, is_yaml, nodes, others, read_yaml
 from ccl.cli.parser import Number, text_of
 from ccl.guidance.named import known, rules
+from ccl.spelling import did_you_mean
 from ccl.types import Scale
 
 

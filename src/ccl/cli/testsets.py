@@ -15,10 +15,11 @@ from typing import Any
 import yaml
 
 import ccl
-from ccl.cli.errors import UsageError, did_you_mean
+from ccl.cli.errors import UsageError
 from ccl.files import reading, sha256
 from ccl.files.shipped import shipped
 from ccl.rows import Row, file_names, read_rows, same_name
+from ccl.spelling import did_you_mean
 
 WORLD, PAPER = "world", "paper"
 MOST = 200  # clips of shards that are scored unless --limit says how many; as many as the paper's test set has

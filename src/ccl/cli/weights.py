@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from ccl.cli.as_json import add_json, say_json
-from ccl.cli.errors import UsageError, did_you_mean
+from ccl.cli.errors import UsageError
 from ccl.cli.parser import Parser, text_of
+from ccl.spelling import did_you_mean
 
 
 def list_(argv: list[str]) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ccl.files.plaintext import csv_rows, json_lines, read_text, unreadable
+from ccl.spelling import meant
 
 COLUMNS = ("file", "prompt")
 MUTE = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
@@ -133,8 +134,7 @@ class _Names:
         with suppress(OSError):  # a name that is too long for any file
             if path.is_file():
                 raise ValueError(f"{name} is no video and no sound")
-        near = self.loose.get(_loose(Path(name)))
-        raise ValueError(f"{name} is not in {self.folder}" + (f", did you mean '{near}'?" if near else ""))
+        raise ValueError(f"{name} is not in {self.folder}{meant(self.loose.get(_loose(Path(name)), ''))}")
 
     def swallowed(self, text: str) -> str:
         """A file with which a later line of a text begins, as a row would: an open quote has taken in other rows."""

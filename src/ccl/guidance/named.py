@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from importlib import import_module
 
 from ccl import arguments
 from ccl.guidance.base import Guidance
+from ccl.spelling import did_you_mean
 from ccl.types import Scale
 
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -33,9 +33,7 @@ def known(name: object) -> type[Guidance]:
     arguments.instance("guidance", name, str, f"a rule, or the name of one: {', '.join(there)}")
     assert isinstance(name, str)
     if name not in there:
-        near = difflib.get_close_matches(name, there, n=1)
-        hint = f", did you mean '{near[0]}'?" if near else ""
-        raise ValueError(f"there is no guidance '{name}'{hint}; there are: {', '.join(there)}")
+        raise ValueError(f"there is no guidance '{name}'{did_you_mean(name, there)}; there are: {', '.join(there)}")
     return there[name]
 
 

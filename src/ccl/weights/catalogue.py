@@ -6,7 +6,6 @@ never unpickled: safetensors, or torch.load with weights_only=True.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import torch
 from ccl import files
 from ccl.files import FileError, reading
 from ccl.files import sha256 as sha256
+from ccl.spelling import did_you_mean
 from ccl.weights.formats import check_dtype, check_finite
 from ccl.weights.read import SAFE, opened
 
@@ -330,8 +330,7 @@ def use(name: str, file: str | Path) -> None:
         ValueError: there are no such weights, or no such file.
     """
     if name not in TABLE:
-        near = difflib.get_close_matches(name, TABLE, n=1)
-        hint = f", did you mean '{near[0]}'?" if near else f"; there are: {', '.join(TABLE)}"
+        hint = did_you_mean(name, TABLE) or f"; there are: {', '.join(TABLE)}"
         raise ValueError(f"there are no weights called '{name}'{hint}")
     if absent := _absent(name, file):
         raise ValueError(absent)

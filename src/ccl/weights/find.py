@@ -5,12 +5,13 @@ Nothing is fetched here; the sentence says how (`ccl weights fetch`).
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 import re
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ccl.spelling import did_you_mean
 
 PACKAGE = Path(__file__).parents[1]
 HUB_NAME = re.compile(r"([\w-][\w.-]*/[\w-][\w.-]*)(?:@((?!.*\.\.)\w[\w./-]*))?")
@@ -78,7 +79,9 @@ def find(path: str | Path, what: str) -> Path:
         return found
     fetch = command([str(path)])
     if not fetch:
-        raise Absent(f"there is no file or folder {path}, given as {what}{_nearest(str(path))}")
+        from ccl.weights.catalogue import TABLE
+
+        raise Absent(f"there is no file or folder {path}, given as {what}{did_you_mean(str(path), TABLE)}")
     raise Absent(f"{what} is {path}, which is not on this machine: `{fetch}`, or name a folder")
 
 
@@ -166,10 +169,3 @@ def entry_of(name: str) -> Any:
 
     found = TABLE.get(name)
     return found or next((entry for entry in TABLE.values() if f"hf:{name}" in entry.source), None)
-
-
-def _nearest(name: str) -> str:
-    from ccl.weights.catalogue import TABLE
-
-    near = difflib.get_close_matches(name, TABLE, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,21 @@
+"""What was probably meant by a word that does not exist, for the sentence that says so."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The word that is most like this one, or nothing where none is near."""
+    return next(iter(difflib.get_close_matches(word, list(words), n=1)), "")
+
+
+def meant(word: str) -> str:
+    """` (did you mean 'x'?)`, or nothing for no word: it goes behind what it corrects, wherever that stands."""
+    return f" (did you mean '{word}'?)" if word else ""
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing where no word is near."""
+    return meant(nearest(word, words))

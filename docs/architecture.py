@@ -18,8 +18,8 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 SOURCE = Path(__file__).parent.parent / "src" / "ccl"
-VALUES = ("types", "grid", "rng", "arguments")  # imported nearly everywhere: one box, without arrows
-LEFT_OUT = ("__init__", "__main__", "checkpoints")
+VALUES = ("types", "grid", "rng", "arguments", "spelling")  # imported nearly everywhere: one box, without arrows
+LEFT_OUT = ("checkpoints", "py")  # data, and the mark py.typed
 
 
 def room_of(module: str) -> str:
@@ -87,7 +87,7 @@ def draw(out: Path) -> None:
     for room, (x, y) in where.items():
         folder = (SOURCE / room).is_dir()
         box(axes, room + ("/" if folder else ".py"), x, y, "#eef3fb" if folder else "#f6f6f6")
-    box(axes, ", ".join(f"{name}.py" for name in VALUES) + ": what everything is written in", 5.5, 0.1, "#fdf6e3", 6.2)
+    box(axes, ", ".join(f"{name}.py" for name in VALUES) + ": what everything is written in", 5.5, 0.1, "#fdf6e3", 7.2)
     axes.set(xlim=(0, 11), ylim=(-0.3, 1.15 * len(rows) + 0.6))
     axes.axis("off")
     figure.savefig(out, bbox_inches="tight", metadata={"Date": None} if out.suffix == ".svg" else None)

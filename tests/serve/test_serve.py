@@ -22,7 +22,8 @@ from ccl.rows import MEDIA
 from ccl.serve import GIVEN, OWN, Asked, Bounds, Desk, Folder, Side, curves
 from ccl.serve.desk import ENDING
 from ccl.serve.page import MISSING, another, sentence
-from ccl.serve.verb import is_loopback, password_of
+from ccl.serve.verb import password_of
+from ccl.serve.visitors import is_loopback
 from ccl.types import AV, Scale
 from helpers.tiny import tiny_pipeline
 
@@ -216,6 +217,11 @@ def test_only_this_machine_is_served_without_a_password(capsys: pytest.CaptureFi
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.5", "example.com", "")))
     assert main(["serve", "--host", "0.0.0.0"]) == 2
     assert "--host is 0.0.0.0, which others reach, and no password is given" in capsys.readouterr().err
+
+
+def test_a_name_that_is_allowed_is_a_name_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--allow-host", "page.example", "--allow-host", "https://page.example"]) == 2
+    assert "--allow-host is https://page.example; here it must be a host's name alone" in capsys.readouterr().err
 
 
 def test_a_password_comes_from_the_command_line_a_file_or_the_environment(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed: pip install 'ccl[demo]'"),
     pytest.mark.timeout(400),
 ]
-WAITING, UPLOAD = 24, 200_000
+WAITING, UPLOAD, ALLOWED = 24, 200_000, "page.example"
 
 
 def refused(ask: Callable[[], Any]) -> tuple[int, str]:
@@ -43,7 +43,15 @@ def refused(ask: Callable[[], Any]) -> tuple[int, str]:
 
 @contextmanager
 def serving(folder: Path, *more: str) -> Iterator[Server]:
-    command = [sys.executable, str(ROOT / "tests/helpers/serving.py"), str(folder), str(WAITING), str(UPLOAD), *more]
+    command = [
+        sys.executable,
+        str(ROOT / "tests/helpers/serving.py"),
+        str(folder),
+        str(WAITING),
+        str(UPLOAD),
+        ALLOWED,
+        *more,
+    ]
     (elsewhere := folder.parent / "tmp").mkdir()  # gradio serves files of the working and the temporary folder anyway
     environ = {**os.environ, "TMPDIR": str(elsewhere)}
     with (
@@ -169,7 +177,7 @@ def test_files_come_from_uploads_alone(server: Server, tmp_path: Path) -> None:
 
 def test_other_sites_in_a_visitors_browser_ask_nothing(server: Server, tmp_path: Path) -> None:
     """gradio answers them with the visitor's cookie, and lets them read it; a browser says whence a request comes."""
-    elsewhere = {"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.example", "Host": "page.example"}
+    elsewhere = {"Sec-Fetch-Site": "cross-site", "Origin": "https://elsewhere.example"}
 
     def ask(path: str, body: bytes | None = None, **headers: str) -> int:
         with urllib.request.urlopen(urllib.request.Request(server.url + path, body, headers), timeout=PATIENCE) as told:
@@ -181,6 +189,26 @@ def test_other_sites_in_a_visitors_browser_ask_nothing(server: Server, tmp_path:
         assert refused(lambda form=form: ask("gradio_api/upload", b"--m--", **form))[0] == 403
         assert ask("", **headers, **{"Sec-Fetch-Mode": "navigate"}) == 200  # a link to the page
     assert ask("config", **{"Sec-Fetch-Site": "same-origin"}) == ask("config") == 200
+
+
+def test_a_page_of_this_machine_is_served_under_no_name_that_another_site_may_have_pointed_here(server: Server) -> None:
+    def ask(host: str) -> int:
+        with urllib.request.urlopen(urllib.request.Request(server.url, headers={"Host": host})) as told:
+            return told.status
+
+    for own in ("127.0.0.1:7860", "LOCALHOST", "localhost:80", "[::1]:7860", ALLOWED, f"{ALLOWED}:443"):
+        assert ask(own) == 200, own
+    for other in (
+        "elsewhere.example",
+        "127.0.0.1.elsewhere.example:7860",
+        "localhost@elsewhere.example",
+        "10.0.0.1",
+        "[",
+    ):
+        status, said = refused(lambda other=other: ask(other))
+        assert (
+            status == 403 and "is not served under that name; `ccl serve --allow-host NAME`, or a password" in said
+        ), other
 
 
 def test_an_upload_for_which_the_disk_has_no_room_is_answered_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,6 +247,8 @@ def test_a_password_is_asked_for(tmp_path: Path) -> None:
         for path in ("config", "gradio_api/file=x", "gradio_api/queue/data?session_hash=s"):
             assert refused(lambda path=path: server.get(path))[0] == 401, path
         assert refused(lambda: server.send(tmp_path / "log"))[0] == 401
+        named = urllib.request.Request(server.url, headers={"Host": "page.example"})
+        assert urllib.request.urlopen(named, timeout=PATIENCE).status == 200  # who may enter is asked in another way
         login = server.url + "login"
         assert (
             refused(lambda: urllib.request.urlopen(login, b"username=ann&password=wrong", timeout=PATIENCE))[0] == 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import Event, Thread
 from typing import Any
@@ -16,6 +16,7 @@ from ccl.guidance import rules
 from ccl.rows import MEDIA
 from ccl.serve.asked import GIVEN, OWN, WANTED, Asked, Side
 from ccl.serve.desk import Desk, Made
+from ccl.serve.visitors import hostname, is_loopback
 
 SIDES = 2
 EXAMPLE = 'A man with brown hair and a white shirt in front of a yellow wall says "it is cold in the house"'
@@ -52,6 +53,7 @@ def launched(
     port: int | None,
     waiting: int,
     upload: int,
+    allowed: Iterable[str] = (),
     password: tuple[str, str] | None = None,
 ) -> tuple[str, Callable[[], None]]:
     """Open the page, in threads of this process.
@@ -62,6 +64,7 @@ def launched(
         port: of it; None is a free one from 7860 on.
         waiting: requests that may wait; one more is refused in words.
         upload: bytes that one file may have.
+        allowed: names under which the page is served besides those of this machine, where no password is asked for.
         password: user and password that are asked for.
 
     Returns:
@@ -76,6 +79,7 @@ def launched(
     from starlette.middleware import Middleware
 
     gr.set_static_paths([desk.folder.clips])  # they are served as they lie there
+    names = {name.lower() for name in allowed} if password is None and is_loopback(host) else None
     page = blocks(gr, desk)
     page.queue(max_size=waiting, default_concurrency_limit=1, api_open=False)  # nothing goes past it
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
@@ -85,7 +89,7 @@ def launched(
         auth=password,
         max_file_size=upload,
         allowed_paths=[str(desk.folder.clips)],  # its video looks here, not among the static ones
-        app_kwargs={"middleware": [Middleware(Guarded)]},
+        app_kwargs={"middleware": [Middleware(Guarded, names=names)]},
         theme=gr.themes.Default(**fonts),
         prevent_thread_lock=True,
         share=False,
@@ -118,11 +122,16 @@ class Guarded:
     """Around the server: every answer carries POLICY, and one that meets the machine's trouble is a sentence.
 
     What another site asks for in a visitor's browser is refused but for links: gradio would take it with the visitor's
-    cookie, and let that site read the answer.
+    cookie, and let that site read the answer. A page that only this machine reaches is served under its names alone: a
+    site may point its own name here, and would then be no other.
+
+    Args:
+        app: the server.
+        names: under which it is served, with those of this machine; None is any.
     """
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    def __init__(self, app: Any, names: set[str] | None = None) -> None:
+        self.app, self.names = app, names
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         from starlette.requests import ClientDisconnect
@@ -132,6 +141,11 @@ class Guarded:
         link = scope.get("method") == "GET" and told.get(b"sec-fetch-mode") == b"navigate"
         if told.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and not link:
             await PlainTextResponse("other sites may only link here", 403)(scope, receive, send)
+            return
+        name = hostname(told.get(b"host", b"").decode("latin-1"))
+        if self.names is not None and scope["type"] != "lifespan" and not (is_loopback(name) or name in self.names):
+            said = "the page is not served under that name; `ccl serve --allow-host NAME`, or a password, opens it"
+            await PlainTextResponse(said, 403)(scope, receive, send)
             return
         begun = False
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from ccl.cli.parser import (
     text_of,
 )
 from ccl.cli.verbs import check_there, say
+from ccl.serve.visitors import hostname, is_loopback
 
 HERE = "127.0.0.1"
 VARIABLE = "CCL_SERVE_PASSWORD"
@@ -53,6 +53,15 @@ def main(argv: list[str]) -> int:
         help="ask for these; others on this machine see command lines, so better in a file or in " + VARIABLE,
     )
     parser.add_argument("--password-file", type=path_of, metavar="FILE", help="a file that holds USER:PASSWORD")
+    parser.add_argument(
+        "--allow-host",
+        type=text_of,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="without a password: a name besides localhost under which the page is served, as that of a proxy before "
+        "it; repeatable",
+    )
     parser.add_argument("--waiting", type=Whole(1, 10_000), default=32, help="requests that may wait (%(default)s)")
     parser.add_argument("--most-steps", type=Whole(1, 10_000), default=100, help="of a clip (%(default)s)")
     parser.add_argument("--most-seconds", type=Number(0, 600, above=True), default=30.0, help="of a clip (%(default)s)")
@@ -77,6 +86,8 @@ def main(argv: list[str]) -> int:
             f"--host is {args.host}, which others reach, and no password is given; give USER:PASSWORD in a file with "
             f"--password-file, or in {VARIABLE}"
         )
+    if wrong := [name for name in args.allow_host if hostname(name) != name.lower()]:
+        parser.error(f"--allow-host is {wrong[0]}; here it must be a host's name alone, such as page.example")
     if args.ckpt is not None:
         check_there(args.ckpt)
     from ccl.files import one_writer, own_folder
@@ -93,7 +104,7 @@ def main(argv: list[str]) -> int:
         pipe = pipeline_of(args, device_of(args.device), dtype=args.dtype, offload=args.offload)
         folder = Folder(root.resolve(), most=round(args.keep * GB), age=args.hours * 3600)
         desk = Desk(pipe, folder, Bounds(args.most_steps, args.most_seconds))
-        where = {"host": args.host, "port": args.port, "password": password}
+        where = {"host": args.host, "port": args.port, "allowed": args.allow_host, "password": password}
         url, end = launched(desk, **where, waiting=args.waiting, upload=args.upload * MB)
         held.callback(end)
         say(f"the page is at {url} ; Ctrl-C ends it")
@@ -120,14 +131,6 @@ def wait() -> None:
     except KeyboardInterrupt:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent twice, as by a launcher, it would cut the tidying short
         say("")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def password_of(given: str | None, file: Path | None, variable: str | None) -> tuple[str, str] | None:

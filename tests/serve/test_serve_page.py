@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import pytest
 
 from ccl.media import write_wav
 from ccl.serve.page import UNFIT, Guarded
+from ccl.serve.visitors import KEPT, Slowed
 from helpers import ROOT
 from helpers.browser import PATIENCE, Page, browsing, needs_browser
 from helpers.page import Server, named
@@ -253,11 +255,78 @@ def test_a_password_is_asked_for(tmp_path: Path) -> None:
         assert (
             refused(lambda: urllib.request.urlopen(login, b"username=ann&password=wrong", timeout=PATIENCE))[0] == 400
         )
+        for _ in range(2):
+            refused(lambda: urllib.request.urlopen(login, b"username=ann&password=wrong", timeout=PATIENCE))
+        begun = time.monotonic()
         with urllib.request.urlopen(login, b"username=ann&password=right", timeout=PATIENCE) as answer:
+            assert time.monotonic() - begun >= 1  # after the third wrong one
             cookie = answer.headers["Set-Cookie"]
         request = urllib.request.Request(server.url + "config", headers={"Cookie": cookie.split(";")[0]})
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             assert json.load(answer)["dependencies"]
+
+
+@pytest.fixture
+def logins(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[int, float]]]:
+    """Ask for logins, pairs of address and whether it is right, all at once or in turn; status and seconds waited."""
+    waited = list[float]()
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        await asyncio.sleep(0)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200 if scope["right"] else 400})
+
+    monkeypatch.setattr("ccl.serve.visitors.sleep", sleep)
+    slowed = Slowed(answer)
+
+    def ask(*given: tuple[str, bool], at_once: bool = False) -> list[tuple[int, float]]:
+        told = list[tuple[int, float]]()
+
+        async def send(message: dict[str, Any]) -> None:
+            if "status" in message:
+                told.append((message["status"], waited.pop() if message["status"] != 429 else 0))
+
+        async def run() -> None:
+            each = [
+                slowed(
+                    {"method": "POST", "path": "/login/", "client": (address, 1), "right": right, "type": "http"},
+                    None,
+                    send,
+                )
+                for address, right in given
+            ]
+            if at_once:
+                await asyncio.gather(*each)
+            else:
+                for one in each:
+                    await one
+
+        asyncio.run(run())
+        assert len(slowed.failed) <= KEPT and not slowed.asking
+        return told
+
+    return ask
+
+
+def test_who_guesses_a_password_waits_longer_each_time_up_to_a_minute_and_no_other(logins) -> None:
+    waits = [seconds for _, seconds in logins(*[("10.0.0.1", False)] * 2000)]
+    assert waits[:11] == [0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60] and set(waits[11:]) == {60}
+    assert logins(("10.0.0.2", True)) == [(200, 0)]
+    assert logins(("10.0.0.1", True), ("10.0.0.1", False)) == [(200, 60), (400, 0)]  # nobody is shut out
+
+
+def test_of_many_guesses_at_once_from_one_address_one_is_looked_at(logins) -> None:
+    told = logins(*[("10.0.0.1", False)] * 20, ("10.0.0.2", False), at_once=True)
+    assert sorted(status for status, _ in told) == [400] * 2 + [429] * 19
+
+
+def test_the_latest_addresses_that_guessed_are_remembered(logins) -> None:
+    logins(*[("10.0.0.1", False)] * 3, *[(f"10.1.{n // 250}.{n % 250}", False) for n in range(KEPT - 1)])
+    assert logins(("10.0.0.1", True)) == [(200, 1)]
+    logins(*[("10.0.0.1", False)] * 3, *[(f"10.2.{n // 250}.{n % 250}", False) for n in range(KEPT)])
+    assert logins(("10.0.0.1", True)) == [(200, 0)]
 
 
 def visit(page: Page, url: str) -> None:

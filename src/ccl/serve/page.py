@@ -16,7 +16,7 @@ from ccl.guidance import rules
 from ccl.rows import MEDIA
 from ccl.serve.asked import GIVEN, OWN, WANTED, Asked, Side
 from ccl.serve.desk import Desk, Made
-from ccl.serve.visitors import hostname, is_loopback
+from ccl.serve.visitors import Slowed, hostname, is_loopback
 
 SIDES = 2
 EXAMPLE = 'A man with brown hair and a white shirt in front of a yellow wall says "it is cold in the house"'
@@ -89,7 +89,7 @@ def launched(
         auth=password,
         max_file_size=upload,
         allowed_paths=[str(desk.folder.clips)],  # its video looks here, not among the static ones
-        app_kwargs={"middleware": [Middleware(Guarded, names=names)]},
+        app_kwargs={"middleware": [Middleware(Guarded, names=names), Middleware(Slowed)]},
         theme=gr.themes.Default(**fonts),
         prevent_thread_lock=True,
         share=False,

@@ -393,6 +393,42 @@ def test_weights_by_published_names_go_and_paths_do_not(path, goes, tmp_path, mo
     assert [part.name for part in parts_of({"text.path": path})] == ([path] if goes else [])
 
 
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("--config=/home/ann/x.yaml --seed 1", "/home/ann/x.yaml"),
+        ("--root=/data", "/data"),
+        ("see /home/ann/notes", "/home/ann/notes"),
+        ("(as in '/home/ann/my.yaml')", "/home/ann/my.yaml"),
+        ("weights file:///home/ann/x", "file:///home/ann/x"),
+        ("ann@box:/home/ann/x", "/home/ann/x"),
+        ("with ~/x.yaml and ~ann/y.yaml", "~/x.yaml"),
+        ("of ~ann/y.yaml", "~ann/y.yaml"),
+        (r"read C:\Users\ann\x", r"C:\Users\ann\x"),
+        ("read c:/Users/ann/x", "c:/Users/ann/x"),
+        (r"on \\box\share\x", r"\\box\share\x"),
+        ("https://host/home/x, from /home/ann/x", "/home/ann/x"),
+    ],
+)
+def test_a_path_of_this_machine_within_a_longer_text_is_found(text, path):
+    assert on_this_disk({"sampling": {"notes": [text]}}) == ("sampling.notes.0", path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a man and/or a woman, he /she, 24/7, w/o sound, 1/2 or 1 / 2 of it",
+        'she says /a/, then "/o/ or /u/"; </s> <S>hello<E>, :/ and :\\',
+        "~5/10 of the picture at 16:9",
+        "https://host/home/x, (http://host:80/?to=/home/x) s3://bucket/home/ann/x",
+        "hf:Wan-AI/Wan2.1-T2V-1.3B/model.safetensors, ./configs/x.yaml, ../x/y.yaml",
+        r"a\b and \w+\s",
+    ],
+)
+def test_a_text_with_slashes_and_no_path_goes(text):
+    assert on_this_disk({"sampling": {"notes": text}}) is None
+
+
 # What is said --------------------------------------------------------------------------------------------------------
 
 

@@ -111,8 +111,8 @@ def outline(path: str | Path, trust: Iterable[str] = ()) -> Outline:
         key, name = own
         raise ValueError(
             f"{found.file} names {name} as {key}, which only this machine has; a model on the hub names published "
-            "weights alone (those of `ccl weights list`, or OWNER/NAME): `ccl export` it, write such a name into the "
-            f"new folder's {CONFIG}, and push that"
+            "weights alone (those of `ccl weights list`, or OWNER/NAME): `ccl export` it, write such a name, or no "
+            f"path, into the new folder's {CONFIG}, and push that"
         )
     run = read_yaml(found.file) if is_run(found) else {}
     starts = starts_of(found.file.with_name("run.json")) if run else []

@@ -11,7 +11,19 @@ from typing import Any
 from ccl.weights.catalogue import is_folder
 from ccl.weights.find import classes, entry_of, on_hub, repository
 
-ABSOLUTE = re.compile(r"(?:[/~\\]|file:|[A-Za-z]:[/\\])")
+ABSOLUTE = re.compile(r"[/\\]|~(?!\d)|file:|[A-Za-z]:[/\\]")  # a text that begins so is a path
+URL = re.compile(r"\b(?!file:)[a-z][\w+.-]*://\S*", re.IGNORECASE)
+WITHIN = re.compile(  # a path in a text; what follows a word, as in and/or, is none, nor is /a alone
+    r"""(?:
+      (?<![\w/.~])/[\w.@+-]+/            # /a/b
+    | (?<==)/                            # =/a
+    | (?<![\w/.~])~(?:[A-Za-z_][\w-]*)?/ # ~/a, ~ann/a
+    | (?<!\w)[A-Za-z]:[/\\]              # C:\a
+    | (?<![\w\\])\\\\[\w.-]+\\           # \\box\a
+    | (?<!\w)file:/+                     # file:/a
+    )[\w.][^\s'"`,;()<>]*""",
+    re.VERBOSE,
+)
 OWN = "ccl/checkpoints/"  # weights that ship with the package
 TELLS_NOTHING = ("class_path", "words")  # keys whose texts are no paths: classes, and the words of captions
 
@@ -88,19 +100,21 @@ def page(name: str) -> str:
 def on_this_disk(config: Mapping[str, Any]) -> tuple[str, str] | None:
     """Dotted key and path of the first thing in a model's config that nobody else has; None where there is none."""
     own = next(((key, name) for key, name in needed(config).items() if not published(name)), None)
-    return own or next(((key, text) for key, text in texts(config) if is_path(key, text)), None)
+    return own or next(((key, path) for key, text in texts(config) if (path := path_in(key, text))), None)
 
 
-def is_path(key: str, text: str) -> bool:
-    """Whether a text can only be a path of this machine: it is absolute, or such a file is here."""
+def path_in(key: str, text: str) -> str:
+    """A path of this machine in a text, which is absolute or of a file that is here; "" where it has none."""
     if ABSOLUTE.match(text):
-        return True
+        return text
+    if found := WITHIN.search(URL.sub("", text)):
+        return found[0]
     if key.startswith("provenance.") or published(text) or not ("/" in text or Path(text).suffix):
-        return False
+        return ""
     try:
-        return Path(text).exists()
+        return text if Path(text).exists() else ""
     except (OSError, ValueError):  # no name that a file can have
-        return False
+        return ""
 
 
 def texts(node: Any, key: str = "") -> Iterator[tuple[str, str]]:

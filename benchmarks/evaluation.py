@@ -57,16 +57,19 @@ from ccl.evaluation import (
     IBScore,
     IBText,
     Javis,
+    KLPaSST,
     Lengths,
     Mouth,
     Onset,
     PANNs,
+    PaSST,
     Speaker,
     SyncNet,
     score,
 )
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics.base import Measured, Metric, Result
+from ccl.evaluation.metrics.heard import Divergence, Heard
 from ccl.grid import Grid
 from ccl.media import read_natural, write_clip
 from ccl.rows import Row
@@ -100,6 +103,8 @@ NETWORKS = {  # by metric, whose published weights no folder of test data has
     "fad": ["vggish"],
     "panns": ["panns"],
     "kl": ["panns"],
+    "passt": ["passt"],
+    "kl_passt": ["passt"],
     "ib_text": ["imagebind", "clip-bpe"],
     "javis": ["imagebind"],
 }
@@ -144,6 +149,8 @@ def cases(precision: Literal["fp32", "bf16"] = "fp32") -> Cases:
         "fad": FAD(precision=precision),
         "panns": PANNs(precision=precision),
         "kl": KL(precision=precision),
+        "passt": PaSST(precision=precision),
+        "kl_passt": KLPaSST(precision=precision),
         "ib_text": IBText(precision=precision),
         "javis": Javis(precision=precision),
     }
@@ -153,13 +160,13 @@ PRECISE = ("sync", "wer", "audiobox", "fvd", "desync", "ib")  # that offer bf16
 # Variants, and what is measured where it is asked for by name: the table does not have them.
 APART = (
     *("sync-speaker", "sync-s3fd", "lufs", "lengths", "dynamics", "speaker", "face"),
-    *("clap", "clip", "dino", "aesthetic", "fad", "panns", "kl", "ib_text", "javis"),
+    *("clap", "clip", "dino", "aesthetic", "fad", "panns", "kl", "passt", "kl_passt", "ib_text", "javis"),
 )
 
 
 def random_weights(name: str, folder: Path) -> Path:
     """A file of weights as they are before training, in the published layout."""
-    from ccl.evaluation.nets import audiobox, i3d, imagebind, panns, s3fd, synchformer, syncnet, vggish, voice
+    from ccl.evaluation.nets import audiobox, i3d, imagebind, panns, passt, s3fd, synchformer, syncnet, vggish, voice
 
     torch.manual_seed(0)
     file = folder / files.TABLE[name].file
@@ -187,6 +194,7 @@ def random_weights(name: str, folder: Path) -> Path:
                 "resemblyzer": voice.VoiceEncoder,
                 "vggish": vggish.VGGish,
                 "panns": panns.Cnn14,
+                "passt": passt.PaSST,
                 "aesthetic": lambda: torch.nn.Linear(768, 1),
             }[name]()
             torch.save(net.state_dict(), file)
@@ -303,7 +311,7 @@ def networks(metric: Metric) -> Iterator[tuple[Any, str]]:
             yield from ((metric.network(), name) for name in ("see", "hear", "compare"))
         case IBScore():
             yield metric.net, "embed"
-        case AudioBox() | FVD() | Speaker() | DINO() | FAD() | PANNs() | KL():
+        case AudioBox() | FVD() | Speaker() | DINO() | FAD() | Heard():
             yield metric.net, "forward"
         case CLAP():
             yield from ((metric.net, name) for name in ("get_audio_features", "get_text_features"))
@@ -365,7 +373,7 @@ def scored(metric: Metric, folder: Path, rows: Sequence[Row]) -> list[Result]:
 def decoded(metrics: Sequence[Metric], folder: Path, rows: Sequence[Row]) -> None:
     """Each clip once; and as its own reference, which is another file to those that compare with one."""
     for row in rows:
-        for _ in range(1 + any(isinstance(metric, (Onset, KL)) for metric in metrics)):
+        for _ in range(1 + any(isinstance(metric, (Onset, Divergence)) for metric in metrics)):
             read_natural(folder / f"{row.id}.mp4")
 
 

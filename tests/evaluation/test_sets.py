@@ -1,4 +1,4 @@
-"""Numbers of two sets of sounds: VGGish and Cnn14 against av-benchmark's, its conventions, and what few clips do."""
+"""Numbers of two sets of sounds: VGGish, Cnn14, PaSST against av-benchmark's, its conventions, what few clips do."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from scipy.linalg import sqrtm
 from scipy.stats import entropy
 from torch import nn
 
-from ccl.evaluation import FAD, KL, Film, Measured, PANNs, Row
+from ccl.evaluation import FAD, KL, Film, KLPaSST, Measured, PANNs, PaSST, Row
 from ccl.evaluation.metrics.base import Failed
 from ccl.evaluation.metrics.fad import LEAST, examples
-from ccl.evaluation.metrics.panns import divergence, inception
-from ccl.evaluation.metrics.panns import score as inception_score
+from ccl.evaluation.metrics.heard import divergence, inception
+from ccl.evaluation.metrics.heard import score as inception_score
 from ccl.evaluation.metrics.sets import distance, extrapolated, frechet
+from ccl.evaluation.nets import passt
 from ccl.evaluation.nets.panns import FFT, WIDTH, Cnn14
 from ccl.evaluation.nets.vggish import VGGish
 from ccl.evaluation.score import score
@@ -31,6 +32,7 @@ from helpers import TESTS
 DATA = Path(os.environ.get("CCL_TEST_DATA", ""))
 needs_data = pytest.mark.skipif(not os.environ.get("CCL_TEST_DATA"), reason="CCL_TEST_DATA is not set")
 GOLDEN = json.loads((TESTS / "golden/sounds.json").read_text())
+PASST = json.loads((TESTS / "golden/passt.json").read_text())
 RATE = 16_000
 
 
@@ -73,11 +75,15 @@ class Broken(nn.Module):
 
 
 class Classes(nn.Module):
-    """In place of Cnn14: the spectrum's shape as features, and as logits of as many classes."""
+    """In place of Cnn14 or PaSST: the spectrum's shape as features, and as logits of as many classes."""
+
+    def __init__(self, width: int = WIDTH) -> None:
+        super().__init__()
+        self.width = width
 
     def forward(self, sounds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         spectrum = torch.stft(sounds, FFT, window=torch.hann_window(FFT), return_complex=True).abs().mean(2)
-        return torch.nn.functional.pad(spectrum, (0, WIDTH - spectrum.shape[1])), spectrum.log()
+        return torch.nn.functional.pad(spectrum, (0, self.width - spectrum.shape[1])), spectrum.log()
 
 
 def planted(metric: Any, net: nn.Module) -> Any:
@@ -114,6 +120,51 @@ def test_cnn14_gives_av_benchmarks_features_and_logits() -> None:
     for out, name, step in zip(found, ("features", "logits"), (64, 16), strict=True):
         golden = np.array(GOLDEN[name])
         np.testing.assert_allclose(out[:, ::step], golden, rtol=0, atol=1e-4 * np.abs(golden).max())
+
+
+@needs_data
+def test_passt_gives_av_benchmarks_spectrogram_features_and_logits() -> None:
+    noise = np.random.default_rng(0).standard_normal(400_000) * 0.1
+    rising = noise.astype(np.float32) * np.linspace(0, 3, 400_000, dtype=np.float32)
+    sounds = [rising[: passt.WHOLE], PaSST(seconds=8.0).sound(Film.read(DATA / "clips/jfk.flac"))]
+    batch = torch.from_numpy(np.stack(sounds))
+    with torch.inference_mode():
+        spectrogram = passt.spectrogram(batch)[:, ::16, ::100].flatten(1)
+        features, logits = passt.PaSST.of(filled(passt.PaSST(2)).state_dict())(batch)
+    found = {"spectrogram": spectrogram, "features": features[:, ::24], "logits": logits[:, ::16]}
+    for name, out in found.items():
+        golden = np.array(PASST[name])
+        np.testing.assert_allclose(out, golden, rtol=0, atol=1e-4 * np.abs(golden).max())
+
+
+def test_passt_hears_each_sound_by_itself_and_a_short_one_at_its_first_positions() -> None:
+    torch.manual_seed(0)
+    net = passt.PaSST(1).eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    sounds = 0.1 * torch.randn(2, 40_000)  # eleven patches long
+    later = torch.randn(passt.WIDTH, 1, passt.COLUMNS)
+    with torch.inference_mode():
+        together = net(sounds)
+        for alone, both in zip(map(net, sounds.split(1)), zip(*together, strict=True), strict=True):
+            for own, shared in zip(alone, both, strict=True):
+                torch.testing.assert_close(own[0], shared, rtol=1e-4, atol=1e-4)
+        for first, heard in ((11, False), (10, True)):
+            net.time_new_pos_embed[..., first:] = later[..., first:]
+            assert torch.equal(net(sounds)[0], together[0]) != heard
+        assert net(sounds[:, : passt.LEAST])[0].shape == (2, passt.WIDTH)
+        with pytest.raises(RuntimeError, match=r"Kernel size"):
+            net(sounds[:, : passt.LEAST - 1])
+
+
+def test_passt_gets_ten_seconds_of_every_sound() -> None:
+    short, long, cut = (
+        PaSST(seconds=seconds).sound(film(0, length)) for length, seconds in ((2.0, None), (11.0, None), (11.0, 8.0))
+    )
+    assert len(short) == len(long) == len(cut) == 10 * passt.RATE
+    assert short[2 * passt.RATE - 9 : 2 * passt.RATE].any() and not short[2 * passt.RATE :].any()
+    assert long[-9:].any() and not cut[8 * passt.RATE :].any()
+    np.testing.assert_array_equal(cut[: 8 * passt.RATE], long[: 8 * passt.RATE])
 
 
 def test_examples_are_whole_and_end_to_end() -> None:
@@ -208,7 +259,7 @@ def test_sets_too_small_have_no_number_or_none_extrapolated() -> None:
 
 def test_a_clip_gives_the_same_features_in_any_company() -> None:
     films = [film(0), film(1, 3.1), film(2), film(3, 1.0)]
-    for make, net in ((FAD, Levels()), (PANNs, Classes())):
+    for make, net in ((FAD, Levels()), (PANNs, Classes()), (PaSST, Classes(passt.WIDTH))):
         together = planted(make(), net).score(films)
         alone = [planted(make(), net).score([one])[0] for one in films]
         for a, b in zip(together, alone, strict=True):
@@ -222,7 +273,12 @@ def test_alone_they_gather_both_sets_and_noise_is_farther() -> None:
     true, near = [film(i) for i in range(20)], [film(i + 100) for i in range(20)]
     rng = np.random.default_rng(5)
     far = [Film(Clip(None, (0.3 * rng.standard_normal(32_000)).astype(np.float32), 25.0, RATE)) for _ in range(20)]
-    for make, net, name in ((FAD, Levels(), "fad"), (PANNs, Classes(), "fd_panns")):
+    cases = (
+        (FAD, Levels(), "fad", ""),
+        (PANNs, Classes(), "fd_panns", "is_panns"),
+        (PaSST, Classes(passt.WIDTH), "fd_passt", "is_passt"),
+    )
+    for make, net, name, classes in cases:
         values = []
         for some in (near, far):
             metric = planted(make(weights=Path(__file__)), net)
@@ -232,28 +288,33 @@ def test_alone_they_gather_both_sets_and_noise_is_farther() -> None:
             values.append(metric.compute())
         assert values[0][name] < values[1][name] / 2
         assert (values[0]["scored"], values[0]["failed"]) == (20, 1)
-    assert values[0]["is_panns"] > values[1]["is_panns"]  # noise is of one class
-    assert values[0]["is_panns.extrapolated"] > values[1]["is_panns.extrapolated"]
+        if classes:  # noise is of one class
+            for each in (classes, f"{classes}.extrapolated"):
+                assert values[0][each] > values[1][each]
 
 
-def test_kl_is_against_the_true_clip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make, name", [(KL, "kl_panns"), (KLPaSST, "kl_passt")])
+def test_kl_is_against_the_true_clip(make: Any, name: str, tmp_path: Path) -> None:
     import soundfile
 
     for i in range(2):
         soundfile.write(tmp_path / f"{i}.flac", film(i).audio, RATE, subtype="PCM_24")
-    metric = planted(KL(), Classes())
+    metric = planted(make(), Classes())
     same, other, none, gone = metric.score(
-        [film(0, reference=str(tmp_path / f"{name}.flac")) for name in (0, 1)]
-        + [film(0), film(0, reference="gone.mp4")]
+        [film(0, reference=str(tmp_path / f"{i}.flac")) for i in (0, 1)] + [film(0), film(0, reference="gone.mp4")]
     )
-    assert same.values["kl_panns"] < 1e-3 < 0.05 < other.values["kl_panns"]
+    assert same.values[name] < 1e-3 < 0.05 < other.values[name]
     assert isinstance(none, Failed) and metric.inapplicable(Row("a"), speech=False) == none.reason
     assert isinstance(gone, Failed) and gone.reason.startswith("its reference clip: ")
 
 
 def test_a_sound_too_short_or_absent_has_a_reason() -> None:
     mute = Film(Clip(np.zeros((5, 8, 8, 3), np.uint8), None))
-    for make, net, need in ((FAD, Levels(), "0.975 s"), (PANNs, Classes(), "0.31 s")):
+    for make, net, need in (
+        (FAD, Levels(), "0.975 s"),
+        (PANNs, Classes(), "0.31 s"),
+        (PaSST, Classes(passt.WIDTH), "0.15 s"),
+    ):
         short, none = planted(make(), net).score([film(0, 0.1), mute])
         assert need in short.reason and none.reason == "no audio stream"
 
@@ -263,13 +324,15 @@ def test_the_first_seconds_alone_may_be_taken() -> None:
     assert len(cut) == 2 and len(whole) == 5
 
 
-@pytest.mark.parametrize("make, name", [(FAD, "vggish"), (PANNs, "panns"), (KL, "panns")])
+@pytest.mark.parametrize(
+    "make, name", [(FAD, "vggish"), (PANNs, "panns"), (KL, "panns"), (PaSST, "passt"), (KLPaSST, "passt")]
+)
 def test_missing_or_wrong_weights_are_one_sentence(make: Any, name: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("CCL_WEIGHTS", str(tmp_path))
     assert f"`ccl weights fetch {name}`" in make().missing()
     torch.save({"model": {"fc1.weight": torch.zeros(2, 2)}}, tmp_path / "wrong.pth")
     (result,) = make(weights=tmp_path / "wrong.pth").score([film(0, reference=str(DATA / "clips/jfk.flac"))])
-    if make is not KL or (DATA / "clips/jfk.flac").is_file():
+    if make not in (KL, KLPaSST) or (DATA / "clips/jfk.flac").is_file():
         assert isinstance(result, Failed) and "are not" in result.reason
     protocol = make(weights=tmp_path / "wrong.pth").protocol()
     assert json.loads(json.dumps(protocol)) == protocol and len(protocol["weights"]) == 64

@@ -25,7 +25,7 @@ NAMES = (
     *("clap", "clip", "ib_text", "javis"),
     *("lufs", "lengths", "dynamics"),
     *("speaker", "face", "dino", "aesthetic"),
-    *("fad", "panns", "kl"),
+    *("fad", "panns", "kl", "passt", "kl_passt"),
 )
 # What others call a metric of ours, or one of its columns.
 ALIASES = dict.fromkeys(("lse-c", "lse-d", "sync-c", "sync-d"), "sync")

@@ -248,6 +248,16 @@ TABLE: dict[str, Weights] = {
             "md5:362fc5ff18f1d6ad2f6d464b45893f2c",
         ),
         Weights(
+            "passt",
+            "passt-s-f128-p16-s10-ap.476-swa.pt",
+            "FD, KL and IS of sounds (PaSST-S, 32 kHz)",
+            344.7,
+            "Apache-2.0",
+            ("https://github.com/kkoutini/PaSST/releases/download/v0.0.1-audioset/passt-s-f128-p16-s10-ap.476-swa.pt",),
+            "sha256:302903fa8c4aee817b11dc982da0b29aaf8d11a3e722420476d0a12c9db70c2c",
+            344_665_734,
+        ),
+        Weights(
             "clip-bpe",
             "bpe_simple_vocab_16e6.txt.gz",
             "the words of ImageBind's text tower (CLIP's byte pairs)",

@@ -22,6 +22,7 @@ from ccl.evaluation.metrics.loudness import LUFS
 from ccl.evaluation.metrics.mouth import Mouth
 from ccl.evaluation.metrics.onset import Onset
 from ccl.evaluation.metrics.panns import KL, PANNs
+from ccl.evaluation.metrics.passt import KLPaSST, PaSST
 from ccl.evaluation.metrics.speaker import Speaker
 from ccl.evaluation.metrics.sync import SyncNet
 from ccl.evaluation.metrics.wer import WER
@@ -34,7 +35,7 @@ METRICS: dict[str, type[Metric]] = {
         *(CLAP, CLIP, IBText, Javis),  # of text, sound and pictures in one space
         *(LUFS, Lengths, Dynamics),  # of sound and pictures by themselves, without weights
         *(Speaker, Face, DINO, Aesthetic),  # who is heard, who and what is seen
-        *(FAD, PANNs, KL),  # sets of sounds
+        *(FAD, PANNs, KL, PaSST, KLPaSST),  # sets of sounds
     )
 }
 
@@ -60,12 +61,14 @@ __all__ = [
     "IBScore",
     "IBText",
     "Javis",
+    "KLPaSST",
     "Lengths",
     "Measured",
     "Metric",
     "Mouth",
     "Onset",
     "PANNs",
+    "PaSST",
     "Speaker",
     "SyncNet",
 ]

@@ -65,7 +65,7 @@ class FAD(OfSets):
 
     def prepare(self, film: Film) -> Float32[Tensor, "k 96 64"]:
         """Log mel spectrograms of every 0.96 s."""
-        found = examples(centred(film, self.seconds))
+        found = examples(centred(film, self.seconds, RATE))
         if not len(found):
             raise Unscorable(f"the sound is too short for FAD: {LEAST / RATE:.3f} s are needed")
         return found
@@ -100,11 +100,11 @@ class FAD(OfSets):
         return VGGish.of(dict(tensors(weights.locate("vggish", self.given)))).to(self.place, torch.float32)
 
 
-def centred(film: Film, seconds: float | None) -> Float32[np.ndarray, " s"]:
-    """A film's sound at 16 kHz, or its first seconds, around 0."""
-    sound = film.sound(RATE)
+def centred(film: Film, seconds: float | None, rate: int) -> Float32[np.ndarray, " s"]:
+    """A film's sound at a rate in Hz, or its first seconds, around 0."""
+    sound = film.sound(rate)
     sound = sound - sound.mean()
-    return sound if seconds is None else sound[: int(RATE * seconds)]
+    return sound if seconds is None else sound[: int(rate * seconds)]
 
 
 def examples(sound: Float32[np.ndarray, " s"]) -> Float32[Tensor, "k 96 64"]:

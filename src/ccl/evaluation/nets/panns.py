@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ccl.evaluation.nets.filled import filled
 
-FFT, HOP, BANDS, WIDTH, CLASSES = 512, 160, 64, 2048, 527
+RATE, FFT, HOP, BANDS, WIDTH, CLASSES = 16_000, 512, 160, 64, 2048, 527
 CHANNELS = (1, 64, 128, 256, 512, 1024, 2048)
 LEAST = 31 * HOP  # samples: five halvings need 32 frames
 FAINTEST = 1e-10  # power

@@ -46,6 +46,20 @@ def filled(net: nn.Module) -> Any:
     return net.eval()
 
 
+def fourier(net: Cnn14) -> Cnn14:
+    """With the published spectrogram, which is no result of training."""
+    from transformers.audio_utils import mel_filter_bank
+
+    bands = mel_filter_bank(FFT // 2 + 1, 64, 50, 8000, RATE, norm="slaney", mel_scale="slaney")
+    angle = 2 * np.pi * np.outer(np.arange(FFT // 2 + 1), np.arange(FFT)) / FFT
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)
+    own = {"logmel_extractor.melW": bands}
+    own |= {f"spectrogram_extractor.stft.conv_{n}.weight": w[:, None] for n, w in
+            (("real", np.cos(angle) * hann), ("imag", -np.sin(angle) * hann))}  # fmt: skip
+    net.load_state_dict(net.state_dict() | {key: torch.tensor(value).float() for key, value in own.items()})
+    return net
+
+
 def golden_sounds() -> np.ndarray:
     sounds = (np.random.default_rng(0).standard_normal((2, 34_000)) * 0.1).astype(np.float32)
     sounds[1] *= torch.linspace(0, 3, 34_000).numpy()
@@ -105,16 +119,7 @@ def test_vggish_gives_av_benchmarks_features() -> None:
 
 @needs_data
 def test_cnn14_gives_av_benchmarks_features_and_logits() -> None:
-    from transformers.audio_utils import mel_filter_bank
-
-    net = filled(Cnn14())
-    bands = mel_filter_bank(FFT // 2 + 1, 64, 50, 8000, RATE, norm="slaney", mel_scale="slaney")
-    angle = 2 * np.pi * np.outer(np.arange(FFT // 2 + 1), np.arange(FFT)) / FFT
-    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)
-    own = {"logmel_extractor.melW": bands}
-    own |= {f"spectrogram_extractor.stft.conv_{n}.weight": w[:, None] for n, w in
-            (("real", np.cos(angle) * hann), ("imag", -np.sin(angle) * hann))}  # fmt: skip
-    net.load_state_dict(net.state_dict() | {key: torch.tensor(value).float() for key, value in own.items()})
+    net = fourier(filled(Cnn14()))
     with torch.inference_mode():
         found = net(torch.from_numpy(golden_sounds()))
     for out, name, step in zip(found, ("features", "logits"), (64, 16), strict=True):
@@ -135,6 +140,16 @@ def test_passt_gives_av_benchmarks_spectrogram_features_and_logits() -> None:
     for name, out in found.items():
         golden = np.array(PASST[name])
         np.testing.assert_allclose(out, golden, rtol=0, atol=1e-4 * np.abs(golden).max())
+
+
+@pytest.mark.parametrize("network", ["cnn14", "passt"])
+def test_a_spectrogram_is_the_same_where_the_network_is_in_bf16(network: str) -> None:
+    spectrogram = passt.spectrogram if network == "passt" else fourier(Cnn14()).spectrogram
+    with torch.inference_mode():
+        sound = torch.from_numpy(film().audio)[None]
+        exact = spectrogram(sound)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(spectrogram(sound), exact)
 
 
 def test_passt_hears_each_sound_by_itself_and_a_short_one_at_its_first_positions() -> None:

@@ -43,8 +43,9 @@ class Cnn14(nn.Module):
 
     def spectrogram(self, sounds: Float[Tensor, "b s"]) -> Float[Tensor, "b 1 t m"]:
         """Decibels of power in mel bands; frames are centred and the ends reflected."""
-        power = self.spectrogram_extractor["stft"](F.pad(sounds[:, None], (FFT // 2, FFT // 2), mode="reflect"))
-        bands = power.transpose(1, 2) @ self.logmel_extractor["melW"]
+        with torch.autocast(sounds.device.type, enabled=False):  # in bf16 faint bands drown in the loud ones' rounding
+            power = self.spectrogram_extractor["stft"](F.pad(sounds[:, None], (FFT // 2, FFT // 2), mode="reflect"))
+            bands = power.transpose(1, 2) @ self.logmel_extractor["melW"]
         return 10 * bands.clamp(min=FAINTEST).log10()[:, None]
 
     def forward(self, sounds: Float[Tensor, "b s"]) -> tuple[Float[Tensor, "b 2048"], Float[Tensor, "b 527"]]:

@@ -60,9 +60,7 @@ class PaSST(nn.Module):
 
     def forward(self, sounds: Float[Tensor, "b s"]) -> tuple[Float[Tensor, "b 768"], Float[Tensor, "b 527"]]:
         """Features, the mean of the two tokens, and logits."""
-        with torch.autocast(sounds.device.type, enabled=False):  # quiet bands are lost in bf16
-            spectrum = spectrogram(sounds)
-        patches = self.patch_embed["proj"](spectrum[:, None])
+        patches = self.patch_embed["proj"](spectrogram(sounds)[:, None])
         patches = patches + self.freq_new_pos_embed + self.time_new_pos_embed[..., : patches.shape[3]]
         tokens = torch.cat([self.cls_token, self.dist_token], 1) + self.new_pos_embed
         x = torch.cat([tokens.expand(len(sounds), -1, -1), rearrange(patches, "b d f t -> b (f t) d")], 1)
@@ -92,4 +90,5 @@ def spectrogram(sounds: Float[Tensor, "b s"]) -> Float[Tensor, "b 128 t"]:
     hann = torch.hann_window(WINDOW, periodic=False, device=sounds.device)
     waves = torch.stft(raised, FFT, HOP, WINDOW, hann, center=True, pad_mode="reflect", return_complex=True)
     bands = torch.from_numpy(mel_bands("kaldi", RATE, FFT, BANDS, 0.0, HIGHEST)).to(sounds)
-    return ((bands @ waves.abs().square() + FAINTEST).log() - MIDDLE) / SPREAD
+    with torch.autocast(sounds.device.type, enabled=False):
+        return ((bands @ waves.abs().square() + FAINTEST).log() - MIDDLE) / SPREAD

@@ -415,6 +415,24 @@ def test_imagebind_sees_what_each_suite_streams() -> None:
         seen(short, metric("av-benchmark", "ib"))
 
 
+# Sets of sounds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [5.0, 9.0])
+def test_av_benchmark_hears_eight_seconds_and_its_passt_two_of_silence_more(seconds: float) -> None:
+    """As its AudioDataset and the lines before its PaSST, told anew; in the last second of nine the sound is louder."""
+    rng = np.random.default_rng(0)
+    for name, rate in (("panns", 16_000), ("kl", 16_000), ("passt", 32_000), ("kl_passt", 32_000)):
+        wave = (0.1 * rng.standard_normal(round(seconds * rate)) + 0.05).astype(np.float32)
+        wave[8 * rate :] *= 5
+        heard = (wave - wave.mean())[: int(rate * 8.0)]
+        if "passt" in name:
+            heard = heard[:320_000] if len(heard) >= 320_000 else np.pad(heard, (0, 320_000 - len(heard)))
+        film = Film(Clip(None, wave, 25.0, rate))
+        np.testing.assert_allclose(metric("av-benchmark", name).sound(film), heard, atol=1e-6)
+    assert metric("av-benchmark", "fad").seconds == 8.0
+
+
 # Word error rate ------------------------------------------------------------------------------------------------------
 
 

@@ -248,6 +248,20 @@ def test_protocols_and_controls_look_for_motion_in_a_files_pictures_once(clips, 
     assert len(looked) == 3 * COUNT, "of each clip, and for each protocol of the picture that stands still"
 
 
+def test_controls_by_several_protocols_have_the_true_clips_that_those_by_one_have(clips, tmp_path):
+    files = [tmp_path / f"{name}.yaml" for name in ("wide", "narrow")]
+    for file, tolerance in zip(files, (0.1, 0.05), strict=True):
+        file.write_text(f"onset:\n  init_args: {{tolerance: {tolerance}}}\n")
+    command = ["evaluate", "--videos", str(clips / "wrong"), "--reference", str(clips / "true"), "--controls"]
+    command += ["--metrics", "onset", "--limit", "4", "-o"]
+    for out, protocols in (("one", files[:1]), ("both", files)):
+        assert main([*command, str(tmp_path / out), "--protocol", *map(str, protocols)]) == 0
+    one = exchange.read(tmp_path / "one").controls
+    both = exchange.read(tmp_path / "both/protocols/wide").controls
+    assert one and both == [{**line, "method": f"{line['method']} / wide"} for line in one]
+    assert "The ceiling is true clips." in (tmp_path / "both/table.md").read_text()
+
+
 def test_only_columns_of_sync_are_tried(clips, tmp_path):
     assert {line["column"] for line in tried(clips / "true", tmp_path).controls} == {"in_sync"}
     every = {c.name for m in METRICS.values() for c in m.columns if c.sync}

@@ -73,8 +73,9 @@ def test_the_rule_is_vbenchs_loop(pictures, fps):
     assert seen or (THRESHOLD, FPS) == (6, 8)
 
 
-def test_one_picture_has_a_reason():
-    assert Dynamics().score([texture(1, 1)]) == [Failed("its 1 pictures are too few to move")]
+def test_too_few_pictures_have_a_reason():
+    assert Dynamics().score([texture(1, 1)]) == [Failed("one picture alone has no motion")]
+    assert Dynamics().score([texture(1, 3, fps=25)]) == [Failed("its 3 pictures are too few to move")]
     with pytest.raises(ValueError, match="short is 8"):
         Dynamics(short=8)
 

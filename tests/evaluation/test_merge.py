@@ -253,6 +253,17 @@ def test_two_labs_folders_become_one_table(tmp_path, capsys):
     }
 
 
+def test_what_is_merged_is_not_written_over(tmp_path, capsys, monkeypatch):
+    both = made()
+    mine, theirs = lab(tmp_path / "merged", of(both, "ours")), lab(tmp_path / "lab2", of(both, "ovi"))
+    before = (mine / "results.json").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for argv in ([str(theirs), "merged"], ["merged/results.json", str(theirs), "-o", str(mine)]):
+        assert main(["evaluate", "merge", *argv]) == 2
+        assert "holds results that are to be merged; give another folder with -o" in capsys.readouterr().err
+    assert (mine / "results.json").read_bytes() == before
+
+
 def test_a_refusal_is_a_sentence_and_leaves_nothing(tmp_path, capsys):
     both = made()
     mine = lab(tmp_path / "lab1", of(both, "ours"))

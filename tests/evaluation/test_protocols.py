@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import tomllib
@@ -501,6 +502,38 @@ def test_one_system_stands_in_one_table_by_several_protocols(
     assert evaluate(folder, out, *both) == 0
     assert {p: (out / "protocols" / p / "scores.jsonl").read_bytes() for p in states} == kept
     assert str(out / "protocols" / "short" / "scores.jsonl") in capsys.readouterr().out
+
+
+def test_systems_are_compared_by_one_protocol_and_never_across_two(folder: Path, short: Path, tmp_path: Path) -> None:
+    argv = ["--methods", f"other={folder}", "--metrics", "av_align", "--protocol", "paper", str(short)]
+    assert evaluate(folder, tmp_path / "out", *argv) == 0
+    with (tmp_path / "out/pairs.csv").open() as file:
+        found = [(row["a"], row["b"]) for row in csv.DictReader(file)]
+    assert found == [(f"clips / {name}", f"other / {name}") for name in ("paper", "short")]
+    assert evaluate(folder, tmp_path / "alone", "--metrics", "av_align", "--protocol", "paper", str(short)) == 0
+    table = (tmp_path / "alone/table.md").read_text()
+    assert "distinguishable" not in table and "in the comparison" not in table
+
+
+def test_a_protocol_by_which_nothing_was_measured_has_no_hash(folder: Path, tmp_path: Path) -> None:
+    argv = ["--metrics", "desync", "--protocol", "mova", "javisbench"]
+    assert evaluate(folder, tmp_path / "out", *argv) == 0
+    table = (tmp_path / "out/table.md").read_text()
+    assert "Not measured" in table and "protocol mova: nothing was measured by it" in table
+    assert "protocol javisbench: nothing was measured by it" in table and "of its conventions" not in table
+
+
+def test_results_of_one_protocol_do_not_stay_beside_a_table_of_several(
+    folder: Path, short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert evaluate(folder, out, "--metrics", "av_align") == 0 and (out / "results.json").is_file()
+    assert evaluate(folder, out, "--metrics", "av_align", "--protocol", "paper", str(short)) == 0
+    assert not (out / "results.json").exists()
+    capsys.readouterr()
+    assert cli.main(["evaluate", "merge", str(out), str(out / "protocols/paper"), "-o", str(tmp_path / "both")]) == 2
+    said = capsys.readouterr().err
+    assert f"{out} is of several protocols, which are not merged; name one of {out / 'protocols'}: paper, short" in said
 
 
 def test_the_papers_protocol_by_name_is_the_default_to_the_byte(folder: Path, tmp_path: Path) -> None:

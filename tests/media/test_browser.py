@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ccl.media import Clip, MediaError, look, write_clip
+from ccl.media.browser import loudness
 from helpers.tiny_clips import tiny_clip
 
 
@@ -27,6 +28,13 @@ def test_sound_that_ends_early_is_silent_to_the_end_of_the_pictures(tmp_path):
     write_clip(replace(clip, audio=clip.audio[: len(clip.audio) // 2]), tmp_path / "a.mp4")
     found = look(tmp_path / "a.mp4")
     assert found.seconds == pytest.approx(2) and found.loudness[:90].any() and not found.loudness[115:].any()
+
+
+def test_samples_that_are_no_numbers_are_shown_as_silence():
+    sound = np.full(2000, 0.5, np.float32)
+    sound[:995], sound[1000] = np.nan, np.inf
+    found = loudness(sound, 2000.0)
+    assert not found[:99].any() and found[99] == 0.5 and found[100] == 1 and (found[101:] == 0.5).all()
 
 
 def test_a_silent_film_has_no_loudness_and_what_is_no_film_is_refused(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ccl.cli.errors import UsageError
+from ccl.cli.evaluate import PROTOCOLS
 from ccl.cli.parser import Parser, folder_to_write, path_of
 
 
@@ -32,6 +33,7 @@ def merge(argv: list[str]) -> int:
     from ccl.evaluation.tables.merge import merge as merged
     from ccl.files import one_writer
 
+    check_files(args.files, args.out, exchange.NAME)
     names = names_of(args.files, exchange.NAME)
     results = merged({name: exchange.read(file) for name, file in zip(names, args.files, strict=True)})
     beside = published() if args.published else None
@@ -43,6 +45,18 @@ def merge(argv: list[str]) -> int:
     for name in ("table.md", exchange.NAME):
         console.print(str(args.out / name), highlight=False, soft_wrap=True, markup=False)
     return 0
+
+
+def check_files(files: list[Path], out: Path, usual: str) -> None:
+    """UsageError where one is the folder of several protocols' results, or would be written over."""
+    for file in files:
+        if file.is_dir() and not (file / usual).exists() and (file / PROTOCOLS).is_dir():
+            names = ", ".join(sorted(place.parent.name for place in (file / PROTOCOLS).glob(f"*/{usual}")))
+            raise UsageError(
+                f"{file} is of several protocols, which are not merged; name one of {file / PROTOCOLS}: {names}"
+            )
+        if (file / usual if file.is_dir() else file).resolve() == (out / usual).resolve():
+            raise UsageError(f"{out} holds results that are to be merged; give another folder with -o")
 
 
 def names_of(files: list[Path], usual: str) -> list[str]:

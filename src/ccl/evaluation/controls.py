@@ -24,7 +24,7 @@ from ccl.evaluation.metrics.base import Column, Failed, Metric, failed
 from ccl.evaluation.score import ELSEWHERE, Progress, read, score_group
 from ccl.evaluation.speech import spoken
 from ccl.evaluation.store import Item, Store
-from ccl.evaluation.tables.results import ALL, CEILING, MEAN, Results
+from ccl.evaluation.tables.results import ALL, MEAN, Results
 from ccl.evaluation.tables.shuffling import derangement
 from ccl.evaluation.tables.statistics import compare
 from ccl.evaluation.tables.summary import strata_of
@@ -165,6 +165,7 @@ def pieces(results: Results, tried: Sequence[Metric], groups: Sequence[Sequence[
 def groups_of(results: Results) -> list[list[Tried]]:
     """Of every clip that is there its controls, with whose sound it is shuffled; clips of one kind get each other's."""
     made = []
+    ceiling = next(filter(results.is_ceiling, results.methods), "")
     for method in results.methods:
         kinds: dict[tuple[str, bool], list[Row]] = {}
         for row in results.test:
@@ -173,7 +174,7 @@ def groups_of(results: Results) -> list[list[Tried]]:
         for rows in kinds.values():
             others = derangement(len(rows)) if len(rows) > 1 else [0]
             for row, other in zip(rows, others, strict=True):
-                true = results.clips.get((CEILING, row.id))
+                true = results.clips.get((ceiling, row.id))
                 known = row if true is None else replace(row, reference=str(true))
                 path, sound = (results.clips[method, id] for id in (row.id, rows[other].id))
                 made.append(

@@ -121,11 +121,14 @@ def place(codec: str, kind: str, known: dict[str, set[str]]) -> str:
 
 
 def loudness(samples: Float32[np.ndarray, " s"], length: float) -> Float32[np.ndarray, " parts"]:
-    """The highest sample of each of PARTS equal parts of a time of `length` samples, which may outlast the sound."""
+    """The highest sample of each of PARTS equal parts of a time of `length` samples, which may outlast the sound.
+
+    What is no number is shown as silence.
+    """
     if not len(samples):
         return np.zeros(0, np.float32)
     edges = np.linspace(0, max(length, len(samples)), PARTS + 1).astype(int)
     starts = np.minimum(edges[:-1], len(samples) - 1)
-    peaks = np.maximum.reduceat(np.abs(samples), starts)
+    peaks = np.maximum.reduceat(np.nan_to_num(np.abs(samples)), starts)
     peaks[edges[:-1] >= len(samples)] = 0
     return np.minimum(peaks, 1).astype(np.float32)

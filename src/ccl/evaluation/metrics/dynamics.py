@@ -51,7 +51,10 @@ class Dynamics(Metric):
         """The numbers themselves."""
         pictures = film.video[:: max(1, round(film.clip.fps / FPS))]
         if len(pictures) < 2:
-            raise Unscorable(f"its {len(film.video)} pictures are too few to move")
+            count = len(film.video)
+            raise Unscorable(
+                "one picture alone has no motion" if count == 1 else f"its {count} pictures are too few to move"
+            )
         lengths = longest(pictures, self.short)
         return {"dynamic": float(moves(lengths, film.clip.fps)), "motion": float(lengths.mean())}
 

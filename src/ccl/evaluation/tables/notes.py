@@ -22,7 +22,7 @@ from ccl.evaluation.tables.layout import (
     told_apart,
     whole,
 )
-from ccl.evaluation.tables.results import CEILING, Results
+from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.statistics import ALPHA, FEWEST, LEVEL, POWER
 from ccl.evaluation.tables.summary import Summary
 
@@ -59,7 +59,7 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
             "Shuffled is each picture beside another clip's sound, and p how often shufflings of all clips do as well "
             f"as the true pairs; of fewer than {FEWEST} clips it tells nothing."
         )
-    if CEILING in results.methods[1:]:
+    if any(map(results.is_ceiling, results.methods[1:])):
         made.append("The ceiling is true clips.")
     if also := [
         f"{column.title} the {column.also}"
@@ -77,7 +77,7 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
     if len(results.systems) > 1:
         made.append(
             "Systems are measured on the clips that all of them have a value of. Bold is the best of these values as "
-            "shown; differences between systems are in the comparison."
+            f"shown{'; differences between systems are in the comparison' if summary.pairs else ''}."
         )
     if summary.pairs:
         made.append(

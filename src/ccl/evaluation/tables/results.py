@@ -153,7 +153,7 @@ def joined(found: Mapping[str, Results]) -> Results:
         return next(iter(found.values()))
     each = list(found.items())
     columns = {column.name: column for _, one in each for column in one.columns}
-    hashes = {f"protocol {name}": f"sha256 {digest(one.protocol)[:12]} of its conventions" for name, one in each}
+    hashes = {f"protocol {name}": hashed(one) for name, one in each}
     return Results(
         rows=[row for _, one in each for row in one.rows],
         test=each[0][1].test,
@@ -169,6 +169,10 @@ def joined(found: Mapping[str, Results]) -> Results:
     )
 
 
-def digest(protocol: Mapping[str, Mapping[str, Any]]) -> str:
-    """sha256 of all conventions and weights that numbers follow from."""
-    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
+def hashed(results: Results) -> str:
+    """The sha256 of all conventions and weights that numbers follow from, in words."""
+    measured = {name: how for name, how in results.protocol.items() if name not in results.missing}
+    if not measured:
+        return "nothing was measured by it"
+    digest = hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()
+    return f"sha256 {digest[:12]} of its conventions"

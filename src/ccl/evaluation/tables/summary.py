@@ -89,7 +89,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Summary:
-    """All numbers of a table: cells by (method, subset, column), and every pair of systems."""
+    """All numbers of a table: cells by (method, subset, column), and every pair of systems by one protocol."""
 
     cells: dict[tuple[str, str, str], Cell]
     pairs: list[Pair]
@@ -111,7 +111,7 @@ def summarise(results: Results, *, resamples: int = RESAMPLES) -> Summary:
                     for name in best_of(column, {name: found[name].value for name in rivals}):
                         found[name] = replace(found[name], best=True)
             cells |= {(method, subset, column.name): one for method, one in found.items()}
-            for a, b in combinations(systems, 2):
+            for a, b in (two for rivals in results.contests for two in combinations(rivals, 2)):
                 two = {name: systems[name] for name in (a, b)}
                 clips = common if common is not None else common_clips(two)
                 if clips is None or not all(any(s.there.any() for s in strata.values()) for strata in two.values()):

@@ -57,8 +57,10 @@ def write(results: Results, out: str | Path, published: Published | None = None)
     write_whole(out / "table.csv", csv_text(wide_lines(results, summary, published)))
     write_whole(out / "table.md", markdown(results, summary, published))
     write_whole(out / "table.tex", tex(results, summary, published))
-    if len(set(results.protocols.values())) < 2:  # of several each has its own, for what is merged is of one
+    if len(set(results.protocols.values())) < 2:
         write_whole(out / NAME, dumped(results))
+    else:  # of several each has its own, for what is merged is of one; that of another scoring is not of this table
+        (out / NAME).unlink(missing_ok=True)
     return lines
 
 

@@ -188,6 +188,36 @@ def test_a_wrong_interaction_is_told_by_the_clause_that_it_breaks(make: type, cl
     assert re.search(seen, came.said), came.said
 
 
+class Number(Mean):
+    def forward(self, where: str, seen: Seen) -> Any:
+        return 3
+
+
+class Bare(Mean):
+    """A pair that does not say which is which."""
+
+    def forward(self, where: str, seen: Seen) -> Update:
+        return Update(tuple(super().forward(where, seen).add))  # type: ignore[arg-type]
+
+
+class Words(Mean):
+    def forward(self, where: str, seen: Seen) -> Update:
+        return Update(AV("none", None))
+
+
+KINDLESS = [
+    (Number, "what Number.forward gives is 3; it must be of type Update"),
+    (Bare, "what Bare.forward gives as add is of type tuple; it must be of type AV"),
+    (Words, "what Words.forward gives as add.video is 'none'; it must be of type Tensor or None"),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), KINDLESS, ids=[row[0].__name__ for row in KINDLESS])
+def test_an_answer_of_another_type_is_told_once_and_ends_the_check(make: type, said: str) -> None:
+    *before, last = outcomes(alone.CLAUSES + within.CLAUSES, Sites(make))
+    assert {came.state for came in before} == {"ok"} and (last.state, last.said) == ("FAILED", said)
+
+
 @pytest.mark.parametrize("make", [Mean], ids=["Mean"])
 def test_a_right_interaction_of_ones_own_keeps_every_clause(make: type) -> None:
     clauses = alone.CLAUSES + within.CLAUSES

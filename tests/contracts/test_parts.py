@@ -17,7 +17,7 @@ from ccl.contracts import alignment, codec, guidance, kind_of, metric, outcome, 
 from ccl.evaluation import Column, Measured, Metric
 from ccl.guidance import Guidance, table
 from ccl.interaction import TARP, Framewise, Global
-from ccl.interaction.align import Groups
+from ccl.interaction.align import Directions, Groups
 from ccl.text import EmbeddedText
 from ccl.types import ALONE, AV, NEGATIVE, POSITIVE, Pass, Route, View
 from helpers.fakes import TinyAudio, TinyVideo
@@ -30,11 +30,15 @@ class Above(Guidance):
         return table((Pass(POSITIVE, View(route)), AV(2.1, 2.1)), (Pass(NEGATIVE, ALONE), AV(-1.0, -1.0)))
 
 
-class Drifts(Guidance):
-    """Adds something of its own to what the passes say."""
+class Whole(Guidance):
+    """The conditional prediction."""
 
     def passes(self, route: Route, t: float) -> dict[Pass, AV[float]]:
         return table((Pass(POSITIVE, View(route)), AV(1.0, 1.0)))
+
+
+class Drifts(Whole):
+    """Adds something of its own to what the passes say."""
 
     def combine(self, v: Any, weights: Any, x: Any, t: float, times: Any) -> AV[Any]:
         return super().combine(v, weights, x, t, times).map(lambda z: z + 0.01 * t)
@@ -179,3 +183,38 @@ def test_a_wrong_part_is_told_by_the_clause_that_it_breaks(make: Any, clause: An
     came = outcome(clause, make)
     assert (came.state, came.clause) == ("FAILED", words(clause))
     assert re.search(seen, came.said), came.said
+
+
+def gives(kind: type, method: str, answer: Any) -> Any:
+    """A part of that class, one of whose methods gives something else."""
+    return type("Mine", (kind,), {method: lambda *_: answer})
+
+
+KINDLESS = [
+    (gives(Above, "passes", [1]), "passes gives is of type list; it must be of type dict"),
+    (gives(Above, "passes", {"text": AV(1.0, 1.0)}), "passes gives as a key is 'text'; it must be of type Pass"),
+    (
+        gives(Above, "passes", {Pass(POSITIVE): (1.0, 1.0)}),
+        "passes gives as a weight is of type tuple; it must be of type AV",
+    ),
+    (gives(Whole, "combine", 1.0), "combine gives is 1.0; it must be of type AV"),
+    (gives(Loudness, "measure", 4), "measure gives is 4; it must be of type Sequence"),
+    (gives(Loudness, "measure", [0.5]), "measure gives as a result is 0.5; it must be of type Measured or Failed"),
+    (gives(EmbeddedText, "forward", ["x"]), "forward gives is of type list; it must be of type Tensor"),
+    (gives(EmbeddedVideo, "encode", None), "encode gives is None; it must be of type Tensor"),
+    (gives(EmbeddedVideo, "decode", None), "decode gives is None; it must be of type Tensor"),
+    (gives(EmbeddedAudio, "encode", None), "encode gives is None; it must be of type Tensor"),
+    (gives(EmbeddedAudio, "decode", None), "decode gives is None; it must be of type Tensor"),
+    (gives(TARP, "groups", None), "groups gives is None; it must be of type Directions"),
+    (gives(TARP, "groups", Directions(1, 1)), "groups gives as a2v is 1; it must be of type Groups"),
+    (gives(TARP, "positions", None), "positions gives is None; it must be of type AV"),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), KINDLESS, ids=[row[1] for row in KINDLESS])
+def test_an_answer_of_another_type_is_told_once_and_ends_the_check(make: Any, said: str) -> None:
+    kind = kind_of(make)
+    assert kind is not None
+    *before, last = outcomes(kind.clauses, lambda: tiny_text(make) if issubclass(make, EmbeddedText) else make())
+    assert {came.state for came in before} == {"ok"}
+    assert (last.state, last.said) == ("FAILED", f"what Mine.{said}")

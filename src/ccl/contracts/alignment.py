@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from ccl.contracts.base import Clause, require
+from ccl.contracts.base import Clause, given, given_pair, require
 from ccl.grid import Grid
-from ccl.interaction.align import Alignment, Groups
+from ccl.interaction.align import Alignment, Directions, Groups
 
 GRIDS = (Grid(frames=17, height=32, width=48), Grid(frames=77), Grid(frames=1, latent_rate=50.0))
 
@@ -50,7 +51,8 @@ def shows_each_group_tokens_that_there_are(make: Make) -> None:
 
 def gives_every_token_a_moment(make: Make) -> None:
     for grid in GRIDS:
-        frames, tokens = make().positions(grid)
+        one = make()
+        frames, tokens = given_pair(one.positions(grid), one, "positions", Tensor)
         for name, moments, count in (("latent frames", frames, grid.t_v), ("audio tokens", tokens, grid.t_a)):
             require(tuple(moments.shape) == (count,), f"{name} have {tuple(moments.shape)} moments; there are {count}")
             require(moments.isfinite().all() and (moments.diff() > 0).all(), f"moments of {name} do not go on in time")
@@ -63,7 +65,9 @@ def gives_figures_of_a_grid(make: Make) -> None:
 
 def directions(one: Alignment, grid: Grid) -> list[tuple[str, Groups, int]]:
     """Each direction with its groups and how many tokens ask in it."""
-    a2v, v2a = one.groups(grid)
+    a2v, v2a = given(one.groups(grid), one, "groups", Directions)
+    for name, groups in (("a2v", a2v), ("v2a", v2a)):
+        given(groups, one, "groups", Groups, key=name)
     return [("a2v", a2v, grid.s_v), ("v2a", v2a, grid.t_a)]
 
 

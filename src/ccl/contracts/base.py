@@ -13,11 +13,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import torch
 
+from ccl.arguments import described
 from ccl.files import machine_trouble
+from ccl.types import AV, STREAMS
 from ccl.weights.catalogue import MissingWeights
 from ccl.weights.find import Absent
 
@@ -28,6 +31,10 @@ class Broken(Exception):  # noqa: N818 - a finding about a part, told in its lin
     """A clause that the part does not keep; the message says what was seen."""
 
 
+class OfAnotherType(Broken):
+    """What a method gave cannot be looked into: every clause after it would only say so again."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a clause.
@@ -36,11 +43,13 @@ class Outcome:
         clause: in words.
         state: "ok"; "FAILED"; "-" where this machine lacks what it takes to see.
         said: what was seen, in a sentence; "" where there is nothing to say.
+        ends: whether no other clause can tell more.
     """
 
     clause: str
     state: Literal["ok", "FAILED", "-"]
     said: str = ""
+    ends: bool = False
 
 
 def words(clause: Clause) -> str:
@@ -59,7 +68,7 @@ def outcome(clause: Clause, subject: Any) -> Outcome:
             torch.manual_seed(0)
             return Outcome(words(clause), "ok", clause(subject) or "")
     except Broken as error:
-        return Outcome(words(clause), "FAILED", str(error))
+        return Outcome(words(clause), "FAILED", str(error), ends=isinstance(error, OfAnotherType))
     except (Absent, MissingWeights) as error:
         return Outcome(words(clause), "-", one_line(error))
     except Exception as error:  # a part may raise anything
@@ -69,11 +78,12 @@ def outcome(clause: Clause, subject: Any) -> Outcome:
 
 
 def outcomes(clauses: Sequence[Clause], subject: Any) -> Iterator[Outcome]:
-    """Put a part through all clauses; one that does not keep the first, that it can be made, through no other."""
+    """Put a part through all clauses; one that cannot be made, which is the first, or answers with another type,
+    through no other."""
     for clause in clauses:
         came = outcome(clause, subject)
         yield came
-        if clause is clauses[0] and came.state == "FAILED":
+        if came.ends or (clause is clauses[0] and came.state == "FAILED"):
             return
 
 
@@ -95,6 +105,34 @@ def require(holds: object, seen: str) -> None:
     """Broken, with what was seen, where it does not hold."""
     if not bool(holds):
         raise Broken(seen)
+
+
+def given(x: Any, by: object, method: str, *kinds: type, key: str = "") -> Any:
+    """What a part's method gave, where it is of one of these types.
+
+    Args:
+        x: what it gave.
+        by: the part.
+        method: of it.
+        kinds: what its base class promises.
+        key: of x in what was given; "" where it is all of it.
+
+    Raises:
+        OfAnotherType: it is of none.
+    """
+    if not isinstance(x, kinds):
+        wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+        seen = f"what {type(by).__name__}.{method} gives{key and f' as {key}'} is {described(x)}"
+        raise OfAnotherType(f"{seen}; it must be of type {wanted}")
+    return x
+
+
+def given_pair(x: Any, by: object, method: str, *kinds: type, key: str = "") -> AV[Any]:
+    """The same for a value of each stream."""
+    given(x, by, method, AV, key=key)
+    for stream, value in zip(STREAMS, x, strict=True):
+        given(value, by, method, *kinds, key=f"{key}.{stream}".lstrip("."))
+    return x
 
 
 def apart(a: Any, b: Any) -> float:

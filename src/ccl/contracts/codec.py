@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccl.codecs.base import AudioCodec, VideoCodec
-from ccl.contracts.base import Broken, Clause, apart, require
+from ccl.contracts.base import Broken, Clause, apart, given, require
 
 NEAR = 1e-3  # latents have unit variance, pictures and sound run from -1 to 1
 CELLS = 4  # latent pixels each way of the pictures that are tried
@@ -72,8 +72,14 @@ def names_its_latent_space_alike_whenever_it_is_built(make: Callable[[], VideoCo
 def encoded(codec: VideoCodec | AudioCodec, clips: int = 2) -> Tensor:
     """Latents of what is tried."""
     if isinstance(codec, VideoCodec):
-        return codec.encode(pictures(codec, clips))
-    return codec.encode(sounds(codec, clips), length(codec))
+        z = codec.encode(pictures(codec, clips))
+    else:
+        z = codec.encode(sounds(codec, clips), length(codec))
+    return given(z, codec, "encode", Tensor)
+
+
+def decoded(codec: VideoCodec | AudioCodec, z: Tensor) -> Tensor:
+    return given(codec.decode(z), codec, "decode", Tensor)
 
 
 def encodes_pictures_to_as_many_latents_as_the_grid_has(make: MakeVideo) -> None:
@@ -107,7 +113,7 @@ def encodes_a_clip_alike_in_any_batch(make: Callable[[], VideoCodec | AudioCodec
     both, alone = encoded(codec), encoded(codec, clips=1)
     gap = apart(both[:1], alone)
     require(gap <= NEAR, f"a clip's latents are {gap:.2g} apart alone and beside another")
-    gap = apart(codec.decode(both)[:1], codec.decode(both[:1]))
+    gap = apart(decoded(codec, both)[:1], decoded(codec, both[:1]))
     require(gap <= NEAR, f"a clip that is decoded is {gap:.2g} apart alone and beside another")
 
 

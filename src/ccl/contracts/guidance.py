@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ccl.contracts.base import Clause, apart, require
+from ccl.contracts.base import Clause, apart, given, given_pair, require
 from ccl.contracts.interaction import ROUTES, size
 from ccl.contracts.sites import GRID, Sites, inputs
 from ccl.guidance import Guidance, check_passes, guided, occurring
@@ -52,7 +53,7 @@ def gives_equal_predictions_back_as_they_are(make: Make) -> None:
     for t in TIMES:
         times = AV(*(torch.full_like(each, t) for each in told))
         weights = rule.passes(OPEN, t)
-        out = rule.combine(dict.fromkeys(weights, v), weights, x, t, times)
+        out = given_pair(rule.combine(dict.fromkeys(weights, v), weights, x, t, times), rule, "combine", Tensor)
         for stream, ours, theirs in zip(STREAMS, out, v, strict=True):
             gap = apart(ours, theirs)
             require(gap <= NEAR * size(theirs), f"equal predictions come out {gap:.2g} apart in {stream} at time {t}")
@@ -99,7 +100,12 @@ def sampled(net: DualStreamTransformer, rule: Guidance, *, batched: bool = True,
 
 
 def tables(rule: Guidance) -> list[tuple[Route, float, dict[Pass, AV[float]]]]:
-    return [(route, t, rule.passes(route, t)) for route in ROUTES for t in TIMES]
+    made = [(route, t, given(rule.passes(route, t), rule, "passes", dict)) for route in ROUTES for t in TIMES]
+    for _, _, weights in made:
+        for one, pair in weights.items():
+            given(one, rule, "passes", Pass, key="a key")
+            given(pair, rule, "passes", AV, key="a weight")
+    return made
 
 
 def _gate(site: Site) -> Gate:

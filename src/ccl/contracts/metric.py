@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ccl.contracts.base import Broken, Clause, one_line, place, require
+from ccl.contracts.base import Broken, Clause, given, one_line, place, require
 from ccl.evaluation.film import Film
 from ccl.evaluation.metrics import METRICS, Column, Measured, Metric
 from ccl.evaluation.metrics.base import Failed, Result
@@ -93,7 +93,7 @@ def gives_every_clip_its_numbers_or_a_reason(make: Make) -> str:
 def result_of(metric: Metric, name: str, clip: Clip) -> Result:
     """As `score`, but what nobody foresaw is not a reason: Unscorable and other ValueErrors are."""
     try:
-        (result,) = metric.measure([metric.prepare(Film.of(clip))])
+        results = metric.measure([metric.prepare(Film.of(clip))])
     except (MissingWeights, Absent):
         raise
     except ValueError as error:
@@ -103,7 +103,8 @@ def result_of(metric: Metric, name: str, clip: Clip) -> Result:
             raise
         told = f"{type(error).__name__}: {one_line(error)}{place(error)}"
         raise Broken(f"of a clip {name} it raises {told}; a reason is an Unscorable") from error
-    return result
+    require(len(given(results, metric, "measure", Sequence)) == 1, f"of one clip it gives {len(results)} results")
+    return given(results[0], metric, "measure", Measured, Failed, key="a result")
 
 
 def gives_the_same_in_any_order_and_company(make: Make) -> None:

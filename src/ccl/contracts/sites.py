@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ccl.contracts.base import given, given_pair
 from ccl.grid import Grid
 from ccl.interaction import Interaction, NoInteraction, Seen, Site, Update
 from ccl.interaction.base import Where
@@ -180,7 +182,11 @@ class Tried:
         extras = self.interaction.example(GRID, CLIPS)
         read = x if source is None else source
         seen = Seen(x, read, route, time, self.layout, constants, shared, asked, extras, prefix)
-        return self.interaction(where, seen)
+        update = given(self.interaction(where, seen), self.interaction, "forward", Update)
+        for name, pair in (("add", update.add), ("prefix", update.prefix)):
+            given_pair(pair, self.interaction, "forward", Tensor, NoneType, key=name)
+        given(update.losses, self.interaction, "forward", dict, NoneType, key="losses")
+        return update
 
     def add(self, where: Where, streams: Streams, route: Route = OPEN, **more: Any) -> AV[Any]:
         """What it adds to each stream that is there, where nothing a zero, in the shape of what it is added to."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ccl.contracts.base import Broken, Clause, apart, require
+from ccl.contracts.base import Broken, Clause, apart, given, require
 from ccl.text import TextEncoder
 
 PROMPTS = ['A woman with red hair says "the dog likes tea".', "", "a bell", "word " * 600]
@@ -16,7 +16,7 @@ Make = Callable[[], TextEncoder]
 
 
 def states(encoder: TextEncoder, prompts: list[str]) -> Tensor:
-    return encoder.eval()(prompts).detach()
+    return given(encoder.eval()(prompts), encoder, "forward", Tensor).detach()
 
 
 def is_built_with_a_width_and_a_length(make: Make) -> None:

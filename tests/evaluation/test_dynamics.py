@@ -75,7 +75,7 @@ def test_the_rule_is_vbenchs_loop(pictures, fps):
 
 def test_too_few_pictures_have_a_reason():
     assert Dynamics().score([texture(1, 1)]) == [Failed("one picture alone has no motion")]
-    assert Dynamics().score([texture(1, 3, fps=25)]) == [Failed("its 3 pictures are too few to move")]
+    assert Dynamics().score([texture(1, 3, fps=25.0)]) == [Failed("its 3 pictures are too few to move")]
     with pytest.raises(ValueError, match="short is 8"):
         Dynamics(short=8)
 

@@ -8,9 +8,11 @@ import os
 import signal
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -23,9 +25,11 @@ from ccl.ablation.finished import whole_lines
 from ccl.ablation.progress import last_losses
 from ccl.callbacks import EMA, Evaluate, LossLog, SaveCheckpoint, TaskRouter
 from ccl.callbacks import evaluate as module_of
+from ccl.media import write_clip
 from ccl.storage.source import read_checkpoint
 from helpers import ROOT
 from helpers.fakes import FakeData, fit, make_module
+from helpers.tiny_clips import tiny_clip
 
 # In place of the command: argv is "-c", the priority, "evaluate", and its flags.
 SAYS = """\
@@ -33,8 +37,11 @@ import csv, json, sys, time
 from pathlib import Path
 out = Path(sys.argv[sys.argv.index("-o") + 1])
 while not (out.parents[1] / "go").exists(): time.sleep(0.01)
-(out / "summary.csv").write_text("subset,column,value\\neasy,mouth,0.25\\nmean,mouth,0.5\\nmean,wer,\\n")
+name = sys.argv[sys.argv.index("--name") + 1]
+lines = [f"{name},{x}" for x in ("easy,mouth,0.25", "mean,mouth,0.5", "mean,wer,")]
+(out / "summary.csv").write_text("\\n".join(["method,subset,column,value", *lines]))
 rows = [{"metric": "mouth", "value": 0.5, "reason": None}, {"metric": "wer", "value": None, "reason": "no weights"}]
+rows = [{"method": name, **row} for row in rows]
 (out / "scores.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
 """
 FAILS = "import sys; print('a line'); sys.exit('ccl: error: there is no metric lips')"
@@ -93,6 +100,26 @@ def test_values_are_a_line_of_their_own_that_readers_of_losses_pass_over(run: Pa
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("eval/mouth")] == [(1, 0.5)]
     assert not (run / "evaluations/step_000002/model").exists()  # the weights are gone, what they gave stays
+
+
+def test_values_are_the_models_and_not_those_of_true_clips_and_one_for_each_protocol(tmp_path: Path) -> None:
+    for folder, frames in (("made", 50), ("true", 25)):
+        (tmp_path / folder).mkdir()
+        write_clip(replace(tiny_clip(), video=np.zeros((frames, 32, 32, 3), np.uint8)), tmp_path / folder / "a.mp4")
+        write_clip(replace(tiny_clip(), audio=None), tmp_path / folder / "b.mp4")
+    for name in ("wide", "narrow"):
+        (tmp_path / f"{name}.yaml").write_text("lengths:\n  init_args: {}\nlufs:\n  init_args: {}\n")
+    argv = ["evaluate", "--methods", f"step 2={tmp_path / 'made'}", "--reference", str(tmp_path / "true")]
+    argv += ["--metrics", "lengths", "-o"]
+    assert cli.main([*argv, str(tmp_path / "one")]) == 0
+    values, faults = module_of.found_in(tmp_path / "one", "step 2")
+    with (tmp_path / "one/summary.csv").open() as file:
+        said = {line["method"]: float(line["value"]) for line in csv.DictReader(file)}
+    assert values == {"av_length": said["step 2"]} and said["step 2"] != said["ceiling"] and not faults
+    both = [str(tmp_path / f"{name}.yaml") for name in ("wide", "narrow")]
+    assert cli.main([*argv, str(tmp_path / "two"), "--protocol", *both]) == 0
+    values, faults = module_of.found_in(tmp_path / "two", "step 2")
+    assert values == {f"{name}/av_length": said["step 2"] for name in ("wide", "narrow")} and not faults
 
 
 @pytest.mark.usefixtures("stood_in")
@@ -200,7 +227,12 @@ def test_a_finished_training_waits_no_longer_than_it_is_told(run: Path, capsys: 
 
 
 def test_nonsense_is_refused() -> None:
-    for given, said in (({"metrics": []}, "metrics are empty"), ({"metrics": ["wer"], "every": 0}, "every is 0")):
+    named = {"metrics": ["wer"], "options": ["--name=mine"]}
+    for given, said in (
+        ({"metrics": []}, "metrics are empty"),
+        ({"metrics": ["wer"], "every": 0}, "every is 0"),
+        (named, "options have --name=mine, which it gives itself"),
+    ):
         with pytest.raises(ValueError, match=said):
             Evaluate(**given)
 

@@ -34,6 +34,7 @@ runpy.run_module("ccl", run_name="__main__", alter_sys=True)
 # What a launcher tells a training's processes of each other: the evaluation is none of them.
 _LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "NODE_RANK", "MASTER_", "TORCHELASTIC_", "SLURM_")
 MODEL, AT, LOG = "model", "at.json", "log.txt"  # in an evaluation's folder
+OWN = ("--ckpt", "--name", "--out", "-o")  # flags of `ccl evaluate` that are no options
 FACTS = ("config.yaml", "run.json", "words.txt")  # of a run, by which its weights are built
 
 
@@ -89,6 +90,8 @@ class Evaluate(Callback):
             arguments.number(f"Evaluate's {name}", value, 1, arguments.MOST, whole=True)
         arguments.number("Evaluate's nice", nice, 0, 19, whole=True)
         arguments.number("Evaluate's wait", wait, 0)
+        if own := next((flag for flag in options or [] if flag.partition("=")[0] in OWN), None):
+            raise ValueError(f"Evaluate's options have {own}, which it gives itself")
         self.metrics, self.every, self.rows, self.testset, self.steps = list(metrics), every, rows, testset, steps
         self.device, self.threads, self.nice, self.wait, self.options = device, threads, nice, wait, options or []
         self._running: Running | None = None
@@ -173,7 +176,7 @@ class Evaluate(Callback):
         """What follows `ccl`."""
         flags = {"--testset": self.testset, "--steps": self.steps, "--device": self.device, "--limit": self.rows}
         given = [word for flag, value in flags.items() if value is not None for word in (flag, str(value))]
-        what = ["evaluate", "--ckpt", str(folder / MODEL), "--name", f"step {step}", "-o", str(folder)]
+        what = ["evaluate", "--ckpt", str(folder / MODEL), "--name", called(step), "-o", str(folder)]
         return [*what, "--metrics", *self.metrics, *given, *self.options]
 
     def finish(self, trainer: Any) -> None:
@@ -182,7 +185,7 @@ class Evaluate(Callback):
         running, self._running = self._running, None
         try:
             if (status := running.process.wait()) == 0:
-                values, faults = found_in(running.folder)
+                values, faults = found_in(running.folder, called(running.step))
                 self.log_scores(trainer, running, values)
             else:
                 faults = [last_words(running.folder / LOG, status)]
@@ -209,6 +212,11 @@ class Evaluate(Callback):
             self._running.process.wait()
             close(self._running)
             self._running = None
+
+
+def called(step: int) -> str:
+    """What tables call the weights of a step."""
+    return f"step {step}"
 
 
 def home(trainer: Any) -> Path:
@@ -251,17 +259,29 @@ def write_snapshot(folder: Path, run: Path, net: Any, text: Any, step: int, batc
     AtomicCheckpointIO().save_checkpoint(checkpoint, model / "checkpoints" / f"step={step:06d}.ckpt")
 
 
-def found_in(folder: Path) -> tuple[dict[str, float], list[str]]:
-    """Values by column, those of a subset as SUBSET/COLUMN, and why a column has none."""
+def found_in(folder: Path, name: str) -> tuple[dict[str, float], list[str]]:
+    """What `ccl evaluate` says of the model of this name, and nothing of the true clips beside it.
+
+    Returns:
+        Values by column, those of a subset as SUBSET/COLUMN and by several protocols as PROTOCOL/COLUMN, and why a
+        column has none.
+    """
+
+    def by(method: str) -> str | None:
+        """The protocol of a system's row, "" of one alone; None of another's."""
+        known = method == name or method.startswith(f"{name} / ")
+        return method.removeprefix(name).removeprefix(" / ") if known else None
+
     with (folder / "summary.csv").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
+        lines = [line for line in csv.DictReader(file) if by(line["method"]) is not None]
     whole = {"all", "mean"} if len({line["subset"] for line in lines}) > 1 else {line["subset"] for line in lines}
-    values = {
-        line["column"] if line["subset"] in whole else f"{line['subset']}/{line['column']}": float(line["value"])
-        for line in lines
-        if line["value"]
-    }
-    rows = [json.loads(line) for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    values = {}
+    for line in (line for line in lines if line["value"]):
+        subset = "" if line["subset"] in whole else line["subset"]
+        values["/".join(filter(None, (by(line["method"]), subset, line["column"])))] = float(line["value"])
+    files = sorted(folder.glob("protocols/*/scores.jsonl")) or [folder / "scores.jsonl"]
+    every = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in every if by(row["method"]) is not None]
     scored = {row["metric"] for row in rows if row["value"] is not None}
     empty = dict.fromkeys((row["metric"], row["reason"]) for row in rows if row["metric"] not in scored)
     return values, [f"{metric} has no value: {reason}" for metric, reason in empty]

@@ -46,6 +46,7 @@ from ccl.evaluation import (
     FVD,
     KL,
     LUFS,
+    MUSIQ,
     WER,
     Aesthetic,
     AudioBox,
@@ -100,6 +101,7 @@ NETWORKS = {  # by metric, whose published weights no folder of test data has
     "clip": ["clip"],
     "dino": ["dino"],
     "aesthetic": ["aesthetic", "clip-large"],
+    "musiq": ["musiq-spaq"],
     "fad": ["vggish"],
     "panns": ["panns"],
     "kl": ["panns"],
@@ -146,6 +148,7 @@ def cases(precision: Literal["fp32", "bf16"] = "fp32") -> Cases:
         "clip": CLIP(precision=precision),
         "dino": DINO(),
         "aesthetic": Aesthetic(precision=precision),
+        "musiq": MUSIQ(),
         "fad": FAD(precision=precision),
         "panns": PANNs(precision=precision),
         "kl": KL(precision=precision),
@@ -160,13 +163,25 @@ PRECISE = ("sync", "wer", "audiobox", "fvd", "desync", "ib")  # that offer bf16
 # Variants, and what is measured where it is asked for by name: the table does not have them.
 APART = (
     *("sync-speaker", "sync-s3fd", "lufs", "lengths", "dynamics", "speaker", "face"),
-    *("clap", "clip", "dino", "aesthetic", "fad", "panns", "kl", "passt", "kl_passt", "ib_text", "javis"),
+    *("clap", "clip", "dino", "aesthetic", "musiq", "fad", "panns", "kl", "passt", "kl_passt", "ib_text", "javis"),
 )
 
 
 def random_weights(name: str, folder: Path) -> Path:
     """A file of weights as they are before training, in the published layout."""
-    from ccl.evaluation.nets import audiobox, i3d, imagebind, panns, passt, s3fd, synchformer, syncnet, vggish, voice
+    from ccl.evaluation.nets import (
+        audiobox,
+        i3d,
+        imagebind,
+        musiq,
+        panns,
+        passt,
+        s3fd,
+        synchformer,
+        syncnet,
+        vggish,
+        voice,
+    )
 
     torch.manual_seed(0)
     file = folder / files.TABLE[name].file
@@ -195,6 +210,7 @@ def random_weights(name: str, folder: Path) -> Path:
                 "vggish": vggish.VGGish,
                 "panns": panns.Cnn14,
                 "passt": passt.PaSST,
+                "musiq-spaq": musiq.MUSIQ,
                 "aesthetic": lambda: torch.nn.Linear(768, 1),
             }[name]()
             torch.save(net.state_dict(), file)
@@ -311,7 +327,7 @@ def networks(metric: Metric) -> Iterator[tuple[Any, str]]:
             yield from ((metric.network(), name) for name in ("see", "hear", "compare"))
         case IBScore():
             yield metric.net, "embed"
-        case AudioBox() | FVD() | Speaker() | DINO() | FAD() | Heard():
+        case AudioBox() | FVD() | Speaker() | DINO() | MUSIQ() | FAD() | Heard():
             yield metric.net, "forward"
         case CLAP():
             yield from ((metric.net, name) for name in ("get_audio_features", "get_text_features"))

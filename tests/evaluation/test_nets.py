@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ccl.evaluation.nets.audiobox import Aesthetics
 from ccl.evaluation.nets.i3d import InceptionI3d
 from ccl.evaluation.nets.light_asd import LightASD
+from ccl.evaluation.nets.musiq import MUSIQ
 from ccl.evaluation.nets.s3fd import S3FD
 from ccl.evaluation.nets.synchformer import Synchformer
 from ccl.evaluation.nets.syncnet import SyncNetwork
@@ -22,6 +23,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Of]] = {
     "Aesthetics": (lambda: Aesthetics(wavlm=WavLM(32, 2, 2, 48, 16)), Aesthetics.of),
     "InceptionI3d": (InceptionI3d, InceptionI3d.of),
     "LightASD": (LightASD, LightASD.of),
+    "MUSIQ": (lambda: MUSIQ(24, 2, 48, 10), MUSIQ.of),
     "S3FD": (S3FD, S3FD.of),
     "SyncNetwork": (SyncNetwork, SyncNetwork.of),
     "Synchformer": (lambda: Synchformer(48, 2, 12), Synchformer.of),

@@ -24,7 +24,7 @@ NAMES = (
     *("audiobox", "wer", "sync", "desync", "ib", "dnsmos", "av_align", "onset", "fvd", "mouth", "colours"),
     *("clap", "clip", "ib_text", "javis"),
     *("lufs", "lengths", "dynamics"),
-    *("speaker", "face", "dino", "aesthetic"),
+    *("speaker", "face", "dino", "aesthetic", "musiq"),
     *("fad", "panns", "kl", "passt", "kl_passt"),
 )
 # What others call a metric of ours, or one of its columns.

@@ -1,7 +1,10 @@
-"""Pictures as CLIP's relatives are shown them: resized as torchvision does to bytes, cropped, normalised."""
+"""Pictures as networks are shown them: chosen, resized as torchvision does to bytes, cropped, normalised."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -19,6 +22,19 @@ def resize_bicubic(pictures: UInt8[Tensor, "n 3 h w"], side: int) -> UInt8[Tenso
     if size == (h, w):
         return pictures
     return F.interpolate(pictures, size, mode="bicubic", antialias=True, align_corners=False)
+
+
+def resize_bilinear(picture: UInt8[Tensor, "1 3 h w"], size: tuple[int, int]) -> UInt8[Tensor, "1 3 y x"]:
+    """To this height and width, as torchvision's Resize with antialias=False does to bytes."""
+    if size == picture.shape[-2:]:
+        return picture
+    return F.interpolate(picture.float(), size, mode="bilinear", align_corners=False).round().to(torch.uint8)
+
+
+def evenly(video: UInt8[np.ndarray, "t h w 3"], count: int) -> Iterator[UInt8[Tensor, "1 3 h w"]]:
+    """So many pictures from the first to the last, or all of them where `count` is 0."""
+    for at in np.linspace(0, len(video) - 1, count or len(video)).round().astype(int):
+        yield torch.from_numpy(video[at]).permute(2, 0, 1)[None]
 
 
 def centre_crop(pictures: Tensor, side: int) -> Tensor:

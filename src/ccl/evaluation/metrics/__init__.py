@@ -20,6 +20,7 @@ from ccl.evaluation.metrics.javis import Javis
 from ccl.evaluation.metrics.lengths import Lengths
 from ccl.evaluation.metrics.loudness import LUFS
 from ccl.evaluation.metrics.mouth import Mouth
+from ccl.evaluation.metrics.musiq import MUSIQ
 from ccl.evaluation.metrics.onset import Onset
 from ccl.evaluation.metrics.panns import KL, PANNs
 from ccl.evaluation.metrics.passt import KLPaSST, PaSST
@@ -34,7 +35,7 @@ METRICS: dict[str, type[Metric]] = {
         *(AudioBox, WER, SyncNet, DeSync, IBScore, DNSMOS, AVAlign, Onset, FVD, Mouth, Colours),
         *(CLAP, CLIP, IBText, Javis),  # of text, sound and pictures in one space
         *(LUFS, Lengths, Dynamics),  # of sound and pictures by themselves, without weights
-        *(Speaker, Face, DINO, Aesthetic),  # who is heard, who and what is seen
+        *(Speaker, Face, DINO, Aesthetic, MUSIQ),  # who is heard, who and what is seen, and how well
         *(FAD, PANNs, KL, PaSST, KLPaSST),  # sets of sounds
     )
 }
@@ -49,6 +50,7 @@ __all__ = [
     "KL",
     "LUFS",
     "METRICS",
+    "MUSIQ",
     "WER",
     "AVAlign",
     "Aesthetic",

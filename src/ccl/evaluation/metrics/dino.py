@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, UInt8
@@ -21,7 +20,7 @@ from torch import Tensor
 from ccl.evaluation.film import Film, Unscorable
 from ccl.evaluation.metrics.base import Column, Measured, Metric
 from ccl.evaluation.nets.pretrained import Pretrained
-from ccl.evaluation.pictures import IMAGENET, normalised
+from ccl.evaluation.pictures import IMAGENET, evenly, normalised, resize_bilinear
 from ccl.weights import catalogue as weights
 from ccl.weights.read import read_json
 
@@ -76,11 +75,9 @@ class DINO(Metric):
 
     def prepare(self, film: Film) -> UInt8[Tensor, "n 3 h w"]:
         """Its pictures, as bytes of the network's size."""
-        count = len(film.video)
-        if count < 2:
+        if len(film.video) < 2:
             raise Unscorable("one picture alone has none to be compared with")
-        index = np.linspace(0, count - 1, self.pictures or count).round().astype(int)
-        return torch.cat([resized(torch.from_numpy(film.video[at]).permute(2, 0, 1)[None]) for at in index])
+        return torch.cat([resized(picture) for picture in evenly(film.video, self.pictures)])
 
     def measure(self, inputs: Sequence[UInt8[Tensor, "n 3 h w"]]) -> list[Measured]:
         return [Measured(consistency(self.see(pictures))) for pictures in inputs]
@@ -127,12 +124,9 @@ class DINO(Metric):
 
 
 def resized(picture: UInt8[Tensor, "1 3 h w"]) -> UInt8[Tensor, "1 3 y x"]:
-    """Shorter side of SIDE pixels, as torchvision's Resize with antialias=False does to bytes."""
+    """Shorter side of SIDE pixels."""
     h, w = picture.shape[-2:]
-    size = (SIDE, int(SIDE * w / h)) if h <= w else (int(SIDE * h / w), SIDE)
-    if size == (h, w):
-        return picture
-    return F.interpolate(picture.float(), size, mode="bilinear", align_corners=False).round().to(torch.uint8)
+    return resize_bilinear(picture, (SIDE, int(SIDE * w / h)) if h <= w else (int(SIDE * h / w), SIDE))
 
 
 def consistency(seen: Float32[Tensor, "n e"]) -> dict[str, float]:

@@ -434,6 +434,22 @@ def test_av_benchmark_hears_eight_seconds_and_its_passt_two_of_silence_more(seco
     assert metric("av-benchmark", "fad").seconds == 8.0
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(1.2, 1), (4.0, 1), (10.0, 1), (12.5, 2), (15.0, 2), (16.0, 3)])
+def test_verse_bench_hears_windows_of_a_sound_whose_peak_it_sets(seconds: float, count: int) -> None:
+    """As its return_probabilities, told anew: a window that is shorter is filled up where it has more than 1.5 s."""
+    wave = (0.1 * np.random.default_rng(0).standard_normal(round(seconds * 32_000)) + 0.05).astype(np.float32)
+    loud, naive = wave * 10 ** (-1 / 20) / np.abs(wave).max(), []
+    for start in range(0, max(160_000, len(wave) - 160_000), 160_000):
+        window = loud[start : start + 320_000]
+        if 48_000 < len(window) < 320_000:
+            window = np.concatenate([window, np.zeros(320_000 - len(window))])
+        naive.append(window)
+    parts = metric("verse-bench", "kl_passt").parts(Film(Clip(None, wave, 25.0, 32_000)))
+    assert [len(part) for part in parts] == [len(window) for window in naive] and len(naive) == count
+    for part, window in zip(parts, naive, strict=True):
+        np.testing.assert_allclose(part, window, atol=1e-6)
+
+
 # Word error rate ------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from scipy.linalg import sqrtm
 from scipy.stats import entropy
 from torch import nn
 
-from ccl.evaluation import FAD, KL, Film, KLPaSST, Measured, PANNs, PaSST, Row
+from ccl.evaluation import FAD, KL, Film, KLPaSST, Measured, PANNs, PaSST, Row, Unscorable
 from ccl.evaluation.metrics.base import Failed
 from ccl.evaluation.metrics.fad import LEAST, examples
 from ccl.evaluation.metrics.heard import divergence, inception
@@ -64,6 +65,17 @@ def golden_sounds() -> np.ndarray:
     sounds = (np.random.default_rng(0).standard_normal((2, 34_000)) * 0.1).astype(np.float32)
     sounds[1] *= torch.linspace(0, 3, 34_000).numpy()
     return sounds
+
+
+def rising() -> np.ndarray:
+    """12.5 s of noise at 32 kHz, louder and louder."""
+    noise = np.random.default_rng(0).standard_normal(400_000) * 0.1
+    return noise.astype(np.float32) * np.linspace(0, 3, 400_000, dtype=np.float32)
+
+
+@cache
+def two_blocks() -> passt.PaSST:
+    return passt.PaSST.of(filled(passt.PaSST(2)).state_dict())
 
 
 def film(i: int = 0, seconds: float = 2.0, reference: str | None = None) -> Film:
@@ -129,17 +141,26 @@ def test_cnn14_gives_av_benchmarks_features_and_logits() -> None:
 
 @needs_data
 def test_passt_gives_av_benchmarks_spectrogram_features_and_logits() -> None:
-    noise = np.random.default_rng(0).standard_normal(400_000) * 0.1
-    rising = noise.astype(np.float32) * np.linspace(0, 3, 400_000, dtype=np.float32)
-    sounds = [rising[: passt.WHOLE], PaSST(seconds=8.0).sound(Film.read(DATA / "clips/jfk.flac"))]
+    sounds = [rising()[: passt.WHOLE], PaSST(seconds=8.0).sound(Film.read(DATA / "clips/jfk.flac"))]
     batch = torch.from_numpy(np.stack(sounds))
     with torch.inference_mode():
         spectrogram = passt.spectrogram(batch)[:, ::16, ::100].flatten(1)
-        features, logits = passt.PaSST.of(filled(passt.PaSST(2)).state_dict())(batch)
+        features, logits = two_blocks()(batch)
     found = {"spectrogram": spectrogram, "features": features[:, ::24], "logits": logits[:, ::16]}
     for name, out in found.items():
         golden = np.array(PASST[name])
         np.testing.assert_allclose(out, golden, rtol=0, atol=1e-4 * np.abs(golden).max())
+
+
+@needs_data
+def test_kl_is_verse_benchs_where_its_convention_is_asked_for() -> None:
+    metric = planted(KLPaSST(convention="verse-bench"), two_blocks())
+    films = [Film(Clip(None, sound.copy(), 25.0, passt.RATE)) for sound in (rising()[::-1][:128_000], rising())]
+    with torch.inference_mode():
+        (found,) = metric.measure([tuple(map(metric.parts, films))])
+    assert found.values["kl_passt"] == pytest.approx(PASST["kl"], rel=1e-5)
+    with pytest.raises(Unscorable, match="silent"):
+        metric.parts(Film(Clip(None, np.zeros(32_000, np.float32), 25.0, 16_000)))
 
 
 @pytest.mark.parametrize("network", ["cnn14", "passt"])

@@ -35,6 +35,7 @@ SPLITS, SEED = 10, 2020  # av-benchmark's
 NOTHING = "no reference clip to compare its classes with"
 
 Sound = Float32[np.ndarray, " s"]
+Part = Float32[np.ndarray, " _"]  # of a sound, as long as it is
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,28 @@ class Heard(Metric):
         """At the network's rate, as long as it needs. Unscorable where it is too short."""
         network = self.network
         sound = centred(film, self.seconds, network.rate)
-        if len(sound) < network.least:
-            needed = network.least / network.rate
-            raise Unscorable(f"the sound is too short for {network.name}: {needed:.2f} s are needed")
+        self.check_length(sound)
         if network.whole:
             return np.pad(sound[: network.whole], (0, max(0, network.whole - len(sound))))
         return sound
 
-    def hear(self, sounds: Sequence[Sound]) -> list[tuple[Float32[np.ndarray, " d"], Float32[np.ndarray, " c"]]]:
+    def check_length(self, sound: Sound) -> None:
+        """Unscorable where the network cannot hear so short a sound."""
+        if len(sound) < self.network.least:
+            needed = self.network.least / self.network.rate
+            raise Unscorable(f"the sound is too short for {self.network.name}: {needed:.2f} s are needed")
+
+    def hear(self, sounds: Sequence[Part]) -> list[tuple[Float32[np.ndarray, " d"], Float32[np.ndarray, " c"]]]:
         """Features and logits of each, those of one length together."""
         found: list[Any] = [None] * len(sounds)
         for length in {len(sound) for sound in sounds}:
             same = [i for i, sound in enumerate(sounds) if len(sound) == length]
-            batch = torch.from_numpy(np.stack([sounds[i] for i in same])).to(self.place)
-            with torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                features, logits = self.net(batch)
-            for i, feature, logit in zip(same, features.float().cpu(), logits.float().cpu(), strict=True):
-                found[i] = (feature.numpy(), logit.numpy())
+            for some in (same[i : i + self.batch_size] for i in range(0, len(same), self.batch_size)):
+                batch = torch.from_numpy(np.stack([sounds[i] for i in some])).to(self.place)
+                with torch.autocast(self.place.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    features, logits = self.net(batch)
+                for i, feature, logit in zip(some, features.float().cpu(), logits.float().cpu(), strict=True):
+                    found[i] = (feature.numpy(), logit.numpy())
         return found
 
     def load(self) -> None:
@@ -150,31 +156,39 @@ class OfSounds(Heard, OfSets):
 class Divergence(Heard):
     """KL divergence of a clip's classes from its true clip's, the column of its subclasses."""
 
+    floor = 0.0  # added to the clip's probabilities
+
+    def parts(self, film: Film) -> list[Part]:
+        """What is heard of a sound, piece by piece; their mean logits count."""
+        return [self.sound(film)]
+
     def inapplicable(self, row: Row, *, speech: bool) -> str:
         return NOTHING if row.reference is None else ""
 
-    def prepare(self, film: Film) -> tuple[Sound, Float32[np.ndarray, " r"]]:
+    def prepare(self, film: Film) -> tuple[list[Part], list[Part]]:
         """The clip's sound and its true clip's."""
         if film.row.reference is None:
             raise Unscorable(NOTHING)
-        own = self.sound(film)
+        own = self.parts(film)
         try:
-            return own, self.sound(Film.read(film.row.reference))
+            return own, self.parts(Film.read(film.row.reference))
         except (MediaError, Unscorable) as error:
             raise Unscorable(f"its reference clip: {getattr(error, 'reason', error)}") from error
 
-    def measure(self, inputs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Measured]:
+    def measure(self, inputs: Sequence[tuple[list[Part], list[Part]]]) -> list[Measured]:
         (column,) = self.columns
-        logits = [logit for _, logit in self.hear([sound for pair in inputs for sound in pair])]
-        return [Measured({column.name: divergence(t, o)}) for o, t in zip(logits[::2], logits[1::2], strict=True)]
+        heard = iter(self.hear([part for pair in inputs for parts in pair for part in parts]))
+        pairs = [[np.mean([next(heard)[1] for _ in parts], 0) for parts in pair] for pair in inputs]
+        return [Measured({column.name: divergence(true, own, self.floor)}) for own, true in pairs]
 
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {"score": "KL(true || clip) of softmaxes of logits"}
 
 
-def divergence(true: Float[np.ndarray, " c"], other: Float[np.ndarray, " c"]) -> float:
-    """KL(true || other) of the softmaxes of two rows of logits."""
+def divergence(true: Float[np.ndarray, " c"], other: Float[np.ndarray, " c"], floor: float = 0.0) -> float:
+    """KL(true || other + floor) of the softmaxes of two rows of logits."""
     p, q = (torch.from_numpy(x).double().log_softmax(0) for x in (true, other))
+    q = (q.exp() + floor).log() if floor else q
     return float((p.exp() * (p - q)).sum())
 
 

@@ -118,6 +118,34 @@ def test_only_rows_that_all_have_are_compared_and_numbers_of_other_sets_are_left
     assert summarise(merged).cells["ours", "hard", "cu"].value == pytest.approx(5.2)
 
 
+@pytest.mark.parametrize(("theirs", "same"), [("r1", False), ("r0", True)])
+def test_sets_of_as_many_clips_compete_only_where_they_are_the_same_clips(theirs, same):
+    """Each lab has a distance of three clips of four."""
+    column = Column("fvd", "FVD", "lower", 0, pooled=True)
+
+    def lab(method: str, failed: str, value: float) -> Results:
+        one = made((method,))
+        row = {"method": method, "id": failed, "metric": "fvd", "value": None, "reason": "16 pictures are needed"}
+        rows = [*one.rows, row]
+        numbers = [
+            {"method": method, "subset": s, "name": "fvd", "value": value, "clips": n, "scored": n}
+            for s, n in (("easy", 1), ("hard", 2), ("all", 3))
+        ]
+        return replace(
+            one,
+            rows=rows,
+            pooled=numbers,
+            columns=[*one.columns, column],
+            origin={**ORIGIN, "fvd": "fvd"},
+            protocol={**PROTOCOL, "fvd": {"frames": 16}},
+        )
+
+    merged = merge({"a": lab("ours", "r0", 100.0), "b": lab("ovi", theirs, 200.0)})
+    cells = summarise(merged).cells
+    assert cells["ours", "mean", "fvd"].value == 100 and cells["ours", "mean", "fvd"].best == same
+    assert [line.get("common", True) for line in merged.pooled] == [same, True, same] * 2, "all have both hard clips"
+
+
 def test_systems_of_one_name_get_their_files_name_and_true_clips_stand_once():
     one, other = made(("ours", "ceiling")), made(("ours", "ceiling"))
     merged = merge({"a": one, "b": other})

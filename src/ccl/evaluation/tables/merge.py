@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from ccl.evaluation.tables.notes import said
-from ccl.evaluation.tables.results import CEILING, Results
+from ccl.evaluation.tables.results import ALL, CEILING, Results
 
 UNTOLD = object()  # an argument of which a protocol says nothing
 
@@ -151,13 +152,32 @@ def pooled(
     files: Mapping[str, Results], names: Mapping[tuple[str, str], str], kept: set[str]
 ) -> Iterator[dict[str, Any]]:
     """Numbers of whole sets; those of which no one can say that they are of the same clips compete with nothing."""
-    every = [
-        dict(line, method=names[file, line["method"]])
-        for file, one in files.items()
-        for line in one.pooled
-        if (file, line["method"]) in names and line["name"].partition(".")[0] in kept
-    ]
+    every: list[dict[str, Any]] = []
+    sets: dict[tuple[str, str], set[tuple[int | None, frozenset[str]]]] = {}
+    lacking = cache(lambda file, column, subset: left_out(files[file], column, subset))
+    for file, one in files.items():
+        for line in one.pooled:
+            column, subset = line["name"].partition(".")[0], line["subset"]
+            if (file, line["method"]) in names and column in kept:
+                every.append(dict(line, method=names[file, line["method"]]))
+                if line["method"] != CEILING:
+                    of = line.get("clips"), lacking(file, column, subset)
+                    sets.setdefault((line["name"], subset), set()).add(of)
     for line in every:
-        like = [x for x in every if (x["name"], x["subset"]) == (line["name"], line["subset"])]
-        same = len({x.get("clips") for x in like if x["method"] != CEILING}) == 1
+        same = len(sets.get((line["name"], line["subset"]), ())) < 2
         yield line if same else {**line, "common": False}
+
+
+def left_out(one: Results, column: str, subset: str) -> frozenset[str]:
+    """Ids of the rows that a file's numbers of a whole set are not of: some system of it has nothing of the column's
+    metric there. A system that has nothing anywhere takes no part.
+    """
+    metric = one.origin.get(column)
+    ids = {row.id for row in one.test if subset in (ALL, row.subset)}
+    failed: dict[str, set[str]] = {}
+    scored: dict[str, set[str]] = {}
+    for row in one.rows:
+        if row["method"] != CEILING and row["id"] in ids and metric in (row["metric"], one.origin.get(row["metric"])):
+            (failed if row["value"] is None else scored).setdefault(row["method"], set()).add(row["id"])
+    lacking = (some - scored.get(method, set()) for method, some in failed.items())
+    return frozenset[str]().union(*(some for some in lacking if some != ids))

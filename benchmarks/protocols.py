@@ -4,9 +4,9 @@
 
 FOLDER holds clips/ and weights/ as CCL_TEST_DATA does. Each suite measures what it states (`ccl evaluate --protocol`),
 a metric at a time; OUT keeps the scores, and the same command goes on where it was stopped. The networks of SyncNet,
-Synchformer and ImageBind are the files that --weights gives. Where none is given they are filled, in the published
-sizes: then the columns tell what conventions do to a number, and nothing of the clips. Where S3FD's file is not given,
-YuNet finds the faces for all.
+Synchformer, ImageBind and PaSST are the files that --weights gives. Where none is given they are filled, in the
+published sizes: then the columns tell what conventions do to a number, and nothing of the clips. Where S3FD's file is
+not given, YuNet finds the faces for all.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ccl.cli.protocols import shipped
 from ccl.evaluation import SyncNet
 from ccl.evaluation.film import Film
 from ccl.evaluation.nets.imagebind import ImageBind
+from ccl.evaluation.nets.passt import PaSST
 from ccl.evaluation.nets.synchformer import Synchformer
 from ccl.evaluation.nets.syncnet import SyncNetwork
 from ccl.files import write_whole
@@ -100,6 +101,12 @@ PARTS = {
         {"dnsmos_ovrl": 3, "dnsmos_p808": 3},
     ),
     "wer": Part(("kennedy",), ("paper", "verse-bench"), {"wer": 3}),
+    "kl_passt": Part(
+        ("versebench_syncnet_1", "mova_sglang_8s", "kennedy"),
+        ("paper", "av-benchmark", "verse-bench"),
+        {"kl_passt": 4},
+        "passt",
+    ),
 }
 OWN: dict[str, tuple[str, dict[str, Any]]] = {  # copies of a suite's conventions, and what they change
     "the-speaker": ("paper", {"active_speaker": True}),
@@ -154,7 +161,8 @@ def network_file(name: str, folder: Path, data: Path) -> Path:
     file = folder / f"{name}.pth"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        made = {"syncnet": SyncNetwork, "synchformer": Synchformer, "imagebind": ImageBind}[name]()
+        networks = {"syncnet": SyncNetwork, "synchformer": Synchformer, "imagebind": ImageBind, "passt": PaSST}
+        made = networks[name]()
         filled(made)
         if isinstance(made, SyncNetwork):
             made = meeting(made, data / "clips" / f"{PARTS['sync'].clips[0]}.mp4", data / "weights" / GIVEN["yunet"])
@@ -200,10 +208,11 @@ def measure(metric: str, args: argparse.Namespace, given: Mapping[str, Path]) ->
                 kennedy(args.data / "clips" / "jfk.flac", film)
             else:
                 film.symlink_to((args.data / "clips" / film.name).resolve())
-        rows = [
-            json.dumps({"id": name, "prompt": name, "speech": SAID if metric == "wer" else ""}) for name in part.clips
-        ]
-        (folder / "rows.jsonl").write_text("\n".join(rows))
+        rows = [{"id": name, "prompt": name, "speech": SAID if metric == "wer" else ""} for name in part.clips]
+        if metric == "kl_passt":  # of true sounds none is here: each clip's is the next one's
+            for row, other in zip(rows, [*part.clips[1:], part.clips[0]], strict=True):
+                row["reference"] = str(folder / "clips" / f"{other}.mp4")
+        (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
         names = [stated(name, metric, folder, "s3fd" in given) for name in part.protocols]
         argv = ["--videos", folder / "clips", "--testset", folder / "rows.jsonl", "--metrics", metric]
         argv += ["--embed-mb", 0, "-o", out, *(word for name in names for word in ("--protocol", name))]

@@ -17,6 +17,7 @@ from ccl.cli.errors import UsageError
 from ccl.cli.parser import STEPS, Parser, Whole, folder_to_write, path_of, text_of
 from ccl.files import own_folder
 from ccl.files.shipped import shipped
+from ccl.spelling import counted
 
 if TYPE_CHECKING:
     from ccl.generation import Pipeline
@@ -113,11 +114,11 @@ def run(
         export(last_checkpoint(folder / "checkpoints"), folder / "model")
         pipe = Pipeline.load(folder / "model")
         pipe.steps = solver_steps
-    with stage(f"{clips} true test clips"):
+    with stage(counted(clips, "true test clip")):
         rows = testset(pipe, folder / "testset", clips)
     for kind in SETS:
         given = [row.giving("audio") for row in rows] if kind == "a2v" else rows
-        with stage(f"{clips} clips, {kind}"):
+        with stage(f"{counted(clips, 'clip')}, {kind}"):
             generate(pipe, given, folder / "clips" / kind)
     with stage("measure"):
         report(folder, pipe, rows, whisper)
@@ -213,7 +214,7 @@ def report(folder: Path, pipe: Pipeline, rows: list[Row], whisper: str | None) -
     reconstruct_files(pipe, rows, ceiling)
     metrics: list[Metric] = [Mouth(), Colours(), *([WER(whisper)] if whisper else [])]
     file = folder / "testset" / "rows.jsonl"
-    said = about(f"talking world, {file.name} sha256 {sha256(file)[:16]}; {len(rows)} rows", "cpu")
+    said = about(f"talking world, {file.name} sha256 {sha256(file)[:16]}; {counted(len(rows), 'row')}", "cpu")
     for name, title in SETS.items():
         sys.stdout.write(f"\n{title}\n")
         sys.stdout.flush()

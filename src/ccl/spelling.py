@@ -1,4 +1,4 @@
-"""What was probably meant by a word that does not exist, for the sentence that says so."""
+"""Words of sentences: what was probably meant by one that does not exist, and what is counted."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def meant(word: str) -> str:
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or nothing where no word is near."""
     return meant(nearest(word, words))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 clip`, `2,000 clips`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

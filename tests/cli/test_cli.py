@@ -14,7 +14,7 @@ from ccl import cli
 from ccl.cli.errors import UsageError, explain, locate, one_sentence
 from ccl.cli.parser import Parser
 from ccl.cli.rules import check_guidance
-from ccl.spelling import did_you_mean
+from ccl.spelling import counted, did_you_mean
 from helpers import ROOT
 
 
@@ -160,6 +160,10 @@ def test_a_flag_is_never_guessed_from_a_prefix() -> None:
     parser.add_argument("--captions")
     with pytest.raises(UsageError, match="no option '--capt'"):
         parser.parse(["--capt", "z"])
+
+
+def test_one_of_a_thing_is_one_thing() -> None:
+    assert [counted(number, "clip") for number in (0, 1, 2, 1000)] == ["0 clips", "1 clip", "2 clips", "1,000 clips"]
 
 
 def test_did_you_mean_is_silent_where_nothing_is_near() -> None:

@@ -315,5 +315,5 @@ def test_shards_are_made_of_the_world_and_encoded(tmp_path: Path, capsys: pytest
     argv = ["shards", "world", "-o", str(media), "--clips", "2", "--split", "test", "--workers", "0"]
     assert cli.main(argv) == 0
     assert cli.main(["shards", "encode", str(media), "-o", str(latents), "--config", JOINT]) == 0
-    assert "2 clips in 1 shards" in capsys.readouterr().out
+    assert "2 clips in 1 shard," in capsys.readouterr().out
     assert (latents / "index.json").is_file()

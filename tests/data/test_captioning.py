@@ -130,7 +130,7 @@ def test_the_captioner_of_the_docs_takes_a_clip():
 
 def test_captions_of_a_folder_become_the_prompts_of_its_shards(clips, captioner, capsys):
     assert caption("--captioner", f"{captioner}:Count", "--transcribe", "none") == 0
-    assert "4 clips described, 0 had a caption, 0 have none" in capsys.readouterr().out
+    assert "4 clips described, 0 with a caption before, 0 without" in capsys.readouterr().out
     assert rows() == told(0, 1, 2, 3)
     make = ["shards", "make", "clips", "-o", "out", "--captions", "clips/captions.jsonl", *SHAPE]
     assert cli.main(make) == 0
@@ -195,7 +195,7 @@ def test_clips_that_fail_are_told_by_name_and_the_others_are_written(clips, capt
     argv = ["--captioner", f"{captioner}:Count", "--transcribe", "none"]
     assert caption(*argv) == 1
     said = capsys.readouterr().out
-    assert "2 clips described, 0 had a caption, 3 have none" in said
+    assert "2 clips described, 0 with a caption before, 3 without" in said
     assert f"no caption of clip2.mp4: {captioner}.py, line 9: RuntimeError: a bad day" in said
     assert "no caption of clip1.mp4: " in said and "no caption of short.mp4: too short" in said
     assert rows() == told(0, 3)

@@ -227,11 +227,11 @@ def test_the_text_beside_a_clip_may_be_named_in_another_unicode_form(tmp_path):
 def test_a_folder_without_any_caption_is_told_before_the_work(tmp_path):
     folder_of(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "a.txt").write_text(" \n")
-    with pytest.raises(ValueError, match=r"none of the 2 clips in .* has a caption: no NAME.txt"):
+    with pytest.raises(ValueError, match=r"none of 2 clips in .* has a caption: no NAME.txt"):
         folder_sources(tmp_path)
     assert [json.loads(s.fingerprint)[1] for s in folder_sources(tmp_path, need_captions=False)] == ["", ""]
     (tmp_path / "c.csv").write_text('file,prompt\na.mp4," "\n')
-    with pytest.raises(ValueError, match=r"none of the 2 clips in .* has a caption: .*c.csv"):
+    with pytest.raises(ValueError, match=r"none of 2 clips in .* has a caption: .*c.csv"):
         folder_sources(tmp_path, tmp_path / "c.csv")
 
 
@@ -313,7 +313,7 @@ def test_what_is_uncaptioned_is_counted_when_it_is_written_and_when_it_is_learnt
         shards_make(folder, tmp_path / "b", grid=TINY, strict=True)
     for _ in range(2):  # also where they are there already
         report = shards_make(folder, tmp_path / "c", grid=TINY, empty_prompts=True, strict=True)
-        assert report.written == 3 and "1 of them have no caption, and an empty prompt" in str(report)
+        assert report.written == 3 and "without a caption, and with an empty prompt: 1" in str(report)
     said = {}
     for name in "ac":
         data = ShardData(str(tmp_path / name), TINY)
@@ -321,4 +321,4 @@ def test_what_is_uncaptioned_is_counted_when_it_is_written_and_when_it_is_learnt
         data.serve(AV(True, True), EmbeddedText())
         said[name] = capsys.readouterr().out
     assert said["a"] == ""
-    assert said["c"].startswith(f"1 of the 3 clips in {tmp_path / 'c'} have no caption")
+    assert said["c"].startswith(f"{tmp_path / 'c'}: 1 of 3 clips without a caption")

@@ -156,7 +156,7 @@ def test_the_verb_takes_filters_and_says_what_they_removed(tmp_path, capsys):
         == 0
     )
     said = capsys.readouterr().out
-    assert "1 clips in 1 shards, 1 skipped\n  silent: 1\n" in said
+    assert "1 clip in 1 shard, 1 skipped\n  silent: 1\n" in said
 
 
 @pytest.mark.parametrize(

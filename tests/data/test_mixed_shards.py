@@ -59,7 +59,7 @@ def test_clips_of_one_stream_go_into_buckets_of_their_own(tmp_path: Path) -> Non
     }
     streams = {name: held(read_index(tmp_path / "out" / name / "index.json")) for name in buckets_in(tmp_path / "out")}
     assert list(streams.values()) == [AV(True, True), AV(True, False), AV(False, True)]
-    assert "  3 of them have video alone\n  1 of them have audio alone" in str(made)
+    assert "  with video alone: 3\n  with audio alone: 1" in str(made)
     again = shards_make(folder, tmp_path / "out", mixed=True, **options)
     assert again.reused and again.alone == made.alone == {"video": 3, "audio": 1}
 
@@ -72,7 +72,7 @@ def test_without_it_they_are_left_out_with_the_reason_and_the_flag_that_keeps_th
     more = ["--captions", str(folder / "captions.jsonl"), "--filters", "silent"]
     assert main(["shards", "make", str(folder), "-o", str(tmp_path / "out"), *size, *more]) == 0
     told = capsys.readouterr().out
-    assert "1 clips in 1 shards, 4 skipped\n  no audio: 2, no video: 1, silent: 1\n" in told
+    assert "1 clip in 1 shard, 4 skipped\n  no audio: 2, no video: 1, silent: 1\n" in told
     assert "skipped labelled.mp4: mute by its caption\n" in told and "skipped mute.mp4: no audio stream\n" in told
     assert "with --mixed, clips without sound train pictures alone" in told
     assert main(["shards", "make", str(folder), "-o", str(tmp_path / "mixed"), *size, *more, "--mixed"]) == 0
@@ -208,9 +208,9 @@ def test_a_place_that_another_quota_has_counted_is_not_gone_on_from(shards: Path
 def test_what_clips_have_alone_is_told_when_training_begins(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ShardData(str(shards), GRID, make_codec())
     data.serve(AV(True, True), make_text())
-    assert "4 of the 16 clips in " in capsys.readouterr().out and data.alone == ["video", "audio"]
+    assert "4 of 16 clips with " in capsys.readouterr().out and data.alone == ["video", "audio"]
     data.serve(AV(False, True), make_text())
-    assert f"4 of the 16 clips in {shards} have nothing that the model learns" in capsys.readouterr().out
+    assert f"{shards}: 4 of 16 clips with nothing that the model learns" in capsys.readouterr().out
 
 
 def test_a_model_of_both_streams_needs_some_clips_with_each(tmp_path: Path) -> None:

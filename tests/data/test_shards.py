@@ -118,7 +118,7 @@ def test_strict_fails_and_names_the_clip(tmp_path):
 
 
 def test_nothing_usable_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"none of the 1 clips .* the first: mute: no audio stream"):
+    with pytest.raises(ValueError, match=r"none of 1 clip .* the first: mute: no audio stream"):
         write_shards([Source("mute", lambda: replace(tiny_clip(), audio=None))], tmp_path / "out", TINY)
 
 
@@ -409,7 +409,7 @@ def test_a_shard_that_ends_too_soon_never_counts_as_whole(shards, tmp_path, code
     assert cli.main(["shards", "verify", str(shards)]) == 1
     assert capsys.readouterr().out.splitlines() == [
         told_by(path),
-        f"{shards}: 2 of 3 shards are whole",
+        f"{shards}: 2 of 3 shards whole",
     ]
     assert cli.main(["shards", "verify", str(shards), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
@@ -426,7 +426,7 @@ def test_whole_shards_are_verified(written, tmp_path, codec, capsys):
     encode_shards(written, tmp_path / "z", codec, TINY)
     for folder in (written, tmp_path / "z"):
         assert cli.main(["shards", "verify", str(folder)]) == 0
-        assert f"{folder}: 3 of 3 shards are whole" in capsys.readouterr().out
+        assert f"{folder}: 3 of 3 shards whole" in capsys.readouterr().out
         assert cli.main(["shards", "verify", str(folder), "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {"folder": str(folder), "shards": 3, "damaged": {}}
 

@@ -315,7 +315,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(clips, tmp_path):
 def test_the_cost_is_told_in_scores(clips, tmp_path):
     metric = InSync()
     results = score({"mine": clips / "true"}, TEST, [metric], tmp_path)
-    assert f"{COUNT} clips x 7 ways x 1 metrics (in_sync), {7 * COUNT} scores" in cost(results, [metric])
+    assert f"{COUNT} clips x 7 ways x 1 metric (in_sync), {7 * COUNT} scores" in cost(results, [metric])
     assert "nothing to try" in cost(results, [])
 
 
@@ -384,7 +384,7 @@ def test_the_command_tells_its_cost_first_and_shows_what_came_out(clips, tmp_pat
     command = ["evaluate", "--videos", str(clips / "true"), "--metrics", "av_align", "--controls", "-o", str(tmp_path)]
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"controls: {COUNT} clips x 7 ways x 1 metrics (av_align), {7 * COUNT} scores less those")
+    assert said.startswith(f"controls: {COUNT} clips x 7 ways x 1 metric (av_align), {7 * COUNT} scores less those")
     assert "### Controls" in (tmp_path / "table.md").read_text() and (tmp_path / "controls/scores.jsonl").is_file()
     assert main([*command[:4], "audiobox", *command[5:]]) == 0, "a metric that is none of sync, or cannot run"
     assert "nothing to try" in capsys.readouterr().out

@@ -184,7 +184,7 @@ def test_records_are_those_of_the_clips_that_were_scored(folder, tmp_path):
     for name in ("c0.json", ".partial-host-1-abcd-c1.json", ".c2.json", "elsewhere.json"):
         (folder / name).write_text(json.dumps(record))
     found = run(folder, [Loudness()], tmp_path / "out").causes["mine"]
-    assert found == ["1 clips: weights c754fe, UCG2, 20 steps of euler, from text"]
+    assert found == ["1 clip: weights c754fe, UCG2, 20 steps of euler, from text"]
 
 
 def test_a_rule_is_told_with_its_strengths_for_pictures_and_sound():
@@ -204,8 +204,8 @@ def test_a_record_with_loras_names_them_and_a_strangers_record_is_no_error(folde
     (folder / "c1.json").write_text(json.dumps(record | {"loras": ["style"], "image": "x.png"}))
     found = run(folder, [Loudness()], tmp_path / "out").causes["mine"]
     assert found == [
-        "1 clips: weights c754fe + LoRA ab12cd34ef56 x 0.5, UCG2, 20 steps of euler, from text",
-        "1 clips: weights c754fe, UCG2, 20 steps of euler, from text + image",
+        "1 clip: weights c754fe + LoRA ab12cd34ef56 x 0.5, UCG2, 20 steps of euler, from text",
+        "1 clip: weights c754fe, UCG2, 20 steps of euler, from text + image",
     ]
 
 

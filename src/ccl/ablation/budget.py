@@ -16,6 +16,7 @@ from ccl.ablation.identity import shipped
 from ccl.ablation.jobs import TESTSET, Job, Laboratory
 from ccl.ablation.matrix import RUNS, Row, Run
 from ccl.cli.gpus import MFU, gpu_of
+from ccl.spelling import counted
 
 GPU = "h100"
 LARGEST = 3e8  # parameters of a network that a step of is timed here
@@ -156,7 +157,7 @@ def speed(laboratory: Laboratory, needs: Any, threads: int) -> tuple[float, str]
     needs.tell("a step here")
     batch = min(4, planned.batch) if run.ckpt is None else 1
     rate = timed(planned, needs, batch, threads, run.ckpt is None)
-    return rate, f"{rate / 1e9:.3g} GFLOP/s of {threads} thread{'s' * (threads > 1)} here, timed on {batch} clips"
+    return rate, f"{rate / 1e9:.3g} GFLOP/s of {counted(threads, 'thread')} here, timed on {counted(batch, 'clip')}"
 
 
 def timed(planned: Any, needs: Any, batch: int, threads: int, backward: bool) -> float:

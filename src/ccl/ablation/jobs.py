@@ -22,6 +22,7 @@ from ccl.ablation.identity import digest, identity, modules, shipped, sums
 from ccl.ablation.matrix import ROWS, RUNS, Matrix, flags, numbered, record
 from ccl.ablation.states import WEIGHTS, copy_whole, holds_weights, made_beside, read_state, write_state
 from ccl.files import LOCK, one_writer, sha256, write_whole
+from ccl.spelling import counted
 
 TESTSET, PROTOCOL, MATRIX = "test.jsonl", "protocol.yaml", "matrix.yaml"
 ASIDE, LOGS = "aside", "logs"
@@ -298,7 +299,7 @@ class Laboratory:
             guidance=rule, steps=how.steps, shift=how.shift, task=how.task, batch_size=how.batch_size, seed=job.seed,
         )  # fmt: skip
         rows, metrics = read_rows(file, give=()), self.metrics()
-        said = f"{self.matrix.test.set}, {file.name} sha256 {sha256(file)[:16]}; {len(rows)} rows"
+        said = f"{self.matrix.test.set}, {file.name} sha256 {sha256(file)[:16]}; {counted(len(rows), 'row')}"
         score({row.name: clips}, rows, metrics, out, about=about(said, device))
         return {"scored": self.scored, "lacking": [metric.name for metric in metrics if metric.missing()]}
 

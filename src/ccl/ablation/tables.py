@@ -16,6 +16,7 @@ from ccl.evaluation.tables.layout import PRINTED, Published, bounds, number, pro
 from ccl.evaluation.tables.results import MEAN
 from ccl.evaluation.tables.table import csv_text
 from ccl.evaluation.tables.typeset import md_escape, md_table, tex_escape
+from ccl.spelling import counted
 
 MISSING = "Missing"
 
@@ -225,8 +226,8 @@ def lede(told: Told) -> str:
     every = len(told.matrix.rows) * seeds
     state = "" if done == every else f" Not finished: {done} of {every} rows at their seeds are there."
     return (
-        f"{len(told.matrix.rows)} rows, {len(told.matrix.runs)} runs, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{len(told.finished.test)} clips a row and seed.{state}"
+        f"{counted(len(told.matrix.rows), 'row')}, {counted(len(told.matrix.runs), 'run')}, {counted(seeds, 'seed')}, "
+        f"{counted(len(told.finished.test), 'clip')} a row and seed.{state}"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ccl.bench.timed import PARTS, attends
 from ccl.cli.costlines import aligned
 from ccl.cli.costs import GB, TERA
+from ccl.spelling import counted
 
 TELLING = 0.001  # of a step's time: wrappers of a kernel take less
 
@@ -84,8 +85,8 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
         return
     yield (
         f"{device['name']}, {device['type']}: {result['processes']} process{'es' * (result['processes'] > 1)}"
-        f"{threads(result)}, {result['precision']}; {result['batch']} clips a step of {result['tokens']['video']:,} "
-        f"video and {result['tokens']['audio']:,} audio tokens"
+        f"{threads(result)}, {result['precision']}; {counted(result['batch'], 'clip')} a step of "
+        f"{result['tokens']['video']:,} video and {result['tokens']['audio']:,} audio tokens"
     )
     if (cut := result["slice"]) is not None:
         yield f"measured on {cut['layers']} of {cut['of']} blocks; what stands behind ~ is extrapolated by FLOPs"
@@ -118,7 +119,7 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def threads(result: dict[str, Any]) -> str:
-    return f" of {result['threads']} thread{'s' * (result['threads'] > 1)}" if result["device"]["type"] == "cpu" else ""
+    return f" of {counted(result['threads'], 'thread')}" if result["device"]["type"] == "cpu" else ""
 
 
 def share(mode: dict[str, Any]) -> str:

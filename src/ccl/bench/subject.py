@@ -11,6 +11,7 @@ from ccl.callbacks import EMA
 from ccl.cli.check import class_of
 from ccl.cli.errors import UsageError
 from ccl.cli.planned import Needs, Planned
+from ccl.spelling import counted
 from ccl.tasks import Router
 
 HERE = "ccl.bench.madeup"
@@ -124,6 +125,7 @@ def fitting(planned: Planned, needs: Needs, room: float, total: Callable[[Planne
     if not low:
         raise UsageError(
             f"not even one of {whole} blocks fits into {room / 1e9:.1f} GB, nine tenths of what is free, with "
-            f"{planned.batch} clips a step; a smaller --data.init_args.batch_size or a shorter --grid.frames may"
+            f"{counted(planned.batch, 'clip')} a step; a smaller --data.init_args.batch_size or a shorter "
+            "--grid.frames may"
         )
     return low

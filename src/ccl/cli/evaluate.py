@@ -44,6 +44,7 @@ from ccl.cli.testsets import (
 from ccl.cli.verbs import check_there
 from ccl.files import sha256
 from ccl.progress import bar
+from ccl.spelling import counted
 
 SHIPPED = Path(ccl.__file__).parent / "checkpoints" / "embedded"
 SCORES = Path("scores")
@@ -343,7 +344,7 @@ def about_of(args: Namespace, testset: TestSet | None, rows: int) -> dict[str, s
     from ccl.cli.parts import device_of
 
     part = f", the first {args.limit} of each subset" if args.limit else ""
-    said = f"{testset.said if testset else 'none, every clip of the folders'}{part}; {rows} rows"
+    said = f"{testset.said if testset else 'none, every clip of the folders'}{part}; {counted(rows, 'row')}"
     if args.prompts:
         said += f"; prompts of {args.prompts.name}, sha256 {sha256(args.prompts)[:16]}"
     return about(said, device_of(args.device) or best_device())

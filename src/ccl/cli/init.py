@@ -8,6 +8,7 @@ from pathlib import Path
 from ccl.cli.errors import UsageError
 from ccl.cli.parser import Parser, folder_to_write
 from ccl.files.shipped import shipped
+from ccl.spelling import counted
 
 CONFIGS = "configs"
 
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="files that were changed, too")
     args = parser.parse(argv)
     written = hand_out(shipped(CONFIGS), args.folder, args.overwrite)
-    said = f"{written} files written" if written else "all files are there already"
+    said = f"{counted(written, 'file')} written" if written else "all files are there already"
     sys.stdout.write(f"{args.folder}: {said}\n")
     return 0
 

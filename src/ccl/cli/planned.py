@@ -24,6 +24,7 @@ from ccl.model.adapter import Freeze, LoRA, freeze, frozen
 from ccl.model.dual_stream import DualStreamTransformer
 from ccl.model.quantized import Quantization, check_quantization, quantize
 from ccl.model.recompute import Checkpointing
+from ccl.spelling import counted
 from ccl.tasks import PAPER_TASKS, Task, check
 from ccl.text.base import TextEncoder, check_width
 from ccl.types import View
@@ -292,7 +293,7 @@ class Needs:
         steps = tuple(planning.largest(planned.tasks))
         key = (made(planned), planned.grid, steps, planned.batch, planned.bf16, again, device, planned.context)
         if key not in self._peaks:
-            self.tell(f"a step of {planned.batch} clips, {HOW[again]}")
+            self.tell(f"a step of {counted(planned.batch, 'clip')}, {HOW[again]}")
             given: dict[str, Any] = {"batch": planned.batch, "text": model.text.length, "bf16": planned.bf16}
             given |= {"device": device, "context": planned.context}
             self._peaks[key] = max(

@@ -12,6 +12,7 @@ from ccl.cli.errors import is_file
 from ccl.cli.inspected import Told, add_model, model_settings, pipeline_of, tell
 from ccl.cli.parser import STEPS, Parser, Whole, add_seed, file_to_write, path_of
 from ccl.progress import bar
+from ccl.spelling import counted
 
 AT_ONCE = 8  # clips
 
@@ -67,7 +68,7 @@ def seams(argv: list[str]) -> int:
     def told() -> Iterator[Told]:
         for what, found in each.items():
             count, steps = sum(len(at) for _, at in found), steps_of(found)
-            head = f"{count} seam{'s' * (count > 1)} of {len(found)} clip{'s' * (len(found) > 1)}"
+            head = f"{counted(count, 'seam')} of {counted(len(found), 'clip')}"
             figures: dict[str, Any] = {"of": what or "the given clips", "seams": [at for _, at in found]}
             figures |= {name: x.figures for name, x in steps.items()}
             lines = [f"{name} ({MEASURES[name]}): {x}" for name, x in steps.items()]

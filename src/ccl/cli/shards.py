@@ -15,6 +15,7 @@ from ccl.cli.named import part_named
 from ccl.cli.parser import SEED, WORKERS, Number, Parser, Whole, file_to_write, folder_to_write, path_of, text_of
 from ccl.cli.verbs import add_grid, grid_of, say
 from ccl.grid import Grid
+from ccl.spelling import counted
 
 
 def make(argv: list[str]) -> int:
@@ -333,5 +334,5 @@ def verify(argv: list[str]) -> int:
         return 1 if damaged else 0
     for fault in damaged.values():
         say(fault)
-    say(f"{folder}: {len(faults) - len(damaged)} of {len(faults)} shards are whole")
+    say(f"{folder}: {len(faults) - len(damaged)} of {counted(len(faults), 'shard')} whole")
     return 1 if damaged else 0

@@ -19,7 +19,7 @@ from ccl.cli.errors import UsageError
 from ccl.files import reading, sha256
 from ccl.files.shipped import shipped
 from ccl.rows import Row, file_names, read_rows, same_name
-from ccl.spelling import did_you_mean
+from ccl.spelling import counted, did_you_mean
 
 WORLD, PAPER = "world", "paper"
 MOST = 200  # clips of shards that are scored unless --limit says how many; as many as the paper's test set has
@@ -88,9 +88,11 @@ class ShardSet(TestSet):
     @property
     def sentence(self) -> str:
         every = len(self._clips)
-        first = f"the first {len(self._told)} of {every}" if len(self._told) < every else f"all {every}"
+        first = f"the first {len(self._told)} of " if len(self._told) < every else ""
         true = f"; --reference {self.home} compares with the true ones" * any(c.crc32 is not None for c in self._told)
-        return f"test set: {first} clips of {self.folder}, {self.whose}; --testset takes another{true}"
+        return (
+            f"test set: {first}{counted(every, 'clip')} of {self.folder}, {self.whose}; --testset takes another{true}"
+        )
 
     def rows(self, *, give: tuple[str, ...] = ()) -> list[Row]:
         rows = [

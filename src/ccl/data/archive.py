@@ -38,6 +38,7 @@ from ccl.data.index import (
 from ccl.data.sources import SOUND, VIDEO
 from ccl.files import FileError, replacing, sweep
 from ccl.files.plaintext import printable
+from ccl.spelling import counted
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,13 @@ class Report:
         """How many clips each cause has removed, the greatest first."""
         return dict(Counter(cause(reason) for _, reason in self.skipped).most_common())
 
+    @property
+    def _written(self) -> str:
+        return f"{counted(self.written, 'clip')} in {counted(len(self.shards), 'shard')}"
+
     def table(self) -> Table:
         size = sum(shard["bytes"] for shard in self.shards) / 2**20
-        title = f"{self.out}: {self.written} clips in {len(self.shards)} shards, {size:.1f} MiB"
+        title = f"{self.out}: {self._written}, {size:.1f} MiB"
         table = Table("skipped", "reason", title=title + (" (already there)" if self.reused else ""))
         for id, reason in self.skipped:
             table.add_row(printable(id), reason)
@@ -79,10 +84,10 @@ class Report:
         yield self.table()
 
     def __str__(self) -> str:
-        lines = [f"{self.out}: {self.written} clips in {len(self.shards)} shards, {len(self.skipped)} skipped"]
+        lines = [f"{self.out}: {self._written}, {len(self.skipped)} skipped"]
         if count := uncaptioned(self.shards):
-            lines.append(f"  {count} of them have no caption, and an empty prompt")
-        lines += [f"  {count} of them have {stream} alone" for stream, count in self.alone.items() if count]
+            lines.append(f"  without a caption, and with an empty prompt: {count}")
+        lines += [f"  with {stream} alone: {count}" for stream, count in self.alone.items() if count]
         if self.skipped:
             lines.append("  " + ", ".join(f"{name}: {count}" for name, count in self.removed.items()))
         return "\n".join(lines + [f"  skipped {printable(id)}: {reason}" for id, reason in self.skipped])

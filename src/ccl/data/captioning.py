@@ -22,6 +22,7 @@ from ccl.files import LOCK, MachineError, add_line, naming, one_writer, sweep, w
 from ccl.files.plaintext import json_lines, printable, unreadable
 from ccl.grid import Grid
 from ccl.media import Clip, MediaError, first_picture
+from ccl.spelling import counted
 from ccl.types import AV
 
 Captioner = Callable[[Clip], str]
@@ -46,7 +47,8 @@ class Captioned:
     failed: list[tuple[str, str]]
 
     def __str__(self) -> str:
-        said = f"{self.out}: {self.written} clips described, {self.kept} had a caption, {len(self.failed)} have none"
+        described = counted(self.written, "clip")
+        said = f"{self.out}: {described} described, {self.kept} with a caption before, {len(self.failed)} without"
         return "\n".join([said, *(f"  no caption of {printable(file)}: {reason}" for file, reason in self.failed)])
 
 

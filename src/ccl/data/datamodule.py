@@ -47,6 +47,7 @@ from ccl.data.write import write_shards
 from ccl.files import one_writer
 from ccl.grid import Grid
 from ccl.progress import bar
+from ccl.spelling import counted
 from ccl.text.base import TextEncoder
 from ccl.types import AV, FACE_MASK, STREAMS, VOICE, Batch, Stream
 
@@ -192,7 +193,7 @@ class ShardData(LightningDataModule):
             indices = [read_index(Path(folder) / name / INDEX) for name in buckets_in(Path(folder))]
             if count := sum(uncaptioned(index["shards"]) for index in indices):
                 of = sum(index["samples"] for index in indices)
-                yield f"{count} of the {of} clips in {folder} have no caption: of them the model learns no words"
+                yield f"{folder}: {count} of {counted(of, 'clip')} without a caption, whose words are not learned"
 
     @property
     def kinds(self) -> Counter[str]:
@@ -214,11 +215,11 @@ class ShardData(LightningDataModule):
         kinds = self.kinds
         for stream in self.alone:
             yield (
-                f"{kinds[stream]} of the {kinds.total()} clips in {self.shards} have {stream} alone: they train that "
-                "stream, and the other one is not run"
+                f"{self.shards}: {kinds[stream]} of {counted(kinds.total(), 'clip')} with {stream} alone, which train "
+                "that stream; the other one is not run"
             )
         if kinds[""]:
-            yield f"{kinds['']} of the {kinds.total()} clips in {self.shards} have nothing that the model learns"
+            yield f"{self.shards}: {kinds['']} of {counted(kinds.total(), 'clip')} with nothing that the model learns"
 
     def _unchecked(self, streams: AV[bool], text: TextEncoder) -> Iterator[str]:
         of = "weights are not on this machine: that"
@@ -379,7 +380,7 @@ class WorldData(ShardData):
             for split, folder in self.media.items():
                 start, count = self.ranges[split]
                 sources = world_sources(self.grid, count, start=start, seed=self.seed)
-                with bar(f"world: {count} {split} clips", said=True) as advance:
+                with bar(f"world: {counted(count, f'{split} clip')}", said=True) as advance:
                     size = max(16, min(256, count // 8))  # at least a few shards, to shuffle and to share among readers
                     write_shards(
                         sources, folder, self.grid, shard_size=size, workers=self.makers, strict=True, progress=advance

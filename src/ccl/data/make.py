@@ -13,6 +13,7 @@ from ccl.data.sources import Source
 from ccl.data.write import write_shards
 from ccl.grid import Grid
 from ccl.progress import bar
+from ccl.spelling import counted
 
 if TYPE_CHECKING:
     from ccl.codecs.base import Codec
@@ -45,7 +46,7 @@ def shards_world(
     """
     grid = grid or Grid()
     sources = world_sources(grid, clips, start=start, seed=seed, split=split)
-    with bar(f"{clips} clips of the world", said=True) as advance:
+    with bar(f"{counted(clips, 'clip')} of the world", said=True) as advance:
         return write_shards(sources, out, grid, shard_size=shard_size, workers=workers, progress=advance)
 
 

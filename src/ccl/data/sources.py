@@ -14,6 +14,7 @@ from ccl.data.caption_files import Caption, read_captions, sidecar_captions
 from ccl.data.filters import cause
 from ccl.grid import Grid
 from ccl.media import Clip, MediaError, read_audio, read_clip
+from ccl.spelling import counted
 from ccl.types import AV
 
 VIDEO = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
@@ -97,8 +98,8 @@ def folder_sources(
     if need_captions and not any(caption.prompt for caption in told.values()):
         where = "no NAME.txt beside NAME.mp4 says anything" if captions is None else f"{captions} names none of them"
         raise ValueError(
-            f"none of the {len(paths)} clips in {folder} has a caption: {where}; caption them, or keep them with empty "
-            "prompts (--empty-prompts)"
+            f"none of {counted(len(paths), 'clip')} in {folder} has a caption: {where}; caption them, or keep them "
+            "with empty prompts (--empty-prompts)"
         )
     sources = []
     one, several = (grid or Grid(), None) if isinstance(grid, Grid | None) else (grid[0], grid)

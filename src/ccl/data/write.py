@@ -32,6 +32,7 @@ from ccl.files.plaintext import unreadable
 from ccl.grid import Grid
 from ccl.media import Clip, MediaError, write_clip
 from ccl.progress import Advance, bar
+from ccl.spelling import counted
 from ccl.types import AV, STREAMS
 
 __all__ = ["Report", "Source", "folder_sources", "shards_make", "write_shards"]
@@ -140,7 +141,7 @@ def write_shards(
                 progress(index + 1, len(sources))
         if not any(writer.written or writer.pending for writer in writers.values()):
             first = "; the first: {}: {}".format(*skipped[0]) if skipped else ""
-            raise ValueError(f"none of the {len(sources)} clips for {out} can be used{first}")
+            raise ValueError(f"none of {counted(len(sources), 'clip')} for {out} can be used{first}")
         for writer in writers.values():
             if not writer.complete:
                 writer.finish(len(sources))

@@ -31,6 +31,7 @@ from ccl.evaluation.tables.summary import strata_of
 from ccl.files import one_writer
 from ccl.media import MediaError
 from ccl.rows import Row
+from ccl.spelling import counted
 
 SHUFFLED = "shuffled"
 SHIFTS = {"0.4 s early": -0.4, "0.2 s early": -0.2, "0.2 s late": 0.2, "0.4 s late": 0.4}  # seconds the sound is late
@@ -151,7 +152,7 @@ def cost(results: Results, metrics: Sequence[Metric]) -> str:
         return "controls: no clip that is here was scored by a measure of sync, so there is nothing to try"
     names = ", ".join(metric.name for metric in tried)
     return (
-        f"controls: {len(groups)} clips x {len(CONTROLS)} ways x {len(tried)} metrics ({names}), "
+        f"controls: {counted(len(groups), 'clip')} x {len(CONTROLS)} ways x {counted(len(tried), 'metric')} ({names}), "
         f"{pieces(results, tried, groups):,} scores less those that are kept; each takes as long as the clip's own "
         "score, but for what is found in pictures, once for all ways but the still one"
     )

@@ -29,6 +29,7 @@ from ccl.evaluation.store import Item, Store, asked, digest
 from ccl.evaluation.tables.results import ALL, MEAN, Results
 from ccl.files import machine_trouble, naming, one_writer, sha256
 from ccl.rows import SUFFIXES, Row, check_rows, file_names, same_name
+from ccl.spelling import counted
 
 MISSING = "there is no such clip"  # the same words for all, so that tables can count them
 ELSEWHERE = "wait for it, or give another folder with -o"
@@ -284,7 +285,7 @@ def causes(items: Sequence[Item]) -> list[str]:
                     weights.append(f"LoRA {str(lora.get('sha256'))[:12]} x {lora.get('scale')}")
             cause = f"{' + '.join(weights)}, {how}, from {' + '.join(['text', *given])}"
             found[cause] = found.get(cause, 0) + 1
-    return [f"{count} clips: {cause}" for cause, count in found.items()]
+    return [f"{counted(count, 'clip')}: {cause}" for cause, count in found.items()]
 
 
 def rule_of(record: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from ccl import flow
 from ccl.grid import Grid
 from ccl.inspection.attention import drawn
 from ccl.model.quantized import Quantization, quantize
+from ccl.spelling import counted
 from ccl.text.base import TextEncoder
 from ccl.types import AV, STREAMS, Stream
 
@@ -123,8 +124,9 @@ def figures_of(found: dict[str, list[AV[float]]], time: float, clips: int) -> di
 def lines(figures: dict[str, Any]) -> Iterator[str]:
     """Tables of both streams: a row a block, and the velocities."""
     ways = figures["distance_to_float32"]
+    clips = counted(figures["clips"], "clip")
     for called, stream in zip(("pictures", "sound"), STREAMS, strict=True):
-        yield f"{called} at t = {figures['time']:g}, {figures['clips']} clips: distance to float32, as a share"
+        yield f"{called} at t = {figures['time']:g}, {clips}: distance to float32, as a share"
         yield f"  {'after block':<12}" + "".join(f"{name:>19}" for name in ways)
         columns = [(*way[stream]["after_blocks"], way[stream]["velocity"]) for way in ways.values()]
         for row, cells in enumerate(zip(*columns, strict=True)):

@@ -13,6 +13,7 @@ from ccl.grid import Grid
 from ccl.inspection.attention import Look
 from ccl.inspection.picture import CAUSE, clip_figure, layer_figure, pixels_of, png_of
 from ccl.media import Clip
+from ccl.spelling import counted
 
 # Of which the ratio is told: what the paper says attends more to the context, and what less.
 PAIRS = {"a2v": ("background", "mouth"), "v2a": ("silence", "voice")}
@@ -48,7 +49,7 @@ def of_direction(look: Look, direction: str) -> dict[str, Any]:
 
 def lines_of(figures: dict[str, Any]) -> Iterator[str]:
     """The figures of one noise level, a line each."""
-    yield f"t = {figures['time']:g}, {figures['clips']} clips"
+    yield f"t = {figures['time']:g}, {counted(figures['clips'], 'clip')}"
     for direction, (above, below) in PAIRS.items():
         found = figures[direction]
         if why := found.get("not_measured") or found["share"].get("not_measured"):

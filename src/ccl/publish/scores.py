@@ -11,6 +11,7 @@ from ccl.evaluation.tables.notes import notes
 from ccl.evaluation.tables.results import PROTOCOL, Results
 from ccl.evaluation.tables.summary import summarise
 from ccl.evaluation.tables.typeset import md_escape, md_table, md_wide
+from ccl.spelling import counted
 
 BELOW = ("Told apart", "How to read it", "Not as its suite has it", "Protocol", "Clips")
 # Folders of this machine, in a sentence; what follows "://" or a word is none.
@@ -36,7 +37,7 @@ def scored(results: Results) -> str:
         tables = [md_wide(results, summary, places, None) for places in layout.sections(results, summary)]
     about = results.about
     said = [f"Protocol: {about[PROTOCOL]}"] if PROTOCOL in about else []
-    said += [f"Test set: {about.get('test set', f'{len(results.test)} rows')}"]
+    said += [f"Test set: {about.get('test set', counted(len(results.test), 'row'))}"]
     said += [f"scored {about['date']}"] if "date" in about else []
     said += [f"ccl {about['ccl']}"] if "ccl" in about else []
     below = notes(results, summary)

@@ -25,6 +25,7 @@ from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.statistics import ALPHA
 from ccl.evaluation.tables.summary import Pair, Summary, summarise
 from ccl.files import replacing
+from ccl.spelling import counted
 
 COLOURS = 8  # of methods, in page.css
 PAIRED = 4  # systems of which every pair is offered to sort by
@@ -122,8 +123,8 @@ def asset(name: str) -> str:
 def lede(results: Results) -> str:
     """What was scored, in a sentence."""
     parts = [f"{len(places)} {name}" for name, places in results.subsets.items() if len(results.subsets) > 1]
-    samples = f"{len(results.test)} samples" + (f" ({' + '.join(parts)})" if parts else "")
-    return f"{samples}, {len(results.systems)} {'system' if len(results.systems) == 1 else 'systems'}."
+    samples = counted(len(results.test), "sample") + (f" ({' + '.join(parts)})" if parts else "")
+    return f"{samples}, {counted(len(results.systems), 'system')}."
 
 
 def hint(embedded: bool, weight: int, clips: Mapping[Key, Shown]) -> str:

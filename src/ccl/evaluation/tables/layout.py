@@ -15,6 +15,7 @@ from ccl.evaluation.metrics.base import Column
 from ccl.evaluation.tables.results import ALL, CEILING, MEAN, Results
 from ccl.evaluation.tables.statistics import ALPHA, FEWEST, POWER
 from ccl.evaluation.tables.summary import Cell, Pair, Summary, best_of
+from ccl.spelling import counted
 
 # Numbers printed elsewhere: by method, column and subset, a rate as a fraction.
 Published = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -311,7 +312,7 @@ def told_apart(results: Results, summary: Summary) -> list[str]:
             families.setdefault((pair.a, pair.b), []).append(pair)
     titles, made = {column.name: column.title for column in results.columns}, []
     for (a, b), pairs in families.items():
-        by = f"{ALPHA:g}, Holm over {len(pairs)} {'column' if len(pairs) == 1 else 'columns'}"
+        by = f"{ALPHA:g}, Holm over {counted(len(pairs), 'column')}"
         differ = [pair for pair in pairs if pair.adjusted < ALPHA]
         if differ:
             made.append(f"{a} and {b} differ in {', '.join(titles[pair.column] for pair in differ)} ({by}).")

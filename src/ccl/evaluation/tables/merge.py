@@ -8,6 +8,7 @@ from typing import Any
 
 from ccl.evaluation.tables.notes import said
 from ccl.evaluation.tables.results import ALL, CEILING, Results
+from ccl.spelling import counted
 
 UNTOLD = object()  # an argument of which a protocol says nothing
 
@@ -40,7 +41,7 @@ def merge(files: Mapping[str, Results]) -> Results:
     ]
     absent = dict.fromkeys(name for one in files.values() for name in one.protocol if name not in metrics)
     about = {f"{file}, {key}": text for file, one in files.items() for key, text in one.about.items()}
-    counts = " and ".join(f"{len(one.test)} rows of {file}" for file, one in files.items())
+    counts = " and ".join(f"{counted(len(one.test), 'row')} of {file}" for file, one in files.items())
     about["merged"] = f"{len(ids)} rows that all have, of {counts}" + (
         "" if whole else "; numbers of whole sets are left out, for they are of other rows"
     )

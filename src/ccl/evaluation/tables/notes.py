@@ -25,6 +25,7 @@ from ccl.evaluation.tables.layout import (
 from ccl.evaluation.tables.results import Results
 from ccl.evaluation.tables.statistics import ALPHA, FEWEST, LEVEL, POWER
 from ccl.evaluation.tables.summary import Summary
+from ccl.spelling import counted
 
 REASONS, EXAMPLES, MANY = 12, 3, 4  # how many reasons, clips and columns are spelled out
 
@@ -114,7 +115,7 @@ def tried(results: Results) -> list[str]:
         if sees := [f"{c.title} (p {told(line['p'])})" for c, line in own if seen(c, line)]:
             made.append(f"{', '.join(sees)} of {method} tell true clips from shuffled ones.")
         made += [
-            f"{c.title} of {method} {BLIND} on {counted(line['clips'])} ({number(c, line['true'])} against "
+            f"{c.title} of {method} {BLIND} on {these(line['clips'])} ({number(c, line['true'])} against "
             f"{number(c, line['value'])}, p {told(line['p'])}): "
             + (f"fewer than {FEWEST} tell nothing." if line["clips"] < FEWEST else "here it says nothing of sync.")
             for c, line in own
@@ -129,7 +130,7 @@ def tried(results: Results) -> list[str]:
     return made
 
 
-def counted(clips: int) -> str:
+def these(clips: int) -> str:
     """Clips in words."""
     return "this one clip" if clips == 1 else f"these {clips} clips"
 
@@ -191,11 +192,7 @@ def reasons_told(results: Results, reasons: Mapping[tuple[str, str], Mapping[str
         columns = [title for title in entry["columns"] if title in shown] or list(entry["columns"])
         named = ", ".join(columns) if len(columns) <= MANY else f"{len(columns)} measures"
         which = ", ".join(clips[:EXAMPLES]) + (", ..." if len(clips) > EXAMPLES else "")
-        made.append(
-            f"{len(clips)} {'clip' if len(clips) == 1 else 'clips'}: {reason}"
-            + (f" ({named})" if named else "")
-            + f"; {which}"
-        )
+        made.append(f"{counted(len(clips), 'clip')}: {reason}" + (f" ({named})" if named else "") + f"; {which}")
     if len(ordered) > REASONS:
         made.append(f"{len(ordered) - REASONS} more reasons are in scores.jsonl")
     return made

@@ -444,6 +444,24 @@ def test_what_is_better_shuffled_than_true_is_not_seen_however_sure():
     assert layout.blind(DeSync.columns[0], summarise(results).cells["mine", "all", "desync"])
 
 
+def test_whether_a_measure_sees_sync_is_of_the_clips_that_have_a_value_shuffled():
+    """Of 20 clips 8 have one, and there the true ones are better; the others' values are the lowest of all."""
+    column, test = Column("in_sync", "In sync", sync=True), [Row(f"p{i}") for i in range(20)]
+
+    def rows(method: str, values: list[float | None]) -> list[dict]:
+        head = {"method": method, "metric": "in_sync"}
+        why = [None if value is not None else "no sound" for value in values]
+        return [head | {"id": r.id, "value": v, "reason": w} for r, v, w in zip(test, values, why, strict=True)]
+
+    true: list[float | None] = [1 + 0.01 * i if i < 8 else -5.0 for i in range(20)]
+    results = Results(rows("mine", true), test, [column], protocol={"in_sync": {}})
+    shuffled: list[float | None] = [0.5 if i < 8 else None for i in range(20)]
+    results = told(results, [InSync()], rows("shuffled: mine", shuffled))
+    cell = summarise(results).cells["mine", "all", "in_sync"]
+    assert cell.value < dict(cell.extras)["shuffled"] and layout.seen(column, results.controls[0])
+    assert not layout.blind(column, cell) and layout.BLIND not in markdown(results, summarise(results))
+
+
 def test_a_deaf_measure_is_told_in_every_form_of_the_table(clips, tmp_path):
     metrics: list[Metric] = [InSync(), Deaf()]
     methods = {"mine": clips / "true", "other": clips / "wrong"}

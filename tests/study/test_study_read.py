@@ -116,6 +116,12 @@ def test_answers_that_are_not_there_are_told(tmp_path: Path) -> None:
         read_answers(key_of(), [tmp_path / "empty.jsonl"])
 
 
+def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    (path := tmp_path / "answers/ann.jsonl").write_text(json.dumps(GOOD))
+    assert len(read_answers(key_of(), [path.parent, path, tmp_path / "answers/../answers/ann.jsonl"])) == 1
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"version": 1}', '{"version": 1, "trials": 3}', "[]", '{"version": 2}'])
 def test_a_bad_key_is_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "key.json").write_text(text)

@@ -67,14 +67,15 @@ def read_answers(key: Key, paths: Iterable[Path]) -> list[Answer]:
 
 
 def files_of(paths: Iterable[Path]) -> list[Path]:
-    """The files that are named, and those of folders. FileError where one is not there."""
-    found: list[Path] = []
+    """The files that are named, and those of folders, each once. FileError where one is not there."""
+    found: dict[Path, Path] = {}
     for path in paths:
         inside = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
         if not path.exists() or not inside:
             raise FileError(f"{path} is no file, nor a folder with .jsonl files")
-        found += inside
-    return found
+        for file in inside:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
 def parsed(key: Key, values: Any) -> Answer:

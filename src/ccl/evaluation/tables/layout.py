@@ -181,7 +181,8 @@ def extra(column: Column, cell: Cell, name: str) -> str:
 
 def blind(column: Column, cell: Cell) -> bool:
     """Whether a measure does not tell the clips from shuffled ones, where it was tried."""
-    extras, value = dict(cell.extras), cell.own if cell.own == cell.own else cell.value
+    extras = dict(cell.extras)
+    value = next((x for x in (cell.paired, cell.own, cell.value) if x == x), cell.value)
     if not {"shuffled", "p"} <= extras.keys() or value != value:
         return False
     gain = value - extras["shuffled"] if column.better != "lower" else extras["shuffled"] - value

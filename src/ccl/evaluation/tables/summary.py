@@ -39,6 +39,7 @@ class Cell:
         subsets: that the mean is of, where others have no value; else none.
         best: no other system's number, as shown, is better; of one system alone nothing is best.
         extras: what stands beside the value, by name: "shuffled", "p".
+        paired: the value of the clips that "shuffled" and "p" are of, where controls say it; else NaN.
     """
 
     value: float
@@ -52,6 +53,7 @@ class Cell:
     subsets: tuple[str, ...] = ()
     best: bool = False
     extras: tuple[tuple[str, float], ...] = ()
+    paired: float = NAN
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,8 @@ def cell(
         made = replace(made, own=mean_of(own))
     if not scored:
         made = of_set(made, results, method, subset, column, len(ids) - failed - inapplicable)
-    return replace(made, extras=extras_of(results, method, subset, column, made.subsets or tuple(strata)))
+    extras = extras_of(results, method, subset, column, made.subsets or tuple(strata))
+    return replace(made, extras=extras, paired=paired(results, method, subset, column))
 
 
 def strata_of(results: Results, method: str, subset: str, column: Column) -> Strata:
@@ -269,6 +272,13 @@ def extras_of(
         if found.keys() >= set(wanted):
             extras[name] = float(np.mean([found[part] for part in wanted]))
     return tuple(extras.items())
+
+
+def paired(results: Results, method: str, subset: str, column: Column) -> float:
+    """The value of the clips that have one shuffled too, by the controls; NaN where these were not tried."""
+    key = {"method": method, "subset": subset, "column": column.name, "control": "shuffled"}
+    lines = results.controls if column.sync else ()
+    return next((line["true"] for line in lines if key.items() <= line.items()), NAN)
 
 
 def best_of(column: Column, values: dict[str, float]) -> list[str]:

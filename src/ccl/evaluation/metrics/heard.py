@@ -121,7 +121,8 @@ class Heard(Metric):
             "network": network.says,
             "sound": f"mono, {network.rate} Hz by torchaudio's resampling, its mean taken away{whole}",
             "seconds": self.seconds or "all",
-            "precision": self.precision,
+            # Said, so that no score is kept of when spectrograms were in bf16 too.
+            "precision": "bf16, spectrograms fp32" if self.precision == "bf16" else self.precision,
             "weights": weights.sha256(self.find()),
         }
 

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -106,6 +107,7 @@ def test_a_picture_is_brought_to_vbenchs_size_where_it_is_larger() -> None:
     for size, longest, right in (
         ((480, 768), 512, (320, 512)),
         ((1920, 1080), 512, (512, 288)),
+        ((2000, 901), 512, (512, 230)),
         ((512, 48), 512, (512, 48)),
         ((1080, 2048), 0, (1080, 2048)),
         ((3, 2000), 512, (1, 512)),  # VBench has 0 here, and stops
@@ -129,3 +131,39 @@ def test_what_musiq_lacks_is_a_sentence(small: Path, tmp_path: Path, monkeypatch
     assert result == Failed("no video stream")
     with pytest.raises(ValueError, match="pictures is -1"):
         MUSIQ(pictures=-1)
+
+
+# What it can tell -----------------------------------------------------------------------------------------------------
+
+
+def scene(seed: int) -> list[np.ndarray]:
+    """Discs in all colours: as drawn, blurred, and with noise."""
+    draw = np.random.default_rng(seed)
+    picture = np.full((64, 96, 3), draw.integers(0, 256, 3), np.uint8)
+    for _ in range(30):
+        place, colour = (int(draw.integers(96)), int(draw.integers(64))), draw.integers(0, 256, 3).tolist()
+        cv2.circle(picture, place, int(draw.integers(3, 16)), colour, -1)
+    noise = draw.normal(0, 30, picture.shape)
+    return [picture, cv2.GaussianBlur(picture, (0, 0), 1.5), np.clip(picture + noise, 0, 255).astype(np.uint8)]
+
+
+@pytest.mark.slow
+def test_taught_on_a_few_scenes_it_tells_blur_and_noise_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The published weights are not here; a small network that sees few patches stands for them.
+    monkeypatch.setattr(musiq, "SIDES", (32, 64))
+    torch.manual_seed(0)
+    net = musiq.MUSIQ(96, 1, 192)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-3)
+    for step in range(30):
+        shown = np.stack([picture for seed in range(4 * step, 4 * step + 4) for picture in scene(seed)])
+        clean, *worse = net(patches(pictures(Clip(shown, None)))).reshape(4, 3).T
+        loss = F.softplus(torch.stack(worse) - clean).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    torch.save(net.state_dict(), path := tmp_path / "taught.pth")
+    clips = [Clip(picture[None], None) for seed in range(1000, 1012) for picture in scene(seed)]
+    found = np.reshape(scores(MUSIQ(pictures=1, weights=path), *clips), (12, 3))
+    assert (found[:, :1] > found[:, 1:]).mean(0).min() > 0.9

@@ -100,11 +100,11 @@ def _clap(name: str, repo: str, megabytes: float) -> Weights:
 
 
 def _musiq(data: str, sha256: str, bytes: int = 0) -> Weights:
-    file = f"musiq_{data}_ckpt-{sha256[:8]}.pth"
+    file = f"musiq_{data.lower()}_ckpt-{sha256[:8]}.pth"
     return Weights(
-        f"musiq-{data}",
+        f"musiq-{data.lower()}",
         file,
-        f"imaging quality (MUSIQ, ratings of {data.upper()})",
+        f"imaging quality (MUSIQ, ratings of {data})",
         108.6,
         "CC-BY-NC-SA-4.0",
         (f"{_PYIQA}/{file}", f"https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/{file}"),
@@ -328,9 +328,9 @@ TABLE: dict[str, Weights] = {
             "MIT",
             ("https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth",),
         ),
-        _musiq("spaq", "358bb6af275e28ea56821d44fb55c6cb83645db11f394d3ad65b2d149965ab50"),
-        _musiq("koniq", "e95806b9eae5f3814c410f574ba8e552362bd5bc63d758ed5b97860f5d6185aa", 108_610_983),
-        _musiq("ava", "e8d3f0671965dfe4301a1f7a4aedc8f49be8fed33b82dd5d116a9eb3ce2bd16b"),
+        _musiq("SPAQ", "358bb6af275e28ea56821d44fb55c6cb83645db11f394d3ad65b2d149965ab50"),
+        _musiq("KonIQ", "e95806b9eae5f3814c410f574ba8e552362bd5bc63d758ed5b97860f5d6185aa", 108_610_983),
+        _musiq("AVA", "e8d3f0671965dfe4301a1f7a4aedc8f49be8fed33b82dd5d116a9eb3ce2bd16b"),
         _transformers("dino", "facebook/dino-vitb16", "DINO identity (DINO ViT-B/16)", 343.0, "Apache-2.0"),
         _transformers("dinov2", "facebook/dinov2-base", "DINO identity (DINOv2 ViT-B/14)", 346.0, "Apache-2.0"),
         _wan("wan2.1-t2v-1.3b", "Wan2.1-T2V-1.3B-Diffusers"),

@@ -259,7 +259,7 @@ def test_controls_by_several_protocols_have_the_true_clips_that_those_by_one_hav
     one = exchange.read(tmp_path / "one").controls
     both = exchange.read(tmp_path / "both/protocols/wide").controls
     assert one and both == [{**line, "method": f"{line['method']} / wide"} for line in one]
-    assert "The ceiling is true clips." in (tmp_path / "both/table.md").read_text()
+    assert "The ceiling is true clips" in (tmp_path / "both/table.md").read_text()
 
 
 def test_only_columns_of_sync_are_tried(clips, tmp_path):

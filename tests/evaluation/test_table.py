@@ -134,6 +134,7 @@ def test_of_one_method_each_measure_is_a_row_with_chance_and_ceiling():
     assert [mouth[i] for i in (2, 4, 5, 6, 7, 8)] == ["0.800", "0.250", "&lt; 0.001", "0.800", "2", "0"]
     assert by["CU ↑", "mean"][2] == "5.15" and by["CU ↑", "mean"][6] == "4.15"
     assert by["Sync-C ↑", "easy"][7:] == ["2", "0"]  # the ceiling's missing face is not the method's
+    assert by["Sync-C ↑", "easy"][6] == "6.00 (n 1)" and by["Sync-C ↑", "hard"][6] == "6.00"  # but it is told
 
 
 def test_published_numbers_stand_apart():
@@ -203,7 +204,7 @@ def test_what_stands_below_a_table_is_of_columns_that_it_has():
     alone, several = shown(scored(("joint", "ceiling"))), shown(scored(("ours", "ovi")))
     assert "n is clips" not in alone and "n is clips scored/failed" in " ".join(several.split())
     assert "Shuffled is each picture beside another clip's sound" in " ".join(alone.split())
-    assert "The ceiling is true clips." in alone and "The ceiling" not in several
+    assert "The ceiling is true clips" in alone and "The ceiling" not in several
 
 
 def test_other_names_are_told_of_columns_that_are_shown():

@@ -211,7 +211,8 @@ def upright(results: Results, summary: Summary) -> tuple[list[str], list[list[st
             beside = [extra(column, cell, name) for name in names]
             if ceiling:
                 true = summary.cells[CEILING, subset, column.name]
-                beside.append(number(column, true.value) + mark(true))
+                fewer = f" (n {true.clips})" if 0 < true.clips < cell.clips else ""  # true clips of some rows alone
+                beside.append(number(column, true.value) + mark(true) + fewer)
             value, interval = number(column, cell.value) + mark(cell), bounds(column, cell.low, cell.high)
             counted = [cell.scored, cell.failed, *([cell.inapplicable] if apart else [])]
             rows.append([titled(column), subset, value, interval, *beside, *map(str, counted)])

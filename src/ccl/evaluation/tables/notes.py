@@ -61,7 +61,7 @@ def reading(results: Results, summary: Summary, published: Published | None) -> 
             f"as the true pairs; of fewer than {FEWEST} clips it tells nothing."
         )
     if any(map(results.is_ceiling, results.methods[1:])):
-        made.append("The ceiling is true clips.")
+        made.append("The ceiling is true clips; n of how many, where they are fewer.")
     if also := [
         f"{column.title} the {column.also}"
         for column in (results.columns if published else results.shown)

@@ -214,8 +214,8 @@ def upright(results: Results, summary: Summary) -> tuple[list[str], list[list[st
                 fewer = f" (n {true.clips})" if 0 < true.clips < cell.clips else ""  # true clips of some rows alone
                 beside.append(number(column, true.value) + mark(true) + fewer)
             value, interval = number(column, cell.value) + mark(cell), bounds(column, cell.low, cell.high)
-            counts = [cell.scored, cell.failed, *([cell.inapplicable] if apart else [])]
-            rows.append([titled(column), subset, value, interval, *beside, *map(str, counts)])
+            tallies = [cell.scored, cell.failed, *([cell.inapplicable] if apart else [])]
+            rows.append([titled(column), subset, value, interval, *beside, *map(str, tallies)])
     return head, rows
 
 

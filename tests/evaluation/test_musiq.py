@@ -72,7 +72,8 @@ def test_patches_their_places_and_their_sizes_are_pyiqas(name: str) -> None:
     assert seen.place.tolist() == golden["places"]
     assert seen.scale.bincount(minlength=3).tolist() == golden["scales"] and (seen.scale.diff() >= 0).all()
     found = seen.pixels.flatten()[::9973]
-    torch.testing.assert_close(found, torch.tensor(golden["pixels"]), rtol=0, atol=1e-6)
+    # Of [-1, 1]; processors round where a bicubic pixel lies differently, by up to 2.2e-6.
+    torch.testing.assert_close(found, torch.tensor(golden["pixels"]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("classes", "of"), [(1, "score"), (10, "of ten")])

@@ -179,9 +179,11 @@ def test_a_fault_is_told_once_and_ends_nothing(run: Path, monkeypatch: pytest.Mo
 
 def test_scores_that_are_gone_end_no_training(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module_of, "BESIDE", "")  # it ends well and has written nothing
-    trainer, told = train(run, Evaluate(["mouth"], every=2), steps=4)
+    evaluate = Evaluate(["mouth"], every=2)
+    ended = At(3, lambda trainer: evaluate._running and evaluate._running.process.wait())  # else step 4 is left out
+    trainer, told = train(run, evaluate, ended, steps=4)
     assert trainer.global_step == 4 and len(told) == 2
-    assert all("what it found cannot be read or kept" in one and "summary.csv" in one for one in told)
+    assert all("what it found cannot be read or kept" in one and "summary.csv" in one for one in told), told
 
 
 def test_a_run_without_a_config_or_room_is_told_and_goes_on(tmp_path: Path) -> None:
